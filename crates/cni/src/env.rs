@@ -1,0 +1,321 @@
+//! The environment of a call: the CNI_* variables, checked by the rules of spec section 2 "Parameters".
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Code, Error};
+
+/// The CNI_* variables as they came. An empty one counts as not set.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct Variables {
+    pub command: Option<OsString>,
+    pub container_id: Option<OsString>,
+    pub netns: Option<OsString>,
+    pub ifname: Option<OsString>,
+    pub args: Option<OsString>,
+    pub path: Option<OsString>,
+    pub netns_override: Option<OsString>,
+}
+
+impl Variables {
+    /// The variables of this process.
+    pub fn of_process() -> Self {
+        let get = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        Self {
+            command: get("CNI_COMMAND"),
+            container_id: get("CNI_CONTAINERID"),
+            netns: get("CNI_NETNS"),
+            ifname: get("CNI_IFNAME"),
+            args: get("CNI_ARGS"),
+            path: get("CNI_PATH"),
+            netns_override: get("CNI_NETNS_OVERRIDE"),
+        }
+    }
+
+    /// Whether `CNI_NETNS_OVERRIDE` permits a netns equal to the caller's.
+    pub fn overrides_netns(&self) -> bool {
+        let text = self.netns_override.as_deref().and_then(OsStr::to_str).unwrap_or_default();
+        ["1", "t", "true"].iter().any(|word| text.eq_ignore_ascii_case(word))
+    }
+
+    /// The folders of `CNI_PATH`.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let folders = self.path.as_deref().map(std::env::split_paths);
+        folders.into_iter().flatten().filter(|folder| !folder.as_os_str().is_empty()).collect()
+    }
+}
+
+/// What one call is about: a container and the name of the interface in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// `CNI_CONTAINERID`.
+    pub container_id: String,
+    /// `CNI_IFNAME`.
+    pub ifname: String,
+    /// `CNI_NETNS`: always there on ADD and CHECK, often not on DEL.
+    pub netns: Option<PathBuf>,
+    /// `CNI_ARGS`. On DEL always empty: nothing in it may keep a container from going.
+    pub args: Args,
+}
+
+impl Attachment {
+    /// `CNI_NETNS`, or an error that says it is missing.
+    pub fn netns(&self) -> Result<&Path, Error> {
+        let missing = || Error::new(Code::INVALID_ENVIRONMENT, "CNI_NETNS is not set");
+        self.netns.as_deref().ok_or_else(missing)
+    }
+}
+
+/// The command, with what it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Attach a container.
+    Add(Attachment),
+    /// Detach it.
+    Del(Attachment),
+    /// See that an attachment is as its result says.
+    Check(Attachment),
+    /// Say whether an ADD would work.
+    Status,
+    /// Free what belongs to no valid attachment.
+    Gc,
+    /// Say which versions are spoken.
+    Version,
+}
+
+impl Request {
+    /// Reads the variables. The error (code 4) names every variable that is wrong, not the first alone.
+    pub fn parse(variables: &Variables) -> Result<Self, Error> {
+        let mut wrong = Vec::new();
+        let request = match text("CNI_COMMAND", variables.command.as_deref(), &mut wrong).as_deref() {
+            Some("VERSION") => Some(Self::Version),
+            Some("STATUS") => Some(Self::Status),
+            Some("GC") => Some(Self::Gc),
+            Some("ADD") => Some(Self::Add(attachment(variables, true, true, &mut wrong))),
+            Some("CHECK") => Some(Self::Check(attachment(variables, true, true, &mut wrong))),
+            Some("DEL") => Some(Self::Del(attachment(variables, false, false, &mut wrong))),
+            Some(other) => {
+                wrong.push(format!("CNI_COMMAND \"{other}\" is not one of ADD, DEL, CHECK, STATUS, GC, VERSION"));
+                None
+            }
+            None => {
+                // Whatever the command is, it will want these: name them now rather than one call later.
+                attachment(variables, true, true, &mut wrong);
+                None
+            }
+        };
+        match request {
+            Some(request) if wrong.is_empty() => Ok(request),
+            _ => Err(Error::new(Code::INVALID_ENVIRONMENT, wrong.join("; "))),
+        }
+    }
+}
+
+fn attachment(variables: &Variables, needs_netns: bool, reads_args: bool, wrong: &mut Vec<String>) -> Attachment {
+    let container_id = text("CNI_CONTAINERID", variables.container_id.as_deref(), wrong);
+    if let Some(cause) = container_id.as_deref().and_then(refuse_identifier) {
+        wrong.push(format!("CNI_CONTAINERID \"{}\" {cause}", container_id.as_deref().unwrap_or_default()));
+    }
+    if needs_netns && variables.netns.is_none() {
+        wrong.push("CNI_NETNS is not set".into());
+    }
+    let ifname = text("CNI_IFNAME", variables.ifname.as_deref(), wrong);
+    if let Some(cause) = ifname.as_deref().and_then(refuse_ifname) {
+        wrong.push(format!("CNI_IFNAME \"{}\" {cause}", ifname.as_deref().unwrap_or_default()));
+    }
+    let args = match &variables.args {
+        Some(args) if reads_args => Args::parse(args).unwrap_or_else(|cause| {
+            wrong.push(cause);
+            Args::default()
+        }),
+        _ => Args::default(),
+    };
+    Attachment {
+        container_id: container_id.unwrap_or_default(),
+        ifname: ifname.unwrap_or_default(),
+        netns: variables.netns.as_ref().map(PathBuf::from),
+        args,
+    }
+}
+
+fn text(name: &str, value: Option<&OsStr>, wrong: &mut Vec<String>) -> Option<String> {
+    match value.map(OsStr::to_str) {
+        Some(Some(text)) => Some(text.to_owned()),
+        Some(None) => {
+            wrong.push(format!("{name} {value:?} is not UTF-8", value = value.unwrap_or_default()));
+            None
+        }
+        None => {
+            wrong.push(format!("{name} is not set"));
+            None
+        }
+    }
+}
+
+/// Why `text` cannot be a container ID or a network name; `None` when it can. (spec sections 1 and 2: an alphanumeric
+/// character, then those, `_`, `.` and `-`)
+pub fn refuse_identifier(text: &str) -> Option<&'static str> {
+    let mut characters = text.chars();
+    match characters.next() {
+        None => return Some("is empty"),
+        Some(first) if !first.is_ascii_alphanumeric() => return Some("does not begin with a letter or a digit"),
+        Some(_) => {}
+    }
+    let plain = characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
+    (!plain).then_some("has a character other than letters, digits, '_', '.' and '-'")
+}
+
+/// Why `text` cannot name an interface; `None` when it can. (net/core/dev.c, `dev_valid_name`, less the control
+/// characters and the percent sign that would make the kernel number it)
+pub fn refuse_ifname(text: &str) -> Option<&'static str> {
+    match text {
+        "" => Some("is empty"),
+        "." | ".." => Some("is a path, not a name"),
+        _ if text.len() > 15 => Some("is longer than 15 characters"),
+        _ if text.contains(['/', ':']) => Some("has a '/' or ':' in it"),
+        _ if text.contains('%') => Some("has a '%' in it"),
+        _ if text.chars().any(|c| c.is_whitespace() || c.is_control()) => {
+            Some("has a space or a control character in it")
+        }
+        _ => None,
+    }
+}
+
+/// `CNI_ARGS`: `KEY=VALUE` pairs with semicolons between them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Args(Vec<(String, String)>);
+
+impl Args {
+    /// The keys that plugins of this field know. Any other needs `IgnoreUnknown`, as the reference has it.
+    const KNOWN: [&str; 4] = ["IgnoreUnknown", "IP", "GATEWAY", "MAC"];
+
+    /// Reads `CNI_ARGS`; the error is a text that names it and what is wrong.
+    pub fn parse(args: &OsStr) -> Result<Self, String> {
+        let text = args.to_str().ok_or_else(|| format!("CNI_ARGS {args:?} is not UTF-8"))?;
+        let mut pairs = Vec::new();
+        for pair in text.split(';').filter(|pair| !pair.is_empty()) {
+            let (key, value) =
+                pair.split_once('=').ok_or_else(|| format!("CNI_ARGS \"{text}\": \"{pair}\" is not KEY=VALUE"))?;
+            pairs.push((key.to_owned(), value.to_owned()));
+        }
+        let args = Self(pairs);
+        let lenient = match args.get("IgnoreUnknown") {
+            None | Some("") => false,
+            Some(word) if word == "1" || word.eq_ignore_ascii_case("true") => true,
+            Some(word) if word == "0" || word.eq_ignore_ascii_case("false") => false,
+            Some(word) => {
+                return Err(format!("CNI_ARGS \"{text}\": IgnoreUnknown \"{word}\" is neither true nor false"));
+            }
+        };
+        match args.0.iter().find(|(key, _)| !Self::KNOWN.contains(&key.as_str())) {
+            Some((key, _)) if !lenient => {
+                Err(format!("CNI_ARGS \"{text}\": key \"{key}\" is not known, and IgnoreUnknown is not set"))
+            }
+            _ => Ok(args),
+        }
+    }
+
+    /// The value of a key; the last one where it comes more than once.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(pairs: &[(&str, &str)]) -> Variables {
+        let get = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        Variables {
+            command: get("COMMAND"),
+            container_id: get("CONTAINERID"),
+            netns: get("NETNS"),
+            ifname: get("IFNAME"),
+            args: get("ARGS"),
+            path: get("PATH"),
+            netns_override: get("NETNS_OVERRIDE"),
+        }
+    }
+
+    fn message(pairs: &[(&str, &str)]) -> String {
+        let error = Request::parse(&variables(pairs)).unwrap_err();
+        assert_eq!(error.code, Code::INVALID_ENVIRONMENT);
+        error.msg
+    }
+
+    #[test]
+    fn each_command_asks_for_what_the_spec_says() {
+        assert_eq!(
+            message(&[("COMMAND", "ADD")]),
+            "CNI_CONTAINERID is not set; CNI_NETNS is not set; CNI_IFNAME is not set"
+        );
+        assert_eq!(message(&[("COMMAND", "DEL")]), "CNI_CONTAINERID is not set; CNI_IFNAME is not set");
+        for command in ["STATUS", "GC", "VERSION"] {
+            Request::parse(&variables(&[("COMMAND", command)])).unwrap();
+        }
+        assert_eq!(
+            message(&[("COMMAND", "UPDATE")]),
+            "CNI_COMMAND \"UPDATE\" is not one of ADD, DEL, CHECK, STATUS, GC, VERSION"
+        );
+    }
+
+    #[test]
+    fn everything_wrong_is_named_at_once() {
+        assert_eq!(
+            message(&[("COMMAND", "ADD"), ("CONTAINERID", "../x"), ("IFNAME", "sixteen-letters-"), ("ARGS", "IP")]),
+            "CNI_CONTAINERID \"../x\" does not begin with a letter or a digit; CNI_NETNS is not set; \
+             CNI_IFNAME \"sixteen-letters-\" is longer than 15 characters; CNI_ARGS \"IP\": \"IP\" is not KEY=VALUE"
+        );
+    }
+
+    #[test]
+    fn interface_names_that_the_kernel_would_refuse_or_rewrite() {
+        for name in ["", ".", "..", "a/b", "a:b", "a b", "a\tb", "eth%d", "1234567890123456"] {
+            assert!(refuse_ifname(name).is_some(), "{name:?}");
+        }
+        for name in ["eth0", "eth0.100", "123456789012345", "-", "ü"] {
+            assert_eq!(refuse_ifname(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn args_need_ignore_unknown_for_other_peoples_keys() {
+        let args = |text: &str| Args::parse(OsStr::new(text));
+        assert_eq!(args("IP=10.0.0.2;MAC=02:00:00:00:00:01").unwrap().get("IP"), Some("10.0.0.2"));
+        for word in ["1", "true", "True"] {
+            let args = args(&format!("IgnoreUnknown={word};K8S_POD_NAME=web=1")).unwrap();
+            assert_eq!(args.get("K8S_POD_NAME"), Some("web=1"));
+        }
+        assert_eq!(
+            args("K8S_POD_NAME=web").unwrap_err(),
+            "CNI_ARGS \"K8S_POD_NAME=web\": key \"K8S_POD_NAME\" is not known, and IgnoreUnknown is not set"
+        );
+        assert_eq!(
+            args("IgnoreUnknown=maybe").unwrap_err(),
+            "CNI_ARGS \"IgnoreUnknown=maybe\": IgnoreUnknown \"maybe\" is neither true nor false"
+        );
+    }
+
+    #[test]
+    fn a_malformed_args_does_not_keep_del_from_working() {
+        let request = Request::parse(&variables(&[
+            ("COMMAND", "DEL"),
+            ("CONTAINERID", "c"),
+            ("IFNAME", "eth0"),
+            ("ARGS", "nonsense"),
+        ]));
+        let expected =
+            Attachment { container_id: "c".into(), ifname: "eth0".into(), netns: None, args: Args::default() };
+        assert_eq!(request.unwrap(), Request::Del(expected));
+    }
+
+    #[test]
+    fn netns_override_takes_the_words_for_true() {
+        for (word, expected) in [("1", true), ("true", true), ("TRUE", true), ("0", false), ("", false), ("no", false)]
+        {
+            assert_eq!(variables(&[("NETNS_OVERRIDE", word)]).overrides_netns(), expected, "{word}");
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What a plugin is, and the one place that reads stdin, writes stdout once and sets the exit code.
+
+use std::any::Any;
+use std::ffi::OsString;
+use std::io::{IsTerminal, Read, Write};
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{self, MAX_BYTES, NetConf};
+use crate::env::{Attachment, Request, Variables};
+use crate::error::{Code, Error};
+use crate::result::AddResult;
+use crate::version::Version;
+use crate::wire;
+
+/// A plugin: the five commands that do something.
+pub trait Plugin: Sync {
+    /// What it is, in a few words: `its name: this text`.
+    fn about(&self) -> &'static str;
+    /// ADD. Fails without a trace, or succeeds whole.
+    fn add(&self, call: &Call<'_>, attachment: &Attachment) -> Result<AddResult, Error>;
+    /// DEL. What is gone already is a success.
+    fn del(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), Error>;
+    /// CHECK. Changes nothing.
+    fn check(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), Error>;
+    /// STATUS. Changes nothing.
+    fn status(&self, call: &Call<'_>) -> Result<(), Error>;
+    /// GC. Frees what belongs to none of [`config::valid_attachments`].
+    fn gc(&self, call: &Call<'_>) -> Result<(), Error>;
+}
+
+/// One program that is several plugins: which one depends on the name it is called by.
+pub struct Program {
+    /// The name of the whole.
+    pub name: &'static str,
+    /// Its release.
+    pub release: &'static str,
+    /// The plugins by name.
+    pub plugins: &'static [(&'static str, &'static dyn Plugin)],
+}
+
+impl Program {
+    /// The plugin of that name.
+    pub fn plugin(&self, name: &str) -> Option<&'static dyn Plugin> {
+        self.plugins.iter().find(|(its, _)| *its == name).map(|(_, plugin)| *plugin)
+    }
+
+    /// What a person reads who calls the program by hand.
+    fn help(&self, name: &str) -> String {
+        let head = match self.plugin(name) {
+            Some(plugin) => format!("{name}: {} ({} {})\n", plugin.about(), self.name, self.release),
+            None => format!(
+                "{} {}: CNI plugins that put containers straight onto the host's LAN\n",
+                self.name, self.release
+            ),
+        };
+        let mut text = format!("{head}CNI spec versions: {}\n", Version::list());
+        if self.plugin(name).is_none() {
+            for (name, plugin) in self.plugins {
+                text.push_str(&format!("  {name:<12}{}\n", plugin.about()));
+            }
+            text.push_str("Called by one of these names it is that plugin: link or copy it to /opt/cni/bin/NAME.\n");
+        }
+        text
+    }
+}
+
+/// One call of a plugin: everything but what it is about.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    /// The name of the plugin that is called.
+    pub plugin: &'a str,
+    /// The program that it is part of.
+    pub program: &'a Program,
+    /// The environment.
+    pub variables: &'a Variables,
+    /// The network configuration, untouched.
+    pub stdin: &'a [u8],
+    /// Its shared keys.
+    pub conf: &'a NetConf<'a>,
+}
+
+impl<'a> Call<'a> {
+    /// Decodes the plugin's own keys from the network configuration.
+    pub fn decode<T: Deserialize<'a>>(&self) -> Result<T, Error> {
+        config::decode(self.stdin)
+    }
+
+    /// Decodes `prevResult`, where there is one.
+    pub fn prev_result(&self) -> Result<Option<AddResult>, Error> {
+        let decode = |raw: &serde_json::value::RawValue| {
+            let decoded = wire::decode(raw.get().as_bytes(), self.conf.version, "prevResult");
+            decoded.map_err(|error| Error { code: Code::INVALID_NETWORK_CONFIG, ..error })
+        };
+        self.conf.prev_result.map(decode).transpose()
+    }
+
+    /// Tells the operator something that is no failure: one line on stderr, which runtimes log.
+    pub fn warn(&self, text: impl std::fmt::Display) {
+        stderr(format_args!("{}: {text}", self.plugin));
+    }
+}
+
+/// The whole life of the process: answers the one call that the environment describes.
+pub fn run(program: &'static Program) -> ExitCode {
+    let mut words = std::env::args_os();
+    let name = words.next().map(|word| file_name(&word)).unwrap_or_default();
+    let words: Vec<OsString> = words.collect();
+    let variables = Variables::of_process();
+
+    let by_hand = variables.command.is_none() && (!words.is_empty() || std::io::stdin().is_terminal());
+    if by_hand {
+        let text = match words.first().and_then(|word| word.to_str()) {
+            Some("--version" | "-V") => format!("{} {}\n", program.name, program.release),
+            _ => program.help(&name),
+        };
+        return match stdout(text.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+
+    let hook = PanicPlace::install();
+    let mut version = Version::NEWEST;
+    let answered = panic::catch_unwind(AssertUnwindSafe(|| answer(program, &name, &variables, &mut version)))
+        .unwrap_or_else(|payload| Err(hook.error(payload.as_ref())));
+    match answered {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Err(cause) = stdout(&error.to_json(version)) {
+                stderr(format_args!("{name}: {error} (and stdout: {cause})"));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn file_name(word: &OsString) -> String {
+    Path::new(word).file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn answer(program: &'static Program, name: &str, variables: &Variables, version: &mut Version) -> Result<(), Error> {
+    let request = Request::parse(variables)?;
+    if request == Request::Version {
+        return versions();
+    }
+    let stdin = read_stdin().map_err(prefix_stdin)?;
+    *version = config::version(&stdin).map_err(prefix_stdin)?;
+    let conf = NetConf::parse(&stdin).map_err(prefix_stdin)?;
+    let plugin = program.plugin(name).ok_or_else(|| {
+        let names: Vec<_> = program.plugins.iter().map(|(name, _)| *name).collect();
+        let cause = format!("called as \"{name}\", which is none of its plugins: {}", names.join(", "));
+        Error::new(Code::INVALID_NETWORK_CONFIG, format!("{}: {cause}", program.name))
+    })?;
+    let call = Call { plugin: name, program, variables, stdin: &stdin, conf: &conf };
+
+    let since = |since: Version, command: &str| match conf.version < since {
+        true => Err(Error::new(
+            Code::INCOMPATIBLE_VERSION,
+            format!("cniVersion {}: {command} needs {since} or later", conf.version),
+        )),
+        false => Ok(()),
+    };
+    match request {
+        Request::Add(attachment) => {
+            let result = plugin.add(&call, &attachment)?;
+            stdout(&wire::encode(&result, conf.version)).map_err(|error| {
+                // Nobody learned of the attachment, so there must be none.
+                let lost = Error::new(Code::IO_FAILURE, format!("write result to stdout: {error}"));
+                match plugin.del(&call, &attachment) {
+                    Ok(()) => lost,
+                    Err(error) => lost.with_detail(format!("undo: {error}")),
+                }
+            })
+        }
+        Request::Del(attachment) => plugin.del(&call, &attachment),
+        Request::Check(attachment) => {
+            since(Version::V0_4_0, "CHECK")?;
+            plugin.check(&call, &attachment)
+        }
+        Request::Status => {
+            since(Version::V1_1_0, "STATUS")?;
+            plugin.status(&call)
+        }
+        Request::Gc => {
+            since(Version::V1_1_0, "GC")?;
+            plugin.gc(&call)
+        }
+        Request::Version => Ok(()),
+    }
+}
+
+/// VERSION. The `cniVersion` of the answer is the one that was asked with, where we speak it. (spec section 2)
+fn versions() -> Result<(), Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer {
+        cni_version: &'static str,
+        supported_versions: [&'static str; 7],
+    }
+    // The reference does not read stdin here, so callers may send nothing, or hold it open at a terminal.
+    let asked = match std::io::stdin().is_terminal() {
+        true => None,
+        false => read_stdin().ok().filter(|stdin| !stdin.is_empty()),
+    };
+    let asked = asked.and_then(|stdin| config::version(&stdin).ok());
+    let answer = Answer {
+        cni_version: asked.unwrap_or(Version::NEWEST).as_str(),
+        supported_versions: Version::ALL.map(Version::as_str),
+    };
+    let mut json = serde_json::to_vec(&answer).unwrap_or_default();
+    json.push(b'\n');
+    stdout(&json).map_err(|error| Error::new(Code::IO_FAILURE, format!("write versions to stdout: {error}")))
+}
+
+fn read_stdin() -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::with_capacity(4096);
+    let read = std::io::stdin().lock().take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Error::new(Code::IO_FAILURE, format!("read: {error}")))?;
+    match bytes.len() > MAX_BYTES {
+        true => Err(Error::new(Code::DECODING_FAILURE, format!("longer than {MAX_BYTES} bytes"))),
+        false => Ok(bytes),
+    }
+}
+
+/// A JSON error in the configuration says where the JSON came from; the others name their key.
+fn prefix_stdin(error: Error) -> Error {
+    match error.code {
+        Code::DECODING_FAILURE | Code::IO_FAILURE => {
+            Error { msg: format!("network configuration on stdin: {}", error.msg), ..error }
+        }
+        _ => error,
+    }
+}
+
+/// Writes to stdout in one go.
+fn stdout(bytes: &[u8]) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
+fn stderr(line: std::fmt::Arguments<'_>) {
+    // One write, so that lines of parallel calls do not mix; and eprintln would panic where nobody listens.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// Where a panic happened: only the hook is told, while `catch_unwind` is told the reason.
+struct PanicPlace(Arc<Mutex<String>>);
+
+impl PanicPlace {
+    fn install() -> Self {
+        let place = Arc::new(Mutex::new(String::new()));
+        let noted = Arc::clone(&place);
+        panic::set_hook(Box::new(move |info| {
+            if let (Ok(mut noted), Some(place)) = (noted.lock(), info.location()) {
+                *noted = format!(" at {}:{}", place.file(), place.line());
+            }
+        }));
+        Self(place)
+    }
+
+    fn error(&self, payload: &(dyn Any + Send)) -> Error {
+        let place = self.0.lock().map(|place| place.clone()).unwrap_or_default();
+        let reason = payload.downcast_ref::<&str>().copied();
+        let reason = reason.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic");
+        Error::new(Code::INTERNAL, format!("bug{place}: {reason}"))
+    }
+}
