@@ -1,0 +1,96 @@
+//! Where the programs under test come from, and how their files lie on disk.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+/// Names the directory of the built program; `bin` in the repository without it.
+pub const BIN_VARIABLE: &str = "UNDERLAY_BIN";
+
+/// Names the directory of the reference plugins; `/usr/lib/cni`, where Debian's
+/// containernetworking-plugins puts them, without it.
+pub const REFERENCE_VARIABLE: &str = "UNDERLAY_REFERENCE_BIN";
+
+/// Which programs a case runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binaries {
+    /// All names are one file, as `make build` leaves them: IPAM is called in the process.
+    HardLinks,
+    /// Each name is a file of its own, as a copying installer leaves them: IPAM is executed.
+    PlainCopies,
+    /// The Go plugins that ours replace.
+    Reference,
+}
+
+/// The names that `CNI_PATH` offers.
+const NAMES: [&str; 2] = ["macvlan", "host-local"];
+
+impl Binaries {
+    /// A directory with these programs under their names; `scratch` is there for copies.
+    pub fn directory(self, scratch: &Path) -> PathBuf {
+        match self {
+            Self::HardLinks => {
+                let directory = built();
+                assert!(
+                    one_file(&directory),
+                    "{} are not one file in {}: `make build` makes hard links",
+                    NAMES.join(" and "),
+                    directory.display()
+                );
+                directory
+            }
+            Self::PlainCopies => {
+                let (from, to) = (built(), scratch.join("bin"));
+                fs::create_dir(&to).expect("make a directory for copies");
+                for name in NAMES {
+                    copy(&from.join(name), &to.join(name));
+                }
+                assert!(!one_file(&to), "the copies are one file");
+                to
+            }
+            Self::Reference => {
+                let directory = directory_from(REFERENCE_VARIABLE, "/usr/lib/cni");
+                assert!(
+                    directory.join(NAMES[0]).is_file(),
+                    "the reference plugins are not in {}: install containernetworking-plugins, \
+                     or say in {REFERENCE_VARIABLE} where they are",
+                    directory.display()
+                );
+                directory
+            }
+        }
+    }
+}
+
+fn built() -> PathBuf {
+    let directory = directory_from(BIN_VARIABLE, concat!(env!("CARGO_MANIFEST_DIR"), "/../bin"));
+    let program = directory.join(NAMES[0]);
+    assert!(
+        program.is_file(),
+        "there is no {}: run `make build`, or say in {BIN_VARIABLE} where the programs are",
+        program.display()
+    );
+    directory
+}
+
+fn directory_from(variable: &str, otherwise: &str) -> PathBuf {
+    let directory = env::var_os(variable).map_or_else(|| PathBuf::from(otherwise), PathBuf::from);
+    fs::canonicalize(&directory).unwrap_or(directory)
+}
+
+fn one_file(directory: &Path) -> bool {
+    let identity = |name: &str| {
+        fs::metadata(directory.join(name))
+            .map(|metadata| (metadata.dev(), metadata.ino()))
+            .unwrap_or_else(|e| panic!("{}: {e}", directory.join(name).display()))
+    };
+    identity(NAMES[0]) == identity(NAMES[1])
+}
+
+/// Copies in another process: a file that this process has open for writing while another
+/// thread forks could not be executed until that child is gone (ETXTBSY).
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").args([from, to]).status().expect("start cp");
+    assert!(status.success(), "cp {} {}", from.display(), to.display());
+}

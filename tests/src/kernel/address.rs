@@ -1,0 +1,116 @@
+//! Addresses of a namespace.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+use rtnetlink::AddressMessageBuilder;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+};
+
+use crate::Namespace;
+
+/// One address of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The link's number.
+    pub ifindex: u32,
+    /// The address with its prefix length; host bits kept.
+    pub net: IpNet,
+    /// `IFA_FLAGS`.
+    pub flags: AddressFlags,
+    /// "Universe", "Link", "Host".
+    pub scope: AddressScope,
+    /// `IFA_BROADCAST`.
+    pub broadcast: Option<IpAddr>,
+}
+
+impl Address {
+    fn decode(message: &AddressMessage) -> Option<Self> {
+        let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
+        let (mut address, mut local, mut broadcast) = (None, None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                AddressAttribute::Address(ip) => address = Some(*ip),
+                AddressAttribute::Local(ip) => local = Some(*ip),
+                AddressAttribute::Broadcast(ip) => broadcast = Some(IpAddr::V4(*ip)),
+                AddressAttribute::Flags(all) => flags = *all,
+                _ => {}
+            }
+        }
+        // On a point-to-point link IFA_ADDRESS is the peer and IFA_LOCAL is ours.
+        let net = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
+        Some(Self { ifindex: message.header.index, net, flags, scope: message.header.scope, broadcast })
+    }
+
+    /// Whether duplicate address detection is still going on: nothing can be sent from it.
+    pub fn tentative(&self) -> bool {
+        self.flags.contains(AddressFlags::Tentative)
+    }
+
+    /// Whether the kernel made it up itself.
+    pub fn link_local(&self) -> bool {
+        match self.net.addr() {
+            IpAddr::V4(ip) => ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        }
+    }
+}
+
+impl Namespace {
+    /// Every address of the namespace.
+    pub fn all_addresses(&self) -> Vec<Address> {
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        self.netlink(|netlink| netlink.dump(request))
+            .iter()
+            .filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewAddress(message) => Address::decode(message),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The addresses of one link, without the link-local ones that the kernel makes itself.
+    pub fn addresses(&self, link: &str) -> Vec<Address> {
+        let ifindex = self.link(link).ifindex;
+        self.all_addresses().into_iter().filter(|address| address.ifindex == ifindex && !address.link_local()).collect()
+    }
+
+    /// As [`Namespace::addresses`], as text such as "192.0.2.7/24", sorted.
+    pub fn address_texts(&self, link: &str) -> Vec<String> {
+        let mut texts: Vec<String> = self.addresses(link).iter().map(|address| address.net.to_string()).collect();
+        texts.sort();
+        texts
+    }
+
+    /// Whether that address is on a link of the namespace.
+    pub fn has_address(&self, ip: IpAddr) -> bool {
+        self.all_addresses().iter().any(|address| address.net.addr() == ip)
+    }
+
+    /// Adds an address, IPv6 without duplicate address detection: usable at once.
+    pub fn add_address(&self, link: &str, net: IpNet) {
+        let ifindex = self.link(link).ifindex;
+        let mut message = match net {
+            IpNet::V4(net) => AddressMessageBuilder::<std::net::Ipv4Addr>::new()
+                .index(ifindex)
+                .address(net.addr(), net.prefix_len())
+                .build(),
+            IpNet::V6(net) => AddressMessageBuilder::<std::net::Ipv6Addr>::new()
+                .index(ifindex)
+                .address(net.addr(), net.prefix_len())
+                .build(),
+        };
+        message.header.flags |= AddressHeaderFlags::Nodad;
+        self.request_address(RouteNetlinkMessage::NewAddress(message), true)
+            .unwrap_or_else(|errno| panic!("add {net} to {link}: {errno}"));
+    }
+
+    fn request_address(&self, message: RouteNetlinkMessage, create: bool) -> Result<(), Errno> {
+        let flags = if create { NLM_F_CREATE | NLM_F_EXCL } else { 0 };
+        self.netlink(|netlink| netlink.request(message, flags))
+    }
+}

@@ -1,0 +1,15 @@
+//! What the kernel of one namespace holds: links, addresses, routes, made and read back
+//! through rtnetlink's messages, which share no code with the program under test.
+
+mod address;
+pub(crate) mod link;
+mod route;
+mod socket;
+
+pub use address::Address;
+pub use link::{Link, Macvlan};
+pub use route::{NewRoute, Route};
+pub use socket::Netlink;
+
+/// The kernel's refusal of a request: its errno.
+pub type Errno = nix::errno::Errno;

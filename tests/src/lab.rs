@@ -1,0 +1,266 @@
+//! A LAN: a host with a NIC, a switch, another machine, and containers on the host.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::kernel::NewRoute;
+use crate::{Binaries, Namespace, Plugin};
+
+/// The LAN's IPv4 subnet, in every Lab: namespaces keep them apart.
+pub const LAN4: &str = "192.168.50.0/24";
+/// The LAN's IPv6 subnet.
+pub const LAN6: &str = "fd50::/64";
+/// The host's NIC. A realistic name that no container uses.
+pub const NIC: &str = "ens3";
+/// The bridge in the switch.
+const BRIDGE: &str = "br0";
+/// The NIC of every machine that is not the host.
+pub const MACHINE_NIC: &str = "eth0";
+/// The last part of the host's addresses, v4 and v6 alike ("10" is read as hexadecimal in v6).
+const HOST: u8 = 10;
+/// The last part of the neighbour's addresses.
+const NEIGHBOUR: u8 = 20;
+
+/// A machine on the LAN.
+#[derive(Debug)]
+pub struct Machine {
+    netns: Namespace,
+    /// The name of its NIC.
+    pub nic: &'static str,
+    /// Its address.
+    pub v4: IpAddr,
+    /// Its other address.
+    pub v6: IpAddr,
+}
+
+impl Deref for Machine {
+    type Target = Namespace;
+
+    fn deref(&self) -> &Namespace {
+        &self.netns
+    }
+}
+
+/// A container on the host: an empty network namespace and an identity.
+#[derive(Debug)]
+pub struct Container {
+    netns: Namespace,
+    /// What `CNI_CONTAINERID` gets.
+    pub id: String,
+}
+
+impl Deref for Container {
+    type Target = Namespace;
+
+    fn deref(&self) -> &Namespace {
+        &self.netns
+    }
+}
+
+/// One LAN, its machines, and a directory for everything that lies on disk.
+#[derive(Debug)]
+pub struct Lab {
+    /// The host: plugins run here, and its NIC is the parent.
+    pub host: Machine,
+    /// Another machine, on the other side of the switch.
+    pub neighbour: Machine,
+    switch: Namespace,
+    containers: AtomicU32,
+    binaries: Binaries,
+    bin: PathBuf,
+    directory: TempDir,
+}
+
+impl Lab {
+    /// A LAN with a host and a neighbour; nobody has a default route.
+    pub fn new(binaries: Binaries) -> Self {
+        let directory =
+            tempfile::Builder::new().prefix("underlay-lab.").tempdir().expect("make a directory for the Lab");
+        let bin = binaries.directory(directory.path());
+        let switch = Namespace::new();
+        switch.create_bridge(BRIDGE);
+        Self {
+            host: machine(&switch, NIC, HOST),
+            neighbour: machine(&switch, MACHINE_NIC, NEIGHBOUR),
+            switch,
+            containers: AtomicU32::new(0),
+            binaries,
+            bin,
+            directory,
+        }
+    }
+
+    /// One more machine, with `last` as the last part of both addresses.
+    pub fn machine(&self, last: u8) -> Machine {
+        machine(&self.switch, MACHINE_NIC, last)
+    }
+
+    /// One more NIC of the host, on the same LAN, up, without addresses.
+    pub fn second_nic(&self, name: &str) {
+        plug(&self.switch, &self.host, name);
+    }
+
+    /// Gives the host an IPv4 default route through `link`.
+    pub fn add_default_route(&self, link: &str) {
+        let gateway = IpAddr::V4(Ipv4Addr::new(192, 168, 50, 1));
+        self.host.add_route(&NewRoute {
+            dst: IpNet::V4(Ipv4Net::default()),
+            gateway: Some(gateway),
+            link,
+            priority: None,
+        });
+    }
+
+    /// Gives the host an IPv6 default route through `link`.
+    pub fn add_default_route6(&self, link: &str) {
+        self.host.add_route(&NewRoute {
+            dst: IpNet::V6(Ipv6Net::default()),
+            gateway: Some("fd50::1".parse().expect("an address")),
+            link,
+            priority: None,
+        });
+    }
+
+    /// A new, empty container of the host.
+    pub fn container(&self) -> Container {
+        let number = self.containers.fetch_add(1, Ordering::Relaxed) + 1;
+        Container { netns: Namespace::new(), id: format!("container-{number}") }
+    }
+
+    /// Which programs this Lab runs.
+    pub fn binaries(&self) -> Binaries {
+        self.binaries
+    }
+
+    /// The directory with the programs.
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    /// A path in the Lab's own directory, which goes with the Lab.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The program of that name, run on the host.
+    pub fn plugin(&self, name: &str) -> Plugin<'_> {
+        Plugin::new(&self.host, self.bin.join(name)).search(&self.bin)
+    }
+
+    /// The program `macvlan`, run on the host.
+    pub fn macvlan(&self) -> Plugin<'_> {
+        self.plugin("macvlan")
+    }
+
+    /// The program `host-local`, run on the host.
+    pub fn host_local(&self) -> Plugin<'_> {
+        self.plugin("host-local")
+    }
+
+    /// The directory of all leases.
+    pub fn data_dir(&self) -> PathBuf {
+        self.path("leases")
+    }
+
+    /// The addresses leased in the network `lan`, sorted as text.
+    pub fn leases(&self) -> Vec<String> {
+        let mut leases: Vec<String> =
+            self.lease_files().into_iter().filter(|name| name.parse::<IpAddr>().is_ok()).collect();
+        leases.sort();
+        leases
+    }
+
+    /// The names of all files in the lease directory of the network `lan`, sorted.
+    pub fn lease_files(&self) -> Vec<String> {
+        let mut names: Vec<String> = match fs::read_dir(self.data_dir().join("lan")) {
+            Ok(entries) => entries
+                .map(|entry| entry.expect("read a directory").file_name())
+                .map(|name| name.to_string_lossy().into_owned())
+                .collect(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => panic!("read the lease directory: {e}"),
+        };
+        names.sort();
+        names
+    }
+
+    /// A host-local configuration over the ranges 192.168.50.100-149 and, if asked for,
+    /// fd50::100-149.
+    pub fn ipam(&self, families: Families) -> Value {
+        let v4 = json!([{"subnet": LAN4, "rangeStart": "192.168.50.100", "rangeEnd": "192.168.50.149"}]);
+        let v6 = json!([{"subnet": LAN6, "rangeStart": "fd50::100", "rangeEnd": "fd50::149"}]);
+        let ranges = match families {
+            Families::V4 => json!([v4]),
+            Families::V6 => json!([v6]),
+            Families::Dual => json!([v4, v6]),
+        };
+        json!({"type": "host-local", "dataDir": self.data_dir(), "ranges": ranges})
+    }
+
+    /// A macvlan configuration named `lan` on the host's NIC, IPv4 from host-local.
+    pub fn conf(&self) -> Value {
+        self.conf_with(self.ipam(Families::V4))
+    }
+
+    /// As [`Lab::conf`], with that `ipam`.
+    pub fn conf_with(&self, ipam: Value) -> Value {
+        json!({
+            "cniVersion": "1.0.0",
+            "name": "lan",
+            "type": "macvlan",
+            "master": NIC,
+            "ipam": ipam,
+        })
+    }
+}
+
+/// Which addresses a configuration asks for.
+#[derive(Clone, Copy, Debug)]
+pub enum Families {
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+    /// One of each.
+    Dual,
+}
+
+/// The IPv4 address of the LAN with that last part.
+pub fn lan4(last: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(192, 168, 50, last))
+}
+
+/// The IPv6 address of the LAN whose text ends in these decimal digits.
+pub fn lan6(last: u8) -> IpAddr {
+    let address: Ipv6Addr = format!("fd50::{last}").parse().expect("an address");
+    IpAddr::V6(address)
+}
+
+fn machine(switch: &Namespace, nic: &'static str, last: u8) -> Machine {
+    let netns = Namespace::new();
+    // Our own machines have unique addresses; the kernel need not spend seconds to find out.
+    netns.set_sysctl("net/ipv6/conf/default/accept_dad", "0");
+    netns.set_sysctl("net/ipv6/conf/all/accept_dad", "0");
+    plug(switch, &netns, nic);
+    let (v4, v6) = (lan4(last), lan6(last));
+    netns.add_address(nic, IpNet::new(v4, 24).expect("a prefix length"));
+    netns.add_address(nic, IpNet::new(v6, 64).expect("a prefix length"));
+    Machine { netns, nic, v4, v6 }
+}
+
+/// Connects `netns` to the switch by a NIC of that name.
+fn plug(switch: &Namespace, netns: &Namespace, nic: &str) {
+    let port = format!("port{}", switch.links().len());
+    switch.create_veth(&port, netns, nic);
+    // Hairpin: what a vepa link sends out comes back to its sisters.
+    switch.make_port(&port, BRIDGE, true);
+    switch.set_up(&port);
+    netns.set_up(nic);
+}

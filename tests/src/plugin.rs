@@ -1,0 +1,316 @@
+//! One call of a plugin: exactly the environment and the input that the test says, and
+//! everything that came of it.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::trace::{Trace, trace};
+use crate::{Container, Namespace};
+
+/// Longer than any plugin may take, DAD included; one that hangs is killed then.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A plugin's program, and where it runs.
+#[derive(Clone, Debug)]
+pub struct Plugin<'a> {
+    host: &'a Namespace,
+    program: PathBuf,
+    path: Option<OsString>,
+}
+
+impl<'a> Plugin<'a> {
+    /// The program at that path, run in the namespace `host`.
+    pub fn new(host: &'a Namespace, program: PathBuf) -> Self {
+        Self { host, program, path: None }
+    }
+
+    /// Sets `CNI_PATH`.
+    pub fn search(mut self, path: impl Into<OsString>) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+
+    /// Runs in another namespace.
+    pub fn on(mut self, host: &'a Namespace) -> Self {
+        self.host = host;
+        self
+    }
+
+    /// An ADD of `ifname` to a container.
+    pub fn add(&self, container: &Container, ifname: &str, conf: &Value) -> Call<'a> {
+        self.attachment("ADD", container, ifname, conf)
+    }
+
+    /// A DEL of `ifname` from a container.
+    pub fn del(&self, container: &Container, ifname: &str, conf: &Value) -> Call<'a> {
+        self.attachment("DEL", container, ifname, conf)
+    }
+
+    /// A CHECK of `ifname` in a container. `conf` holds the prevResult, as for a real one.
+    pub fn check(&self, container: &Container, ifname: &str, conf: &Value) -> Call<'a> {
+        self.attachment("CHECK", container, ifname, conf)
+    }
+
+    /// A command about one attachment, with the environment that a runtime gives it.
+    pub fn attachment(&self, command: &str, container: &Container, ifname: &str, conf: &Value) -> Call<'a> {
+        self.call(command, conf)
+            .env("CNI_CONTAINERID", &container.id)
+            .env("CNI_NETNS", container.path())
+            .env("CNI_IFNAME", ifname)
+    }
+
+    /// A command about no attachment: STATUS, GC, VERSION.
+    pub fn call(&self, command: &str, conf: &Value) -> Call<'a> {
+        let call = self.bare().env("CNI_COMMAND", command).stdin(conf.to_string());
+        match &self.path {
+            Some(path) => call.env("CNI_PATH", path),
+            None => call,
+        }
+    }
+
+    /// A call with an empty environment and no input.
+    pub fn bare(&self) -> Call<'a> {
+        Call { host: self.host, program: self.program.clone(), environment: BTreeMap::new(), stdin: Vec::new() }
+    }
+}
+
+/// A call that has not been made yet.
+#[derive(Clone, Debug)]
+pub struct Call<'a> {
+    host: &'a Namespace,
+    program: PathBuf,
+    environment: BTreeMap<OsString, OsString>,
+    stdin: Vec<u8>,
+}
+
+impl Call<'_> {
+    /// Sets a variable.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.insert(name.into(), value.as_ref().to_owned());
+        self
+    }
+
+    /// Takes a variable out.
+    pub fn without(mut self, name: &str) -> Self {
+        self.environment.remove(OsStr::new(name));
+        self
+    }
+
+    /// Sets `CNI_ARGS`.
+    pub fn args(self, args: &str) -> Self {
+        self.env("CNI_ARGS", args)
+    }
+
+    /// Replaces the input.
+    pub fn stdin(mut self, stdin: impl Into<Vec<u8>>) -> Self {
+        self.stdin = stdin.into();
+        self
+    }
+
+    /// The variables, for a reader.
+    pub fn environment(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.environment.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+    }
+
+    /// The input, for a reader.
+    pub fn input(&self) -> &[u8] {
+        &self.stdin
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .env_clear()
+            .envs(&self.environment)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn spawn(&self) -> Child {
+        self.command().spawn().unwrap_or_else(|e| panic!("start {}: {e}", self.program.display()))
+    }
+
+    /// Makes the call and waits for its end.
+    pub fn run(&self) -> Outcome {
+        self.host.run(|| {
+            let start = Instant::now();
+            let child = self.spawn();
+            let pid = child.id();
+            let (status, stdout, stderr) =
+                self.talk(child, |mut child| with_deadline(pid, || child.wait().expect("wait for a plugin")));
+            Outcome::new(self, status, stdout, stderr, start.elapsed())
+        })
+    }
+
+    /// Makes the call and counts its processes and their memory on the way.
+    pub fn run_traced(&self) -> (Outcome, Trace) {
+        self.host.run(|| {
+            let start = Instant::now();
+            // The plugin reads its whole input before it does anything, and gets none before
+            // the tracer is in place: nothing is missed.
+            let child = self.spawn();
+            let pid = Pid::from_raw(child.id().cast_signed());
+            let tracer = trace(pid);
+            let ((status, trace), stdout, stderr) = self.talk(child, |_| tracer.wait());
+            let outcome = Outcome::new(self, status, stdout, stderr, start.elapsed());
+            (outcome, trace)
+        })
+    }
+
+    /// Feeds and drains the child's pipes while `wait` waits for it.
+    fn talk<T>(&self, mut child: Child, wait: impl FnOnce(Child) -> T) -> (T, Vec<u8>, Vec<u8>) {
+        let mut stdin = child.stdin.take().expect("stdin is a pipe");
+        let mut stdout = child.stdout.take().expect("stdout is a pipe");
+        let mut stderr = child.stderr.take().expect("stderr is a pipe");
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                // A plugin may refuse its input and go: EPIPE is its right.
+                let _ = stdin.write_all(&self.stdin);
+            });
+            let out = scope.spawn(move || drain(&mut stdout));
+            let err = scope.spawn(move || drain(&mut stderr));
+            let waited = wait(child);
+            let join = |reader: thread::ScopedJoinHandle<'_, Vec<u8>>| reader.join().expect("read a plugin's output");
+            (waited, join(out), join(err))
+        })
+    }
+}
+
+fn drain(pipe: &mut impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    pipe.read_to_end(&mut bytes).expect("read a plugin's output");
+    bytes
+}
+
+/// Kills `pid` if `wait` has not come back by the deadline.
+pub(crate) fn with_deadline<T>(pid: u32, wait: impl FnOnce() -> T) -> T {
+    let (done, watched) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            if watched.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+            }
+        });
+        let waited = wait();
+        drop(done);
+        waited
+    })
+}
+
+/// The error object that a plugin printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CniError {
+    /// Its number.
+    pub code: u64,
+    /// What happened.
+    pub msg: String,
+    /// What else there is to say.
+    pub details: String,
+}
+
+/// What came of a call.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it printed, byte for byte.
+    pub stdout: Vec<u8>,
+    /// What it said besides.
+    pub stderr: String,
+    /// From the start of the process to its end.
+    pub wall: Duration,
+    label: String,
+}
+
+impl Outcome {
+    fn new(call: &Call<'_>, status: ExitStatus, stdout: Vec<u8>, stderr: Vec<u8>, wall: Duration) -> Self {
+        let name = call.program.file_name().unwrap_or_default();
+        let command = call.environment.get(OsStr::new("CNI_COMMAND"));
+        Self {
+            status,
+            stdout,
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+            wall,
+            label: format!("{} {}", name.to_string_lossy(), command.cloned().unwrap_or_default().to_string_lossy()),
+        }
+    }
+
+    /// Everything about it, for an assertion's message.
+    pub fn text(&self) -> String {
+        let stdout = String::from_utf8_lossy(&self.stdout);
+        format!("{}: {} after {:?}\nstdout: {stdout}\nstderr: {}", self.label, self.status, self.wall, self.stderr)
+    }
+
+    /// The JSON on stdout.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.stdout).unwrap_or_else(|e| panic!("stdout is not JSON ({e}): {}", self.text()))
+    }
+
+    /// The result of a call that must have succeeded.
+    pub fn result(&self) -> Value {
+        assert!(self.status.success(), "did not succeed: {}", self.text());
+        self.json()
+    }
+
+    /// Asserts success without any output, as DEL and CHECK do.
+    pub fn done(&self) -> &Self {
+        assert!(self.status.success(), "did not succeed: {}", self.text());
+        assert!(self.stdout.is_empty(), "printed something: {}", self.text());
+        self
+    }
+
+    /// The error object of a call that must have failed in the plugin's own words.
+    pub fn error(&self) -> CniError {
+        assert_eq!(self.status.signal(), None, "was killed: {}", self.text());
+        assert_eq!(self.status.code(), Some(1), "did not fail: {}", self.text());
+        let object = self.json();
+        assert!(object["cniVersion"].is_string(), "an error object without cniVersion: {}", self.text());
+        CniError {
+            code: object["code"].as_u64().unwrap_or_else(|| panic!("an error object without a code: {}", self.text())),
+            msg: object["msg"].as_str().unwrap_or_default().to_owned(),
+            details: object["details"].as_str().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// Asserts the error's code, and that its message names all of these.
+    pub fn fails(&self, code: u64, names: &[&str]) -> CniError {
+        let error = self.error();
+        assert_eq!(error.code, code, "another code: {}", self.text());
+        for name in names {
+            assert!(error.msg.contains(name), "the message does not name {name:?}: {}", self.text());
+        }
+        error
+    }
+}
+
+/// A plugin of the test's own: a shell script at `path`.
+///
+/// Written by another process, since a file that this one has open for writing while another
+/// thread forks could not be executed until that child is gone (ETXTBSY).
+pub fn write_script(path: &Path, body: &str) {
+    let mut writer = Command::new("/bin/sh")
+        .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("start /bin/sh");
+    let mut stdin = writer.stdin.take().expect("stdin is a pipe");
+    write!(stdin, "#!/bin/sh\n{body}\n").expect("write a script");
+    drop(stdin);
+    let status = writer.wait().expect("wait for /bin/sh");
+    assert!(status.success(), "write {}", path.display());
+}

@@ -1,0 +1,33 @@
+//! Real traffic across the Lab, each exchange with a deadline: ICMP, TCP, and frames as they
+//! are on the wire.
+
+mod icmp;
+mod tcp;
+mod wire;
+
+pub use icmp::{assert_reaches, assert_silent, ping};
+pub use tcp::echo;
+pub use wire::{Frame, Wire, arp_probe};
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Waits until there is something to read, or the deadline has passed.
+fn readable(socket: &impl AsFd, deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Rounded up: a wait of zero would spin for the last millisecond.
+        let millis = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
+        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::from(millis)) {
+            Ok(0) if Instant::now() >= deadline => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Frames as they are on the wire, seen and sent by a packet socket: what tells who answers
+//! for an address, and who announced one.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send, socket};
+
+use super::readable;
+use crate::Namespace;
+use crate::kernel::link::format_mac;
+
+const BROADCAST: [u8; 6] = [0xff; 6];
+const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+
+/// A frame that is about an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// RFC 826.
+    Arp {
+        /// 1 asks, 2 answers.
+        operation: u16,
+        /// The sender's MAC.
+        mac: String,
+        /// The sender's address; 0.0.0.0 in a probe.
+        sender: Ipv4Addr,
+        /// Whom it is about.
+        target: Ipv4Addr,
+    },
+    /// RFC 4861, 4.4.
+    Advertisement {
+        /// The target link-layer address option.
+        mac: Option<String>,
+        /// Whom it is about.
+        target: Ipv6Addr,
+        /// Whether it answers a question.
+        solicited: bool,
+    },
+}
+
+impl Frame {
+    /// Whether it tells everybody of `ip` without having been asked.
+    pub fn announces(&self, ip: IpAddr) -> bool {
+        match self {
+            Self::Arp { sender, target, .. } => sender == target && ip == IpAddr::V4(*sender),
+            Self::Advertisement { target, solicited, .. } => !solicited && ip == IpAddr::V6(*target),
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let ethertype: [u8; 2] = bytes.get(12..14)?.try_into().ok()?;
+        let payload = bytes.get(14..)?;
+        match ethertype {
+            ETHERTYPE_ARP => Self::decode_arp(payload),
+            ETHERTYPE_IPV6 => Self::decode_ipv6(payload),
+            _ => None,
+        }
+    }
+
+    fn decode_arp(arp: &[u8]) -> Option<Self> {
+        Some(Self::Arp {
+            operation: u16::from_be_bytes(arp.get(6..8)?.try_into().ok()?),
+            mac: format_mac(arp.get(8..14)?),
+            sender: Ipv4Addr::from(<[u8; 4]>::try_from(arp.get(14..18)?).ok()?),
+            target: Ipv4Addr::from(<[u8; 4]>::try_from(arp.get(24..28)?).ok()?),
+        })
+    }
+
+    fn decode_ipv6(packet: &[u8]) -> Option<Self> {
+        let icmp = packet.get(40..)?;
+        // Next header ICMPv6, type neighbour advertisement.
+        if packet.get(6) != Some(&58) || icmp.first() != Some(&136) {
+            return None;
+        }
+        let option = icmp.get(24..32).filter(|option| option[..2] == [2, 1]);
+        Some(Self::Advertisement {
+            mac: option.map(|option| format_mac(&option[2..])),
+            target: Ipv6Addr::from(<[u8; 16]>::try_from(icmp.get(8..24)?).ok()?),
+            solicited: icmp.get(4)? & 0x40 != 0,
+        })
+    }
+}
+
+/// A packet socket on one link. It sees from its opening on, so open it before the deed.
+#[derive(Debug)]
+pub struct Wire {
+    socket: OwnedFd,
+    mac: [u8; 6],
+}
+
+impl Wire {
+    /// Opens a socket on that link.
+    pub fn open(netns: &Namespace, link: &str) -> Self {
+        netns.run(|| {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)
+                .expect("open a packet socket");
+            let address = link_address(link);
+            bind(socket.as_raw_fd(), &address).expect("bind a packet socket");
+            let mac = address.addr().expect("an Ethernet link has a MAC");
+            Self { socket, mac }
+        })
+    }
+
+    /// The first frame that `wanted` likes, or none until the time is over.
+    pub fn wait_for(&self, patience: Duration, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        let deadline = Instant::now() + patience;
+        let mut buffer = vec![0; 9216];
+        while readable(&self.socket, deadline).expect("wait for a frame") {
+            let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(length) => length,
+                Err(Errno::EAGAIN | Errno::EINTR | Errno::ENETDOWN) => continue,
+                Err(e) => panic!("read a frame: {e}"),
+            };
+            if let Some(frame) = Frame::decode(&buffer[..length]).filter(&wanted) {
+                return Some(frame);
+            }
+        }
+        None
+    }
+
+    fn ask(&self, sender: Ipv4Addr, target: Ipv4Addr) {
+        let mut frame = Vec::new();
+        frame.extend(BROADCAST);
+        frame.extend(self.mac);
+        frame.extend(ETHERTYPE_ARP);
+        // Ethernet, IPv4, their address lengths, a question.
+        frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
+        frame.extend(self.mac);
+        frame.extend(sender.octets());
+        frame.extend([0; 6]);
+        frame.extend(target.octets());
+        send(self.socket.as_raw_fd(), &frame, MsgFlags::empty()).expect("send a frame");
+    }
+}
+
+/// Asks the wire who has `target`: the MAC of the first who answers, or none. Unlike a ping
+/// it cannot be answered from a cache, nor does it leave an entry in one.
+pub fn arp_probe(from: &Namespace, link: &str, sender: IpAddr, target: IpAddr, patience: Duration) -> Option<String> {
+    let (IpAddr::V4(sender), IpAddr::V4(target)) = (sender, target) else {
+        panic!("ARP is about IPv4, not {sender} and {target}");
+    };
+    let wire = Wire::open(from, link);
+    wire.ask(sender, target);
+    let answer =
+        wire.wait_for(patience, |frame| matches!(frame, Frame::Arp { operation: 2, sender, .. } if *sender == target))?;
+    match answer {
+        Frame::Arp { mac, .. } => Some(mac),
+        Frame::Advertisement { .. } => None,
+    }
+}
+
+/// The link's own packet address: the only way to its index in a socket address that needs
+/// no unsafe code.
+fn link_address(link: &str) -> LinkAddr {
+    getifaddrs()
+        .expect("list the interfaces")
+        .filter(|interface| interface.interface_name == link)
+        .find_map(|interface| interface.address?.as_link_addr().copied())
+        .unwrap_or_else(|| panic!("there is no {link}"))
+}
