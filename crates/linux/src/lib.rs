@@ -1,1 +1,21 @@
-//! placeholder
+//! The Linux kernel as the plugins need it: links, addresses, routes, network
+//! namespaces and sysctls. Knows nothing of CNI, prints nothing, starts no thread.
+
+pub use address::{Address, AddressWatch};
+pub use error::{Error, Result};
+pub use link::{IpvlanFlag, IpvlanMode, Link, LinkInfo, LinkKind, MacvlanMode, NewLink, ParseWordError};
+pub use mac::{Mac, ParseMacError};
+pub use netns::{Netns, NetnsId};
+pub use nix::errno::Errno;
+pub use route::{Route, RouteKind};
+pub use rtnl::Rtnl;
+
+mod address;
+mod error;
+mod link;
+mod mac;
+mod netlink;
+mod netns;
+mod route;
+mod rtnl;
+pub mod sysctl;

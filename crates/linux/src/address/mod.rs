@@ -1,0 +1,182 @@
+//! IP addresses of links: listing, adding and deleting them.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+pub use watch::AddressWatch;
+
+use crate::netlink::constants::{
+    AF_INET, AF_INET6, AF_UNSPEC, IFA_ADDRESS, IFA_BROADCAST, IFA_F_DADFAILED, IFA_F_OPTIMISTIC, IFA_F_PERMANENT,
+    IFA_F_TENTATIVE, IFA_FLAGS, IFA_LOCAL, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, RT_SCOPE_UNIVERSE,
+    RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR,
+};
+use crate::netlink::{Attributes, Decode, Message, Request};
+use crate::{Result, Rtnl};
+
+mod watch;
+
+/// Bytes of `struct ifaddrmsg`.
+const HEADER: usize = 8;
+
+/// An address on a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The link.
+    pub ifindex: u32,
+    /// The link's own address, host bits and all, and the length of the prefix.
+    pub address: IpNet,
+    /// The other end of a point-to-point address, where it differs from the link's own.
+    /// The prefix is then the other end's.
+    pub peer: Option<IpAddr>,
+    /// How far the address reaches (`RT_SCOPE_*`); 0 is everywhere.
+    pub scope: u8,
+    /// `IFA_F_*`.
+    pub flags: u32,
+}
+
+impl Address {
+    /// Duplicate address detection has not ended: nobody may use it yet.
+    pub const fn tentative(&self) -> bool {
+        self.flags & IFA_F_TENTATIVE != 0
+    }
+
+    /// Usable while duplicate address detection still runs (RFC 4429).
+    pub const fn optimistic(&self) -> bool {
+        self.flags & IFA_F_OPTIMISTIC != 0
+    }
+
+    /// Duplicate address detection found another machine using it.
+    pub const fn dad_failed(&self) -> bool {
+        self.flags & IFA_F_DADFAILED != 0
+    }
+
+    /// It has no lifetime, unlike those that a router advertisement brings.
+    pub const fn permanent(&self) -> bool {
+        self.flags & IFA_F_PERMANENT != 0
+    }
+}
+
+impl Rtnl {
+    /// The addresses of one link, IPv4 first.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says: `ENODEV` when there is no such link, `EINTR` when the
+    /// addresses never stop changing.
+    pub fn addresses(&mut self, ifindex: u32) -> Result<Vec<Address>> {
+        self.addresses_of(AF_UNSPEC, ifindex)
+    }
+
+    fn addresses_of(&mut self, family: u8, ifindex: u32) -> Result<Vec<Address>> {
+        let header = header(family, 0, 0, ifindex);
+        self.socket.dump(
+            Request::new(RTM_GETADDR, NLM_F_DUMP, &header),
+            format_args!("list addresses of ifindex {ifindex}"),
+            |message, list| {
+                // Kernels before 4.20 send the addresses of all links.
+                list.extend(decode(message)?.filter(|address| address.ifindex == ifindex));
+                Ok(())
+            },
+        )
+    }
+
+    /// Gives a link an address, of universal scope. IPv4 prefixes shorter than 31 bits get
+    /// their broadcast address with it.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says; `EEXIST` when the link has it.
+    pub fn new_address(&mut self, ifindex: u32, address: IpNet) -> Result<()> {
+        self.socket
+            .acknowledge(new_request(ifindex, address), format_args!("add address {address} to ifindex {ifindex}"))
+    }
+
+    /// Takes an address off its link.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says; `EADDRNOTAVAIL` when the link does not have it.
+    pub fn del_address(&mut self, address: &Address) -> Result<()> {
+        self.socket.acknowledge(
+            del_request(address),
+            format_args!("delete address {} from ifindex {}", address.address, address.ifindex),
+        )
+    }
+}
+
+fn family_of(address: IpNet) -> u8 {
+    match address {
+        IpNet::V4(_) => AF_INET,
+        IpNet::V6(_) => AF_INET6,
+    }
+}
+
+fn header(family: u8, prefix: u8, scope: u8, ifindex: u32) -> [u8; HEADER] {
+    let [a, b, c, d] = ifindex.to_ne_bytes();
+    [family, prefix, 0, scope, a, b, c, d]
+}
+
+fn new_request(ifindex: u32, address: IpNet) -> Request {
+    let family = family_of(address);
+    let header = header(family, address.prefix_len(), RT_SCOPE_UNIVERSE, ifindex);
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    let mut request = Request::new(RTM_NEWADDR, flags, &header);
+    request.ip(IFA_LOCAL, address.addr());
+    request.ip(IFA_ADDRESS, address.addr());
+    // RFC 3021: a network of two has no broadcast address.
+    if matches!(address, IpNet::V4(_)) && address.prefix_len() < 31 {
+        request.ip(IFA_BROADCAST, address.broadcast());
+    }
+    request
+}
+
+fn del_request(address: &Address) -> Request {
+    let family = family_of(address.address);
+    let prefix = address.address.prefix_len();
+    let header = header(family, prefix, address.scope, address.ifindex);
+    let mut request = Request::new(RTM_DELADDR, NLM_F_ACK, &header);
+    let own = address.address.addr();
+    request.ip(IFA_LOCAL, own);
+    request.ip(IFA_ADDRESS, address.peer.unwrap_or(own));
+    request
+}
+
+/// `None` for the addresses of other families than IP.
+fn decode(message: &Message<'_>) -> Decode<Option<Address>> {
+    if !matches!(message.kind, RTM_NEWADDR | RTM_DELADDR) {
+        return Err("not an address");
+    }
+    let attributes = Attributes::after(message.payload, HEADER)?;
+    let Some(&[family, prefix, flags, scope, a, b, c, d]) = message.payload.first_chunk() else {
+        return Err("message shorter than its header");
+    };
+    if !matches!(family, AF_INET | AF_INET6) {
+        return Ok(None);
+    }
+    let mut flags = u32::from(flags);
+    let (mut address, mut local) = (None, None);
+    for attribute in attributes {
+        let attribute = attribute?;
+        match attribute.kind {
+            IFA_ADDRESS => address = Some(attribute.ip()?),
+            IFA_LOCAL => local = Some(attribute.ip()?),
+            // The same flags, and those that do not fit into the header's eight bits.
+            IFA_FLAGS => flags = attribute.u32()?,
+            _ => {}
+        }
+    }
+    // IFA_ADDRESS is the other end; where there is none, the kernel repeats the link's
+    // own, or leaves IFA_LOCAL out.
+    let own = local.or(address).ok_or("address message without an address")?;
+    if own.is_ipv4() != (family == AF_INET) {
+        return Err("address of another family than its message");
+    }
+    Ok(Some(Address {
+        ifindex: u32::from_ne_bytes([a, b, c, d]),
+        address: IpNet::new(own, prefix).map_err(|_| "prefix longer than its address")?,
+        peer: address.filter(|&other| other != own),
+        scope,
+        flags,
+    }))
+}

@@ -1,0 +1,202 @@
+//! What can go wrong between us and the kernel, in words an operator can act on.
+
+use std::fmt;
+use std::io;
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+/// The result of everything in this crate that talks to the kernel.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failed operation. The text is `operation object: cause`, lower case, then the
+/// kernel's own words where it gave any.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused an operation.
+    #[error("{operation}: {}{}", words(*.errno), Suffix(.ext_ack.as_deref()))]
+    Kernel {
+        /// What was tried, and on what object.
+        operation: String,
+        /// The kernel's verdict.
+        errno: Errno,
+        /// The kernel's own explanation (`NLMSGERR_ATTR_MSG`), where it gave one.
+        ext_ack: Option<String>,
+    },
+
+    /// There is no file at the path of a network namespace.
+    #[error("open network namespace {}: no such file or directory", .path.display())]
+    NetnsMissing {
+        /// The path as it was given.
+        path: PathBuf,
+    },
+
+    /// The file is there, but it is no network namespace.
+    #[error("open network namespace {}: not a network namespace", .path.display())]
+    NotNetns {
+        /// The path as it was given.
+        path: PathBuf,
+    },
+
+    /// A name that no interface can have: it was refused before the kernel saw it.
+    #[error("interface name {name:?}: {reason}")]
+    InterfaceName {
+        /// The name as it was given.
+        name: String,
+        /// Which rule it breaks.
+        reason: &'static str,
+    },
+
+    /// Reading or writing a file failed.
+    #[error("{operation}: {}", io_words(.source))]
+    Io {
+        /// What was tried, with the path.
+        operation: String,
+        /// The cause.
+        source: io::Error,
+    },
+
+    /// The kernel did not answer, or an event did not come, in time.
+    #[error("{operation}: timed out")]
+    Timeout {
+        /// What was waited for.
+        operation: String,
+    },
+
+    /// The kernel's reply cannot be decoded.
+    #[error("{operation}: malformed reply from the kernel: {what}")]
+    Malformed {
+        /// What was asked.
+        operation: String,
+        /// What is wrong with the reply.
+        what: String,
+    },
+
+    /// Duplicate address detection (RFC 4862, section 5.4) ended without a usable address.
+    #[error("use address {address}: {}", dad_words(*.removed))]
+    DadFailed {
+        /// The address that cannot be used.
+        address: Ipv6Addr,
+        /// The kernel no longer has the address at all, instead of keeping it marked
+        /// `dadfailed`.
+        removed: bool,
+    },
+}
+
+impl Error {
+    /// The error number, where the kernel gave one.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Kernel { errno, .. } => Some(*errno),
+            Self::Io { source, .. } => source.raw_os_error().map(Errno::from_raw),
+            _ => None,
+        }
+    }
+
+    /// The same error with better words for what was being done, from a caller that
+    /// knows names where this crate knows numbers:
+    /// `error.during("create macvlan eth0 on ens3")`. Errors whose text names no
+    /// operation stay as they are.
+    #[must_use]
+    pub fn during(mut self, words: impl Into<String>) -> Self {
+        match &mut self {
+            Self::Kernel { operation, .. }
+            | Self::Io { operation, .. }
+            | Self::Timeout { operation }
+            | Self::Malformed { operation, .. } => *operation = words.into(),
+            Self::NetnsMissing { .. } | Self::NotNetns { .. } | Self::InterfaceName { .. } | Self::DadFailed { .. } => {
+            }
+        }
+        self
+    }
+
+    pub(crate) fn kernel(operation: impl fmt::Display, errno: Errno) -> Self {
+        Self::Kernel { operation: operation.to_string(), errno, ext_ack: None }
+    }
+
+    pub(crate) fn malformed(operation: impl fmt::Display, what: impl Into<String>) -> Self {
+        Self::Malformed { operation: operation.to_string(), what: what.into() }
+    }
+}
+
+/// `EBUSY` is "device or resource busy"; "I/O error" keeps its capitals.
+fn words(errno: Errno) -> String {
+    let text = errno.desc();
+    let mut letters = text.chars();
+    match (letters.next(), letters.next()) {
+        (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
+            format!("{}{}", first.to_ascii_lowercase(), &text[first.len_utf8()..])
+        }
+        _ => text.to_owned(),
+    }
+}
+
+fn io_words(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => words(Errno::from_raw(number)),
+        None => error.to_string(),
+    }
+}
+
+fn dad_words(removed: bool) -> &'static str {
+    if removed {
+        "the kernel removed it during duplicate address detection"
+    } else {
+        "duplicate address detection found another machine using it"
+    }
+}
+
+/// `": text"`, or nothing.
+struct Suffix<'a>(Option<&'a str>);
+
+impl fmt::Display for Suffix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(text) => write!(f, ": {text}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_own_words_follow_the_errno() {
+        let error = Error::Kernel {
+            operation: "add route 10.0.0.0/8".into(),
+            errno: Errno::ENETUNREACH,
+            ext_ack: Some("Nexthop has invalid gateway".into()),
+        };
+        assert_eq!(error.to_string(), "add route 10.0.0.0/8: network is unreachable: Nexthop has invalid gateway");
+    }
+
+    #[test]
+    fn only_the_first_letter_of_an_errno_is_lowered() {
+        assert_eq!(words(Errno::EBUSY), "device or resource busy");
+        assert_eq!(words(Errno::EIO), "I/O error");
+        assert_eq!(words(Errno::ENOENT), "no such file or directory");
+    }
+
+    #[test]
+    fn an_io_error_reads_like_a_kernel_error() {
+        let error = Error::Io {
+            operation: "write /proc/sys/net/ipv4/ip_forward".into(),
+            source: io::Error::from_raw_os_error(Errno::EROFS as i32),
+        };
+        assert_eq!(error.to_string(), "write /proc/sys/net/ipv4/ip_forward: read-only file system");
+        assert_eq!(error.errno(), Some(Errno::EROFS));
+    }
+
+    #[test]
+    fn a_caller_can_give_better_words() {
+        let error =
+            Error::Kernel { operation: "create macvlan eth0 on ifindex 2".into(), errno: Errno::EBUSY, ext_ack: None };
+        assert_eq!(
+            error.during("create macvlan eth0 on ens3").to_string(),
+            "create macvlan eth0 on ens3: device or resource busy"
+        );
+    }
+}

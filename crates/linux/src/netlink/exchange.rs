@@ -1,0 +1,107 @@
+//! The three conversations with the kernel: do something, get one object, get all of them.
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+use nix::errno::Errno;
+
+use super::acknowledgement::{end_of_dump, verdict};
+use super::constants::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN};
+use super::socket::{Size, Socket};
+use super::{Decode, Message, Messages, Request};
+use crate::{Error, Result};
+
+/// How often a dump is begun again because what it lists changed meanwhile.
+const DUMP_ATTEMPTS: u32 = 16;
+
+impl Socket {
+    /// Sends a request made with `NLM_F_ACK` and waits for the kernel's verdict.
+    pub(crate) fn acknowledge(&mut self, mut request: Request, operation: fmt::Arguments<'_>) -> Result<()> {
+        self.converse(&mut request, Size::Small, operation, |message| {
+            Ok(if message.kind == NLMSG_ERROR { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
+    }
+
+    /// Asks for one object; `decode` sees the message that holds it.
+    pub(crate) fn get<T>(
+        &mut self,
+        mut request: Request,
+        operation: fmt::Arguments<'_>,
+        decode: impl Fn(&Message<'_>) -> Decode<T>,
+    ) -> Result<T> {
+        self.converse(&mut request, Size::Unknown, operation, |message| {
+            if message.kind == NLMSG_ERROR {
+                return Err("acknowledged, but nothing sent");
+            }
+            Ok(ControlFlow::Break(decode(message)?))
+        })
+    }
+
+    /// Asks for all objects of a kind, in a request made with `NLM_F_DUMP`; `decode` adds
+    /// what a message holds to the list. The list is of one moment: a dump that the kernel
+    /// calls inconsistent (`NLM_F_DUMP_INTR`) is begun again, and `EINTR` is the error
+    /// when that never ends.
+    pub(crate) fn dump<T>(
+        &mut self,
+        mut request: Request,
+        operation: fmt::Arguments<'_>,
+        decode: impl Fn(&Message<'_>, &mut Vec<T>) -> Decode<()>,
+    ) -> Result<Vec<T>> {
+        let mut list = Vec::new();
+        for _ in 0..DUMP_ATTEMPTS {
+            list.clear();
+            let mut torn = false;
+            let ended = self.converse(&mut request, Size::Unknown, operation, |message| {
+                torn |= message.flags & NLM_F_DUMP_INTR != 0;
+                if message.kind == NLMSG_DONE {
+                    return Ok(ControlFlow::Break(end_of_dump(message)?));
+                }
+                decode(message, &mut list)?;
+                Ok(ControlFlow::Continue(()))
+            })?;
+            ended.map_err(|(errno, ext_ack)| Error::Kernel { operation: operation.to_string(), errno, ext_ack })?;
+            if !torn {
+                return Ok(list);
+            }
+        }
+        Err(Error::kernel(operation, Errno::EINTR))
+    }
+
+    /// Sends a request and hands the replies to it, one by one, to `take` until that has
+    /// what it wants. Messages that answer something else are passed over: an earlier
+    /// request may have timed out, and its answer come late.
+    fn converse<T>(
+        &mut self,
+        request: &mut Request,
+        size: Size,
+        operation: fmt::Arguments<'_>,
+        mut take: impl FnMut(&Message<'_>) -> Decode<ControlFlow<T>>,
+    ) -> Result<T> {
+        let sequence = self.send(request).map_err(|errno| Error::kernel(operation, errno))?;
+        let port = self.port();
+        let malformed = |what| Error::malformed(operation, what);
+        loop {
+            for message in Messages::new(self.receive(size, operation)?) {
+                let message = message.map_err(malformed)?;
+                if message.sequence != sequence || message.port != port {
+                    continue;
+                }
+                match message.kind {
+                    NLMSG_NOOP => continue,
+                    NLMSG_OVERRUN => return Err(Error::kernel(operation, Errno::ENOBUFS)),
+                    NLMSG_ERROR => {
+                        verdict(&message).map_err(malformed)?.map_err(|(errno, ext_ack)| Error::Kernel {
+                            operation: operation.to_string(),
+                            errno,
+                            ext_ack,
+                        })?;
+                    }
+                    _ => {}
+                }
+                if let ControlFlow::Break(value) = take(&message).map_err(malformed)? {
+                    return Ok(value);
+                }
+            }
+        }
+    }
+}

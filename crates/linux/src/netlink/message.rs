@@ -1,0 +1,198 @@
+//! Messages: building a request, walking over a datagram of replies.
+
+use std::net::IpAddr;
+
+use super::constants::NLM_F_REQUEST;
+use super::{Decode, aligned};
+
+/// Bytes of `struct nlmsghdr`.
+pub(crate) const HEADER: usize = 16;
+
+/// A request being built. Sequence number and port are written when it is sent.
+#[derive(Debug)]
+pub(crate) struct Request(Vec<u8>);
+
+impl Request {
+    /// Starts a request with the fixed header of its type. `NLM_F_REQUEST` is implied.
+    pub(crate) fn new(kind: u16, flags: u16, header: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(128);
+        bytes.extend([0; 4]);
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+        bytes.extend([0; 8]);
+        bytes.extend(header);
+        bytes.resize(aligned(bytes.len()), 0);
+        Self(bytes)
+    }
+
+    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) {
+        self.nest(kind, |request| request.0.extend(value));
+    }
+
+    pub(crate) fn u16(&mut self, kind: u16, value: u16) {
+        self.bytes(kind, &value.to_ne_bytes());
+    }
+
+    pub(crate) fn u32(&mut self, kind: u16, value: u32) {
+        self.bytes(kind, &value.to_ne_bytes());
+    }
+
+    /// A string with its terminating NUL.
+    pub(crate) fn text(&mut self, kind: u16, value: &str) {
+        self.nest(kind, |request| {
+            request.0.extend(value.as_bytes());
+            request.0.push(0);
+        });
+    }
+
+    pub(crate) fn ip(&mut self, kind: u16, value: IpAddr) {
+        match value {
+            IpAddr::V4(address) => self.bytes(kind, &address.octets()),
+            IpAddr::V6(address) => self.bytes(kind, &address.octets()),
+        }
+    }
+
+    /// An attribute whose value is whatever `fill` appends.
+    pub(crate) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+        let start = self.0.len();
+        self.0.extend([0; 2]);
+        self.0.extend(kind.to_ne_bytes());
+        fill(self);
+        // Requests are built from interface names, numbers and addresses: no attribute
+        // of theirs comes near the 64 KiB that the field can say.
+        let length = u16::try_from(self.0.len() - start).unwrap_or(u16::MAX);
+        self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        self.0.resize(aligned(self.0.len()), 0);
+    }
+
+    /// The message as it goes over the socket.
+    pub(crate) fn sealed(&mut self, sequence: u32, port: u32) -> &[u8] {
+        let length = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        self.0[..4].copy_from_slice(&length.to_ne_bytes());
+        self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        self.0[12..16].copy_from_slice(&port.to_ne_bytes());
+        &self.0
+    }
+}
+
+/// One received message, its payload still undecoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Message<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) sequence: u32,
+    pub(crate) port: u32,
+    pub(crate) payload: &'a [u8],
+}
+
+/// Walks over the messages of one datagram. After a message that does not fit, it ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Messages<'a>(&'a [u8]);
+
+impl<'a> Messages<'a> {
+    pub(crate) fn new(datagram: &'a [u8]) -> Self {
+        Self(datagram)
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Decode<Message<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.0;
+        if rest.is_empty() {
+            return None;
+        }
+        self.0 = &[];
+        let Some((header, _)) = rest.split_first_chunk::<HEADER>() else {
+            return Some(Err("datagram ends within a message header"));
+        };
+        let length = usize::try_from(u32_at(header, 0)).unwrap_or(usize::MAX);
+        let Some(payload) = rest.get(HEADER..length) else {
+            return Some(Err("message does not fit into its datagram"));
+        };
+        self.0 = rest.get(aligned(length)..).unwrap_or_default();
+        Some(Ok(Message {
+            kind: u16::from_ne_bytes([header[4], header[5]]),
+            flags: u16::from_ne_bytes([header[6], header[7]]),
+            sequence: u32_at(header, 8),
+            port: u32_at(header, 12),
+            payload,
+        }))
+    }
+}
+
+fn u32_at(header: &[u8; HEADER], at: usize) -> u32 {
+    u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Little endian golden bytes, written for the machine that runs the test.
+    fn golden(words: &[u16], tail: &[u8]) -> Vec<u8> {
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        bytes.extend(tail);
+        bytes
+    }
+
+    #[test]
+    fn a_request_carries_lengths_padding_sequence_and_port() {
+        let mut request = Request::new(18, 0x4, &[0; 4]);
+        request.text(3, "lo");
+        let mut expected = 28_u32.to_ne_bytes().to_vec();
+        expected.extend(golden(&[18, 0x5], &[]));
+        expected.extend(7_u32.to_ne_bytes());
+        expected.extend(4242_u32.to_ne_bytes());
+        expected.extend([0; 4]);
+        expected.extend(golden(&[7, 3], b"lo\0\0"));
+        assert_eq!(request.sealed(7, 4242), expected);
+    }
+
+    #[test]
+    fn a_nested_attribute_counts_what_is_in_it() {
+        let mut request = Request::new(18, 0, &[]);
+        request.nest(18, |info| {
+            info.text(1, "macvlan");
+            info.u16(2, 1);
+        });
+        let bytes = request.sealed(0, 0)[HEADER..].to_vec();
+        let mut expected = golden(&[24, 18], &golden(&[12, 1], b"macvlan\0"));
+        expected.extend(golden(&[6, 2, 1, 0], &[]));
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn two_messages_in_one_datagram_are_both_found() {
+        let mut datagram = Request::new(16, 0, &[1; 5]).sealed(1, 2).to_vec();
+        datagram.extend(Request::new(3, 0, &[]).sealed(1, 2));
+        let messages: Vec<_> = Messages::new(&datagram).map(Result::unwrap).collect();
+        assert_eq!(messages.len(), 2);
+        assert_eq!((messages[0].kind, messages[1].kind), (16, 3));
+        assert_eq!(messages[0].payload, [1, 1, 1, 1, 1, 0, 0, 0]);
+        assert_eq!((messages[1].sequence, messages[1].port), (1, 2));
+    }
+
+    #[test]
+    fn a_message_of_length_zero_ends_the_walk_with_an_error() {
+        let results: Vec<_> = Messages::new(&[0; 64]).collect();
+        assert_eq!(results, [Err("message does not fit into its datagram")]);
+    }
+
+    #[test]
+    fn a_cut_header_is_an_error() {
+        let results: Vec<_> = Messages::new(&[1; 15]).collect();
+        assert_eq!(results, [Err("datagram ends within a message header")]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_walk_ends_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+            let steps = Messages::new(&bytes).take(1000).count();
+            prop_assert!(steps <= bytes.len() / HEADER + 1);
+        }
+    }
+}

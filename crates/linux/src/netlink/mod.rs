@@ -1,0 +1,22 @@
+//! Netlink: a blocking socket and a codec for the few messages this crate needs. What the
+//! messages mean is for `link`, `address` and `route` to know.
+
+pub(crate) use attribute::{Attribute, Attributes, ip as attribute_ip};
+pub(crate) use message::{Message, Messages, Request};
+pub(crate) use socket::Socket;
+
+mod acknowledgement;
+mod attribute;
+pub(crate) mod constants;
+mod exchange;
+mod message;
+mod socket;
+
+/// A piece of a message, or what is wrong with it.
+pub(crate) type Decode<T> = std::result::Result<T, &'static str>;
+
+/// Messages and attributes start at multiples of four bytes (`NLMSG_ALIGNTO`,
+/// `NLA_ALIGNTO`).
+const fn aligned(length: usize) -> usize {
+    length.saturating_add(3) & !3
+}

@@ -1,0 +1,157 @@
+//! Network namespaces: opening one, telling two apart, working inside one.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+
+use crate::{Error, Result};
+
+/// The namespace of the calling thread. `/proc/self` would be the main thread's.
+const CURRENT: &str = "/proc/thread-self/ns/net";
+
+/// A network namespace held open: it lives at least as long as this value.
+#[derive(Debug)]
+pub struct Netns {
+    file: File,
+    path: PathBuf,
+    id: NetnsId,
+}
+
+/// What makes a namespace itself: two paths with equal ids lead to the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NetnsId {
+    dev: u64,
+    inode: u64,
+}
+
+impl NetnsId {
+    /// The device of the namespace's file on nsfs.
+    pub const fn dev(self) -> u64 {
+        self.dev
+    }
+
+    /// The inode of the namespace's file on nsfs. The kernel gives it to another
+    /// namespace once this one is gone.
+    pub const fn inode(self) -> u64 {
+        self.inode
+    }
+}
+
+impl fmt::Display for NetnsId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.dev, self.inode)
+    }
+}
+
+impl Netns {
+    /// Opens the namespace at `path`.
+    ///
+    /// # Errors
+    ///
+    /// `NetnsMissing` when there is no such file, `NotNetns` when it is anything but a
+    /// network namespace, `Io` when it cannot be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        // O_NONBLOCK: a FIFO at this path must be an error, not a wait for a writer.
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+        let file = match opened {
+            Ok(file) => file,
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NetnsMissing { path: path.to_owned() });
+            }
+            Err(source) => return Err(open_error(path, source)),
+        };
+        let mount = fstatfs(&file).map_err(|errno| open_error(path, errno.into()))?;
+        if mount.filesystem_type() != NSFS_MAGIC || !is_network(&file, path)? {
+            return Err(Error::NotNetns { path: path.to_owned() });
+        }
+        let stat = file.metadata().map_err(|source| open_error(path, source))?;
+        Ok(Self { file, path: path.to_owned(), id: NetnsId { dev: stat.dev(), inode: stat.ino() } })
+    }
+
+    /// The namespace of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`Netns::open`].
+    pub fn current() -> Result<Self> {
+        Self::open(Path::new(CURRENT))
+    }
+
+    /// Which namespace this is.
+    pub fn id(&self) -> NetnsId {
+        self.id
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs `work` with the calling thread inside this namespace, and comes back, also
+    /// when `work` panics. A socket opened inside stays there.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace cannot be entered; `work` has not run then.
+    ///
+    /// # Aborts
+    ///
+    /// When the thread cannot come back: whatever it did next would happen to the wrong
+    /// network.
+    pub fn enter<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
+        let home = File::open(CURRENT).map_err(|source| Error::Io { operation: format!("open {CURRENT}"), source })?;
+        setns(&self.file, CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| Error::kernel(format_args!("enter network namespace {}", self.path.display()), errno))?;
+        let _way_back = WayBack(home);
+        Ok(work())
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Leads the thread home when it is dropped, on a return as on a panic.
+struct WayBack(File);
+
+impl Drop for WayBack {
+    fn drop(&mut self) {
+        if let Err(errno) = setns(&self.0, CloneFlags::CLONE_NEWNET) {
+            // Last words: nobody else is left to say them.
+            let words = format!("return to the network namespace: {}\n", errno.desc());
+            let _ = io::stderr().write_all(words.as_bytes());
+            std::process::abort();
+        }
+    }
+}
+
+fn open_error(path: &Path, source: io::Error) -> Error {
+    Error::Io { operation: format!("open network namespace {}", path.display()), source }
+}
+
+mod request {
+    // NS_GET_NSTYPE, include/uapi/linux/nsfs.h.
+    nix::ioctl_none_bad!(get_nstype, nix::request_code_none!(0xb7, 0x3));
+}
+
+/// Whether a file on nsfs is a network namespace, and not, say, a mount namespace.
+fn is_network(file: &File, path: &Path) -> Result<bool> {
+    // SAFETY: NS_GET_NSTYPE takes no argument and touches no memory of ours; the
+    // descriptor is open, and borrowed from `file`, for the time of the call.
+    match unsafe { request::get_nstype(file.as_raw_fd()) } {
+        Ok(kind) => Ok(kind == libc::CLONE_NEWNET),
+        // Linux before 4.11 cannot say; setns refuses the wrong kind there.
+        Err(Errno::ENOTTY) => Ok(true),
+        Err(errno) => Err(open_error(path, errno.into())),
+    }
+}

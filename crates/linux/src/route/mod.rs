@@ -1,0 +1,171 @@
+//! Routes: listing and adding them, and where the default one leads.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+use nix::errno::Errno;
+
+use crate::netlink::Request;
+use crate::netlink::constants::{AF_INET, AF_INET6, NLM_F_DUMP, RT_TABLE_MAIN, RTM_GETROUTE};
+use crate::{Result, Rtnl};
+
+mod codec;
+
+/// A route. On the way to the kernel, `None` leaves the choice to it, or to the conventions
+/// of `ip route add`; on the way back, it is what the kernel does not say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Which destinations it is for; host bits are ignored. `0.0.0.0/0` and `::/0` are
+    /// the default routes.
+    pub dst: IpNet,
+    /// The next machine; `None` where the destination is on the link. An IPv4 route may
+    /// have an IPv6 gateway (RFC 5549).
+    pub gateway: Option<IpAddr>,
+    /// The link to send over.
+    pub oif: Option<u32>,
+    /// Of two routes to one destination, the lower number wins. IPv6 takes `None` for
+    /// 1024, IPv4 for 0.
+    pub priority: Option<u32>,
+    /// The table; main when `None`.
+    pub table: Option<u32>,
+    /// How far the destination is away (`RT_SCOPE_*`). When `None`, an IPv4 route without
+    /// a gateway leads to the link, all others anywhere. IPv6 has no use for it.
+    pub scope: Option<u8>,
+    /// The largest packet on the path, in bytes; the link's when `None`.
+    pub mtu: Option<u32>,
+    /// The TCP segment size to announce, in bytes.
+    pub advmss: Option<u32>,
+    /// Who made it (`RTPROT_*`); boot, as `ip route add` has it, when `None`.
+    pub protocol: Option<u8>,
+    /// What happens to packets that match.
+    pub kind: RouteKind,
+}
+
+/// What a route does (`RTN_*`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum RouteKind {
+    /// Sends on to a gateway or over a link.
+    #[default]
+    Unicast,
+    /// Delivers to this machine.
+    Local,
+    /// Sends as a link-layer broadcast.
+    Broadcast,
+    /// Delivers to this machine as one of several.
+    Anycast,
+    /// Sends as a multicast.
+    Multicast,
+    /// Drops in silence.
+    Blackhole,
+    /// Drops, and says that the destination is unreachable.
+    Unreachable,
+    /// Drops, and says that it is forbidden.
+    Prohibit,
+    /// Goes on with the next table.
+    Throw,
+    /// Any other number.
+    Other(u8),
+}
+
+impl Route {
+    /// A unicast route to `dst` about which nothing else is said:
+    /// `Route { gateway, oif, ..Route::to(dst) }`.
+    pub fn to(dst: IpNet) -> Self {
+        Self {
+            dst,
+            gateway: None,
+            oif: None,
+            priority: None,
+            table: None,
+            scope: None,
+            mtu: None,
+            advmss: None,
+            protocol: None,
+            kind: RouteKind::Unicast,
+        }
+    }
+
+    /// Whether it is for every destination that no other route is for.
+    pub fn is_default(&self) -> bool {
+        self.dst.prefix_len() == 0
+    }
+}
+
+impl Default for Route {
+    /// The IPv4 default route.
+    fn default() -> Self {
+        Self::to(IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)))
+    }
+}
+
+impl Rtnl {
+    /// All routes of the namespace, IPv4 first, of all tables. A route with several next
+    /// hops is as many routes here.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says; `EINTR` when the routes never stop changing.
+    pub fn routes(&mut self) -> Result<Vec<Route>> {
+        let mut routes = self.routes_of(AF_INET, |_| true)?;
+        routes.append(&mut self.routes_of(AF_INET6, |_| true)?);
+        Ok(routes)
+    }
+
+    fn routes_of(&mut self, family: u8, wanted: impl Fn(&Route) -> bool) -> Result<Vec<Route>> {
+        let header = codec::header(family);
+        self.socket.dump(
+            Request::new(RTM_GETROUTE, NLM_F_DUMP, &header),
+            format_args!("list routes"),
+            |message, list| {
+                // A kernel without IPv6 answers for it with the routes of all families.
+                if message.payload.first() != Some(&family) {
+                    return Ok(());
+                }
+                codec::decode(message, |route| {
+                    if wanted(&route) {
+                        list.push(route);
+                    }
+                })
+            },
+        )
+    }
+
+    /// Adds a route.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says: `EEXIST` when there is one for that destination, with that
+    /// priority, in that table; `ENETUNREACH` when the gateway is not on any link.
+    pub fn new_route(&mut self, route: &Route) -> Result<()> {
+        let request = codec::new_request(route);
+        match route.gateway {
+            Some(gateway) => self.socket.acknowledge(request, format_args!("add route {} via {gateway}", route.dst)),
+            None => self.socket.acknowledge(request, format_args!("add route {}", route.dst)),
+        }
+    }
+
+    /// The link over which the rest of the world is reached: that of the default route with
+    /// the lowest priority number in table main, IPv4 before IPv6.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says. That there is no default route is not an error.
+    pub fn default_route(&mut self) -> Result<Option<u32>> {
+        for family in [AF_INET, AF_INET6] {
+            let candidates = match self.routes_of(family, leads_out) {
+                // A kernel without this family, and without anything to fall back to.
+                Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => continue,
+                candidates => candidates?,
+            };
+            let best = candidates.iter().min_by_key(|route| route.priority.unwrap_or(0));
+            if let Some(route) = best {
+                return Ok(route.oif);
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn leads_out(route: &Route) -> bool {
+    route.is_default() && route.kind == RouteKind::Unicast && route.table == Some(RT_TABLE_MAIN) && route.oif.is_some()
+}
