@@ -1,1 +1,14 @@
-fn main() {}
+//! The one program: the table of the names that it answers to, and nothing else.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+static PROGRAM: cni::Program = cni::Program {
+    name: env!("CARGO_PKG_NAME"),
+    release: env!("CARGO_PKG_VERSION"),
+    plugins: &[("host-local", &host_local::HostLocal), ("macvlan", &macvlan::PLUGIN)],
+};
+
+fn main() -> ExitCode {
+    cni::run(&PROGRAM)
+}

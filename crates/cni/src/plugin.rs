@@ -116,6 +116,8 @@ pub fn run(program: &'static Program) -> ExitCode {
     if by_hand {
         let text = match words.first().and_then(|word| word.to_str()) {
             Some("--version" | "-V") => format!("{} {}\n", program.name, program.release),
+            // For installers: the names to link it under, one a line.
+            Some("--plugins") => program.plugins.iter().map(|(name, _)| format!("{name}\n")).collect(),
             _ => program.help(&name),
         };
         return match stdout(text.as_bytes()) {

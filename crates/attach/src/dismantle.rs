@@ -1,0 +1,153 @@
+//! Taking an attachment apart: DEL, and what a failed ADD had made.
+
+use cni::{AddResult, Attachment, Call, Ipam};
+use linux::{Link, Mac, Netns, Rtnl};
+
+use crate::error::{self, Result};
+
+/// DEL. Needs neither parent nor prevResult, and touches no link that may be somebody else's.
+pub fn del(call: &Call<'_>, attachment: &Attachment, kind: &str) -> std::result::Result<(), cni::Error> {
+    let ipam = Ipam::find(call);
+    let mut inside = enter(call, attachment)?;
+    let link = match &mut inside {
+        Some(rtnl) => own_link(call, attachment, kind, rtnl)?,
+        None => None,
+    };
+    let release = || match ipam {
+        Ok(Some(ipam)) => ipam.del(attachment),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    let link = inside.as_mut().zip(link.map(|link| link.ifindex));
+    let mut failures = dismantle(link, release).into_iter();
+    match failures.next() {
+        None => Ok(()),
+        Some(first) => Err(failures.fold(first, cni::Error::with_detail)),
+    }
+}
+
+/// Takes the addresses off the link, releases them, deletes the link: in that order, so that no address is given to
+/// another container while this one still answers for it. Goes on after a failure, and returns them all.
+pub(crate) fn dismantle(
+    link: Option<(&mut Rtnl, u32)>,
+    release: impl FnOnce() -> std::result::Result<(), cni::Error>,
+) -> Vec<cni::Error> {
+    let Some((rtnl, ifindex)) = link else { return release().err().into_iter().collect() };
+    let silenced = silence(rtnl, ifindex);
+    if silenced.is_ok() {
+        let released = release();
+        let deleted = delete(rtnl, ifindex);
+        return [released.err(), deleted.err().map(cni::Error::from)].into_iter().flatten().collect();
+    }
+    // It may still answer for its addresses, so they stay leased for as long as it stays.
+    let deleted = delete(rtnl, ifindex);
+    let released = if deleted.is_ok() { release() } else { Ok(()) };
+    let kernel = silenced.err().into_iter().chain(deleted.err()).map(cni::Error::from);
+    kernel.chain(released.err()).collect()
+}
+
+fn silence(rtnl: &mut Rtnl, ifindex: u32) -> Result<()> {
+    for address in rtnl.addresses(ifindex)? {
+        match rtnl.del_address(&address) {
+            // Gone with its primary address, or with the link.
+            Err(error) if error::is_gone(&error) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn delete(rtnl: &mut Rtnl, ifindex: u32) -> Result<()> {
+    match rtnl.del_link(ifindex) {
+        Err(error) if error::is_gone(&error) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// A socket in the container's netns; `None` where there is no netns any more, or where it is the host's.
+fn enter(call: &Call<'_>, attachment: &Attachment) -> Result<Option<Rtnl>> {
+    let Some(path) = attachment.netns.as_deref() else { return Ok(None) };
+    let netns = match Netns::open(path) {
+        // A file that an unmounted netns has left behind is no netns either.
+        Err(linux::Error::NetnsMissing { .. } | linux::Error::NotNetns { .. }) => return Ok(None),
+        other => other?,
+    };
+    if netns.id() == Netns::current()?.id() && !call.variables.overrides_netns() {
+        let path = path.display();
+        call.warn(format_args!("DEL: CNI_NETNS {path} is the host's own network namespace: no link is touched there"));
+        return Ok(None);
+    }
+    Ok(Some(Rtnl::open_in(&netns)?))
+}
+
+/// The link of this attachment. One of another kind, or with another MAC than prevResult says, is not: the netns has
+/// been given to somebody else.
+fn own_link(call: &Call<'_>, attachment: &Attachment, kind: &str, rtnl: &mut Rtnl) -> Result<Option<Link>> {
+    let ifname = &attachment.ifname;
+    let link = match rtnl.link(ifname)? {
+        None => rtnl.link(&temporary_name(attachment))?,
+        link => link,
+    };
+    let Some(link) = link else { return Ok(None) };
+    let foreign = |what: String| {
+        call.warn(format_args!("DEL: {ifname} is not what was attached ({what}): it is left as it is"));
+        Ok(None)
+    };
+    if link.kind.as_deref() != Some(kind) {
+        return foreign(format!("it is {}, not {kind}", describe(&link)));
+    }
+    match (link.mac, expected_mac(call, ifname)) {
+        (Some(mac), Some(expected)) if mac != expected => foreign(format!("its MAC is {mac}, not {expected}")),
+        _ => Ok(Some(link)),
+    }
+}
+
+fn expected_mac(call: &Call<'_>, ifname: &str) -> Option<Mac> {
+    match call.prev_result() {
+        Ok(previous) => own_interface(&previous?, ifname)?.mac.as_deref()?.parse().ok(),
+        Err(error) => {
+            call.warn(format_args!("DEL: goes on without it: {error}"));
+            None
+        }
+    }
+}
+
+/// The interface of this attachment in a result that other plugins may have added theirs to.
+pub(crate) fn own_interface<'a>(result: &'a AddResult, ifname: &str) -> Option<&'a cni::Interface> {
+    result.interfaces.iter().find(|interface| interface.name == ifname && interface.sandbox.is_some())
+}
+
+/// A link in a few words.
+pub(crate) fn describe(link: &Link) -> String {
+    let kind = link.kind.as_deref().unwrap_or("a device without a kind");
+    match link.mac {
+        Some(mac) => format!("{kind} {mac}"),
+        None => kind.to_owned(),
+    }
+}
+
+/// The name that a link has between creation and renaming, where the kernel makes us take two steps. It follows from
+/// the attachment, so that DEL finds what a killed ADD left: "ul" and 48 bits of FNV-1a.
+pub(crate) fn temporary_name(attachment: &Attachment) -> String {
+    let text = attachment.container_id.bytes().chain([0]).chain(attachment.ifname.bytes());
+    let hash =
+        text.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    format!("ul{:012x}", hash >> 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn temporary_name_follows_from_the_attachment_and_fits_the_kernel() {
+        let name = |container_id: &str, ifname: &str| {
+            let args = cni::Args::default();
+            temporary_name(&Attachment { container_id: container_id.into(), ifname: ifname.into(), netns: None, args })
+        };
+        assert_eq!(name("c", "eth0"), name("c", "eth0"));
+        assert_ne!(name("c", "eth0"), name("c", "eth1"));
+        assert_ne!(name("ce", "th0"), name("c", "eth0"));
+        assert_eq!(name("c", "eth0").len(), 14);
+    }
+}
