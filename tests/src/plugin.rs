@@ -278,7 +278,6 @@ impl Outcome {
         assert_eq!(self.status.signal(), None, "was killed: {}", self.text());
         assert_eq!(self.status.code(), Some(1), "did not fail: {}", self.text());
         let object = self.json();
-        assert!(object["cniVersion"].is_string(), "an error object without cniVersion: {}", self.text());
         CniError {
             code: object["code"].as_u64().unwrap_or_else(|| panic!("an error object without a code: {}", self.text())),
             msg: object["msg"].as_str().unwrap_or_default().to_owned(),
@@ -286,13 +285,15 @@ impl Outcome {
         }
     }
 
-    /// Asserts the error's code, and that its message names all of these.
+    /// Asserts the error's code, that its message names all of these, and that the object says
+    /// which version it is of.
     pub fn fails(&self, code: u64, names: &[&str]) -> CniError {
         let error = self.error();
         assert_eq!(error.code, code, "another code: {}", self.text());
         for name in names {
             assert!(error.msg.contains(name), "the message does not name {name:?}: {}", self.text());
         }
+        assert!(self.json()["cniVersion"].is_string(), "an error object without cniVersion: {}", self.text());
         error
     }
 }
