@@ -1,0 +1,334 @@
+//! What every CNI plugin owes its caller: the environment, the input, the commands that are
+//! about no attachment, and help for a person who runs the program by hand.
+
+use std::fs::File;
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+use e2e::traffic::assert_reaches;
+use e2e::{Lab, cases};
+use nix::pty::openpty;
+use serde_json::{Value, json};
+
+/// Longer than any plugin reads, and valid: only its size is wrong.
+fn ten_megabytes(conf: &Value) -> String {
+    let mut conf = conf.clone();
+    conf["padding"] = json!("x".repeat(10 << 20));
+    conf.to_string()
+}
+
+fn versions_of(lab: &Lab, program: &str) -> Value {
+    lab.plugin(program).bare().env("CNI_COMMAND", "VERSION").stdin(r#"{"cniVersion":"0.4.0"}"#).run().result()
+}
+
+/// What the program says at a terminal: all three streams are one.
+fn at_a_terminal(lab: &Lab, program: &str) -> (Option<i32>, String) {
+    let pty = openpty(None, None).expect("open a pseudoterminal");
+    let stream = || Stdio::from(pty.slave.try_clone().expect("one more descriptor"));
+    let mut child = Command::new(lab.bin().join(program))
+        .env_clear()
+        .stdin(stream())
+        .stdout(stream())
+        .stderr(stream())
+        .spawn()
+        .expect("start a plugin");
+    let status = child.wait().expect("wait for a plugin");
+    drop(pty.slave);
+    let mut text = Vec::new();
+    // The end of a terminal whose other side is closed is EIO.
+    let end = File::from(pty.master).read_to_end(&mut text);
+    assert!(end.is_err_and(|e| e.raw_os_error() == Some(nix::libc::EIO)), "a terminal that does not end");
+    (status.code(), String::from_utf8(text).expect("help is text"))
+}
+
+cases! {
+    #[reference(fails: "without cniVersion")]
+    fn all_missing_variables_are_named_at_once(lab) {
+        lab.unchanged(&[], || {
+            lab.macvlan().bare().env("CNI_COMMAND", "ADD").stdin(lab.conf().to_string()).run()
+        })
+        .fails(4, &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"]);
+    }
+
+    #[reference(fails: "without cniVersion")]
+    fn check_wants_the_same_variables_as_add(lab) {
+        lab.macvlan()
+            .bare()
+            .env("CNI_COMMAND", "CHECK")
+            .stdin(lab.conf().to_string())
+            .run()
+            .fails(4, &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"]);
+    }
+
+    #[reference(fails: "without cniVersion")]
+    fn del_wants_no_netns(lab) {
+        let error = lab
+            .macvlan()
+            .bare()
+            .env("CNI_COMMAND", "DEL")
+            .stdin(lab.conf().to_string())
+            .run()
+            .fails(4, &["CNI_CONTAINERID", "CNI_IFNAME"]);
+        assert!(!error.msg.contains("CNI_NETNS"), "{error:?}");
+    }
+
+    #[reference(fails: "did not fail")]
+    fn without_a_command_and_without_a_terminal_it_is_an_error(lab) {
+        lab.macvlan().bare().stdin(lab.conf().to_string()).run().fails(4, &["CNI_COMMAND"]);
+    }
+
+    #[reference(not_run: "it says one line, and on stderr")]
+    fn without_a_command_at_a_terminal_two_lines_say_what_it_is(lab) {
+        for program in ["macvlan", "host-local"] {
+            let (status, text) = at_a_terminal(lab, program);
+            assert_eq!(status, Some(0), "{text}");
+            let lines: Vec<&str> = text.lines().collect();
+            assert_eq!(lines.len(), 2, "{text}");
+            assert!(lines[0].starts_with(&format!("{program}: ")), "{text}");
+            assert!(lines[0].contains(env!("CARGO_PKG_VERSION")), "{text}");
+            assert!(lines[1].ends_with("0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0"), "{text}");
+        }
+    }
+
+    #[reference(fails: "without cniVersion")]
+    fn an_unknown_command_is_named(lab) {
+        let container = lab.container();
+        lab.unchanged(&[&container], || {
+            lab.macvlan().add(&container, "eth0", &lab.conf()).env("CNI_COMMAND", "UPDATE").run()
+        })
+        .fails(4, &["CNI_COMMAND", "UPDATE"]);
+    }
+
+    #[reference(fails: "the message does not name")]
+    fn container_ids_that_break_the_rules_are_refused(lab) {
+        let container = lab.container();
+        for id in ["../x", "-a", "_a", ".a", "a/b", "a b", "a:b", "a\nb", "ä"] {
+            let call = lab.macvlan().add(&container, "eth0", &lab.conf()).env("CNI_CONTAINERID", id);
+            let outcome = lab.unchanged(&[&container], || call.run());
+            outcome.fails(4, &["CNI_CONTAINERID", id]);
+        }
+    }
+
+    #[reference(fails: "the message does not name")]
+    fn interface_names_that_break_the_kernels_rules_are_refused(lab) {
+        let container = lab.container();
+        for name in ["sixteen-letters-", "a/b", "a:b", "a b", ".", "..", "eth%d"] {
+            let call = lab.macvlan().add(&container, name, &lab.conf());
+            let outcome = lab.unchanged(&[&container], || call.run());
+            outcome.fails(4, &["CNI_IFNAME", name]);
+        }
+    }
+
+    #[reference(not_run: "it names the first alone")]
+    fn everything_malformed_is_named_at_once(lab) {
+        let container = lab.container();
+        let call = lab.macvlan().add(&container, "a/b", &lab.conf()).env("CNI_CONTAINERID", "../x").without("CNI_NETNS");
+        lab.unchanged(&[&container], || call.run())
+            .fails(4, &["CNI_CONTAINERID", "../x", "CNI_IFNAME", "a/b", "CNI_NETNS"]);
+    }
+
+    /// Multus and the kubelet put pod names into CNI_ARGS, with IgnoreUnknown as "1" or "true".
+    #[reference(passes)]
+    fn foreign_keys_in_cni_args_are_ignored_when_told_to(lab) {
+        for word in ["1", "true"] {
+            let container = lab.container();
+            let args = format!("IgnoreUnknown={word};K8S_POD_NAMESPACE=default;K8S_POD_NAME=web");
+            lab.macvlan().add(&container, "eth0", &lab.conf()).args(&args).run().result();
+        }
+    }
+
+    #[reference(fails: "another code")]
+    fn foreign_keys_in_cni_args_are_refused_otherwise(lab) {
+        let container = lab.container();
+        let call = lab.macvlan().add(&container, "eth0", &lab.conf()).args("K8S_POD_NAME=web");
+        lab.unchanged(&[&container], || call.run()).fails(4, &["CNI_ARGS", "K8S_POD_NAME"]);
+    }
+
+    #[reference(fails: "another code")]
+    fn cni_args_that_are_no_pairs_are_refused(lab) {
+        let container = lab.container();
+        let call = lab.macvlan().add(&container, "eth0", &lab.conf()).args("IP");
+        lab.unchanged(&[&container], || call.run()).fails(4, &["CNI_ARGS", "\"IP\""]);
+    }
+
+    #[reference(fails: "the message does not name")]
+    fn input_that_is_empty_is_refused(lab) {
+        let container = lab.container();
+        let call = lab.macvlan().add(&container, "eth0", &lab.conf()).stdin("");
+        lab.unchanged(&[&container], || call.run()).fails(6, &["empty"]);
+    }
+
+    #[reference(fails: "the message does not name")]
+    fn input_that_is_not_json_is_refused_with_the_place(lab) {
+        let container = lab.container();
+        let call = lab.macvlan().add(&container, "eth0", &lab.conf()).stdin("{\"cniVersion\": \"1.0.0\",\n nonsense}");
+        lab.unchanged(&[&container], || call.run()).fails(6, &["line 2"]);
+    }
+
+    #[reference(fails: "the message does not name")]
+    fn input_that_is_not_an_object_is_refused(lab) {
+        let container = lab.container();
+        for text in ["[1]", "\"lan\"", "7", "null"] {
+            let call = lab.macvlan().add(&container, "eth0", &lab.conf()).stdin(text);
+            lab.unchanged(&[&container], || call.run()).fails(6, &["not a JSON object"]);
+        }
+    }
+
+    #[reference(not_run: "it reads whatever it gets")]
+    fn input_of_ten_megabytes_is_refused(lab) {
+        let container = lab.container();
+        let call = lab.macvlan().add(&container, "eth0", &lab.conf()).stdin(ten_megabytes(&lab.conf()));
+        lab.unchanged(&[&container], || call.run()).fails(6, &[]);
+    }
+
+    #[reference(fails: "the message does not name")]
+    fn an_unknown_version_is_refused(lab) {
+        let container = lab.container();
+        let mut conf = lab.conf();
+        conf["cniVersion"] = json!("2.0.0");
+        lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &conf).run())
+            .fails(1, &["cniVersion", "2.0.0"]);
+    }
+
+    /// The spec's oldest configurations have no cniVersion; libcni and the reference take it for 0.1.0.
+    #[reference(passes)]
+    fn a_configuration_without_a_version_is_of_the_first(lab) {
+        let container = lab.container();
+        let mut conf = lab.conf();
+        conf.as_object_mut().expect("an object").remove("cniVersion");
+        let result = lab.macvlan().add(&container, "eth0", &conf).run().result();
+        assert_eq!(result["cniVersion"], "0.1.0");
+        assert_eq!(result["ip4"]["ip"], "192.168.50.100/24");
+    }
+
+    #[reference(passes)]
+    fn unknown_keys_are_left_alone(lab) {
+        let container = lab.container();
+        let mut conf = lab.conf();
+        conf["example.org/whatever"] = json!({"deep": [1, null]});
+        conf["ipam"]["whatever"] = json!("else");
+        lab.macvlan().add(&container, "eth0", &conf).run().result();
+    }
+
+    #[reference(fails: "the message does not name")]
+    fn a_network_name_with_a_path_in_it_is_refused(lab) {
+        let container = lab.container();
+        for name in ["../lan", "lan/../..", "/lan", ".", "..", ""] {
+            let mut conf = lab.conf();
+            conf["name"] = json!(name);
+            lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &conf).run())
+                .fails(7, &["name", &format!("{name:?}")]);
+        }
+    }
+
+    #[reference(fails: "left == right")]
+    fn version_lists_all_seven_versions_and_answers_in_the_version_asked(lab) {
+        for program in ["macvlan", "host-local"] {
+            assert_eq!(
+                versions_of(lab, program),
+                json!({
+                    "cniVersion": "0.4.0",
+                    "supportedVersions": ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"],
+                })
+            );
+        }
+    }
+
+    #[reference(not_run: "it does not know STATUS")]
+    fn status_of_a_healthy_network_says_nothing(lab) {
+        let mut conf = lab.conf();
+        conf["cniVersion"] = json!("1.1.0");
+        lab.unchanged(&[], || lab.macvlan().call("STATUS", &conf).run()).done();
+        lab.unchanged(&[], || lab.host_local().call("STATUS", &conf).run()).done();
+    }
+
+    #[reference(not_run: "it does not know STATUS")]
+    fn status_before_1_1_0_is_an_error_of_the_version(lab) {
+        for program in ["macvlan", "host-local"] {
+            lab.plugin(program).call("STATUS", &lab.conf()).run().fails(1, &["STATUS", "1.0.0"]);
+        }
+    }
+
+    #[reference(not_run: "it does not know GC")]
+    fn gc_before_1_1_0_is_an_error_of_the_version_and_frees_nothing(lab) {
+        let container = lab.container();
+        lab.macvlan().add(&container, "eth0", &lab.conf()).run().result();
+        let mut conf = lab.conf();
+        conf["cni.dev/valid-attachments"] = json!([]);
+        for program in ["macvlan", "host-local"] {
+            lab.unchanged(&[&container], || lab.plugin(program).call("GC", &conf).run()).fails(1, &["GC", "1.0.0"]);
+        }
+    }
+
+    /// Without the list, GC would have to free every attachment there is.
+    #[reference(not_run: "it does not know GC")]
+    fn gc_without_a_list_is_refused_and_frees_nothing(lab) {
+        let container = lab.container();
+        lab.macvlan().add(&container, "eth0", &lab.conf()).run().result();
+        let mut conf = lab.conf();
+        conf["cniVersion"] = json!("1.1.0");
+        lab.unchanged(&[&container], || lab.macvlan().call("GC", &conf).run())
+            .fails(7, &["cni.dev/valid-attachments"]);
+    }
+
+    #[reference(fails: "another code")]
+    fn a_netns_that_is_missing_is_refused(lab) {
+        let container = lab.container();
+        let missing = lab.path("no-such-netns");
+        let call = lab.macvlan().add(&container, "eth0", &lab.conf()).env("CNI_NETNS", &missing);
+        lab.unchanged(&[&container], || call.run()).fails(8, &["CNI_NETNS", &missing.to_string_lossy()]);
+    }
+
+    #[reference(fails: "another code")]
+    fn a_file_that_is_no_netns_is_refused(lab) {
+        let container = lab.container();
+        let plain = lab.path("plain-file");
+        File::create(&plain).expect("create a file");
+        for path in [plain.as_path(), "/proc/self/ns/uts".as_ref()] {
+            let call = lab.macvlan().add(&container, "eth0", &lab.conf()).env("CNI_NETNS", path);
+            lab.unchanged(&[&container], || call.run()).fails(8, &["CNI_NETNS", &path.to_string_lossy()]);
+        }
+    }
+
+    #[reference(fails: "something was changed")]
+    fn the_hosts_own_netns_is_refused(lab) {
+        let container = lab.container();
+        let call = lab.macvlan().add(&container, "eth0", &lab.conf()).env("CNI_NETNS", lab.host.path());
+        lab.unchanged(&[&container], || call.run()).fails(8, &["CNI_NETNS", &lab.host.path().to_string_lossy()]);
+    }
+
+    #[reference(passes)]
+    fn the_hosts_own_netns_is_allowed_with_the_override(lab) {
+        let container = lab.container();
+        let conf = lab.conf();
+        let here = |call: e2e::Call<'_>| {
+            call.env("CNI_NETNS", lab.host.path()).env("CNI_NETNS_OVERRIDE", "1").run()
+        };
+        here(lab.macvlan().add(&container, "lan0", &conf)).result();
+        assert_eq!(lab.host.link("lan0").kind.as_deref(), Some("macvlan"));
+        here(lab.macvlan().del(&container, "lan0", &conf)).done();
+        assert!(!lab.host.has_link("lan0"));
+        assert_eq!(lab.leases(), [""; 0]);
+    }
+
+    /// The second call is a mistake; undoing it must not take the first one's address.
+    #[reference(fails: "another code")]
+    fn an_interface_name_that_is_taken_leaves_the_first_attachment_whole(lab) {
+        let container = lab.container();
+        let result = lab.macvlan().add(&container, "eth0", &lab.conf()).run().result();
+        lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &lab.conf()).run())
+            .fails(7, &["CNI_IFNAME", "eth0"]);
+        assert_eq!(lab.leases(), ["192.168.50.100"]);
+        let ip = result["ips"][0]["address"].as_str().expect("an address").trim_end_matches("/24");
+        assert_reaches(&lab.neighbour, ip.parse().expect("an address"));
+    }
+
+    #[reference(fails: "another code")]
+    fn an_interface_name_that_a_foreign_link_has_is_refused(lab) {
+        let container = lab.container();
+        container.create_stray("eth0");
+        lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &lab.conf()).run())
+            .fails(7, &["CNI_IFNAME", "eth0"]);
+        assert_eq!(lab.lease_files(), [""; 0]);
+    }
+}
