@@ -1,0 +1,244 @@
+use std::collections::BTreeSet;
+
+use linux::{Errno, Error, LinkInfo, LinkKind, MacvlanMode, NewLink, Rtnl};
+
+use crate::sandbox::{another_netns, ifindex, ip, mac, macvlan, nic, sandboxed};
+
+#[test]
+fn a_macvlan_appears_down_in_the_other_namespace_under_its_final_name() {
+    sandboxed(|| {
+        let parent = nic();
+        // Its name is taken here: that must not matter there.
+        ip("link add eth0 type veth peer name eth0peer");
+        let there = another_netns();
+        let mut rtnl = Rtnl::open().unwrap();
+        rtnl.new_link(&NewLink {
+            kind: LinkKind::Macvlan { mode: MacvlanMode::Private, bcqueuelen: Some(2000) },
+            mtu: Some(1400),
+            mac: Some(mac("02:00:00:00:00:99")),
+            netns: Some(&there),
+            ..macvlan("eth0", parent)
+        })
+        .unwrap();
+
+        let mut inside = Rtnl::open_in(&there).unwrap();
+        let link = inside.link("eth0").unwrap().unwrap();
+        assert_eq!(link.name, "eth0");
+        assert_eq!(link.mac, Some(mac("02:00:00:00:00:99")));
+        assert_eq!(link.mtu, 1400);
+        assert!(!link.up && !link.loopback);
+        assert_eq!(link.arphrd, 1);
+        assert_eq!(link.kind.as_deref(), Some("macvlan"));
+        assert_eq!(
+            link.info,
+            LinkInfo::Macvlan { mode: MacvlanMode::Private, bcqueuelen: Some(2000), bcqueuelen_used: Some(2000) }
+        );
+        assert_eq!(link.parent, Some(parent));
+        assert!(link.parent_netnsid.is_some());
+        let shown = there.enter(|| ip("-d link show eth0")).unwrap();
+        for detail in ["mtu 1400", "02:00:00:00:00:99", "macvlan mode private"] {
+            assert!(shown.contains(detail), "{detail} in {shown}");
+        }
+    });
+}
+
+#[test]
+fn every_macvlan_mode_is_set_and_read_back() {
+    sandboxed(|| {
+        let mut rtnl = Rtnl::open().unwrap();
+        for &mode in MacvlanMode::ALL {
+            let parent = nic();
+            let kind = LinkKind::Macvlan { mode, bcqueuelen: None };
+            rtnl.new_link(&NewLink { kind, ..macvlan("eth0", parent) }).unwrap();
+            let link = rtnl.link("eth0").unwrap().unwrap();
+            match link.info {
+                LinkInfo::Macvlan { mode: read, .. } => assert_eq!(read, mode),
+                other => panic!("{other:?}"),
+            }
+            // The parent here is the parent there: no other namespace is named.
+            assert_eq!((link.parent, link.parent_netnsid), (Some(parent), None));
+            let shown = ip("-d link show eth0");
+            assert!(shown.contains(&format!("macvlan mode {mode}")), "{shown}");
+            rtnl.del_link(parent).unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_is_not_there_is_none_and_not_an_error() {
+    sandboxed(|| {
+        let mut rtnl = Rtnl::open().unwrap();
+        assert_eq!(rtnl.link("eth0").unwrap(), None);
+        assert_eq!(rtnl.link_by_index(4711).unwrap(), None);
+        assert_eq!(rtnl.link_by_index(0).unwrap(), None);
+        let lo = rtnl.link("lo").unwrap().unwrap();
+        assert!(lo.loopback && !lo.up);
+        assert_eq!((lo.ifindex, lo.kind, lo.info), (1, None, LinkInfo::None));
+    });
+}
+
+#[test]
+fn a_link_is_found_by_its_alternative_name() {
+    sandboxed(|| {
+        let parent = nic();
+        ip("link property add dev nic0 altname uplink");
+        let mut rtnl = Rtnl::open().unwrap();
+        let link = rtnl.link("uplink").unwrap().unwrap();
+        assert_eq!((link.ifindex, link.name.as_str()), (parent, "nic0"));
+    });
+}
+
+#[test]
+fn a_bridge_port_names_its_master() {
+    sandboxed(|| {
+        nic();
+        ip("link add br0 type bridge");
+        ip("link set nic0 master br0");
+        let mut rtnl = Rtnl::open().unwrap();
+        let bridge = rtnl.link("br0").unwrap().unwrap();
+        assert_eq!(bridge.kind.as_deref(), Some("bridge"));
+        assert_eq!(bridge.info, LinkInfo::Other);
+        let port = rtnl.link("nic0").unwrap().unwrap();
+        assert_eq!(port.master, Some(bridge.ifindex));
+        assert_eq!(port.slave_kind.as_deref(), Some("bridge"));
+        assert_eq!(port.kind.as_deref(), Some("veth"));
+    });
+}
+
+#[test]
+fn a_bridge_port_cannot_be_a_parent() {
+    sandboxed(|| {
+        let parent = nic();
+        ip("link add br0 type bridge");
+        ip("link set nic0 master br0");
+        let mut rtnl = Rtnl::open().unwrap();
+        let error = rtnl.new_link(&macvlan("eth0", parent)).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::EBUSY));
+        assert_eq!(error.to_string(), format!("create macvlan eth0 on ifindex {parent}: device or resource busy"));
+        assert_eq!(rtnl.link("eth0").unwrap(), None);
+    });
+}
+
+#[test]
+fn a_taken_name_is_eexist() {
+    sandboxed(|| {
+        let parent = nic();
+        let mut rtnl = Rtnl::open().unwrap();
+        rtnl.new_link(&macvlan("eth0", parent)).unwrap();
+        let error = rtnl.new_link(&macvlan("eth0", parent)).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::EEXIST));
+        assert_eq!(error.to_string(), format!("create macvlan eth0 on ifindex {parent}: file exists"));
+    });
+}
+
+#[test]
+fn a_missing_parent_is_enodev() {
+    sandboxed(|| {
+        let mut rtnl = Rtnl::open().unwrap();
+        let error = rtnl.new_link(&macvlan("eth0", 4711)).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::ENODEV));
+    });
+}
+
+#[test]
+fn the_kernels_words_about_an_mtu_reach_the_error() {
+    sandboxed(|| {
+        let parent = nic();
+        let mut rtnl = Rtnl::open().unwrap();
+        let error = rtnl.new_link(&NewLink { mtu: Some(70_000), ..macvlan("eth0", parent) }).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "create macvlan eth0 on ifindex {parent}: invalid argument: \
+                 mtu greater than device maximum"
+            )
+        );
+    });
+}
+
+#[test]
+fn one_hardware_address_twice_on_a_parent_is_eaddrinuse_when_set_up() {
+    sandboxed(|| {
+        let parent = nic();
+        let mut rtnl = Rtnl::open().unwrap();
+        for name in ["eth0", "eth1"] {
+            rtnl.new_link(&NewLink { mac: Some(mac("02:00:00:00:00:77")), ..macvlan(name, parent) }).unwrap();
+        }
+        let first = ifindex(&mut rtnl, "eth0");
+        let second = ifindex(&mut rtnl, "eth1");
+        rtnl.set_up(first).unwrap();
+        let error = rtnl.set_up(second).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::EADDRINUSE));
+    });
+}
+
+#[test]
+fn up_down_rename_and_delete_do_what_they_say() {
+    sandboxed(|| {
+        let parent = nic();
+        let mut rtnl = Rtnl::open().unwrap();
+        rtnl.new_link(&macvlan("before", parent)).unwrap();
+        let link = ifindex(&mut rtnl, "before");
+        rtnl.rename(link, "fifteen.letters").unwrap();
+        assert_eq!(rtnl.link("before").unwrap(), None);
+        assert_eq!(ifindex(&mut rtnl, "fifteen.letters"), link);
+
+        rtnl.set_up(link).unwrap();
+        let up = rtnl.link_by_index(link).unwrap().unwrap();
+        assert!(up.up && up.carrier, "{up:?}");
+        rtnl.set_down(link).unwrap();
+        assert!(!rtnl.link_by_index(link).unwrap().unwrap().up);
+
+        rtnl.del_link(link).unwrap();
+        assert_eq!(rtnl.link_by_index(link).unwrap(), None);
+        let error = rtnl.del_link(link).unwrap_err();
+        assert_eq!(error.to_string(), format!("delete link with ifindex {link}: no such device"));
+        assert_eq!(error.errno(), Some(Errno::ENODEV));
+    });
+}
+
+#[test]
+fn impossible_names_are_refused_before_the_kernel_sees_them() {
+    sandboxed(|| {
+        let parent = nic();
+        let mut rtnl = Rtnl::open().unwrap();
+        for (name, why) in [
+            ("", "empty"),
+            ("sixteen_letters_", "longer than 15 bytes"),
+            ("eth%d", "contains NUL or %"),
+            ("eth0\0x", "contains NUL or %"),
+        ] {
+            for error in [
+                rtnl.link(name).unwrap_err(),
+                rtnl.new_link(&macvlan(name, parent)).unwrap_err(),
+                rtnl.rename(parent, name).unwrap_err(),
+            ] {
+                match error {
+                    Error::InterfaceName { name: said, reason } => {
+                        assert_eq!((said.as_str(), reason), (name, why));
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        let names: Vec<_> = rtnl.links().unwrap().into_iter().map(|l| l.name).collect();
+        assert_eq!(names, ["lo", "wire0", "nic0"]);
+    });
+}
+
+#[test]
+fn a_list_longer_than_one_datagram_is_whole() {
+    sandboxed(|| {
+        let parent = nic();
+        let mut rtnl = Rtnl::open().unwrap();
+        let names: BTreeSet<_> = (0..150).map(|n| format!("mv{n}")).collect();
+        for name in &names {
+            rtnl.new_link(&macvlan(name, parent)).unwrap();
+        }
+        let links = rtnl.links().unwrap();
+        assert_eq!(links.len(), names.len() + 3);
+        let found: BTreeSet<_> =
+            links.into_iter().filter(|link| link.kind.as_deref() == Some("macvlan")).map(|link| link.name).collect();
+        assert_eq!(found, names);
+    });
+}

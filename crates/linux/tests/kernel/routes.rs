@@ -1,0 +1,189 @@
+use ipnet::IpNet;
+use linux::{Errno, Route, RouteKind, Rtnl};
+
+use crate::sandbox::{ifindex, ip, nic, sandboxed};
+
+fn net(text: &str) -> IpNet {
+    text.parse().expect("address")
+}
+
+/// A NIC in 10.0.0.0/24 and fd00::/64, without waiting for the latter.
+fn numbered_nic() -> u32 {
+    let link = nic();
+    ip("addr add 10.0.0.5/24 dev nic0");
+    ip("addr add fd00::5/64 dev nic0 nodad");
+    link
+}
+
+fn only(rtnl: &mut Rtnl, dst: &str) -> Route {
+    let mut found: Vec<_> = rtnl.routes().expect("routes");
+    found.retain(|route| route.dst == net(dst));
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+#[test]
+fn every_attribute_of_a_route_is_set_and_read_back() {
+    sandboxed(|| {
+        let oif = Some(numbered_nic());
+        let mut rtnl = Rtnl::open().unwrap();
+        for (dst, gateway) in [("192.168.7.0/24", "10.0.0.1"), ("fd07::/48", "fd00::1")] {
+            let route = Route {
+                gateway: Some(gateway.parse().unwrap()),
+                oif,
+                priority: Some(77),
+                table: Some(1234),
+                mtu: Some(1280),
+                advmss: Some(1200),
+                ..Route::to(net(dst))
+            };
+            rtnl.new_route(&route).unwrap();
+            let expected = Route { scope: Some(0), protocol: Some(3), ..route };
+            assert_eq!(only(&mut rtnl, dst), expected);
+        }
+        let shown = ip("route show table 1234");
+        assert_eq!(shown.trim(), "192.168.7.0/24 via 10.0.0.1 dev nic0 metric 77 mtu 1280 advmss 1200");
+        let shown = ip("-6 route show table 1234");
+        assert!(shown.contains("fd07::/48 via fd00::1 dev nic0 metric 77 mtu 1280 advmss 1200"), "{shown}");
+    });
+}
+
+#[test]
+fn a_route_about_which_little_is_said_is_what_ip_route_add_makes_of_it() {
+    sandboxed(|| {
+        let oif = Some(numbered_nic());
+        let mut rtnl = Rtnl::open().unwrap();
+        let on_link = Route { oif, ..Route::to(net("192.168.8.0/24")) };
+        rtnl.new_route(&on_link).unwrap();
+        ip("route add 192.168.9.0/24 dev nic0");
+        assert_eq!(
+            only(&mut rtnl, "192.168.8.0/24"),
+            Route { dst: net("192.168.8.0/24"), ..only(&mut rtnl, "192.168.9.0/24") }
+        );
+        let on_link = Route { oif, ..Route::to(net("fd08::/64")) };
+        rtnl.new_route(&on_link).unwrap();
+        ip("route add fd09::/64 dev nic0");
+        assert_eq!(only(&mut rtnl, "fd08::/64"), Route { dst: net("fd08::/64"), ..only(&mut rtnl, "fd09::/64") });
+        assert_eq!(only(&mut rtnl, "fd08::/64").priority, Some(1024));
+    });
+}
+
+#[test]
+fn host_bits_of_a_destination_are_ignored() {
+    sandboxed(|| {
+        let oif = Some(numbered_nic());
+        let mut rtnl = Rtnl::open().unwrap();
+        rtnl.new_route(&Route { oif, ..Route::to(net("192.168.7.9/24")) }).unwrap();
+        assert_eq!(only(&mut rtnl, "192.168.7.0/24").oif, oif);
+    });
+}
+
+#[test]
+fn a_gateway_beyond_the_link_is_explained_in_the_kernels_words() {
+    sandboxed(|| {
+        numbered_nic();
+        let mut rtnl = Rtnl::open().unwrap();
+        let error =
+            rtnl.new_route(&Route { gateway: Some("172.16.0.1".parse().unwrap()), ..Route::default() }).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::ENETUNREACH));
+        assert_eq!(
+            error.to_string(),
+            "add route 0.0.0.0/0 via 172.16.0.1: network is unreachable: \
+             Nexthop has invalid gateway"
+        );
+    });
+}
+
+#[test]
+fn a_route_twice_is_eexist() {
+    sandboxed(|| {
+        let oif = Some(numbered_nic());
+        let mut rtnl = Rtnl::open().unwrap();
+        for dst in ["192.168.7.0/24", "fd07::/64"] {
+            let route = Route { oif, ..Route::to(net(dst)) };
+            rtnl.new_route(&route).unwrap();
+            let error = rtnl.new_route(&route).unwrap_err();
+            assert_eq!(error.to_string(), format!("add route {dst}: file exists"));
+        }
+    });
+}
+
+#[test]
+fn an_ipv4_route_may_have_an_ipv6_gateway() {
+    sandboxed(|| {
+        let oif = Some(numbered_nic());
+        let mut rtnl = Rtnl::open().unwrap();
+        rtnl.new_route(&Route { gateway: Some("fd00::1".parse().unwrap()), oif, ..Route::to(net("192.168.7.0/24")) })
+            .unwrap();
+        let route = only(&mut rtnl, "192.168.7.0/24");
+        assert_eq!(route.gateway, Some("fd00::1".parse().unwrap()));
+        let shown = ip("route show 192.168.7.0/24");
+        assert!(shown.contains("via inet6 fd00::1 dev nic0"), "{shown}");
+    });
+}
+
+#[test]
+fn a_route_of_several_next_hops_is_one_route_for_each() {
+    sandboxed(|| {
+        let link = numbered_nic();
+        for (dst, hops) in [("192.168.7.0/24", ["10.0.0.1", "10.0.0.2"]), ("fd07::/64", ["fd00::1", "fd00::2"])] {
+            let [a, b] = hops;
+            ip(&format!("route add {dst} metric 5 nexthop via {a} dev nic0 nexthop via {b} dev nic0"));
+            let mut routes = Rtnl::open().unwrap().routes().unwrap();
+            routes.retain(|route| route.dst == net(dst));
+            let gateways: Vec<_> = routes.iter().filter_map(|route| route.gateway).collect();
+            assert_eq!(gateways, hops.map(|hop| hop.parse::<std::net::IpAddr>().unwrap()));
+            for route in routes {
+                assert_eq!((route.oif, route.priority), (Some(link), Some(5)));
+                assert_eq!(route.kind, RouteKind::Unicast);
+            }
+        }
+    });
+}
+
+#[test]
+fn routes_of_all_tables_and_kinds_are_listed() {
+    sandboxed(|| {
+        numbered_nic();
+        ip("route add blackhole 192.168.1.0/24");
+        ip("route add unreachable 192.168.2.0/24 table 300");
+        ip("route add prohibit fd01::/64");
+        let mut rtnl = Rtnl::open().unwrap();
+        assert_eq!(only(&mut rtnl, "192.168.1.0/24").kind, RouteKind::Blackhole);
+        let unreachable = only(&mut rtnl, "192.168.2.0/24");
+        assert_eq!(unreachable.kind, RouteKind::Unreachable);
+        assert_eq!(unreachable.table, Some(300));
+        assert_eq!(only(&mut rtnl, "fd01::/64").kind, RouteKind::Prohibit);
+        // Table local holds the link's own address.
+        let own = only(&mut rtnl, "10.0.0.5/32");
+        assert_eq!((own.kind, own.table), (RouteKind::Local, Some(255)));
+    });
+}
+
+#[test]
+fn the_default_route_is_the_one_with_the_lowest_priority_in_table_main() {
+    sandboxed(|| {
+        let nic0 = numbered_nic();
+        let mut rtnl = Rtnl::open().unwrap();
+        let wire0 = ifindex(&mut rtnl, "wire0");
+        ip("addr add 10.1.0.5/24 dev wire0");
+        assert_eq!(rtnl.default_route().unwrap(), None);
+
+        // None of these leads out of the machine in table main.
+        ip("route add blackhole default metric 1");
+        ip("route add default via 10.0.0.1 table 100");
+        assert_eq!(rtnl.default_route().unwrap(), None);
+
+        // IPv6 counts where IPv4 has none.
+        ip("route add default via fd00::1 dev nic0");
+        assert_eq!(rtnl.default_route().unwrap(), Some(nic0));
+
+        ip("route add default via 10.1.0.1 dev wire0 metric 300");
+        assert_eq!(rtnl.default_route().unwrap(), Some(wire0));
+        ip("route add default via 10.0.0.1 dev nic0 metric 200");
+        assert_eq!(rtnl.default_route().unwrap(), Some(nic0));
+        // No metric is metric 0.
+        ip("route add default via 10.1.0.1 dev wire0");
+        assert_eq!(rtnl.default_route().unwrap(), Some(wire0));
+    });
+}

@@ -1,0 +1,63 @@
+//! Throwaway network namespaces, and `ip` as the second opinion on what is in them.
+
+use std::panic::resume_unwind;
+use std::process::Command;
+use std::thread;
+
+use linux::{LinkKind, Mac, MacvlanMode, Netns, NewLink, Rtnl};
+use nix::sched::{CloneFlags, unshare};
+
+/// Runs `test` in a new thread in a new network namespace.
+pub(crate) fn sandboxed(test: impl FnOnce() + Send + 'static) {
+    let inside = move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of one's own: needs root");
+        test();
+    };
+    if let Err(panic) = thread::spawn(inside).join() {
+        resume_unwind(panic);
+    }
+}
+
+/// Another network namespace, empty, that lives as long as the value.
+pub(crate) fn another_netns() -> Netns {
+    let make = || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
+        Netns::current().expect("open the new namespace")
+    };
+    thread::spawn(make).join().expect("namespace thread")
+}
+
+/// Runs `ip` in the namespace of the calling thread. Returns what it prints.
+pub(crate) fn ip(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("run ip");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text from ip")
+}
+
+/// A NIC named `nic0` with a wire that works. Returns its ifindex.
+pub(crate) fn nic() -> u32 {
+    ip("link add nic0 address 02:00:00:00:00:10 type veth peer name wire0");
+    ip("link set nic0 up");
+    ip("link set wire0 up");
+    ifindex(&mut Rtnl::open().expect("socket"), "nic0")
+}
+
+pub(crate) fn ifindex(rtnl: &mut Rtnl, name: &str) -> u32 {
+    rtnl.link(name).expect("find link").unwrap_or_else(|| panic!("no link {name}")).ifindex
+}
+
+/// A macvlan in bridge mode about which nothing else is said.
+pub(crate) fn macvlan(name: &str, parent: u32) -> NewLink<'_> {
+    NewLink {
+        name,
+        kind: LinkKind::Macvlan { mode: MacvlanMode::Bridge, bcqueuelen: None },
+        parent,
+        mtu: None,
+        mac: None,
+        netns: None,
+    }
+}
+
+pub(crate) fn mac(text: &str) -> Mac {
+    text.parse().expect("hardware address")
+}

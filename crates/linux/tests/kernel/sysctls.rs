@@ -1,0 +1,44 @@
+use linux::{Errno, Error, Netns, sysctl};
+
+use crate::sandbox::{another_netns, sandboxed};
+
+const KEY: &str = "net/ipv4/conf/lo/arp_notify";
+
+#[test]
+fn a_sysctl_is_written_in_the_namespace_that_was_named_and_nowhere_else() {
+    sandboxed(|| {
+        let here = Netns::current().unwrap();
+        let there = another_netns();
+        assert_eq!(sysctl::read(&there, KEY).unwrap(), "0");
+        sysctl::write(&there, KEY, "1").unwrap();
+        assert_eq!(sysctl::read(&there, KEY).unwrap(), "1");
+        assert_eq!(sysctl::read(&here, KEY).unwrap(), "0");
+    });
+}
+
+#[test]
+fn one_bad_setting_does_not_keep_the_others_from_being_written() {
+    sandboxed(|| {
+        let here = Netns::current().unwrap();
+        let settings = [
+            (KEY, "1"),
+            ("net/ipv4/conf/absent/arp_notify", "1"),
+            ("net/ipv4/conf/lo/arp_ignore", "nonsense"),
+            ("net/ipv6/conf/lo/ndisc_notify", "1"),
+        ];
+        let results = sysctl::write_all(&here, &settings);
+        let texts: Vec<_> = results.iter().map(|result| result.as_ref().map_err(Error::to_string)).collect();
+        assert_eq!(
+            texts,
+            [
+                Ok(&()),
+                Err("write /proc/sys/net/ipv4/conf/absent/arp_notify: no such file or directory".to_owned()),
+                Err("write /proc/sys/net/ipv4/conf/lo/arp_ignore: invalid argument".to_owned()),
+                Ok(&()),
+            ]
+        );
+        assert_eq!(results[1].as_ref().unwrap_err().errno(), Some(Errno::ENOENT));
+        assert_eq!(sysctl::read(&here, KEY).unwrap(), "1");
+        assert_eq!(sysctl::read(&here, "net/ipv6/conf/lo/ndisc_notify").unwrap(), "1");
+    });
+}
