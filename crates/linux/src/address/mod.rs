@@ -19,6 +19,9 @@ mod watch;
 /// Bytes of `struct ifaddrmsg`.
 const HEADER: usize = 8;
 
+/// The kernel's datagrams are of a page at least, and it spends some 80 bytes on an address.
+const SURELY_ONE_DATAGRAM: usize = 32;
+
 /// An address on a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
@@ -69,12 +72,22 @@ impl Rtnl {
     }
 
     fn addresses_of(&mut self, family: u8, ifindex: u32) -> Result<Vec<Address>> {
-        let header = header(family, 0, 0, ifindex);
+        let list = self.dump_addresses(family, ifindex, ifindex)?;
+        if list.len() <= SURELY_ONE_DATAGRAM {
+            return Ok(list);
+        }
+        // Only where it lists all links does the kernel say that a list which took it
+        // several datagrams changed meanwhile (seen on 6.18).
+        self.dump_addresses(family, 0, ifindex)
+    }
+
+    fn dump_addresses(&mut self, family: u8, ask: u32, ifindex: u32) -> Result<Vec<Address>> {
+        let header = header(family, 0, 0, ask);
         self.socket.dump(
             Request::new(RTM_GETADDR, NLM_F_DUMP, &header),
             format_args!("list addresses of ifindex {ifindex}"),
             |message, list| {
-                // Kernels before 4.20 send the addresses of all links.
+                // Kernels before 4.20 send the addresses of all links in any case.
                 list.extend(decode(message)?.filter(|address| address.ifindex == ifindex));
                 Ok(())
             },
