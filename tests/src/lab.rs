@@ -21,6 +21,8 @@ pub const LAN6: &str = "fd50::/64";
 pub const NIC: &str = "ens3";
 /// The bridge in the switch.
 const BRIDGE: &str = "br0";
+/// What the names of its ports begin with.
+const PORT: &str = "port";
 /// The NIC of every machine that is not the host.
 pub const MACHINE_NIC: &str = "eth0";
 /// The last part of the host's addresses, v4 and v6 alike ("10" is read as hexadecimal in v6).
@@ -102,9 +104,17 @@ impl Lab {
         machine(&self.switch, MACHINE_NIC, last)
     }
 
-    /// One more NIC of the host, on the same LAN, up, without addresses.
-    pub fn second_nic(&self, name: &str) {
-        plug(&self.switch, &self.host, name);
+    /// One more NIC, on the same LAN, up, without addresses: the host's or a container's.
+    pub fn plug(&self, netns: &Namespace, nic: &str) {
+        plug(&self.switch, netns, nic);
+    }
+
+    /// Makes the switch send frames back out of the port that they came in by where that is the
+    /// way to their destination (802.1Qbg's reflective relay): what vepa asks of a switch.
+    pub fn reflect(&self) {
+        for port in self.switch.link_names().iter().filter(|name| name.starts_with(PORT)) {
+            self.switch.set_hairpin(port);
+        }
     }
 
     /// Gives the host an IPv4 default route through `link`.
@@ -257,10 +267,9 @@ fn machine(switch: &Namespace, nic: &'static str, last: u8) -> Machine {
 
 /// Connects `netns` to the switch by a NIC of that name.
 fn plug(switch: &Namespace, netns: &Namespace, nic: &str) {
-    let port = format!("port{}", switch.links().len());
+    let port = format!("{PORT}{}", switch.links().len());
     switch.create_veth(&port, netns, nic);
-    // Hairpin: what a vepa link sends out comes back to its sisters.
-    switch.make_port(&port, BRIDGE, true);
+    switch.make_port(&port, BRIDGE);
     switch.set_up(&port);
     netns.set_up(nic);
 }

@@ -102,9 +102,9 @@ cases! {
     /// A bridge port cannot be a parent too. The kernel says no more than EBUSY.
     #[reference(fails: "another code")]
     fn a_parent_that_is_a_bridge_port_is_explained(lab) {
-        lab.second_nic("ens4");
+        lab.plug(&lab.host, "ens4");
         lab.host.create_bridge("br7");
-        lab.host.make_port("ens4", "br7", false);
+        lab.host.make_port("ens4", "br7");
         let error = refused(lab, &with(lab, "master", json!("ens4")), 100, &["ens4", "br7"]);
         assert!(error.msg.contains(&Errno::EBUSY.desc().to_lowercase()), "{error:?}");
     }

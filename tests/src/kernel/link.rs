@@ -192,15 +192,20 @@ impl Namespace {
         self.create_link(name, link.build());
     }
 
-    /// Makes `port` a port of the bridge `bridge`; with `hairpin` it gets its own frames back.
-    pub fn make_port(&self, port: &str, bridge: &str, hairpin: bool) {
-        let (port_index, bridge_index) = (self.link(port).ifindex, self.link(bridge).ifindex);
-        let enslave = LinkUnspec::new_with_index(port_index).controller(bridge_index);
+    /// Makes `port` a port of the bridge `bridge`.
+    pub fn make_port(&self, port: &str, bridge: &str) {
+        let bridge_index = self.link(bridge).ifindex;
+        let enslave = LinkUnspec::new_with_index(self.link(port).ifindex).controller(bridge_index);
         self.change_link(&format!("make {port} a port of {bridge}"), enslave.build());
-        let options = LinkUnspec::new_with_index(port_index)
+    }
+
+    /// Lets a bridge send a frame back out of the port that it came in by.
+    pub fn set_hairpin(&self, port: &str) {
+        let hairpin = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
+        let change = LinkUnspec::new_with_index(self.link(port).ifindex)
             .set_port_kind(InfoPortKind::Bridge)
-            .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(hairpin)]));
-        self.change_link(&format!("set the options of the port {port}"), options.build());
+            .set_port_data(hairpin);
+        self.change_link(&format!("set hairpin mode on {port}"), change.build());
     }
 
     /// `ip link set NAME up`.

@@ -1,0 +1,374 @@
+//! Every key of macvlan, and what the kernel and the wire have of it afterwards.
+
+use std::time::Duration;
+
+use e2e::kernel::{Macvlan, NewRoute};
+use e2e::lab::{Families, NIC, lan4, lan6};
+use e2e::traffic::{Wire, assert_reaches, assert_silent, echo};
+use e2e::{Container, Lab, cases};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn with(lab: &Lab, key: &str, value: Value) -> Value {
+    let mut conf = lab.conf();
+    conf[key] = value;
+    conf
+}
+
+/// A container attached by that configuration as `eth0`, with the result.
+fn attached(lab: &Lab, conf: &Value) -> (Container, Value) {
+    let container = lab.container();
+    let result = lab.macvlan().add(&container, "eth0", conf).run().result();
+    (container, result)
+}
+
+fn macvlan_of(container: &Container) -> Macvlan {
+    container.link("eth0").macvlan.expect("eth0 is a macvlan link")
+}
+
+fn mode_of(lab: &Lab, conf: &Value) -> String {
+    macvlan_of(&attached(lab, conf).0).mode
+}
+
+/// The name of the parent, which is on the host.
+fn parent_of(lab: &Lab, container: &Container) -> String {
+    let ifindex = container.link("eth0").parent;
+    let links = lab.host.links();
+    links.into_iter().find(|link| Some(link.ifindex) == ifindex).expect("the parent is on the host").name
+}
+
+cases! {
+    #[reference(passes)]
+    fn the_mode_is_bridge_unless_told_otherwise(lab) {
+        assert_eq!(mode_of(lab, &lab.conf()), "bridge");
+        // podman and nerdctl write it so.
+        assert_eq!(mode_of(lab, &with(lab, "mode", json!(""))), "bridge");
+    }
+
+    #[reference(passes)]
+    fn the_shared_modes_reach_the_kernel(lab) {
+        for mode in ["bridge", "private", "vepa"] {
+            assert_eq!(mode_of(lab, &with(lab, "mode", json!(mode))), mode);
+        }
+    }
+
+    #[reference(passes)]
+    fn passthru_takes_the_parent_with_its_mac(lab) {
+        let (container, _) = attached(lab, &with(lab, "mode", json!("passthru")));
+        assert_eq!(macvlan_of(&container).mode, "passthru");
+        assert_eq!(container.link("eth0").mac, lab.host.link(NIC).mac);
+        assert_reaches(&lab.neighbour, lan4(100));
+    }
+
+    #[reference(passes)]
+    fn siblings_in_bridge_mode_reach_each_other(lab) {
+        let ((first, _), (second, _)) = (attached(lab, &lab.conf()), attached(lab, &lab.conf()));
+        assert_reaches(&first, lan4(101));
+        assert_reaches(&second, lan4(100));
+        echo(&first, &second, lan4(101), 100_000);
+    }
+
+    #[reference(passes)]
+    fn siblings_in_private_mode_do_not(lab) {
+        let conf = with(lab, "mode", json!("private"));
+        let ((first, _), (_second, _)) = (attached(lab, &conf), attached(lab, &conf));
+        assert_silent(&first, lan4(101));
+        assert_reaches(&lab.neighbour, lan4(101));
+    }
+
+    #[reference(passes)]
+    fn siblings_in_vepa_mode_reach_each_other_through_the_switch(lab) {
+        lab.reflect();
+        let conf = with(lab, "mode", json!("vepa"));
+        let ((first, _), (_second, _)) = (attached(lab, &conf), attached(lab, &conf));
+        assert_reaches(&first, lan4(101));
+    }
+
+    /// The kernel does not let a macvlan link talk to its own parent's host.
+    #[reference(passes)]
+    fn a_container_reaches_the_lan_and_not_its_own_host(lab) {
+        let (container, _) = attached(lab, &lab.conf());
+        assert_reaches(&container, lab.neighbour.v4);
+        assert_silent(&container, lab.host.v4);
+        echo(&lab.neighbour, &container, lan4(100), 1_000_000);
+        echo(&container, &lab.neighbour, lab.neighbour.v4, 1_000_000);
+    }
+
+    #[reference(passes)]
+    fn the_mtu_is_the_parents_unless_told_otherwise(lab) {
+        lab.host.set_mtu(NIC, 1400);
+        assert_eq!(attached(lab, &lab.conf()).0.link("eth0").mtu, 1400);
+        // podman and nerdctl write it so.
+        assert_eq!(attached(lab, &with(lab, "mtu", json!(0))).0.link("eth0").mtu, 1400);
+        assert_eq!(attached(lab, &with(lab, "mtu", json!(1300))).0.link("eth0").mtu, 1300);
+    }
+
+    #[reference(passes)]
+    fn the_mac_is_the_configurations(lab) {
+        let (container, result) = attached(lab, &with(lab, "mac", json!("02:00:5E:10:00:0A")));
+        assert_eq!(container.link("eth0").mac, "02:00:5e:10:00:0a");
+        assert_eq!(result["interfaces"][0]["mac"], "02:00:5e:10:00:0a");
+    }
+
+    #[reference(passes)]
+    fn a_mac_in_cni_args_wins_over_the_configurations(lab) {
+        let container = lab.container();
+        let call = lab.macvlan().add(&container, "eth0", &with(lab, "mac", json!("02:00:00:00:00:01")));
+        call.args("IgnoreUnknown=1;MAC=02:00:00:00:00:02").run().result();
+        assert_eq!(container.link("eth0").mac, "02:00:00:00:00:02");
+    }
+
+    #[reference(passes)]
+    fn a_mac_of_the_runtime_wins_over_both(lab) {
+        let mut conf = with(lab, "mac", json!("02:00:00:00:00:01"));
+        conf["runtimeConfig"] = json!({"mac": "02:00:00:00:00:03"});
+        let container = lab.container();
+        lab.macvlan().add(&container, "eth0", &conf).args("IgnoreUnknown=1;MAC=02:00:00:00:00:02").run().result();
+        assert_eq!(container.link("eth0").mac, "02:00:00:00:00:03");
+    }
+
+    #[reference(not_run: "1.1.1 has no bcqueuelen")]
+    fn the_broadcast_queue_is_as_long_as_told(lab) {
+        let (container, _) = attached(lab, &with(lab, "bcqueuelen", json!(5000)));
+        assert_eq!(macvlan_of(&container).bcqueuelen, Some(5000));
+        let (container, _) = attached(lab, &lab.conf());
+        assert_eq!(macvlan_of(&container).bcqueuelen, Some(1000), "the kernel's own");
+    }
+
+    #[reference(passes)]
+    fn without_a_master_the_parent_is_that_of_the_default_route(lab) {
+        lab.plug(&lab.host, "ens4");
+        lab.add_default_route(NIC);
+        let (container, _) = attached(lab, &with(lab, "master", json!("")));
+        assert_eq!(parent_of(lab, &container), NIC);
+        let mut conf = lab.conf();
+        conf.as_object_mut().expect("an object").remove("master");
+        assert_eq!(parent_of(lab, &attached(lab, &conf).0), NIC);
+    }
+
+    #[reference(passes)]
+    fn of_two_default_routes_the_one_with_the_lower_metric_counts(lab) {
+        lab.plug(&lab.host, "ens4");
+        lab.host.add_address("ens4", "192.168.60.10/24".parse().expect("a prefix"));
+        let route = |link, gateway: &str, priority| NewRoute {
+            dst: "0.0.0.0/0".parse().expect("a prefix"),
+            gateway: Some(gateway.parse().expect("an address")),
+            link,
+            priority: Some(priority),
+        };
+        lab.host.add_route(&route(NIC, "192.168.50.1", 200));
+        lab.host.add_route(&route("ens4", "192.168.60.1", 100));
+        assert_eq!(parent_of(lab, &attached(lab, &with(lab, "master", json!(""))).0), "ens4");
+    }
+
+    #[reference(passes)]
+    fn an_ipv6_default_route_will_do(lab) {
+        lab.add_default_route6(NIC);
+        assert_eq!(parent_of(lab, &attached(lab, &with(lab, "master", json!(""))).0), NIC);
+    }
+
+    #[reference(not_run: "1.1.1 has no linkInContainer")]
+    fn the_parent_may_be_in_the_container(lab) {
+        let container = lab.container();
+        lab.plug(&container, "net7");
+        let mut conf = with(lab, "master", json!("net7"));
+        conf["linkInContainer"] = json!(true);
+        lab.macvlan().add(&container, "eth0", &conf).run().result();
+        assert_eq!(container.link("eth0").parent, Some(container.link("net7").ifindex));
+        assert_reaches(&lab.neighbour, lan4(100));
+        lab.macvlan().del(&container, "eth0", &conf).run().done();
+        assert_eq!(container.link_names(), ["lo", "net7"]);
+        assert_eq!(lab.leases(), [""; 0]);
+    }
+
+    #[reference(not_run: "1.1.1 has no linkInContainer")]
+    fn a_parent_in_the_container_may_be_that_of_its_default_route(lab) {
+        let container = lab.container();
+        lab.plug(&container, "net7");
+        container.add_address("net7", "192.168.60.10/24".parse().expect("a prefix"));
+        container.add_route(&NewRoute {
+            dst: "0.0.0.0/0".parse().expect("a prefix"),
+            gateway: Some("192.168.60.1".parse().expect("an address")),
+            link: "net7",
+            priority: None,
+        });
+        let mut conf = with(lab, "master", json!(""));
+        conf["linkInContainer"] = json!(true);
+        lab.macvlan().add(&container, "eth0", &conf).run().result();
+        assert_eq!(container.link("eth0").parent, Some(container.link("net7").ifindex));
+    }
+
+    /// The host's `nope0` is not the container's.
+    #[reference(not_run: "1.1.1 has no linkInContainer")]
+    fn a_parent_that_only_the_host_has_is_absent_in_the_container(lab) {
+        let container = lab.container();
+        let conf = with(lab, "linkInContainer", json!(true));
+        lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &conf).run())
+            .fails(7, &["master", NIC]);
+    }
+
+    #[reference(passes)]
+    fn without_ipam_it_is_a_link_and_nothing_more(lab) {
+        let mut conf = lab.conf();
+        for (ip, ipam) in [(lan4(77), Some(json!({}))), (lan4(78), None)] {
+            conf.as_object_mut().expect("an object").remove("ipam");
+            if let Some(ipam) = ipam {
+                conf["ipam"] = ipam;
+            }
+            let (container, _) = attached(lab, &conf);
+            let link = container.link("eth0");
+            assert!(link.up && link.carrier, "{link:?}");
+            assert_eq!(container.address_texts("eth0"), [""; 0]);
+            // Somebody else configures it, for instance from inside.
+            container.add_address("eth0", format!("{ip}/24").parse().expect("a prefix"));
+            assert_reaches(&lab.neighbour, ip);
+            lab.macvlan().del(&container, "eth0", &conf).run().done();
+            assert_eq!(container.link_names(), ["lo"]);
+        }
+    }
+
+    #[reference(passes)]
+    fn dual_stack_is_reached_both_ways_as_soon_as_add_returns(lab) {
+        let (container, result) = attached(lab, &lab.conf_with(lab.ipam(Families::Dual)));
+        assert_eq!(result["ips"][0]["address"], "192.168.50.100/24");
+        assert_eq!(result["ips"][1]["address"], "fd50::100/64");
+        assert_eq!(container.address_texts("eth0"), ["192.168.50.100/24", "fd50::100/64"]);
+        assert!(container.addresses("eth0").iter().all(|address| !address.tentative()));
+        for (there, here) in [(lan4(100), lab.neighbour.v4), (lan6(100), lab.neighbour.v6)] {
+            assert_reaches(&lab.neighbour, there);
+            assert_reaches(&container, here);
+            echo(&lab.neighbour, &container, there, 100_000);
+        }
+    }
+
+    #[reference(passes)]
+    fn several_sets_of_ranges_are_several_addresses(lab) {
+        let ipam = json!({"type": "host-local", "dataDir": lab.data_dir(), "ranges": [
+            [{"subnet": "192.168.50.0/24", "rangeStart": "192.168.50.100"}],
+            [{"subnet": "192.168.60.0/24"}],
+            [{"subnet": "10.7.0.0/16"}],
+        ]});
+        let (container, result) = attached(lab, &lab.conf_with(ipam));
+        let expected = ["10.7.0.2/16", "192.168.50.100/24", "192.168.60.2/24"];
+        assert_eq!(container.address_texts("eth0"), expected);
+        let ips = result["ips"].as_array().expect("a list");
+        assert!(ips.iter().all(|ip| ip["interface"] == 0), "{result}");
+        assert_reaches(&lab.neighbour, lan4(100));
+    }
+
+    #[reference(passes)]
+    fn routes_go_to_their_gateway_or_to_that_of_the_subnet(lab) {
+        let mut ipam = lab.ipam(Families::Dual);
+        ipam["routes"] = json!([
+            {"dst": "0.0.0.0/0"},
+            {"dst": "10.20.0.0/16", "gw": "192.168.50.254"},
+            {"dst": "::/0"},
+            {"dst": "fd99::/48", "gw": "fd50::fe"},
+        ]);
+        let (container, _) = attached(lab, &lab.conf_with(ipam));
+        for (dst, gateway) in [
+            ("0.0.0.0/0", "192.168.50.1"),
+            ("10.20.0.0/16", "192.168.50.254"),
+            ("::/0", "fd50::1"),
+            ("fd99::/48", "fd50::fe"),
+        ] {
+            let route = container.route_to(dst);
+            assert_eq!(route.gateway, gateway.parse().ok(), "{route:?}");
+            assert_eq!(route.oif, Some(container.link("eth0").ifindex), "{route:?}");
+            assert_eq!(route.table, 254, "{route:?}");
+        }
+        assert_eq!(container.routes_of("eth0").len(), 4);
+    }
+
+    /// A pod with two networks: the first default route stays, and the second network works.
+    #[reference(fails: "not one route to 0.0.0.0/0")]
+    fn a_second_network_does_not_take_the_default_route_away(lab) {
+        lab.plug(&lab.host, "ens4");
+        let mut ipam = lab.ipam(Families::V4);
+        ipam["routes"] = json!([{"dst": "0.0.0.0/0"}]);
+        let container = lab.container();
+        lab.macvlan().add(&container, "eth0", &lab.conf_with(ipam)).run().result();
+        let ipam = json!({
+            "type": "host-local", "dataDir": lab.data_dir(),
+            "subnet": "192.168.60.0/24", "routes": [{"dst": "0.0.0.0/0"}],
+        });
+        let mut second = lab.conf_with(ipam);
+        second["name"] = json!("lan2");
+        second["master"] = json!("ens4");
+        lab.macvlan().add(&container, "net1", &second).run().result();
+        assert_eq!(container.route_to("0.0.0.0/0").oif, Some(container.link("eth0").ifindex));
+        assert_eq!(container.address_texts("net1"), ["192.168.60.2/24"]);
+    }
+
+    /// Routers and neighbours have the address's former holder in their caches.
+    #[reference(passes)]
+    fn an_ipv4_address_is_announced_on_the_wire(lab) {
+        let wire = Wire::open(&lab.neighbour, lab.neighbour.nic);
+        let (container, _) = attached(lab, &lab.conf());
+        let frame = wire.wait_for(PATIENCE, |frame| frame.announces(lan4(100)));
+        let mac = container.link("eth0").mac;
+        assert!(format!("{frame:?}").contains(&mac), "{frame:?} is not from {mac}");
+        assert_eq!(container.sysctl("net/ipv4/conf/eth0/arp_notify"), "1");
+    }
+
+    #[reference(fails: "None is not from")]
+    fn an_ipv6_address_is_announced_on_the_wire(lab) {
+        let wire = Wire::open(&lab.neighbour, lab.neighbour.nic);
+        let (container, _) = attached(lab, &lab.conf_with(lab.ipam(Families::V6)));
+        let frame = wire.wait_for(PATIENCE, |frame| frame.announces(lan6(100)));
+        let mac = container.link("eth0").mac;
+        assert!(format!("{frame:?}").contains(&mac), "{frame:?} is not from {mac}");
+        assert_eq!(container.sysctl("net/ipv6/conf/eth0/ndisc_notify"), "1");
+    }
+
+    /// FACTS 2.1: on Linux 6.1 the kernel refused the final name when the host had one like it.
+    #[reference(passes)]
+    fn the_host_may_have_a_link_of_the_same_name(lab) {
+        lab.host.create_stray("eth0");
+        let before = lab.host.link("eth0");
+        let (container, result) = attached(lab, &lab.conf());
+        assert_eq!(result["interfaces"][0]["name"], "eth0");
+        assert_eq!(lab.host.link("eth0"), before);
+        lab.macvlan().del(&container, "eth0", &lab.conf()).run().done();
+        assert_eq!(lab.host.link("eth0"), before);
+        assert_eq!(container.link_names(), ["lo"]);
+    }
+
+    /// A dot is a directory of its own to some who write sysctls.
+    #[reference(passes)]
+    fn interface_names_may_have_a_dot_and_fifteen_characters(lab) {
+        for name in ["eth0.100", "fifteen-letters"] {
+            let container = lab.container();
+            lab.macvlan().add(&container, name, &lab.conf()).run().result();
+            assert_eq!(container.link(name).kind.as_deref(), Some("macvlan"));
+            assert_eq!(container.sysctl(&format!("net/ipv4/conf/{name}/arp_notify")), "1");
+            lab.macvlan().del(&container, name, &lab.conf()).run().done();
+            assert_eq!(container.link_names(), ["lo"]);
+        }
+        assert_eq!(lab.leases(), [""; 0]);
+    }
+
+    #[reference(passes)]
+    fn one_container_may_have_several_interfaces_of_one_network(lab) {
+        let container = lab.container();
+        for name in ["eth0", "eth1"] {
+            lab.macvlan().add(&container, name, &lab.conf()).run().result();
+        }
+        assert_eq!(lab.leases(), ["192.168.50.100", "192.168.50.101"]);
+        lab.macvlan().del(&container, "eth1", &lab.conf()).run().done();
+        assert_eq!(lab.leases(), ["192.168.50.100"]);
+        assert_eq!(container.link_names(), ["lo", "eth0"]);
+        assert_reaches(&lab.neighbour, lan4(100));
+    }
+
+    #[reference(passes)]
+    fn the_hosts_own_network_is_as_before_when_the_container_has_gone(lab) {
+        let container = lab.container();
+        lab.unchanged(&[&container], || {
+            let conf = lab.conf_with(json!({}));
+            lab.macvlan().add(&container, "eth0", &conf).run().result();
+            lab.macvlan().del(&container, "eth0", &conf).run().done();
+        });
+    }
+}
