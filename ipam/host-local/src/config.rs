@@ -1,0 +1,302 @@
+//! The keys of the network configuration that host-local knows: first as typed, then as sets of ranges in which
+//! nothing is optional. DEL and GC read [`data_dir`] alone, so that no later edit keeps a container from going.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use cni::config::Object;
+use cni::{Attachment, Call, Route, Version};
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use crate::error::Error;
+use crate::range::{Range, Set, edges};
+use crate::request::{self, Request};
+
+const DATA_DIR: &str = "/var/lib/cni/networks";
+
+#[derive(Deserialize)]
+struct Typed {
+    #[serde(default, deserialize_with = "cni::wire::nullable")]
+    ipam: Object<TypedIpam>,
+    #[serde(default, deserialize_with = "cni::wire::nullable")]
+    args: Object<TypedArgs>,
+    #[serde(default, rename = "runtimeConfig", deserialize_with = "cni::wire::nullable")]
+    runtime_config: Object<TypedRuntime>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TypedIpam {
+    #[serde(default, deserialize_with = "cni::wire::non_empty")]
+    subnet: Option<String>,
+    #[serde(default, deserialize_with = "cni::wire::non_empty")]
+    range_start: Option<String>,
+    #[serde(default, deserialize_with = "cni::wire::non_empty")]
+    range_end: Option<String>,
+    #[serde(default, deserialize_with = "cni::wire::non_empty")]
+    gateway: Option<String>,
+    #[serde(default, deserialize_with = "cni::wire::nullable")]
+    ranges: TypedSets,
+    #[serde(default, deserialize_with = "cni::wire::nullable")]
+    routes: Vec<Object<Route>>,
+    #[serde(default, deserialize_with = "cni::wire::non_empty")]
+    resolv_conf: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TypedRange {
+    #[serde(default, deserialize_with = "cni::wire::non_empty")]
+    subnet: Option<String>,
+    #[serde(default, deserialize_with = "cni::wire::non_empty")]
+    range_start: Option<String>,
+    #[serde(default, deserialize_with = "cni::wire::non_empty")]
+    range_end: Option<String>,
+    #[serde(default, deserialize_with = "cni::wire::non_empty")]
+    gateway: Option<String>,
+}
+
+type TypedSets = Vec<Vec<Object<TypedRange>>>;
+
+#[derive(Default, Deserialize)]
+struct TypedArgs {
+    #[serde(default, deserialize_with = "cni::wire::nullable")]
+    cni: Object<TypedIps>,
+}
+
+#[derive(Default, Deserialize)]
+struct TypedIps {
+    #[serde(default, deserialize_with = "cni::wire::nullable")]
+    ips: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TypedRuntime {
+    #[serde(default, deserialize_with = "cni::wire::nullable")]
+    ips: Vec<String>,
+    #[serde(default, deserialize_with = "cni::wire::nullable")]
+    ip_ranges: TypedSets,
+}
+
+/// What an ADD needs.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// At least one; the number of a set is its place in here.
+    pub(crate) sets: Vec<Set>,
+    /// As many as there are sets: the address that has to come out of each.
+    pub(crate) requests: Vec<Option<Request>>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) resolv_conf: Option<PathBuf>,
+    /// What the operator should know, and what is no error.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Reads where the leases are, and nothing else.
+pub(crate) fn data_dir(call: &Call<'_>) -> Result<PathBuf, cni::Error> {
+    #[derive(Default, Deserialize)]
+    struct Ipam {
+        #[serde(rename = "dataDir", default, deserialize_with = "cni::wire::non_empty")]
+        data_dir: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Keys {
+        #[serde(default, deserialize_with = "cni::wire::nullable")]
+        ipam: Object<Ipam>,
+    }
+    let Object(ipam) = call.decode::<Keys>()?.ipam;
+    Ok(ipam.data_dir.map_or_else(|| DATA_DIR.into(), PathBuf::from))
+}
+
+impl Config {
+    /// Reads everything, and refuses what cannot be served. `attachment` is none for STATUS: nothing is asked for then.
+    pub(crate) fn read(call: &Call<'_>, attachment: Option<&Attachment>) -> Result<Self, cni::Error> {
+        let Typed { ipam: Object(ipam), args: Object(args), runtime_config: Object(runtime) } = call.decode()?;
+        let mut warnings = Vec::new();
+        let typed = typed_sets(&ipam, &runtime.ip_ranges, &mut warnings);
+        let mut sets = Vec::new();
+        for (key, ranges) in typed {
+            sets.push(resolve_set(key, &ranges, &mut warnings)?);
+        }
+        judge_sets(&sets, call.conf.version)?;
+        let gateways: Vec<IpAddr> = sets.iter().flat_map(|set| &set.ranges).map(|range| range.gateway).collect();
+        sets.iter_mut().for_each(|set| set.gateways.clone_from(&gateways));
+
+        let routes: Vec<Route> = ipam.routes.into_iter().map(|Object(route)| route).collect();
+        judge_routes(&routes)?;
+        let requests = match attachment {
+            Some(attachment) => {
+                let Object(TypedIps { ips: args_ips }) = args.cni;
+                request::read(attachment.args.get("IP"), &args_ips, &runtime.ips)?
+            }
+            None => Vec::new(),
+        };
+        let requests = request::assign(requests, &sets)?;
+        Ok(Self { sets, requests, routes, resolv_conf: ipam.resolv_conf.map(PathBuf::from), warnings })
+    }
+}
+
+/// The sets in the order that gives them their numbers: the runtime's, then the single subnet, then the list.
+fn typed_sets<'a>(
+    ipam: &'a TypedIpam,
+    runtime: &'a TypedSets,
+    warnings: &mut Vec<String>,
+) -> Vec<(String, Vec<(String, Fields<'a>)>)> {
+    let listed = |name: &'static str, sets: &'a TypedSets| {
+        sets.iter().enumerate().map(move |(number, ranges)| {
+            let key = format!("{name}[{number}]");
+            let ranges = ranges.iter().enumerate();
+            let ranges = ranges.map(|(at, Object(range))| (format!("{key}[{at}]"), Fields::of_range(range)));
+            let ranges = ranges.collect();
+            (key, ranges)
+        })
+    };
+    let single = Fields {
+        subnet: ipam.subnet.as_deref(),
+        start: ipam.range_start.as_deref(),
+        end: ipam.range_end.as_deref(),
+        gateway: ipam.gateway.as_deref(),
+    };
+    if single.subnet.is_none() && (single.start.is_some() || single.end.is_some() || single.gateway.is_some()) {
+        warnings.push("ipam.rangeStart, rangeEnd and gateway mean nothing without ipam.subnet".into());
+    }
+    let single = single.subnet.is_some().then(|| ("ipam.subnet".to_owned(), vec![("ipam".to_owned(), single)]));
+    listed("runtimeConfig.ipRanges", runtime).chain(single).chain(listed("ipam.ranges", &ipam.ranges)).collect()
+}
+
+/// One range as typed, wherever it was.
+#[derive(Clone, Copy)]
+struct Fields<'a> {
+    subnet: Option<&'a str>,
+    start: Option<&'a str>,
+    end: Option<&'a str>,
+    gateway: Option<&'a str>,
+}
+
+impl<'a> Fields<'a> {
+    fn of_range(range: &'a TypedRange) -> Self {
+        Self {
+            subnet: range.subnet.as_deref(),
+            start: range.range_start.as_deref(),
+            end: range.range_end.as_deref(),
+            gateway: range.gateway.as_deref(),
+        }
+    }
+}
+
+fn refuse(key: &str, field: &str, value: impl std::fmt::Display, cause: impl Into<String>) -> Error {
+    Error::Config { place: format!("{key}.{field} {value}"), cause: cause.into() }
+}
+
+fn resolve_set(key: String, typed: &[(String, Fields<'_>)], warnings: &mut Vec<String>) -> Result<Set, Error> {
+    let mut ranges: Vec<Range> = Vec::new();
+    for (key, fields) in typed {
+        let range = resolve_range(key, *fields, warnings)?;
+        if let Some(other) = ranges.iter().find(|other| other.overlaps(&range)) {
+            let cause = format!("its addresses {range} overlap {other}, which are in the same set");
+            return Err(refuse(key, "subnet", range.subnet, cause));
+        }
+        if ranges.first().is_some_and(|first| first.first.is_ipv4() != range.first.is_ipv4()) {
+            let cause = "a set holds addresses of one family: put the other family into a set of its own";
+            return Err(refuse(key, "subnet", range.subnet, cause));
+        }
+        ranges.push(range);
+    }
+    match ranges.is_empty() {
+        true => Err(Error::Config { place: key, cause: "the set has no range".into() }),
+        false => Ok(Set { key, ranges, gateways: Vec::new() }),
+    }
+}
+
+fn resolve_range(key: &str, typed: Fields<'_>, warnings: &mut Vec<String>) -> Result<Range, Error> {
+    let Some(text) = typed.subnet else {
+        return Err(Error::Config { place: format!("{key}.subnet"), cause: "is missing".into() });
+    };
+    let refuse = |field: &str, value: &dyn std::fmt::Display, cause: String| refuse(key, field, value, cause);
+    let subnet: IpNet = match text.parse() {
+        Ok(subnet) => subnet,
+        Err(_) => return Err(refuse("subnet", &text, "is not a network such as 10.0.0.0/24".into())),
+    };
+    if subnet.addr().to_canonical() != subnet.addr() {
+        return Err(refuse("subnet", &text, "write an IPv4 network in its IPv4 form".into()));
+    }
+    if subnet.addr() != subnet.network() {
+        return Err(refuse("subnet", &text, format!("has host bits set; the network is {}", subnet.trunc())));
+    }
+    let Some((lowest, highest)) = edges(subnet) else {
+        return Err(refuse("subnet", &text, "too small to hold a gateway and a container".into()));
+    };
+
+    let address = |field: &str, text: Option<&str>| match text.map(str::parse::<IpAddr>) {
+        None => Ok(None),
+        Some(Ok(ip)) => Ok(Some(ip.to_canonical())),
+        Some(Err(_)) => Err(refuse(field, &text.unwrap_or_default(), "is not an IP address".into())),
+    };
+    let start = address("rangeStart", typed.start)?;
+    let end = address("rangeEnd", typed.end)?;
+    for (field, ip) in [("rangeStart", start), ("rangeEnd", end)] {
+        let Some(ip) = ip else { continue };
+        if !subnet.contains(&ip) {
+            return Err(refuse(field, &ip, format!("is not in the subnet {subnet}")));
+        }
+        if ip < lowest || highest < ip {
+            let what = if ip < lowest { "network" } else { "broadcast" };
+            warnings.push(format!("{key}.{field} {ip}: is the {what} address of {subnet}, which is never leased"));
+        }
+    }
+    if let (Some(start), Some(end)) = (start, end)
+        && end < start
+    {
+        return Err(refuse("rangeStart", &start, format!("is after rangeEnd {end}")));
+    }
+    let (first, last) = (start.unwrap_or(lowest).max(lowest), end.unwrap_or(highest).min(highest));
+    if last < first {
+        let (start, end) = (start.unwrap_or(lowest), end.unwrap_or(highest));
+        let cause = format!("no address between rangeStart {start} and rangeEnd {end} can be leased");
+        return Err(refuse("subnet", &subnet, cause));
+    }
+
+    let gateway = address("gateway", typed.gateway)?;
+    if let Some(gateway) = gateway.filter(|gateway| !subnet.contains(gateway)) {
+        warnings.push(format!("{key}.gateway {gateway}: is not in the subnet {subnet}"));
+    }
+    Ok(Range { subnet, first, last, gateway: gateway.unwrap_or(lowest) })
+}
+
+/// What concerns more than one set.
+fn judge_sets(sets: &[Set], version: Version) -> Result<(), Error> {
+    if sets.is_empty() {
+        let cause = "missing: neither it nor ipam.subnet nor runtimeConfig.ipRanges says which addresses to lease";
+        return Err(Error::Config { place: "ipam.ranges".into(), cause: cause.into() });
+    }
+    for (at, set) in sets.iter().enumerate() {
+        for other in &sets[..at] {
+            let pair = |range| Some((range, other.ranges.iter().find(|other| other.overlaps(range))?));
+            if let Some((range, clash)) = set.ranges.iter().find_map(pair) {
+                let cause = format!("its addresses {range} overlap {clash} of {}", other.key);
+                return Err(Error::Config { place: set.key.clone(), cause });
+            }
+            let family = |set: &Set| set.ranges.first().map(|range| range.first.is_ipv4());
+            if version < Version::V0_3_0 && family(set) == family(other) {
+                let cause = format!(
+                    "is a second set of its family beside {}, and a result of cniVersion {version} holds one address per family",
+                    other.key
+                );
+                return Err(Error::Config { place: set.key.clone(), cause });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The kernel refuses a destination with host bits; it would do so when the address is leased and the link is made.
+fn judge_routes(routes: &[Route]) -> Result<(), Error> {
+    for (at, Route { dst, .. }) in routes.iter().enumerate() {
+        if dst.addr() != dst.network() {
+            let cause = format!("has host bits set; the network is {}", dst.trunc());
+            return Err(refuse(&format!("ipam.routes[{at}]"), "dst", dst, cause));
+        }
+    }
+    Ok(())
+}

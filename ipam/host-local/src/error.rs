@@ -1,0 +1,85 @@
+//! What can go wrong with leases, without knowledge of CNI, and the one `match` that picks the code.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use cni::Code;
+
+/// `operation object: cause`.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A key of the configuration, with its value, is wrong.
+    #[error("{place}: {cause}")]
+    Config { place: String, cause: String },
+    /// A variable of the environment, with its value, is malformed.
+    #[error("{place}: {cause}")]
+    Variable { place: String, cause: String },
+    #[error("{operation} {}: {source}", path.display())]
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("lock {}: still held by another process after {seconds} s", path.display())]
+    Locked { path: PathBuf, seconds: u64 },
+    #[error("{place}: leased to {holder}")]
+    Taken { place: String, holder: String },
+    #[error("{place}: {owner} already holds {held} there")]
+    Held { place: String, owner: String, held: IpAddr },
+    #[error("no free address in {set}: {capacity} addresses, {leases} leases")]
+    Exhausted { set: String, capacity: u128, leases: u128 },
+    #[error("{owner} holds no lease in {}", directory.display())]
+    NoLease { owner: String, directory: PathBuf },
+    #[error("{owner}: {cause}")]
+    Differs { owner: String, cause: String },
+    /// An ADD would fail.
+    #[error("{0}")]
+    Unavailable(Box<Error>),
+    /// Work went on after each of them. Never empty.
+    #[error("{}", joined(.0))]
+    Several(Vec<Error>),
+    /// What was leased on the way could not all be released.
+    #[error("{error}")]
+    NotUndone { error: Box<Error>, left: Vec<Error> },
+}
+
+impl Error {
+    /// For `map_err`: an I/O error, with what was done to which file.
+    pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { operation, path: path.to_owned(), source }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::Config { .. } | Self::Held { .. } => Code::INVALID_NETWORK_CONFIG,
+            Self::Variable { .. } => Code::INVALID_ENVIRONMENT,
+            Self::Io { .. } => Code::IO_FAILURE,
+            Self::Locked { .. } => Code::TRY_AGAIN_LATER,
+            Self::Taken { .. } | Self::Exhausted { .. } => Code::NO_ADDRESS,
+            Self::NoLease { .. } => Code::UNKNOWN_CONTAINER,
+            Self::Differs { .. } => Code::DIFFERS,
+            Self::Unavailable(_) => Code::PLUGIN_NOT_AVAILABLE,
+            Self::Several(errors) => errors.first().map_or(Code::IO_FAILURE, Self::code),
+            Self::NotUndone { error, .. } => error.code(),
+        }
+    }
+}
+
+impl From<Error> for cni::Error {
+    fn from(error: Error) -> Self {
+        let answer = Self::new(error.code(), error.to_string());
+        match error {
+            Error::NotUndone { left, .. } => left.iter().fold(answer, |answer, left| answer.with_detail(left)),
+            _ => answer,
+        }
+    }
+}
+
+/// `Ok` where nothing went wrong.
+pub(crate) fn all_well(errors: Vec<Error>) -> Result<(), Error> {
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Several(errors)),
+    }
+}
+
+fn joined(errors: &[Error]) -> String {
+    errors.iter().map(Error::to_string).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,220 @@
+//! Ranges of addresses and sets of them: which addresses may be leased, and in which order. Arithmetic only.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+/// Addresses of one subnet that may be leased, but for gateways, which the set knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) subnet: IpNet,
+    /// Never the subnet's network address.
+    pub(crate) first: IpAddr,
+    /// Never before `first`, and never an IPv4 subnet's broadcast address.
+    pub(crate) last: IpAddr,
+    pub(crate) gateway: IpAddr,
+}
+
+impl Range {
+    pub(crate) fn contains(&self, ip: IpAddr) -> bool {
+        // Addresses compare by family first, then as numbers.
+        self.first <= ip && ip <= self.last
+    }
+
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+/// The first and the last address of a subnet that an interface can have; `None` where the subnet is too small to hold
+/// a gateway and a container. The first is kept for routers in IPv6 as well (RFC 4291 2.6.1); it has no broadcast.
+pub(crate) fn edges(subnet: IpNet) -> Option<(IpAddr, IpAddr)> {
+    if subnet.max_prefix_len() - subnet.prefix_len() < 2 {
+        return None;
+    }
+    let last = subnet.broadcast();
+    let last = if last.is_ipv4() { address(number(last) - 1, last) } else { last };
+    Some((address(number(subnet.network()) + 1, last), last))
+}
+
+/// Ranges of one family, of which a container gets one address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Set {
+    /// Where it is in the configuration, such as `ipam.ranges[0]`.
+    pub(crate) key: String,
+    /// Never empty.
+    pub(crate) ranges: Vec<Range>,
+    /// The gateways of all sets: another set's gateway is a neighbour on the same link.
+    pub(crate) gateways: Vec<IpAddr>,
+}
+
+impl Set {
+    /// The range that an address is in, leasable or not.
+    pub(crate) fn range_of(&self, ip: IpAddr) -> Option<&Range> {
+        self.ranges.iter().find(|range| range.contains(ip))
+    }
+
+    /// Whether an address may be leased.
+    pub(crate) fn admits(&self, ip: IpAddr) -> bool {
+        self.range_of(ip).is_some() && !self.gateways.contains(&ip)
+    }
+
+    /// How many addresses may be leased.
+    pub(crate) fn capacity(&self) -> u128 {
+        let sizes = self.ranges.iter().map(|range| number(range.last) - number(range.first) + 1);
+        let all = sizes.fold(0u128, u128::saturating_add);
+        let mut taken: Vec<_> = self.gateways.iter().filter(|ip| self.range_of(**ip).is_some()).collect();
+        taken.sort();
+        taken.dedup();
+        all - taken.len() as u128
+    }
+
+    /// Every address that may be leased, once, beginning behind `after` where that is in a range of the set.
+    pub(crate) fn turn(&self, after: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
+        let whole = |range: &Range| (range.first, number(range.first)..=number(range.last));
+        let place = after.and_then(|ip| Some((ip, self.ranges.iter().position(|range| range.contains(ip))?)));
+        let spans: Vec<_> = match place {
+            None => self.ranges.iter().map(whole).collect(),
+            Some((ip, at)) => {
+                let (family, span) = whole(&self.ranges[at]);
+                // Not `number(ip) + 1` at the last address of all.
+                let behind = (ip < self.ranges[at].last).then(|| (family, number(ip) + 1..=*span.end()));
+                let later = self.ranges[at + 1..].iter().map(whole);
+                let earlier = self.ranges[..at].iter().map(whole);
+                let up_to = (family, *span.start()..=number(ip));
+                behind.into_iter().chain(later).chain(earlier).chain([up_to]).collect()
+            }
+        };
+        let addresses = spans.into_iter().flat_map(|(family, span)| span.map(move |number| address(number, family)));
+        addresses.filter(|ip| !self.gateways.contains(ip))
+    }
+}
+
+impl fmt::Display for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ranges: Vec<_> = self.ranges.iter().map(Range::to_string).collect();
+        write!(f, "{} ({})", self.key, ranges.join(","))
+    }
+}
+
+fn number(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => ip.to_bits().into(),
+        IpAddr::V6(ip) => ip.to_bits(),
+    }
+}
+
+/// The address with this number in the family of `family`.
+fn address(number: u128, family: IpAddr) -> IpAddr {
+    match family {
+        IpAddr::V4(_) => Ipv4Addr::from_bits(number as u32).into(),
+        IpAddr::V6(_) => Ipv6Addr::from_bits(number).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn range(subnet: &str, first: &str, last: &str) -> Range {
+        let subnet: IpNet = subnet.parse().unwrap();
+        Range { subnet, first: ip(first), last: ip(last), gateway: edges(subnet).unwrap().0 }
+    }
+
+    fn set(ranges: Vec<Range>) -> Set {
+        let gateways = ranges.iter().map(|range| range.gateway).collect();
+        Set { key: "ipam.ranges[0]".into(), ranges, gateways }
+    }
+
+    #[test]
+    fn edges_at_the_ends_of_the_number_line() {
+        let edges = |subnet: &str| edges(subnet.parse().unwrap()).map(|(first, last)| format!("{first}-{last}"));
+        assert_eq!(edges("10.0.0.0/30").as_deref(), Some("10.0.0.1-10.0.0.2"));
+        assert_eq!(edges("0.0.0.0/0").as_deref(), Some("0.0.0.1-255.255.255.254"));
+        assert_eq!(edges("255.255.255.252/30").as_deref(), Some("255.255.255.253-255.255.255.254"));
+        assert_eq!(edges("::/0").as_deref(), Some("::1-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"));
+        assert_eq!(
+            edges("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffc/126").as_deref(),
+            Some("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffd-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
+        );
+        for subnet in ["10.0.0.0/31", "10.0.0.0/32", "fd00::/127", "fd00::/128"] {
+            assert_eq!(edges(subnet), None, "{subnet}");
+        }
+    }
+
+    #[test]
+    fn a_turn_at_the_very_end_wraps_around() {
+        let [subnet, first, top] =
+            ["fffc/126", "fffd", "ffff"].map(|end| format!("ffff:ffff:ffff:ffff:ffff:ffff:ffff:{end}"));
+        let set = set(vec![range(&subnet, &first, &top)]);
+        let turn: Vec<_> = set.turn(Some(ip(&top))).collect();
+        assert_eq!(turn, [ip("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe"), ip(&top)]);
+        assert_eq!(set.capacity(), 2);
+    }
+
+    #[test]
+    fn a_turn_of_all_of_ipv6_begins_at_once() {
+        let set = set(vec![range("::/0", "::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")]);
+        assert_eq!(set.capacity(), u128::MAX - 1);
+        assert_eq!(set.turn(None).next(), Some(ip("::2")));
+    }
+
+    #[test]
+    fn a_turn_goes_through_the_ranges_in_their_order() {
+        let set = set(vec![range("10.1.0.0/29", "10.1.0.1", "10.1.0.3"), range("10.0.0.0/29", "10.0.0.4", "10.0.0.5")]);
+        let turn = |after: Option<&str>| -> Vec<_> { set.turn(after.map(ip)).map(|ip| ip.to_string()).collect() };
+        assert_eq!(turn(None), ["10.1.0.2", "10.1.0.3", "10.0.0.4", "10.0.0.5"]);
+        assert_eq!(turn(Some("10.1.0.3")), ["10.0.0.4", "10.0.0.5", "10.1.0.2", "10.1.0.3"]);
+        assert_eq!(turn(Some("10.0.0.4")), ["10.0.0.5", "10.1.0.2", "10.1.0.3", "10.0.0.4"]);
+        assert_eq!(turn(Some("10.9.9.9")), turn(None));
+        assert_eq!(turn(Some("fd00::1")), turn(None));
+    }
+
+    #[test]
+    fn a_range_that_is_nothing_but_the_gateway_has_no_capacity() {
+        let set = set(vec![range("10.0.0.0/29", "10.0.0.1", "10.0.0.1")]);
+        assert_eq!(set.capacity(), 0);
+        assert_eq!(set.turn(None).next(), None);
+    }
+
+    proptest! {
+        /// One turn visits exactly the addresses that may be leased, each once, and what comes first is what follows
+        /// `after`, wherever the range lies on the number line.
+        #[test]
+        fn a_turn_is_a_permutation_of_what_may_be_leased(
+            base in any::<u32>(), size in 1u32..40, gap in 2u32..9, other in 0u32..40, gateway in 0u32..60, after in 0u32..90,
+        ) {
+            let base = base.min(u32::MAX - 90);
+            let at = |offset: u32| IpAddr::V4(Ipv4Addr::from_bits(base + offset));
+            let subnet = IpNet::new(at(0), 8).unwrap();
+            let span = |first: u32, last: u32| Range { subnet, first: at(first), last: at(last), gateway: at(gateway) };
+            let mut ranges = vec![span(0, size - 1)];
+            if other > 0 {
+                ranges.push(span(size + gap, size + gap + other - 1));
+            }
+            let set = set(ranges);
+            let turn: Vec<_> = set.turn(Some(at(after))).collect();
+
+            let mut expected: Vec<_> = (0..=90).map(at).filter(|ip| set.admits(*ip)).collect();
+            prop_assert_eq!(turn.len() as u128, set.capacity());
+            if set.range_of(at(after)).is_some() {
+                let begin = expected.iter().position(|ip| *ip > at(after)).unwrap_or(0);
+                expected.rotate_left(begin);
+            }
+            prop_assert_eq!(turn, expected);
+        }
+    }
+}

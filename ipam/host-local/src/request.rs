@@ -1,0 +1,92 @@
+//! Addresses that somebody asked for: where they may come from, and which set each has to come out of.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::error::Error;
+use crate::range::Set;
+
+/// A requested address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) ip: IpAddr,
+    /// The key or variable that asks for it.
+    source: String,
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.source, self.ip)
+    }
+}
+
+/// Reads the three sources: `IP` of CNI_ARGS, `args.cni.ips` and `runtimeConfig.ips`. An address asked for twice is
+/// asked for once.
+pub(crate) fn read(variable: Option<&str>, args: &[String], runtime: &[String]) -> Result<Vec<Request>, Error> {
+    let numbered = |name: &'static str, ips| {
+        let ips: &[String] = ips;
+        ips.iter().enumerate().map(move |(at, text)| (format!("{name}[{at}]"), text.as_str()))
+    };
+    let mut requests: Vec<Request> = Vec::new();
+    let mut push = |source: String, text: &str, in_configuration: bool| {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let Some(ip) = parse(text) else {
+            let (place, cause) = (format!("{source} \"{text}\""), "is not an IP address".to_owned());
+            return Err(match in_configuration {
+                true => Error::Config { place, cause },
+                false => Error::Variable { place, cause },
+            });
+        };
+        if requests.iter().all(|request| request.ip != ip) {
+            requests.push(Request { ip, source });
+        }
+        Ok(())
+    };
+    push("CNI_ARGS IP".into(), variable.unwrap_or_default(), false)?;
+    for (source, text) in numbered("args.cni.ips", args).chain(numbered("runtimeConfig.ips", runtime)) {
+        push(source, text, true)?;
+    }
+    Ok(requests)
+}
+
+/// An address, of which a prefix length may follow: the subnet says what it is, so it counts for nothing.
+fn parse(text: &str) -> Option<IpAddr> {
+    let ip = text.parse::<IpAddr>().ok().or_else(|| Some(text.parse::<IpNet>().ok()?.addr()));
+    ip.map(|ip| ip.to_canonical())
+}
+
+/// Gives each request to the set that can serve it. The answer has an entry for each set.
+pub(crate) fn assign(requests: Vec<Request>, sets: &[Set]) -> Result<Vec<Option<Request>>, Error> {
+    let mut assigned: Vec<Option<Request>> = sets.iter().map(|_| None).collect();
+    for request in requests {
+        let Some(at) = sets.iter().position(|set| set.admits(request.ip)) else {
+            return Err(Error::Config { place: request.to_string(), cause: why_not(request.ip, sets) });
+        };
+        if let Some(other) = &assigned[at] {
+            let cause = format!("{other} comes out of {} as well, which gives one address", sets[at].key);
+            return Err(Error::Config { place: request.to_string(), cause });
+        }
+        assigned[at] = Some(request);
+    }
+    Ok(assigned)
+}
+
+/// Why no set admits an address.
+fn why_not(ip: IpAddr, sets: &[Set]) -> String {
+    let ranges = || sets.iter().flat_map(|set| &set.ranges);
+    if let Some(range) = ranges().find(|range| range.gateway == ip) {
+        return format!("is the gateway of {}", range.subnet);
+    }
+    if let Some(range) = ranges().find(|range| range.subnet.network() == ip) {
+        return format!("is the network address of {}", range.subnet);
+    }
+    if let Some(range) = ranges().find(|range| ip.is_ipv4() && range.subnet.broadcast() == ip) {
+        return format!("is the broadcast address of {}", range.subnet);
+    }
+    let sets: Vec<_> = sets.iter().map(Set::to_string).collect();
+    format!("is in no range: {}", sets.join(", "))
+}

@@ -1,0 +1,61 @@
+//! resolv.conf(5), as far as a CNI result can carry it.
+
+use std::fs;
+use std::path::Path;
+
+use cni::Dns;
+
+use crate::error::Error;
+
+/// Reads a file in the format of resolv.conf(5).
+pub(crate) fn read(path: &Path) -> Result<Dns, Error> {
+    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    Ok(parse(&String::from_utf8_lossy(&bytes)))
+}
+
+/// Like the reference, and unlike glibc, several `search` lines add up; of several `domain` lines the last one counts.
+fn parse(text: &str) -> Dns {
+    let mut dns = Dns::default();
+    for line in text.lines() {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        match words.next().as_deref() {
+            Some("nameserver") => dns.nameservers.extend(words.next()),
+            Some("domain") => dns.domain = words.next().or(dns.domain),
+            Some("search") => dns.search.extend(words),
+            Some("options") => dns.options.extend(words),
+            // Comments, which begin with '#' or ';', and what a result has no place for, such as sortlist.
+            _ => {}
+        }
+    }
+    dns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_means_what_it_means_to_the_reference() {
+        let dns = parse(
+            "nameserver 192.0.2.1\nnameserver 192.0.2.2 extra\n# nameserver 192.0.2.9\n; nameserver 192.0.2.9\n\
+             domain first.example\ndomain lan.example other\nsearch a b\nsearch c\noptions ndots:5 edns0\n\
+             options rotate\nsortlist 192.0.2.0\n  nameserver\t192.0.2.3\nNAMESERVER 192.0.2.9\n\
+             nameserver fe80::1%eth0\r\nnameserver\ndomain\nsearch\noptions\n\n",
+        );
+        assert_eq!(dns.nameservers, ["192.0.2.1", "192.0.2.2", "192.0.2.3", "fe80::1%eth0"]);
+        assert_eq!(dns.domain.as_deref(), Some("lan.example"));
+        assert_eq!(dns.search, ["a", "b", "c"]);
+        assert_eq!(dns.options, ["ndots:5", "edns0", "rotate"]);
+    }
+
+    #[test]
+    fn an_empty_file_says_nothing() {
+        assert!(parse("").is_empty());
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = read(Path::new("/nonexistent/resolv.conf")).unwrap_err();
+        assert_eq!(error.to_string(), "read /nonexistent/resolv.conf: No such file or directory (os error 2)");
+    }
+}
