@@ -5,10 +5,11 @@ pub use address::{Address, AddressWatch};
 pub use error::{Error, Result};
 pub use link::{IpvlanFlag, IpvlanMode, Link, LinkInfo, LinkKind, MacvlanMode, NewLink, ParseWordError};
 pub use mac::{Mac, ParseMacError};
-pub use netns::{Netns, NetnsId};
+pub use netns::{Netns, NetnsId, NetnsLock};
 pub use nix::errno::Errno;
 pub use route::{Route, RouteKind};
 pub use rtnl::Rtnl;
+pub use search::{NetnsSearch, Place};
 
 mod address;
 mod error;
@@ -18,4 +19,5 @@ mod netlink;
 mod netns;
 mod route;
 mod rtnl;
+mod search;
 pub mod sysctl;

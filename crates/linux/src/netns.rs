@@ -115,6 +115,28 @@ impl Netns {
     }
 }
 
+/// The lock of a namespace, held until it is dropped.
+#[derive(Debug)]
+pub struct NetnsLock {
+    _file: File,
+}
+
+impl Netns {
+    /// Waits for the lock of this namespace: flock(2) on its file, which is one inode for all who open it. It needs no
+    /// place in any file system, and a process that ends lets go of it.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened again or locked.
+    pub fn lock(&self) -> Result<NetnsLock> {
+        // Opened anew: a lock belongs to the open file, and a copied descriptor would share this one's.
+        let again = format!("/proc/thread-self/fd/{}", self.file.as_raw_fd());
+        let file = File::open(again).and_then(|file| file.lock().map(|()| file));
+        let operation = || format!("lock network namespace {}", self.path.display());
+        file.map(|file| NetnsLock { _file: file }).map_err(|source| Error::Io { operation: operation(), source })
+    }
+}
+
 impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()

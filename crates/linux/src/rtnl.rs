@@ -1,8 +1,14 @@
 //! The handle on one network namespace's links, addresses and routes. Its methods live
 //! beside the objects they are about: `link`, `address`, `route`.
 
-use crate::netlink::Socket;
+use std::os::fd::{AsFd, AsRawFd};
+
+use crate::netlink::constants::{AF_UNSPEC, NETNSA_FD, NETNSA_NSID, RTM_GETNSID, RTM_NEWNSID};
+use crate::netlink::{Attributes, Decode, Message, Request, Socket};
 use crate::{Netns, Result};
+
+/// `struct rtgenmsg`, padded.
+const HEADER: usize = 4;
 
 /// A conversation with the kernel about one network namespace: that of the thread which
 /// opened it, wherever the thread goes later. Not shared: one request is answered before
@@ -31,4 +37,31 @@ impl Rtnl {
     pub fn open_in(netns: &Netns) -> Result<Self> {
         netns.enter(Self::open)?
     }
+
+    /// The number by which this namespace knows another one, as in [`crate::Link::parent_netnsid`]; `None` when it has
+    /// given it none, so that none of its links has its parent there.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn nsid(&mut self, other: &Netns) -> Result<Option<i32>> {
+        let mut request = Request::new(RTM_GETNSID, 0, &[AF_UNSPEC, 0, 0, 0]);
+        // The kernel reads a descriptor number of the sending process.
+        request.u32(NETNSA_FD, other.as_fd().as_raw_fd().cast_unsigned());
+        self.socket.get(request, format_args!("find number of network namespace {}", other.path().display()), nsid)
+    }
+}
+
+fn nsid(message: &Message<'_>) -> Decode<Option<i32>> {
+    if message.kind != RTM_NEWNSID {
+        return Err("not a namespace number");
+    }
+    for attribute in Attributes::after(message.payload, HEADER)? {
+        let attribute = attribute?;
+        if attribute.kind == NETNSA_NSID {
+            // -1: NETNSA_NSID_NOT_ASSIGNED.
+            return Ok(Some(attribute.i32()?).filter(|&number| number >= 0));
+        }
+    }
+    Err("namespace number is missing")
 }

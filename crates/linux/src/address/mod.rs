@@ -14,6 +14,8 @@ use crate::netlink::constants::{
 use crate::netlink::{Attributes, Decode, Message, Request};
 use crate::{Result, Rtnl};
 
+#[cfg(test)]
+mod tests;
 mod watch;
 
 /// Bytes of `struct ifaddrmsg`.

@@ -17,6 +17,8 @@ use crate::netlink::{Attributes, Decode, Message, Request};
 use crate::{Error, Mac, Netns, Result, Rtnl};
 
 mod kind;
+#[cfg(test)]
+mod tests;
 mod words;
 
 /// Bytes of `struct ifinfomsg`.

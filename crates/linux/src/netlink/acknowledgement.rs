@@ -57,3 +57,122 @@ fn judge(code: Option<Errno>, flags: u16, explanation: Option<&[u8]>) -> Verdict
         .filter(|text| !text.is_empty());
     Err((errno, text))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroI32;
+
+    use netlink_packet_core::{DoneMessage, ErrorMessage, NetlinkHeader, NetlinkPayload};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::netlink::Request;
+    use crate::netlink::constants::{NLMSG_DONE, NLMSG_ERROR};
+    use crate::netlink::reference::{emit_payload, only};
+
+    const TEXT: &str = "Nexthop has invalid gateway";
+
+    /// NLMSGERR_ATTR_OFFS, then NLMSGERR_ATTR_MSG.
+    fn explanation() -> Vec<u8> {
+        let mut attributes = Request::new(0, 0, &[]);
+        attributes.u32(2, 36);
+        attributes.text(1, TEXT);
+        attributes.sealed(0, 0)[HEADER..].to_vec()
+    }
+
+    /// An error as netlink-packet-core writes it, read by us.
+    fn error(code: i32, flags: u16, echo: &[u8], tail: &[u8]) -> Decode<Verdict> {
+        let mut payload = ErrorMessage::default();
+        payload.code = NonZeroI32::new(code);
+        payload.header = [echo, tail].concat();
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        let bytes = emit_payload(NetlinkPayload::Error(payload), header);
+        let message = only(&bytes);
+        assert_eq!(message.kind, NLMSG_ERROR);
+        verdict(&message)
+    }
+
+    fn request() -> Vec<u8> {
+        let mut request = Request::new(24, 0x4, &[0; 12]);
+        request.bytes(5, &[172, 16, 0, 1]);
+        request.sealed(1, 2).to_vec()
+    }
+
+    #[test]
+    fn an_explanation_after_the_capped_request_is_found() {
+        let request = request();
+        let flags = NLM_F_CAPPED | NLM_F_ACK_TLVS;
+        let verdict = error(-101, flags, &request[..HEADER], &explanation());
+        assert_eq!(verdict, Ok(Err((Errno::ENETUNREACH, Some(TEXT.to_owned())))));
+    }
+
+    #[test]
+    fn an_explanation_after_the_whole_request_is_found() {
+        let verdict = error(-101, NLM_F_ACK_TLVS, &request(), &explanation());
+        assert_eq!(verdict, Ok(Err((Errno::ENETUNREACH, Some(TEXT.to_owned())))));
+    }
+
+    #[test]
+    fn without_its_flag_there_is_no_explanation() {
+        let verdict = error(-101, 0, &request(), &explanation());
+        assert_eq!(verdict, Ok(Err((Errno::ENETUNREACH, None))));
+    }
+
+    #[test]
+    fn a_damaged_explanation_does_not_hide_the_error() {
+        let request = request();
+        for tail in [&[0; 8][..], &[255; 8], &[1]] {
+            let flags = NLM_F_CAPPED | NLM_F_ACK_TLVS;
+            let verdict = error(-16, flags, &request[..HEADER], tail);
+            assert_eq!(verdict, Ok(Err((Errno::EBUSY, None))));
+        }
+        // The echoed request claims to be longer than it is.
+        let mut echo = request.clone();
+        echo[..4].copy_from_slice(&u32::MAX.to_ne_bytes());
+        let verdict = error(-16, NLM_F_ACK_TLVS, &echo, &explanation());
+        assert_eq!(verdict, Ok(Err((Errno::EBUSY, None))));
+    }
+
+    #[test]
+    fn zero_is_success_and_a_positive_number_nonsense() {
+        let request = request();
+        let header = &request[..HEADER];
+        assert_eq!(error(0, NLM_F_CAPPED, header, &[]), Ok(Ok(())));
+        assert_eq!(error(5, NLM_F_CAPPED, header, &[]), Err("acknowledgement with a positive error number"));
+    }
+
+    #[test]
+    fn the_end_of_a_dump_may_be_an_error_with_an_explanation() {
+        let done = |code, extended_ack| {
+            let mut payload = DoneMessage::default();
+            payload.code = code;
+            payload.extended_ack = extended_ack;
+            let mut header = NetlinkHeader::default();
+            header.flags = NLM_F_ACK_TLVS;
+            let bytes = emit_payload(NetlinkPayload::Done(payload), header);
+            let message = only(&bytes);
+            assert_eq!(message.kind, NLMSG_DONE);
+            end_of_dump(&message)
+        };
+        assert_eq!(done(0, vec![]), Ok(Ok(())));
+        assert_eq!(done(-22, explanation()), Ok(Err((Errno::EINVAL, Some(TEXT.to_owned())))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(
+            flags in any::<u16>(),
+            payload in prop::collection::vec(any::<u8>(), 0..128),
+        ) {
+            let message = Message { kind: NLMSG_ERROR, flags, sequence: 0, port: 0, payload: &payload };
+            let first = payload.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
+            if let Ok(Ok(())) = verdict(&message) {
+                prop_assert_eq!(first, Some(0));
+            }
+            if let Ok(Err((errno, _))) = end_of_dump(&message) {
+                prop_assert_eq!(Some(errno), first.map(|code| Errno::from_raw(-code)));
+            }
+        }
+    }
+}

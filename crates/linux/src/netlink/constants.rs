@@ -30,6 +30,8 @@ pub(crate) const RTM_DELADDR: u16 = 21;
 pub(crate) const RTM_GETADDR: u16 = 22;
 pub(crate) const RTM_NEWROUTE: u16 = 24;
 pub(crate) const RTM_GETROUTE: u16 = 26;
+pub(crate) const RTM_NEWNSID: u16 = 88;
+pub(crate) const RTM_GETNSID: u16 = 90;
 
 pub(crate) const AF_UNSPEC: u8 = 0;
 pub(crate) const AF_INET: u8 = 2;
@@ -94,3 +96,7 @@ pub(crate) const RT_SCOPE_HOST: u8 = 254;
 
 /// Bytes of an interface name with its terminating NUL.
 pub(crate) const IFNAMSIZ: usize = 16;
+
+// include/uapi/linux/net_namespace.h
+pub(crate) const NETNSA_NSID: u16 = 1;
+pub(crate) const NETNSA_FD: u16 = 3;

@@ -105,3 +105,38 @@ impl Socket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::constants::{NLM_F_ACK, RTM_GETLINK, RTM_NEWLINK};
+
+    /// Asks for the loopback, which every network namespace has, by its number.
+    fn question(flags: u16) -> Request {
+        let mut header = [0; 16];
+        header[4..8].copy_from_slice(&1_u32.to_ne_bytes());
+        Request::new(RTM_GETLINK, flags, &header)
+    }
+
+    #[test]
+    fn answers_to_an_earlier_request_are_passed_over() {
+        let mut socket = Socket::open().unwrap();
+        // Two requests whose answers nobody waited for: a link, and an error.
+        socket.send(&mut question(0)).unwrap();
+        socket.send(&mut Request::new(RTM_GETLINK, NLM_F_ACK, &[])).unwrap();
+        let sequence = socket
+            .get(question(0), format_args!("find lo"), |message| {
+                assert_eq!(message.kind, RTM_NEWLINK);
+                Ok(message.sequence)
+            })
+            .unwrap();
+        assert_eq!(sequence, 3);
+    }
+
+    #[test]
+    fn what_the_decoder_says_is_in_the_error() {
+        let mut socket = Socket::open().unwrap();
+        let error = socket.get(question(0), format_args!("find lo"), |_| Err::<(), _>("not to my taste")).unwrap_err();
+        assert_eq!(error.to_string(), "find lo: malformed reply from the kernel: not to my taste");
+    }
+}

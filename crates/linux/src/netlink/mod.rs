@@ -10,6 +10,8 @@ mod attribute;
 pub(crate) mod constants;
 mod exchange;
 mod message;
+#[cfg(test)]
+pub(crate) mod reference;
 mod socket;
 
 /// A piece of a message, or what is wrong with it.

@@ -10,6 +10,8 @@ use crate::netlink::constants::{AF_INET, AF_INET6, NLM_F_DUMP, RT_TABLE_MAIN, RT
 use crate::{Result, Rtnl};
 
 mod codec;
+#[cfg(test)]
+mod tests;
 
 /// A route. On the way to the kernel, `None` leaves the choice to it, or to the conventions
 /// of `ip route add`; on the way back, it is what the kernel does not say.

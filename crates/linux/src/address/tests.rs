@@ -1,0 +1,167 @@
+//! Address messages against netlink-packet-route.
+
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use proptest::prelude::*;
+
+use super::*;
+use crate::netlink::constants::NLM_F_REQUEST;
+use crate::netlink::reference::{assert_same, emit, only};
+
+fn message(family: AddressFamily, prefix_len: u8, index: u32, attributes: Vec<AddressAttribute>) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family;
+    message.header.prefix_len = prefix_len;
+    message.header.index = index;
+    message.attributes = attributes;
+    message
+}
+
+fn decoded(message: AddressMessage) -> Decode<Option<Address>> {
+    decode(&only(&emit(RouteNetlinkMessage::NewAddress(message))))
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn adding_an_address_is_what_netlink_packet_route_makes_of_it() {
+    let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    for (address, family, broadcast) in [
+        ("10.1.2.3/24", AddressFamily::Inet, Some("10.1.2.255")),
+        ("10.1.2.3/30", AddressFamily::Inet, Some("10.1.2.3")),
+        ("10.1.2.3/31", AddressFamily::Inet, None),
+        ("10.1.2.3/32", AddressFamily::Inet, None),
+        ("fd00::5/64", AddressFamily::Inet6, None),
+    ] {
+        let address = net(address);
+        let mut attributes = vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
+        attributes.extend(broadcast.map(|b| AddressAttribute::Broadcast(b.parse().unwrap())));
+        let theirs = message(family, address.prefix_len(), 5, attributes);
+        let theirs = RouteNetlinkMessage::NewAddress(theirs);
+        assert_same(new_request(5, address), flags, theirs);
+    }
+}
+
+#[test]
+#[cfg(target_endian = "little")]
+fn adding_an_address_is_these_bytes() {
+    #[rustfmt::skip]
+    let golden = [
+        // nlmsghdr: 48 bytes, RTM_NEWADDR, REQUEST|ACK|EXCL|CREATE, sequence 1, port 2
+        48, 0, 0, 0, 20, 0, 0x05, 0x06, 1, 0, 0, 0, 2, 0, 0, 0,
+        // ifaddrmsg: AF_INET, /24, flags, scope, ifindex 5
+        2, 24, 0, 0, 5, 0, 0, 0,
+        // IFA_LOCAL, IFA_ADDRESS, IFA_BROADCAST
+        8, 0, 2, 0, 10, 1, 2, 3,
+        8, 0, 1, 0, 10, 1, 2, 3,
+        8, 0, 4, 0, 10, 1, 2, 255,
+    ];
+    assert_eq!(new_request(5, net("10.1.2.3/24")).sealed(1, 2), golden);
+}
+
+#[test]
+fn deleting_an_address_names_its_other_end() {
+    let address =
+        Address { ifindex: 5, address: net("10.0.0.1/32"), peer: Some(ip("10.0.0.2")), scope: 253, flags: 0x80 };
+    let mut theirs = message(
+        AddressFamily::Inet,
+        32,
+        5,
+        vec![AddressAttribute::Local(ip("10.0.0.1")), AddressAttribute::Address(ip("10.0.0.2"))],
+    );
+    theirs.header.scope = AddressScope::Link;
+    assert_same(del_request(&address), NLM_F_REQUEST | NLM_F_ACK, RouteNetlinkMessage::DelAddress(theirs));
+}
+
+#[test]
+fn the_long_flags_win_over_the_short_ones() {
+    let mut theirs = message(
+        AddressFamily::Inet6,
+        64,
+        5,
+        vec![
+            AddressAttribute::Address(ip("fd00::5")),
+            AddressAttribute::Flags(AddressFlags::Permanent | AddressFlags::Tentative | AddressFlags::Noprefixroute),
+        ],
+    );
+    theirs.header.flags = AddressHeaderFlags::Permanent;
+    let address = decoded(theirs).unwrap().unwrap();
+    assert_eq!(address.address, net("fd00::5/64"));
+    assert_eq!((address.ifindex, address.peer), (5, None));
+    assert!(address.permanent() && address.tentative());
+    assert!(!address.dad_failed() && !address.optimistic());
+    assert_eq!(address.flags, 0x80 | 0x40 | 0x200);
+}
+
+#[test]
+fn failure_of_duplicate_address_detection_is_seen() {
+    let mut theirs = message(AddressFamily::Inet6, 64, 5, vec![AddressAttribute::Address(ip("fd00::5"))]);
+    theirs.header.flags = AddressHeaderFlags::Dadfailed | AddressHeaderFlags::Tentative;
+    let address = decoded(theirs).unwrap().unwrap();
+    assert!(address.dad_failed() && address.tentative());
+}
+
+#[test]
+fn of_a_point_to_point_address_the_links_own_end_counts() {
+    let theirs = message(
+        AddressFamily::Inet,
+        32,
+        5,
+        vec![AddressAttribute::Address(ip("10.0.0.2")), AddressAttribute::Local(ip("10.0.0.1"))],
+    );
+    let address = decoded(theirs).unwrap().unwrap();
+    assert_eq!(address.address, net("10.0.0.1/32"));
+    assert_eq!(address.peer, Some(ip("10.0.0.2")));
+}
+
+#[test]
+fn defects_are_named_and_other_families_passed_over() {
+    let v4 = |prefix, attributes| decoded(message(AddressFamily::Inet, prefix, 5, attributes));
+    assert_eq!(v4(24, vec![]), Err("address message without an address"));
+    assert_eq!(v4(33, vec![AddressAttribute::Local(ip("10.0.0.1"))]), Err("prefix longer than its address"));
+    assert_eq!(v4(24, vec![AddressAttribute::Local(ip("fd00::1"))]), Err("address of another family than its message"));
+    let phonet = message(AddressFamily::Phonet, 0, 5, vec![]);
+    assert_eq!(decoded(phonet), Ok(None));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_without_a_panic(
+        family in prop::sample::select(vec![0_u8, 2, 10]),
+        rest in prop::collection::vec(any::<u8>(), 0..128),
+    ) {
+        let mut payload = vec![family];
+        payload.extend(rest);
+        let message = Message { kind: RTM_NEWADDR, flags: 0, sequence: 0, port: 0, payload: &payload };
+        if let Ok(Some(address)) = decode(&message) {
+            prop_assert_eq!(address.address.addr().is_ipv4(), family == AF_INET);
+        }
+    }
+
+    #[test]
+    fn what_is_added_is_what_is_read(
+        octets in any::<[u8; 16]>(),
+        v6 in any::<bool>(),
+        prefix in 0_u8..=128,
+        ifindex in any::<u32>(),
+    ) {
+        let address = if v6 {
+            IpNet::new(std::net::Ipv6Addr::from(octets).into(), prefix)
+        } else {
+            let [a, b, c, d, ..] = octets;
+            IpNet::new(std::net::Ipv4Addr::from([a, b, c, d]).into(), prefix % 33)
+        };
+        let address = address.unwrap();
+        let mut request = new_request(ifindex, address);
+        let read = decode(&only(request.sealed(1, 2))).unwrap().unwrap();
+        prop_assert_eq!(read.address, address);
+        prop_assert_eq!(read.ifindex, ifindex);
+        prop_assert_eq!(read.peer, None);
+    }
+}

@@ -1,0 +1,245 @@
+//! Link messages against netlink-packet-route.
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoBridge, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoPortKind, IpVlanFlags, IpVlanMode, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo as Info, LinkLayerType, LinkMessage, MacVlanMode,
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::netlink::Message;
+use crate::netlink::constants::NLM_F_REQUEST;
+use crate::netlink::reference::{assert_same, emit, only};
+
+fn message(attributes: Vec<LinkAttribute>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes = attributes;
+    message
+}
+
+fn decoded(message: LinkMessage) -> Link {
+    decode(&only(&emit(RouteNetlinkMessage::NewLink(message)))).unwrap()
+}
+
+#[test]
+fn a_question_by_name_is_what_netlink_packet_route_makes_of_it() {
+    let mut request = get_request(0, 0);
+    request.text(IFLA_IFNAME, "eth0");
+    let theirs =
+        message(vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]), LinkAttribute::IfName("eth0".into())]);
+    assert_same(request, NLM_F_REQUEST, RouteNetlinkMessage::GetLink(theirs));
+}
+
+#[test]
+#[cfg(target_endian = "little")]
+fn a_question_by_name_is_these_bytes() {
+    let mut request = get_request(0, 0);
+    request.text(IFLA_IFNAME, "eth0");
+    #[rustfmt::skip]
+    let golden = [
+        // nlmsghdr: 52 bytes, RTM_GETLINK, NLM_F_REQUEST, sequence 1, port 2
+        52, 0, 0, 0, 18, 0, 1, 0, 1, 0, 0, 0, 2, 0, 0, 0,
+        // ifinfomsg
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        // IFLA_EXT_MASK
+        8, 0, 29, 0, 8, 0, 0, 0,
+        // IFLA_IFNAME, padded
+        9, 0, 3, 0, b'e', b't', b'h', b'0', 0, 0, 0, 0,
+    ];
+    assert_eq!(request.sealed(1, 2), golden);
+}
+
+#[test]
+fn creating_a_macvlan_is_what_netlink_packet_route_makes_of_it() {
+    let netns = Netns::current().unwrap();
+    let link = NewLink {
+        name: "eth0",
+        kind: LinkKind::Macvlan { mode: MacvlanMode::Passthru, bcqueuelen: Some(3000) },
+        parent: 2,
+        mtu: Some(1400),
+        mac: Some(Mac::from([2, 0, 0, 0, 0, 9])),
+        netns: Some(&netns),
+    };
+    let theirs = message(vec![
+        LinkAttribute::IfName("eth0".into()),
+        LinkAttribute::Link(2),
+        LinkAttribute::Mtu(1400),
+        LinkAttribute::Address(vec![2, 0, 0, 0, 0, 9]),
+        LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd()),
+        LinkAttribute::LinkInfo(vec![
+            Info::Kind(InfoKind::MacVlan),
+            Info::Data(InfoData::MacVlan(vec![
+                InfoMacVlan::Mode(MacVlanMode::Passthrough),
+                InfoMacVlan::BcQueueLen(3000),
+            ])),
+        ]),
+    ]);
+    let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    let theirs = RouteNetlinkMessage::NewLink(theirs);
+    assert_same(new_request(&link), flags, theirs);
+}
+
+#[test]
+fn creating_an_ipvlan_is_what_netlink_packet_route_makes_of_it() {
+    for (mode, their_mode) in
+        [(IpvlanMode::L2, IpVlanMode::L2), (IpvlanMode::L3, IpVlanMode::L3), (IpvlanMode::L3s, IpVlanMode::L3S)]
+    {
+        for (flag, their_flags) in [
+            (IpvlanFlag::Bridge, IpVlanFlags::empty()),
+            (IpvlanFlag::Private, IpVlanFlags::Private),
+            (IpvlanFlag::Vepa, IpVlanFlags::Vepa),
+        ] {
+            let link = NewLink {
+                name: "eth0",
+                kind: LinkKind::Ipvlan { mode, flag },
+                parent: 2,
+                mtu: None,
+                mac: None,
+                netns: None,
+            };
+            let info = vec![
+                Info::Kind(InfoKind::IpVlan),
+                Info::Data(InfoData::IpVlan(vec![InfoIpVlan::Mode(their_mode), InfoIpVlan::Flags(their_flags)])),
+            ];
+            let theirs = message(vec![
+                LinkAttribute::IfName("eth0".into()),
+                LinkAttribute::Link(2),
+                LinkAttribute::LinkInfo(info.clone()),
+            ]);
+            let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+            let theirs = RouteNetlinkMessage::NewLink(theirs);
+            assert_same(new_request(&link), flags, theirs);
+
+            let read = decoded(message(vec![LinkAttribute::IfName("eth0".into()), LinkAttribute::LinkInfo(info)]));
+            assert_eq!(read.kind.as_deref(), Some("ipvlan"));
+            assert_eq!(read.info, LinkInfo::Ipvlan { mode, flag });
+        }
+    }
+}
+
+#[test]
+fn switching_a_link_on_is_what_netlink_packet_route_makes_of_it() {
+    let mut theirs = message(Vec::new());
+    theirs.header.index = 5;
+    theirs.header.flags = LinkFlags::Up;
+    theirs.header.change_mask = LinkFlags::Up;
+    let ours = change_request(RTM_SETLINK, 5, IFF_UP, IFF_UP);
+    let flags = NLM_F_REQUEST | NLM_F_ACK;
+    assert_same(ours, flags, RouteNetlinkMessage::SetLink(theirs));
+}
+
+#[test]
+fn a_link_is_read_whole() {
+    let mut theirs = message(vec![
+        LinkAttribute::IfName("eth0".into()),
+        LinkAttribute::Mtu(9000),
+        LinkAttribute::Link(7),
+        LinkAttribute::LinkNetNsId(-1),
+        LinkAttribute::Controller(3),
+        LinkAttribute::Address(vec![2, 0, 0, 0, 0, 9]),
+        LinkAttribute::LinkInfo(vec![
+            Info::Kind(InfoKind::MacVlan),
+            Info::Data(InfoData::MacVlan(vec![
+                InfoMacVlan::Mode(MacVlanMode::Vepa),
+                InfoMacVlan::BcQueueLen(1),
+                InfoMacVlan::BcQueueLenUsed(2),
+                InfoMacVlan::MacAddrCount(9),
+            ])),
+            Info::PortKind(InfoPortKind::Bond),
+        ]),
+    ]);
+    theirs.header.index = 5;
+    theirs.header.link_layer_type = LinkLayerType::Ether;
+    theirs.header.flags = LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Multicast;
+    let flags = theirs.header.flags.bits();
+    assert_eq!(
+        decoded(theirs),
+        Link {
+            ifindex: 5,
+            name: "eth0".into(),
+            mac: Some(Mac::from([2, 0, 0, 0, 0, 9])),
+            mtu: 9000,
+            up: true,
+            carrier: true,
+            loopback: false,
+            arphrd: 1,
+            flags,
+            kind: Some("macvlan".into()),
+            info: LinkInfo::Macvlan { mode: MacvlanMode::Vepa, bcqueuelen: Some(1), bcqueuelen_used: Some(2) },
+            parent: Some(7),
+            parent_netnsid: Some(-1),
+            master: Some(3),
+            slave_kind: Some("bond".into()),
+        }
+    );
+}
+
+#[test]
+fn what_this_crate_has_no_word_for_is_other() {
+    for info in [
+        vec![
+            Info::Kind(InfoKind::MacVlan),
+            Info::Data(InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Source)])),
+        ],
+        vec![Info::Kind(InfoKind::Bridge), Info::Data(InfoData::Bridge(vec![InfoBridge::HelloTime(200)]))],
+    ] {
+        let link = decoded(message(vec![LinkAttribute::IfName("x".into()), LinkAttribute::LinkInfo(info)]));
+        assert_eq!(link.info, LinkInfo::Other);
+    }
+}
+
+#[test]
+fn a_link_with_another_kind_of_hardware_address_has_no_mac() {
+    let infiniband = vec![0x80; 20];
+    let link = decoded(message(vec![LinkAttribute::IfName("ib0".into()), LinkAttribute::Address(infiniband)]));
+    assert_eq!(link.mac, None);
+}
+
+#[test]
+fn defects_are_named() {
+    let cut = Message { kind: RTM_NEWLINK, flags: 0, sequence: 0, port: 0, payload: &[0; 15] };
+    assert_eq!(decode(&cut), Err("message shorter than its header"));
+    let nameless = Message { payload: &[0; 16], ..cut };
+    assert_eq!(decode(&nameless), Err("link without a name"));
+    let other = Message { kind: 20, ..cut };
+    assert_eq!(decode(&other), Err("not a link"));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_without_a_panic(payload in prop::collection::vec(any::<u8>(), 0..256)) {
+        let message = Message { kind: RTM_NEWLINK, flags: 0, sequence: 0, port: 0, payload: &payload };
+        if let Ok(link) = decode(&message) {
+            prop_assert!(!link.name.is_empty());
+        }
+    }
+
+    /// Bytes changed or cut in a good message reach deeper than bytes out of the air.
+    #[test]
+    fn a_damaged_link_is_read_without_a_panic(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        length in any::<prop::sample::Index>(),
+    ) {
+        let link = NewLink {
+            name: "eth0",
+            kind: LinkKind::Macvlan { mode: MacvlanMode::Bridge, bcqueuelen: Some(1) },
+            parent: 2,
+            mtu: Some(1),
+            mac: None,
+            netns: None,
+        };
+        let mut request = new_request(&link);
+        let mut bytes = request.sealed(1, 2).to_vec();
+        bytes.drain(..16);
+        for (at, value) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        bytes.truncate(length.index(bytes.len() + 1));
+        let message = Message { kind: RTM_NEWLINK, flags: 0, sequence: 0, port: 0, payload: &bytes };
+        if let Ok(link) = decode(&message) {
+            prop_assert!(!link.name.is_empty());
+        }
+    }
+}

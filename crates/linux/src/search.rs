@@ -1,0 +1,125 @@
+//! Finding the network namespaces of this machine that nobody gave us a path to. The kernel has no list of them: they
+//! are found where something holds them, a mount, a process, a thread or a descriptor.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where to look, the cheapest place first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Bind mounts of this mount namespace, such as those in /run/netns.
+    Mounts,
+    /// The main threads of processes.
+    Processes,
+    /// Other threads, and open descriptors: one entry per thread and descriptor of the machine.
+    ThreadsAndDescriptors,
+}
+
+impl Place {
+    /// All of them, the cheapest first.
+    pub const ALL: [Self; 3] = [Self::Mounts, Self::Processes, Self::ThreadsAndDescriptors];
+}
+
+/// A search that yields each namespace once, however many places hold it.
+#[derive(Debug, Default)]
+pub struct NetnsSearch {
+    seen: HashSet<u64>,
+}
+
+impl NetnsSearch {
+    /// Paths to namespaces not seen before. What may not be looked at, or goes away meanwhile, is left out.
+    pub fn paths(&mut self, place: Place) -> Vec<PathBuf> {
+        let found = match place {
+            Place::Mounts => mounts(&fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default()),
+            Place::Processes => processes().map(|process| process.join("ns/net")).filter_map(link).collect(),
+            Place::ThreadsAndDescriptors => processes().flat_map(|process| threads_and_descriptors(&process)).collect(),
+        };
+        found.into_iter().filter(|(inode, _)| self.seen.insert(*inode)).map(|(_, path)| path).collect()
+    }
+}
+
+fn processes() -> impl Iterator<Item = PathBuf> {
+    entries(Path::new("/proc")).filter(|path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+    })
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()))
+}
+
+fn threads_and_descriptors(process: &Path) -> Vec<(u64, PathBuf)> {
+    let threads = entries(&process.join("task")).map(|thread| thread.join("ns/net"));
+    threads.chain(entries(&process.join("fd"))).filter_map(link).collect()
+}
+
+/// A magic link of /proc that leads to a network namespace: its text is `net:[4026531840]`.
+fn link(path: PathBuf) -> Option<(u64, PathBuf)> {
+    let text = fs::read_link(&path).ok()?;
+    Some((inode(text.to_str()?)?, path))
+}
+
+fn inode(text: &str) -> Option<u64> {
+    text.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Mounts of network namespaces in the text of a mountinfo file. (proc_pid_mountinfo(5): the fourth field is the root
+/// of the mount, the fifth its mount point, with spaces and their like in octal)
+fn mounts(mountinfo: &str) -> Vec<(u64, PathBuf)> {
+    let mount = |line: &str| {
+        let mut fields = line.split(' ').skip(3);
+        Some((inode(fields.next()?)?, PathBuf::from(unescape(fields.next()?))))
+    };
+    mountinfo.lines().filter_map(mount).collect()
+}
+
+fn unescape(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        plain.push_str(&rest[..at]);
+        let digits = rest.get(at + 1..at + 4);
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                plain.push(char::from(byte));
+                rest = &rest[at + 4..];
+            }
+            None => {
+                plain.push('\\');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    plain + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_among_other_mounts() {
+        let mountinfo = "22 1 0:21 / /proc rw,nosuid - proc proc rw\n\
+                         90 25 0:4 net:[4026532300] /run/netns/a\\040b rw shared:9 - nsfs nsfs rw\n\
+                         91 25 0:4 mnt:[4026532301] /run/ns/m rw - nsfs nsfs rw\n\
+                         short line\n";
+        assert_eq!(mounts(mountinfo), [(4026532300, PathBuf::from("/run/netns/a b"))]);
+    }
+
+    #[test]
+    fn octal_and_what_only_looks_like_it() {
+        assert_eq!(unescape("a\\134b\\"), "a\\b\\");
+        assert_eq!(unescape("\\xyz\\0"), "\\xyz\\0");
+    }
+
+    #[test]
+    fn our_own_namespace_is_found_once() {
+        let own = link("/proc/thread-self/ns/net".into()).unwrap().0;
+        let mut search = NetnsSearch::default();
+        let paths: Vec<_> = Place::ALL.into_iter().flat_map(|place| search.paths(place)).collect();
+        let same = paths.into_iter().filter_map(link).filter(|(inode, _)| *inode == own);
+        assert_eq!(same.count(), 1);
+    }
+}
