@@ -6,7 +6,12 @@ use std::process::ExitCode;
 static PROGRAM: cni::Program = cni::Program {
     name: env!("CARGO_PKG_NAME"),
     release: env!("CARGO_PKG_VERSION"),
-    plugins: &[("host-local", &host_local::HostLocal), ("macvlan", &macvlan::PLUGIN)],
+    plugins: &[
+        ("host-local", &host_local::HostLocal),
+        ("ipvlan", &ipvlan::PLUGIN),
+        ("ipvlan-l2", &ipvlan::PLUGIN_L2),
+        ("macvlan", &macvlan::PLUGIN),
+    ],
 };
 
 fn main() -> ExitCode {

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use cni::{AddResult, Attachment, Call, Ipam};
 use linux::{AddressWatch, Errno, Link, Netns, NewLink, Rtnl, sysctl};
 
-use crate::Choice;
 use crate::config::Keys;
 use crate::dismantle::{describe, dismantle, temporary_name};
 use crate::error::{self, Error, Result};
 use crate::parent;
 use crate::plan::{self, Plan};
+use crate::{Choice, Kind, Permit, Place};
 
 /// How long another holder of the same MAC or IPv6 address, such as a container that is just ending, may take to go.
 const HOLDER_GOES_WITHIN: Duration = Duration::from_secs(5);
@@ -26,11 +26,19 @@ const DAD_WITHIN: Duration = Duration::from_secs(10);
 pub fn add(
     call: &Call<'_>,
     attachment: &Attachment,
+    kind: &dyn Kind,
     choice: &Choice,
-    keys: &Keys,
+    mut keys: Keys,
 ) -> std::result::Result<AddResult, cni::Error> {
     let ipam = Ipam::find(call)?;
-    let mut attempt = Attempt::look(call, attachment, choice, keys, ipam)?;
+    let chained = match &ipam {
+        None if kind.chains() => call.prev_result()?,
+        _ => None,
+    };
+    if let Some(previous) = &chained {
+        keys.take_master(previous)?;
+    }
+    let mut attempt = Attempt::look(call, attachment, kind, choice, &keys, ipam, chained)?;
     match attempt.make() {
         Ok(result) => {
             attempt.made = None;
@@ -48,9 +56,13 @@ pub fn add(
 struct Attempt<'a> {
     call: &'a Call<'a>,
     attachment: &'a Attachment,
+    kind: &'a dyn Kind,
     choice: &'a Choice,
     keys: &'a Keys,
     ipam: Option<Ipam<'a>>,
+    /// What the plugin before this one in a chain has leased, in place of IPAM.
+    chained: Option<AddResult>,
+    home: Netns,
     host: Rtnl,
     inside: Rtnl,
     netns: Netns,
@@ -70,48 +82,74 @@ impl<'a> Attempt<'a> {
     fn look(
         call: &'a Call<'a>,
         attachment: &'a Attachment,
+        kind: &'a dyn Kind,
         choice: &'a Choice,
         keys: &'a Keys,
         ipam: Option<Ipam<'a>>,
+        chained: Option<AddResult>,
     ) -> std::result::Result<Self, cni::Error> {
-        let netns = Netns::open(attachment.netns()?).map_err(Error::from)?;
-        Ok(Self::judge(call, attachment, choice, keys, ipam, netns)?)
-    }
-
-    fn judge(
-        call: &'a Call<'a>,
-        attachment: &'a Attachment,
-        choice: &'a Choice,
-        keys: &'a Keys,
-        ipam: Option<Ipam<'a>>,
-        netns: Netns,
-    ) -> Result<Self> {
-        if netns.id() == Netns::current()?.id() && !call.variables.overrides_netns() {
-            return Err(Error::HostNetns(netns.path().to_owned()));
-        }
-        let mut host = Rtnl::open()?;
-        let mut inside = Rtnl::open_in(&netns)?;
-        let beside_parent = if keys.link_in_container { &mut inside } else { &mut host };
-        let parent = parent::find(beside_parent, keys.master.as_deref())?;
-        parent::refuse_mtu(&parent, keys.mtu)?;
-        if let Some(link) = inside.link(&attachment.ifname)? {
-            return Err(Error::NameTaken { ifname: attachment.ifname.clone(), what: describe(&link) });
-        }
-        Ok(Self { call, attachment, choice, keys, ipam, host, inside, netns, parent, made: None, leased: false })
+        let path = attachment.netns()?;
+        let open = || -> Result<_> {
+            let (netns, home) = (Netns::open(path)?, Netns::current()?);
+            if netns.id() == home.id() && !call.variables.overrides_netns() {
+                return Err(Error::HostNetns(netns.path().to_owned()));
+            }
+            let mut host = Rtnl::open()?;
+            let mut inside = Rtnl::open_in(&netns)?;
+            let beside_parent = if keys.link_in_container { &mut inside } else { &mut host };
+            let parent = parent::find(beside_parent, keys.master.as_deref())?;
+            parent::refuse_mtu(&parent, keys.mtu)?;
+            if let Some(link) = inside.link(&attachment.ifname)? {
+                return Err(Error::NameTaken { ifname: attachment.ifname.clone(), what: describe(&link) });
+            }
+            Ok((netns, home, host, inside, parent))
+        };
+        let (netns, home, host, inside, parent) = open()?;
+        Ok(Self {
+            call,
+            attachment,
+            kind,
+            choice,
+            keys,
+            ipam,
+            chained,
+            home,
+            host,
+            inside,
+            netns,
+            parent,
+            made: None,
+            leased: false,
+        })
     }
 
     fn make(&mut self) -> std::result::Result<AddResult, cni::Error> {
+        let permit = self.permit()?;
         let link = self.create()?;
+        drop(permit);
         let mut leased = match &self.ipam {
             Some(ipam) => {
                 // Also when it fails: a plugin that was killed half way may have leased something.
                 self.leased = true;
-                ipam.add(self.attachment)?
+                // Its result has no interfaces, by the specification (section 4); what it has is none of ours.
+                AddResult { interfaces: Vec::new(), ..ipam.add(self.attachment)? }
             }
-            None => AddResult::default(),
+            None => self.chained.take().unwrap_or_default(),
         };
         self.furnish(link.ifindex, &mut leased).map_err(|error| self.blame_the_gone(error))?;
         Ok(plan::result(self.attachment, &link, leased, self.keys.dns()))
+    }
+
+    fn permit(&mut self) -> std::result::Result<Permit, cni::Error> {
+        let in_container = self.keys.link_in_container;
+        let mut place = Place {
+            beside_parent: if in_container { &mut self.inside } else { &mut self.host },
+            parent_netns: if in_container { &self.netns } else { &self.home },
+            parent: &self.parent,
+            netns: &self.netns,
+            temporary_name: temporary_name(self.attachment),
+        };
+        self.kind.permit(self.choice, &mut place)
     }
 
     /// Makes the link in the container's netns at once, down, with its final name.

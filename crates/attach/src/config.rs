@@ -1,7 +1,7 @@
 //! The keys that every kind of sub-interface has.
 
 use cni::config::Object;
-use cni::{Call, Dns, Error};
+use cni::{AddResult, Call, Dns, Error};
 use serde::Deserialize;
 
 /// Keys as typed: null, "" and 0 mean not set.
@@ -28,6 +28,21 @@ impl Keys {
             Some(cause) => Err(Error::config("master", format_args!("\"{}\"", keys.master.unwrap_or_default()), cause)),
             None => Ok(keys),
         }
+    }
+
+    /// Without a `master`, the plugin before this one in a chain may have made it: its one interface.
+    pub(crate) fn take_master(&mut self, previous: &AddResult) -> Result<(), Error> {
+        if self.master.is_some() || previous.interfaces.is_empty() {
+            return Ok(());
+        }
+        let [interface] = previous.interfaces.as_slice() else {
+            let names =
+                previous.interfaces.iter().map(|interface| interface.name.as_str()).collect::<Vec<_>>().join(", ");
+            let cause = format!("and prevResult has more than one interface to take in its place: {names}");
+            return Err(Error::config("master", "is not set", cause));
+        };
+        self.master = Some(interface.name.clone());
+        Ok(())
     }
 
     /// `dns`: goes into the result in place of the IPAM plugin's where it says anything.

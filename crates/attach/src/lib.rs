@@ -13,7 +13,7 @@ pub mod parent;
 pub mod plan;
 
 use cni::{AddResult, Attachment, Call, Code, Error, Ipam, Plugin};
-use linux::{LinkKind, Mac};
+use linux::{Link, LinkKind, Mac, Netns, NetnsLock, Rtnl};
 
 /// What tells one kind of sub-interface from another.
 pub trait Kind: Sync {
@@ -24,6 +24,52 @@ pub trait Kind: Sync {
     /// Reads the keys that are this kind's own; what all kinds share is [`config::Keys`]. There is no attachment on
     /// STATUS. DEL never asks: a configuration edited since must not keep a container from going.
     fn choose(&self, call: &Call<'_>, attachment: Option<&Attachment>) -> Result<Choice, Error>;
+    /// Whether an ADD without IPAM takes master and addresses from prevResult, as the next plugin of a chain.
+    fn chains(&self) -> bool {
+        false
+    }
+    /// Says no where the link would disturb others. The permit is held until the link is made.
+    fn permit(&self, _choice: &Choice, _place: &mut Place<'_>) -> Result<Permit, Error> {
+        Ok(Permit::default())
+    }
+}
+
+/// Where a link is about to be made.
+pub struct Place<'a> {
+    /// A socket in the parent's netns.
+    pub beside_parent: &'a mut Rtnl,
+    /// The parent's netns.
+    pub parent_netns: &'a Netns,
+    /// The parent.
+    pub parent: &'a Link,
+    /// The container's netns.
+    pub netns: &'a Netns,
+    /// A name for a link that exists for an instant: DEL finds it, should the plugin be killed.
+    pub temporary_name: String,
+}
+
+impl Place<'_> {
+    /// Deletes the link of that name from the container.
+    pub fn delete_temporary(&self) -> error::Result<()> {
+        let mut inside = Rtnl::open_in(self.netns)?;
+        match inside.link(&self.temporary_name)? {
+            Some(link) => Ok(inside.del_link(link.ifindex)?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What [`Kind::permit`] needs to be held while the link is made.
+#[derive(Default)]
+pub struct Permit {
+    _lock: Option<NetnsLock>,
+}
+
+impl Permit {
+    /// A permit that holds a lock.
+    pub fn holding(lock: NetnsLock) -> Self {
+        Self { _lock: Some(lock) }
+    }
 }
 
 /// What the configuration chooses of a [`Kind`].
@@ -46,7 +92,7 @@ impl<K: Kind> Plugin for SubInterface<K> {
     fn add(&self, call: &Call<'_>, attachment: &Attachment) -> Result<AddResult, Error> {
         let choice = self.0.choose(call, Some(attachment))?;
         let keys = config::Keys::read(call)?;
-        add::add(call, attachment, &choice, &keys)
+        add::add(call, attachment, &self.0, &choice, keys)
     }
 
     fn del(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), Error> {

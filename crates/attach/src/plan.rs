@@ -91,18 +91,20 @@ pub fn kernel_route(route: &cni::Route, result: &AddResult) -> Result<Route> {
     })
 }
 
-/// The result: what IPAM leased, on the link that was made.
+/// The result: what was leased, on the link that was made; after the links of the plugins before, in a chain.
 pub fn result(attachment: &Attachment, link: &Link, leased: AddResult, dns: &Dns) -> AddResult {
-    let interface = Interface {
+    let mut interfaces = leased.interfaces;
+    let index = interfaces.len();
+    interfaces.push(Interface {
         name: attachment.ifname.clone(),
         mac: link.mac.map(|mac| mac.to_string()),
         mtu: Some(link.mtu),
         sandbox: attachment.netns.as_ref().map(|path| path.to_string_lossy().into_owned()),
         ..Interface::default()
-    };
-    let on_it = |ip| cni::Ip { interface: Some(0), ..ip };
+    });
+    let on_it = |ip| cni::Ip { interface: Some(index), ..ip };
     AddResult {
-        interfaces: vec![interface],
+        interfaces,
         ips: leased.ips.into_iter().map(on_it).collect(),
         routes: leased.routes,
         dns: if dns.is_empty() { leased.dns } else { dns.clone() },

@@ -1,0 +1,75 @@
+//! The ipvlan plugin: a container on the parent's LAN under the parent's own MAC. Everything but the keys that only
+//! ipvlan has, and the guard of the parent's mode, is in [`attach`].
+#![forbid(unsafe_code)]
+
+mod guard;
+
+use attach::{Choice, Kind, Permit, Place, SubInterface};
+use cni::{Attachment, Call, Code, Error};
+use linux::{IpvlanFlag, IpvlanMode, LinkKind};
+use serde::Deserialize;
+
+/// The plugin.
+pub static PLUGIN: SubInterface<Ipvlan> = SubInterface(Ipvlan { modes: IpvlanMode::ALL });
+
+/// The plugin under its second name, for nodes on which no container may choose another mode.
+pub static PLUGIN_L2: SubInterface<Ipvlan> = SubInterface(Ipvlan { modes: &[IpvlanMode::L2] });
+
+/// The kind.
+pub struct Ipvlan {
+    modes: &'static [IpvlanMode],
+}
+
+/// Keys as typed: null and "" mean not set.
+#[derive(Deserialize)]
+struct Keys {
+    #[serde(default, deserialize_with = "cni::wire::non_empty")]
+    mode: Option<String>,
+    #[serde(default, deserialize_with = "cni::wire::non_empty")]
+    flag: Option<String>,
+}
+
+impl Kind for Ipvlan {
+    fn name(&self) -> &'static str {
+        "ipvlan"
+    }
+
+    fn about(&self) -> &'static str {
+        match self.modes {
+            [IpvlanMode::L2] => "ipvlan in mode l2 and in no other",
+            _ => "puts a container on the host's LAN under the host's own MAC",
+        }
+    }
+
+    fn chains(&self) -> bool {
+        true
+    }
+
+    fn choose(&self, call: &Call<'_>, _: Option<&Attachment>) -> Result<Choice, Error> {
+        let keys: Keys = call.decode()?;
+        let unsupported = |key: &str, text: &str, known: Vec<&str>| {
+            let cause = format!("{key} \"{text}\": {} knows {}", call.plugin, known.join(", "));
+            Error::new(Code::UNSUPPORTED_FIELD, cause)
+        };
+        let mode = match keys.mode.as_deref() {
+            None => IpvlanMode::L2,
+            Some(text) => self
+                .modes
+                .iter()
+                .copied()
+                .find(|mode| mode.as_str() == text)
+                .ok_or_else(|| unsupported("mode", text, self.modes.iter().map(|mode| mode.as_str()).collect()))?,
+        };
+        let flag = match keys.flag.as_deref() {
+            None => IpvlanFlag::Bridge,
+            Some(text) => text
+                .parse()
+                .map_err(|_| unsupported("flag", text, IpvlanFlag::ALL.iter().map(|flag| flag.as_str()).collect()))?,
+        };
+        Ok(Choice { link: LinkKind::Ipvlan { mode, flag }, mac: None })
+    }
+
+    fn permit(&self, choice: &Choice, place: &mut Place<'_>) -> Result<Permit, Error> {
+        guard::permit(choice, place)
+    }
+}
