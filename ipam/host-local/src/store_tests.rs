@@ -1,1 +1,111 @@
+use std::os::unix::fs::{MetadataExt, symlink};
 
+use tempfile::TempDir;
+
+use super::*;
+
+const OWNER: Owner<'static> = Owner { container_id: "c1", ifname: "eth0" };
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn directory() -> (TempDir, Directory) {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = Directory::new(folder.path(), "lan");
+    (folder, directory)
+}
+
+#[test]
+fn an_address_is_leased_once() {
+    let (_folder, directory) = directory();
+    let store = directory.create().unwrap();
+    let other = Owner { container_id: "c2", ..OWNER };
+    assert!(store.lease(ip("10.0.0.2"), &OWNER).unwrap());
+    assert!(!store.lease(ip("10.0.0.2"), &other).unwrap());
+    assert_eq!(store.lease_first([ip("10.0.0.2"), ip("10.0.0.3")].into_iter(), &other).unwrap(), Some(ip("10.0.0.3")));
+    assert_eq!(store.held_by(&OWNER).unwrap().leases, [ip("10.0.0.2")]);
+    // A file of its own, not one that shares its content with another lease or with a temporary.
+    assert_eq!(fs::metadata(directory.path().join("10.0.0.3")).unwrap().nlink(), 1);
+    assert!(!directory.path().join(TEMPORARY).exists());
+    store.release(ip("10.0.0.2")).unwrap();
+    store.release(ip("10.0.0.2")).unwrap();
+    assert!(store.lease(ip("10.0.0.2"), &other).unwrap());
+}
+
+#[test]
+fn a_writer_that_was_killed_between_link_and_unlink_leaves_a_whole_lease() {
+    let (_folder, directory) = directory();
+    let store = directory.create().unwrap();
+    fs::write(directory.path().join(TEMPORARY), OWNER.content()).unwrap();
+    fs::hard_link(directory.path().join(TEMPORARY), directory.path().join("10.0.0.2")).unwrap();
+
+    let other = Owner { container_id: "c2", ..OWNER };
+    assert!(store.lease(ip("10.0.0.3"), &other).unwrap());
+    assert_eq!(fs::read_to_string(directory.path().join("10.0.0.2")).unwrap(), OWNER.content());
+    assert_eq!(store.held_by(&OWNER).unwrap().leases, [ip("10.0.0.2")]);
+    assert!(!directory.path().join(TEMPORARY).exists());
+}
+
+#[test]
+fn links_planted_in_the_directory_are_not_written_through() {
+    let (folder, directory) = directory();
+    let victim = folder.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    let store = directory.create().unwrap();
+    for name in [TEMPORARY, "last_reserved_ip.0", "10.0.0.2"] {
+        symlink(&victim, directory.path().join(name)).unwrap();
+    }
+    assert!(!store.lease(ip("10.0.0.2"), &OWNER).unwrap());
+    assert!(store.lease(ip("10.0.0.3"), &OWNER).unwrap());
+    store.set_last_reserved(0, ip("10.0.0.3")).unwrap();
+    assert_eq!(store.last_reserved(0), Some(ip("10.0.0.3")));
+    assert_eq!(store.read(ip("10.0.0.2")).unwrap(), None);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+
+    // Nor does the lock make a file elsewhere.
+    let elsewhere = folder.path().join("elsewhere");
+    symlink(&elsewhere, folder.path().join("planted")).unwrap();
+    let error = lock(&folder.path().join("planted"), LOCK_WITHIN).unwrap_err().to_string();
+    let path = folder.path().join("planted");
+    assert_eq!(error, format!("open {}: No such file or directory (os error 2)", path.display()));
+    assert!(!elsewhere.exists());
+}
+
+#[test]
+fn a_lock_that_is_held_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lock");
+    let held = lock(&path, LOCK_WITHIN).unwrap();
+    let error = lock(&path, Duration::from_millis(20)).unwrap_err().to_string();
+    assert_eq!(error, format!("lock {}: still held by another process after 0 s", path.display()));
+
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| lock(&path, LOCK_WITHIN).map(drop));
+        drop(held);
+        waiting.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_failed_write_names_what_it_was_for() {
+    let (_folder, directory) = directory();
+    let store = directory.create().unwrap();
+    // A folder in place of the temporary file is the one obstacle that root cannot write over.
+    fs::create_dir(directory.path().join(TEMPORARY)).unwrap();
+    let path = directory.path().join("10.0.0.2");
+    let error = store.lease(ip("10.0.0.2"), &OWNER).unwrap_err().to_string();
+    assert_eq!(error, format!("create {}: Is a directory (os error 21)", path.display()));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_missing_directory_holds_nothing_and_stays_missing() {
+    let (folder, directory) = directory();
+    assert!(directory.lock().unwrap().is_none());
+    assert!(directory.held_by(&OWNER).unwrap().leases.is_empty());
+    directory.taken(|ip| panic!("{ip}")).unwrap();
+    directory.probe().unwrap();
+    assert!(!directory.path().exists());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}

@@ -1,0 +1,175 @@
+//! Bad input: each is refused with the key and the value named, and nothing is made.
+
+use serde_json::{Value, json};
+
+use super::{Network, addresses, failure};
+
+fn refused(ipam: Value) -> (u32, String) {
+    let network = Network::new(ipam);
+    let failure = failure(network.add("c"));
+    assert!(!network.data_dir().exists(), "something was made");
+    failure
+}
+
+fn config(ipam: Value) -> String {
+    let (code, message) = refused(ipam);
+    assert_eq!(code, 7, "{message}");
+    message
+}
+
+#[test]
+fn ranges_that_make_no_sense() {
+    let one = |range: Value| config(json!({"ranges": [[range]]}));
+    let at = "ipam.ranges[0][0]";
+    assert_eq!(one(json!({})), format!("{at}.subnet: is missing"));
+    assert_eq!(one(json!({"subnet": "lan"})), format!("{at}.subnet lan: is not a network such as 10.0.0.0/24"));
+    assert_eq!(
+        one(json!({"subnet": "10.0.0.1"})),
+        format!("{at}.subnet 10.0.0.1: is not a network such as 10.0.0.0/24")
+    );
+    assert_eq!(
+        one(json!({"subnet": "10.0.0.1/24"})),
+        format!("{at}.subnet 10.0.0.1/24: has host bits set; the network is 10.0.0.0/24")
+    );
+    assert_eq!(
+        one(json!({"subnet": "::ffff:10.0.0.0/120"})),
+        format!("{at}.subnet ::ffff:10.0.0.0/120: write an IPv4 network in its IPv4 form")
+    );
+    for subnet in ["10.0.0.0/31", "10.0.0.0/32", "fd00::/127", "fd00::/128"] {
+        let cause = format!("{at}.subnet {subnet}: too small to hold a gateway and a container");
+        assert_eq!(one(json!({"subnet": subnet})), cause);
+    }
+
+    let of = |field: &str, value: &str| {
+        let mut range = json!({"subnet": "10.0.0.0/24"});
+        range[field] = json!(value);
+        one(range)
+    };
+    assert_eq!(of("rangeStart", "10.0.0.300"), format!("{at}.rangeStart 10.0.0.300: is not an IP address"));
+    assert_eq!(of("gateway", "router"), format!("{at}.gateway router: is not an IP address"));
+    for (field, ip) in [("rangeStart", "10.1.0.0"), ("rangeEnd", "10.1.0.0"), ("rangeEnd", "fd00::1")] {
+        assert_eq!(of(field, ip), format!("{at}.{field} {ip}: is not in the subnet 10.0.0.0/24"));
+    }
+    assert_eq!(
+        of("rangeStart", "10.0.0.255"),
+        format!(
+            "{at}.subnet 10.0.0.0/24: no address between rangeStart 10.0.0.255 and rangeEnd 10.0.0.254 can be leased"
+        )
+    );
+    assert_eq!(
+        config(json!({"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.9", "rangeEnd": "10.0.0.8"})),
+        "ipam.rangeStart 10.0.0.9: is after rangeEnd 10.0.0.8"
+    );
+}
+
+#[test]
+fn sets_that_make_no_sense() {
+    let missing =
+        "ipam.ranges: missing: neither it nor ipam.subnet nor runtimeConfig.ipRanges says which addresses to lease";
+    for ipam in [json!({}), json!({"ranges": []}), json!({"ranges": null, "subnet": ""})] {
+        assert_eq!(config(ipam), missing);
+    }
+    assert_eq!(config(json!({"ranges": [[]]})), "ipam.ranges[0]: the set has no range");
+    let subnet = |subnet: &str| json!({"subnet": subnet});
+    assert_eq!(
+        config(json!({"ranges": [[subnet("10.0.0.0/24"), subnet("10.0.0.0/25")]]})),
+        "ipam.ranges[0][1].subnet 10.0.0.0/25: its addresses 10.0.0.1-10.0.0.126 overlap 10.0.0.1-10.0.0.254, which are \
+         in the same set"
+    );
+    assert_eq!(
+        config(json!({"subnet": "10.0.0.0/24", "ranges": [[subnet("10.0.0.0/25")]]})),
+        "ipam.ranges[0]: its addresses 10.0.0.1-10.0.0.126 overlap 10.0.0.1-10.0.0.254 of ipam.subnet"
+    );
+    assert_eq!(
+        config(json!({"ranges": [[subnet("10.0.0.0/24"), subnet("fd00::/64")]]})),
+        "ipam.ranges[0][1].subnet fd00::/64: a set holds addresses of one family: put the other family into a set of \
+         its own"
+    );
+}
+
+#[test]
+fn two_sets_of_one_family_need_a_result_that_holds_them() {
+    for version in ["0.1.0", "0.2.0"] {
+        let network = Network::of(&[&["10.0.0.0/24"], &["10.1.0.0/24"]]).with("cniVersion", json!(version));
+        let cause = format!(
+            "ipam.ranges[1]: is a second set of its family beside ipam.ranges[0], and a result of cniVersion {version} \
+             holds one address per family"
+        );
+        assert_eq!(failure(network.add("c")), (7, cause));
+        let network = Network::of(&[&["10.0.0.0/24"], &["fd00::/64"]]).with("cniVersion", json!(version));
+        assert_eq!(addresses(network.add("c")), ["10.0.0.2/24", "fd00::2/64"]);
+    }
+    let network = Network::of(&[&["10.0.0.0/24"], &["10.1.0.0/24"]]).with("cniVersion", json!("0.3.0"));
+    assert_eq!(addresses(network.add("c")), ["10.0.0.2/24", "10.1.0.2/24"]);
+}
+
+#[test]
+fn keys_of_the_wrong_type_are_named_with_their_path() {
+    for (ipam, place) in [
+        (json!({"ranges": [[{"subnet": "10.0.0.0/24"}, {"subnet": 7}]]}), "ipam.ranges[0][1].subnet: invalid type"),
+        (json!({"ranges": {}}), "ipam.ranges: invalid type"),
+        (json!({"ranges": [["10.0.0.0/24"]]}), "ipam.ranges[0][0]: invalid type"),
+        (json!({"subnet": ["10.0.0.0/24"]}), "ipam.subnet: invalid type"),
+        (json!({"routes": [{"dst": "x"}]}), "ipam.routes[0].dst: \"x\" is not a network"),
+        (json!({"resolvConf": {}}), "ipam.resolvConf: invalid type"),
+        (json!({"dataDir": 7}), "ipam.dataDir: invalid type"),
+    ] {
+        let message = config(ipam);
+        assert!(message.starts_with(place), "{message}");
+    }
+}
+
+#[test]
+fn null_and_zero_values_mean_not_set() {
+    let ipam = json!({"subnet": "", "rangeStart": null, "gateway": "", "routes": null, "resolvConf": "",
+                      "ranges": [[{"subnet": "10.0.0.0/24", "rangeStart": "", "rangeEnd": null, "gateway": null}]],
+                      "unknown": {"key": 7}});
+    let network = Network::new(ipam).with("args", Value::Null).with("runtimeConfig", json!({"ips": null, "mac": "x"}));
+    assert_eq!(addresses(network.add_with("c", "IP=")), ["10.0.0.2/24"]);
+}
+
+#[test]
+fn routes_and_resolver_are_judged_before_anything_is_leased() {
+    assert_eq!(
+        config(json!({"subnet": "10.0.0.0/24", "routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.9.1.5/24"}]})),
+        "ipam.routes[1].dst 10.9.1.5/24: has host bits set; the network is 10.9.1.0/24"
+    );
+    assert_eq!(
+        refused(json!({"subnet": "10.0.0.0/24", "resolvConf": "/nonexistent"})),
+        (5, "read /nonexistent: No such file or directory (os error 2)".into())
+    );
+}
+
+#[test]
+fn requests_that_no_set_can_serve() {
+    let of = |args: &str| {
+        let network = Network::of(&[&["10.0.0.0/29"]]);
+        let failure = failure(network.add_with("c", args));
+        assert!(!network.data_dir().exists(), "something was made");
+        failure
+    };
+    assert_eq!(of("IP=lan"), (4, "CNI_ARGS IP \"lan\": is not an IP address".into()));
+    for (ip, cause) in [
+        ("10.0.0.0", "is the network address of 10.0.0.0/29"),
+        ("10.0.0.1", "is the gateway of 10.0.0.0/29"),
+        ("10.0.0.7", "is the broadcast address of 10.0.0.0/29"),
+        ("10.0.0.8", "is in no range: ipam.ranges[0] (10.0.0.1-10.0.0.6)"),
+        ("fd00::2", "is in no range: ipam.ranges[0] (10.0.0.1-10.0.0.6)"),
+    ] {
+        assert_eq!(of(&format!("IP={ip}")), (7, format!("CNI_ARGS IP {ip}: {cause}")));
+    }
+    let in_conf = |key: &str, value: Value| failure(Network::of(&[&["10.0.0.0/29"]]).with(key, value).add("c"));
+    assert_eq!(
+        in_conf("args", json!({"cni": {"ips": ["lan"]}})),
+        (7, "args.cni.ips[0] \"lan\": is not an IP address".into())
+    );
+    assert_eq!(
+        in_conf("runtimeConfig", json!({"ips": ["10.0.0.3", "10.0.0.4"]})),
+        (
+            7,
+            "runtimeConfig.ips[1] 10.0.0.4: runtimeConfig.ips[0] 10.0.0.3 comes out of ipam.ranges[0] as well, which \
+             gives one address"
+                .into()
+        )
+    );
+}
