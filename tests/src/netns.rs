@@ -35,6 +35,18 @@ impl Namespace {
         namespace
     }
 
+    /// The namespace of somebody else, by a path to it. Our value keeps it alive, links and
+    /// all, as long as it lives itself.
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        let file = File::open(path)?;
+        let netlink = in_new_thread(|| {
+            setns(&file, CloneFlags::CLONE_NEWNET)?;
+            Ok::<_, nix::Error>(Netlink::open())
+        })?;
+        let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+        Ok(Self { file, path, netlink: Mutex::new(netlink) })
+    }
+
     /// A path that any process of ours can open: what `CNI_NETNS` gets.
     pub fn path(&self) -> &Path {
         &self.path
