@@ -41,11 +41,12 @@ pub(crate) fn allocate(
         }
     }
     // Only now: a failed ADD leaves the turn where it was. And a hint is not worth failing for.
-    for (number, ip) in std::mem::take(&mut undo.leased) {
-        if let Err(error) = store.set_last_reserved(number, ip) {
+    for (number, ip) in &undo.leased {
+        if let Err(error) = store.set_last_reserved(*number, *ip) {
             warn(format_args!("the next address may be one that was freed just now: {error}"));
         }
     }
+    undo.leased.clear();
     Ok(addresses)
 }
 

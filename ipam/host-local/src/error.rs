@@ -83,3 +83,37 @@ pub(crate) fn all_well(errors: Vec<Error>) -> Result<(), Error> {
 fn joined(errors: &[Error]) -> String {
     errors.iter().map(Error::to_string).collect::<Vec<_>>().join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn io(path: &str) -> Error {
+        Error::io("remove", Path::new(path))(io::Error::from_raw_os_error(30))
+    }
+
+    #[test]
+    fn what_was_not_undone_is_in_the_details_and_changes_no_code() {
+        let full = Error::Exhausted { set: "ipam.subnet".into(), capacity: 1, leases: 1 };
+        let answer = cni::Error::from(Error::NotUndone { error: Box::new(full), left: vec![io("/a"), io("/b")] });
+        assert_eq!(answer.code, Code::NO_ADDRESS);
+        assert_eq!(answer.msg, "no free address in ipam.subnet: 1 addresses, 1 leases");
+        let left = "remove /a: Read-only file system (os error 30); remove /b: Read-only file system (os error 30)";
+        assert_eq!(answer.details, left);
+    }
+
+    #[test]
+    fn a_lock_that_stays_held_may_be_free_later() {
+        let answer = cni::Error::from(Error::Locked { path: "/lan/lock".into(), seconds: 60 });
+        assert_eq!(answer.code, Code::TRY_AGAIN_LATER);
+        assert_eq!(answer.msg, "lock /lan/lock: still held by another process after 60 s");
+    }
+
+    #[test]
+    fn nothing_wrong_is_no_error_and_all_that_was_is_named() {
+        all_well(Vec::new()).unwrap();
+        let answer = cni::Error::from(all_well(vec![io("/a"), io("/b")]).unwrap_err());
+        assert_eq!(answer.code, Code::IO_FAILURE);
+        assert!(answer.msg.contains("remove /a: ") && answer.msg.contains("; remove /b: "), "{}", answer.msg);
+    }
+}

@@ -3,7 +3,7 @@
 //!
 //! A lease file is the only truth about its address. It appears whole or not at all: written under a temporary name,
 //! then linked. There is one temporary name, used under the lock, so a killed writer leaves at most one such file
-//! behind, which the next writer replaces and which no implementation takes for an address.
+//! behind, which the next one to take the lock removes and which no implementation takes for an address.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
@@ -58,8 +58,7 @@ impl Directory {
     pub(crate) fn create(&self) -> Result<Store<'_>, Error> {
         let made = DirBuilder::new().recursive(true).mode(0o755).create(&self.path);
         made.map_err(Error::io("create", &self.path))?;
-        let lock = lock(&self.path.join("lock"), LOCK_WITHIN)?;
-        Ok(Store { directory: self, _lock: lock })
+        Store::open(self)
     }
 
     /// Locks the directory; `None` where there is none, and so no lease.
@@ -69,8 +68,7 @@ impl Directory {
             Err(error) => return Err(Error::io("open", &self.path)(error)),
             Ok(_) => {}
         }
-        let lock = lock(&self.path.join("lock"), LOCK_WITHIN)?;
-        Ok(Some(Store { directory: self, _lock: lock }))
+        Store::open(self).map(Some)
     }
 
     /// Sees whether a lease could be written, and leaves no trace of that.
@@ -177,7 +175,15 @@ impl std::ops::Deref for Store<'_> {
     }
 }
 
-impl Store<'_> {
+impl<'a> Store<'a> {
+    fn open(directory: &'a Directory) -> Result<Self, Error> {
+        let lock = lock(&directory.path.join("lock"), LOCK_WITHIN)?;
+        // Whoever wrote one of these is dead: it would hold the lock. Where it cannot be removed, nothing can be
+        // written either, and that says why.
+        let _ = fs::remove_file(directory.path.join(TEMPORARY));
+        Ok(Self { directory, _lock: lock })
+    }
+
     /// Leases an address; `false` where it is taken.
     pub(crate) fn lease(&self, ip: IpAddr, owner: &Owner<'_>) -> Result<bool, Error> {
         Ok(self.lease_first(std::iter::once(ip), owner)?.is_some())
@@ -201,7 +207,7 @@ impl Store<'_> {
             }
             break;
         }
-        // The next writer would replace it: nothing to fail for.
+        // The next one to take the lock would remove it: nothing to fail for.
         let _ = fs::remove_file(&temporary);
         linked
     }
@@ -238,12 +244,8 @@ impl Store<'_> {
     /// Writes a whole file under the temporary name. Errors name what it is for.
     fn write_temporary(&self, content: &str, purpose: &Path) -> Result<PathBuf, Error> {
         let path = self.path.join(TEMPORARY);
-        // A new file always: through a link left under this name we would write somebody else's.
-        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let created = match create() {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => fs::remove_file(&path).and_then(|()| create()),
-            created => created,
-        };
+        // A new file always: through a link put there under this name we would write somebody else's.
+        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let written = created.map_err(Error::io("create", purpose)).and_then(|mut file| {
             file.write_all(content.as_bytes()).map_err(|error| {
                 let _ = fs::remove_file(&path);

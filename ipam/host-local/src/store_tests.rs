@@ -36,10 +36,12 @@ fn an_address_is_leased_once() {
 #[test]
 fn a_writer_that_was_killed_between_link_and_unlink_leaves_a_whole_lease() {
     let (_folder, directory) = directory();
-    let store = directory.create().unwrap();
+    drop(directory.create().unwrap());
     fs::write(directory.path().join(TEMPORARY), OWNER.content()).unwrap();
     fs::hard_link(directory.path().join(TEMPORARY), directory.path().join("10.0.0.2")).unwrap();
 
+    let store = directory.create().unwrap();
+    assert!(!directory.path().join(TEMPORARY).exists());
     let other = Owner { container_id: "c2", ..OWNER };
     assert!(store.lease(ip("10.0.0.3"), &other).unwrap());
     assert_eq!(fs::read_to_string(directory.path().join("10.0.0.2")).unwrap(), OWNER.content());
@@ -52,15 +54,20 @@ fn links_planted_in_the_directory_are_not_written_through() {
     let (folder, directory) = directory();
     let victim = folder.path().join("victim");
     fs::write(&victim, "precious").unwrap();
-    let store = directory.create().unwrap();
-    for name in [TEMPORARY, "last_reserved_ip.0", "10.0.0.2"] {
-        symlink(&victim, directory.path().join(name)).unwrap();
+    drop(directory.create().unwrap());
+    let plant = |name: &str| symlink(&victim, directory.path().join(name)).unwrap();
+    for name in ["last_reserved_ip.0", "10.0.0.2", TEMPORARY] {
+        plant(name);
     }
+    let store = directory.create().unwrap();
     assert!(!store.lease(ip("10.0.0.2"), &OWNER).unwrap());
     assert!(store.lease(ip("10.0.0.3"), &OWNER).unwrap());
     store.set_last_reserved(0, ip("10.0.0.3")).unwrap();
     assert_eq!(store.last_reserved(0), Some(ip("10.0.0.3")));
     assert_eq!(store.read(ip("10.0.0.2")).unwrap(), None);
+    plant(TEMPORARY);
+    let error = store.lease(ip("10.0.0.4"), &OWNER).unwrap_err().to_string();
+    assert_eq!(error, format!("create {}: File exists (os error 17)", directory.path().join("10.0.0.4").display()));
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
 
     // Nor does the lock make a file elsewhere.
@@ -95,7 +102,7 @@ fn a_failed_write_names_what_it_was_for() {
     fs::create_dir(directory.path().join(TEMPORARY)).unwrap();
     let path = directory.path().join("10.0.0.2");
     let error = store.lease(ip("10.0.0.2"), &OWNER).unwrap_err().to_string();
-    assert_eq!(error, format!("create {}: Is a directory (os error 21)", path.display()));
+    assert_eq!(error, format!("create {}: File exists (os error 17)", path.display()));
     assert!(!path.exists());
 }
 

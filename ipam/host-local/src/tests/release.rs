@@ -33,6 +33,15 @@ fn del_twice_is_a_success() {
 }
 
 #[test]
+fn del_leaves_nothing_of_an_add_that_was_killed() {
+    let network = Network::of(&[&["10.0.0.0/24"]]);
+    network.put("10.0.0.2", "c1\r\neth0");
+    network.put(".lease.tmp", "c1\r\neth0");
+    network.del("c1").unwrap();
+    assert_eq!(network.files(), files(&[]));
+}
+
+#[test]
 fn del_frees_a_lease_in_the_old_form_only_where_there_is_none_in_todays() {
     let network = Network::of(&[&["10.0.0.0/24"]]);
     network.put("10.0.0.2", "c1\r\neth0\n");
