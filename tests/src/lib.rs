@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod lab;
 pub mod netns;
 pub mod plugin;
+pub mod runtime;
 pub mod snapshot;
 pub mod trace;
 pub mod traffic;

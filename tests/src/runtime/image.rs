@@ -1,0 +1,96 @@
+//! A container image made on the spot: Debian's static busybox and one page for its web server.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+
+use super::programs;
+
+/// The name that the image has once it is imported.
+pub const IMAGE: &str = "underlay.test/busybox:latest";
+/// What its web server says to `GET /`.
+pub const PAGE: &str = "a page from a container\n";
+
+/// The names under which the image has busybox.
+const APPLETS: [&str; 5] = ["httpd", "ip", "sh", "sleep", "true"];
+
+/// Writes the image in `scratch`, a new directory, in the form of `docker save`, which wants no digests for
+/// names. Returns the archive's path.
+pub(crate) fn write(scratch: &Path) -> PathBuf {
+    fs::create_dir(scratch).unwrap_or_else(|e| panic!("make {}: {e}", scratch.display()));
+    let layer = write_layer(scratch);
+    let image = scratch.join("image");
+    fs::create_dir(&image).expect("make a directory for an image");
+    fs::rename(&layer, image.join("layer.tar")).expect("put the layer into the image");
+    let config = json!({
+        "architecture": architecture(),
+        "os": "linux",
+        "config": {"Env": ["PATH=/bin"], "Cmd": ["httpd", "-f", "-p", "80", "-h", "/www"]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&image.join("layer.tar")))]},
+    });
+    let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
+    fs::write(image.join("config.json"), config.to_string()).expect("write the image's configuration");
+    fs::write(image.join("manifest.json"), manifest.to_string()).expect("write the image's manifest");
+    let archive = scratch.join("image.tar");
+    pack(&image, &archive);
+    archive
+}
+
+/// The one layer, uncompressed: its digest is then also its "diff id".
+fn write_layer(scratch: &Path) -> PathBuf {
+    let root = scratch.join("layer");
+    fs::create_dir_all(root.join("bin")).expect("make a directory for a layer");
+    fs::create_dir(root.join("www")).expect("make a directory for a page");
+    fs::write(root.join("www/index.html"), PAGE).expect("write a page");
+    let busybox = programs::find("busybox", "busybox-static");
+    // Not with fs::copy: a file that this process has open for writing while another thread
+    // forks could not be executed until that child is gone (ETXTBSY).
+    let status = Command::new("cp").args([&busybox, &root.join("bin/busybox")]).status().expect("start cp");
+    assert!(status.success(), "copy {}", busybox.display());
+    for applet in APPLETS {
+        symlink("busybox", root.join("bin").join(applet)).expect("name an applet");
+    }
+    assert_static(&root);
+    let layer = scratch.join("layer.tar");
+    pack(&root, &layer);
+    layer
+}
+
+/// There is another busybox in Debian, which needs a C library that the image has not.
+fn assert_static(root: &Path) {
+    let status = Command::new("chroot").arg(root).args(["/bin/busybox", "true"]).status().expect("start chroot");
+    assert!(status.success(), "busybox does not run alone: install Debian's package busybox-static");
+}
+
+fn pack(directory: &Path, archive: &Path) {
+    let status = Command::new("tar")
+        .args(["--create", "--owner=0", "--group=0", "--numeric-owner", "--file"])
+        .arg(archive)
+        .arg("--directory")
+        .args([directory, Path::new(".")])
+        .status()
+        .expect("start tar");
+    assert!(status.success(), "pack {}", directory.display());
+}
+
+fn sha256(file: &Path) -> String {
+    let output = Command::new("sha256sum").arg(file).output().expect("start sha256sum");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let digest = text.split_whitespace().next().unwrap_or_default();
+    assert_eq!(digest.len(), 64, "sha256sum {}: {output:?}", file.display());
+    digest.to_owned()
+}
+
+/// Go's word for it, which images use.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}

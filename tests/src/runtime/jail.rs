@@ -1,0 +1,162 @@
+//! A process tree with mounts and process ids of its own, on a network of the Lab. Daemons in
+//! it use their default paths, and these are directories of the test's own; when its first
+//! process ends, the kernel ends all others, and nothing is mounted any more.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+use super::programs::PATH;
+use crate::Namespace;
+use crate::plugin::with_deadline;
+
+/// The directories in which a runtime keeps and looks for things. Everything else is the
+/// machine's own, and a runtime has no reason to write there.
+const PRIVATE: [&str; 4] = ["etc", "opt", "run", "var/lib"];
+
+/// What of the machine's /etc a daemon may need; the rest is none of its business.
+const SHARED_ETC: [&str; 5] = ["group", "hosts", "ld.so.cache", "passwd", "resolv.conf"];
+
+/// The first process. `$1` is where the private directories lie, the rest is the daemon.
+///
+/// It waits with `wait`, which also reaps the orphans that a first process inherits. Its
+/// standard input comes from the test and never says anything: its end is the test's, whether
+/// it stops the jail or dies itself.
+const INIT: &str = r#"
+set -e
+mount --make-rprivate /
+for directory in etc opt run var/lib; do
+    mount --bind "$1/$directory" "/$directory"
+done
+mount -t proc proc /proc
+shift
+exec 3<&0 </dev/null
+"$@" 3<&- &
+daemon=$!
+{ read -r _ <&3 || kill "$daemon"; } &
+wait "$daemon"
+"#;
+
+/// The daemon's standard output and error.
+const LOG: &str = "log";
+
+/// A daemon in a jail. Dropping it ends everything in it.
+#[derive(Debug)]
+pub(crate) struct Jail {
+    init: Child,
+    mounts: File,
+    pids: File,
+    root: PathBuf,
+}
+
+impl Jail {
+    /// Makes the private directories below `root`, and the machine's few shared files in them.
+    pub(crate) fn prepare(root: &Path) {
+        for directory in PRIVATE {
+            fs::create_dir_all(root.join(directory)).expect("make a directory for a jail");
+        }
+        for name in SHARED_ETC {
+            let (from, to) = (Path::new("/etc").join(name), root.join("etc").join(name));
+            if from.exists() {
+                fs::copy(&from, &to).unwrap_or_else(|e| panic!("copy {}: {e}", from.display()));
+            }
+        }
+    }
+
+    /// Starts `daemon` on the network of `host`; `root` has been prepared.
+    pub(crate) fn start(host: &Namespace, root: &Path, daemon: &[&str]) -> Self {
+        let output = File::create(root.join(LOG)).expect("create a daemon's log");
+        let errors = output.try_clone().expect("a second descriptor of a log");
+        let init = host.run(|| {
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID).expect("a jail needs root");
+            Command::new("/bin/sh")
+                .args(["-c", INIT, "init"])
+                .arg(root)
+                .args(daemon)
+                .env_clear()
+                .env("PATH", PATH)
+                .stdin(Stdio::piped())
+                .stdout(output)
+                .stderr(errors)
+                .spawn()
+                .expect("start /bin/sh")
+        });
+        // It was born in its namespaces, so there is nothing to wait for.
+        let namespace = |kind: &str| {
+            let path = format!("/proc/{}/ns/{kind}", init.id());
+            File::open(&path).unwrap_or_else(|e| panic!("open {path}: {e}"))
+        };
+        let (mounts, pids) = (namespace("mnt"), namespace("pid"));
+        Self { init, mounts, pids, root: root.to_owned() }
+    }
+
+    /// Where something in the jail is to be found from outside, whatever is mounted there.
+    pub(crate) fn see(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.init.id()))
+    }
+
+    /// What the daemon has said.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.root.join(LOG)).unwrap_or_else(|e| format!("its log cannot be read: {e}"))
+    }
+
+    /// Starts a program in the jail, on its network.
+    pub(crate) fn spawn(&self, host: &Namespace, mut command: Command) -> Child {
+        host.run(move || {
+            // A thread shares its root and working directory with its process; setns refuses that.
+            unshare(CloneFlags::CLONE_FS).expect("a root directory of a thread's own");
+            setns(&self.mounts, CloneFlags::CLONE_NEWNS).expect("enter a jail's mounts");
+            setns(&self.pids, CloneFlags::CLONE_NEWPID).expect("enter a jail's process ids");
+            command.env_clear().env("PATH", PATH);
+            command.spawn().unwrap_or_else(|e| panic!("start {}: {e}", command.get_program().display()))
+        })
+    }
+
+    /// Whether the first process is still there.
+    pub(crate) fn alive(&mut self) -> bool {
+        self.init.try_wait().expect("ask for a jail's end").is_none()
+    }
+
+    /// The namespace that all its processes are in.
+    pub(crate) fn pid_namespace(&self) -> &File {
+        &self.pids
+    }
+
+    /// Where the private directories lie.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+impl Drop for Jail {
+    /// The kernel lets the first process of a pid namespace be reaped only when all others are
+    /// gone: after this there is no shim and no container.
+    fn drop(&mut self) {
+        drop(self.init.stdin.take());
+        let pid = self.init.id();
+        // Killed if it does not go by itself.
+        let _ = with_deadline(pid, || self.init.wait());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    /// What happens when a test process is killed, too: nobody is left to run a destructor.
+    #[test]
+    fn the_end_of_the_tests_pipe_ends_the_daemon_and_its_orphans() {
+        let directory = tempfile::tempdir().expect("make a directory");
+        Jail::prepare(directory.path());
+        let daemon = ["sh", "-c", "setsid sleep 86400 & exec sleep 86400"];
+        let mut jail = Jail::start(&Namespace::new(), directory.path(), &daemon);
+        assert!(jail.alive());
+        drop(jail.init.stdin.take());
+        let status = with_deadline(jail.init.id(), || jail.init.wait()).expect("wait for a jail's end");
+        assert_eq!(status.signal(), None, "had to be killed: {}", jail.log());
+    }
+}

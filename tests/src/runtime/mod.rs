@@ -1,0 +1,15 @@
+//! Real container runtimes in the Lab: each believes that it has a machine to itself, with the
+//! paths that it uses by default, and the Lab's host for its network.
+
+mod cgroups;
+mod containerd;
+mod ctr;
+mod image;
+mod jail;
+mod programs;
+mod task;
+
+pub use containerd::{Containerd, WITHOUT_CRI};
+pub use ctr::Ctr;
+pub use image::{IMAGE, PAGE};
+pub use task::Task;

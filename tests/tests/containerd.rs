@@ -1,0 +1,260 @@
+//! Containers that containerd and runc run, on a macvlan network of the Lab: reached from the
+//! LAN while they live, and without a trace afterwards.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use e2e::kernel::Link;
+use e2e::lab::{Families, lan4, lan6};
+use e2e::runtime::{Containerd, PAGE, Task, WITHOUT_CRI};
+use e2e::traffic::{assert_reaches, ping};
+use e2e::{Binaries, Lab, Namespace, cases};
+use serde_json::json;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+cases! {
+    #[reference(passes)]
+    fn a_container_is_reached_from_the_lan(lab) {
+        let before = lab.host.links();
+        let containerd = Containerd::with_network(lab, &lab.conf());
+        let task = containerd.serve("web");
+        assert_eq!(task.netns().link("eth0").kind.as_deref(), Some("macvlan"));
+        assert_eq!(task.netns().address_texts("eth0"), ["192.168.50.100/24"]);
+        assert_eq!(lease(lab, lan4(100)), format!("{}\r\neth0", task.id()));
+        assert_reaches(&lab.neighbour, lan4(100));
+        assert_eq!(get(&lab.neighbour, lan4(100)), PAGE);
+        assert_eq!(names(&lab.host.links()), names(&before));
+
+        end(task);
+        assert_eq!(lab.leases(), [""; 0]);
+        await_links(lab, &before);
+        await_silence(&lab.neighbour, lan4(100));
+    }
+
+    #[reference(passes)]
+    fn a_container_with_two_families_is_reached_by_both(lab) {
+        let containerd = Containerd::with_network(lab, &lab.conf_with(lab.ipam(Families::Dual)));
+        let task = containerd.serve("web");
+        for ip in [lan4(100), lan6(100)] {
+            assert_reaches(&lab.neighbour, ip);
+            assert_eq!(get(&lab.neighbour, ip), PAGE);
+        }
+        assert_eq!(lab.leases(), ["192.168.50.100", "fd50::100"]);
+
+        end(task);
+        assert_eq!(lab.leases(), [""; 0]);
+        await_silence(&lab.neighbour, lan6(100));
+    }
+
+    #[reference(passes)]
+    fn two_containers_reach_each_other_and_go_alone(lab) {
+        let containerd = Containerd::with_network(lab, &lab.conf());
+        let first = containerd.serve("first");
+        let second = containerd.serve("second");
+        assert_eq!(lease(lab, lan4(101)), format!("{}\r\neth0", second.id()));
+        assert_reaches(first.netns(), lan4(101));
+        assert_eq!(get(first.netns(), lan4(101)), PAGE);
+        assert_eq!(get(&lab.neighbour, lan4(101)), PAGE);
+
+        end(first);
+        assert_eq!(lab.leases(), ["192.168.50.101"]);
+        await_silence(&lab.neighbour, lan4(100));
+        assert_eq!(get(&lab.neighbour, lan4(101)), PAGE);
+        end(second);
+        assert_eq!(lab.leases(), [""; 0]);
+    }
+
+    #[reference(passes)]
+    fn a_container_that_ends_by_itself_leaves_nothing(lab) {
+        let before = lab.host.links();
+        let containerd = Containerd::with_network(lab, &lab.conf());
+        let printed = containerd.run("short", &["ip", "-4", "-oneline", "address", "show", "eth0"]);
+        assert!(printed.done().contains("inet 192.168.50.100/24"), "{}", printed.text());
+        assert_eq!(lab.leases(), [""; 0]);
+        await_links(lab, &before);
+        assert_eq!(containerd.ctr(&["container", "list", "--quiet"]).done(), "");
+    }
+
+    #[reference(not_run: "its message is another")]
+    fn a_full_range_fails_the_container_and_leaves_nothing(lab) {
+        let containerd = Containerd::with_network(lab, &lab.conf_with(range_of_one(lab)));
+        let first = containerd.serve("first");
+        let refused = lab.unchanged(&[], || containerd.run("second", &["true"]));
+        refused.fails(&["(add)", "no free address", "192.168.50.100"]);
+        // ctr does not remove what it could not start, so that its namespace can be looked into.
+        assert_eq!(names(&containerd.netns("second").links()), ["lo"]);
+        assert_eq!(get(&lab.neighbour, lan4(100)), PAGE);
+
+        end(first);
+        assert_eq!(lab.leases(), [""; 0]);
+        containerd.run("third", &["true"]).done();
+        assert_eq!(lab.leases(), [""; 0]);
+    }
+
+    #[reference(passes)]
+    fn a_container_that_fails_leaves_nothing(lab) {
+        let containerd = Containerd::with_network(lab, &lab.conf());
+        containerd.run("short", &["sh", "-c", "exit 1"]).fails(&[]);
+        assert_eq!(lab.lease_files(), ["last_reserved_ip.0", "lock"]);
+    }
+
+    #[reference(passes)]
+    fn containers_that_start_at_once_have_addresses_of_their_own(lab) {
+        let containerd = Containerd::with_network(lab, &lab.conf());
+        let ids = ["one", "two", "three", "four", "five"];
+        let tasks: Vec<_> = thread::scope(|scope| {
+            let starts = ids.map(|id| scope.spawn(|| containerd.serve(id)));
+            starts.into_iter().map(|start| start.join().expect("start a container")).collect()
+        });
+        let mut addresses: Vec<_> = tasks.iter().flat_map(|task| task.netns().address_texts("eth0")).collect();
+        addresses.sort();
+        assert_eq!(addresses, [100, 101, 102, 103, 104].map(|last| format!("{}/24", lan4(last))));
+        for last in 100..105 {
+            assert_eq!(get(&lab.neighbour, lan4(last)), PAGE);
+        }
+        thread::scope(|scope| tasks.into_iter().for_each(|task| drop(scope.spawn(|| end(task)))));
+        assert_eq!(lab.leases(), [""; 0]);
+    }
+
+    #[reference(passes)]
+    fn every_version_of_the_configuration_that_containerd_speaks_works(lab) {
+        let containerd = Containerd::with_network(lab, &lab.conf());
+        for (version, last) in ["0.3.0", "0.3.1", "0.4.0", "1.0.0"].into_iter().zip(100..) {
+            let mut conf = lab.conf();
+            conf["cniVersion"] = version.into();
+            containerd.set_network(&conf);
+            let printed = containerd.run(version, &["ip", "-4", "-oneline", "address", "show", "eth0"]);
+            assert!(printed.done().contains(&format!("inet {}/24", lan4(last))), "{version}: {}", printed.text());
+            assert_eq!(lab.leases(), [""; 0], "{version}");
+        }
+    }
+}
+
+/// The fixture itself: a test that dies must not leave a container on somebody's machine.
+mod fixture {
+    use super::*;
+
+    #[test]
+    fn hard_links_are_installed_as_one_file_of_many_names() {
+        let lab = Lab::new(Binaries::HardLinks);
+        let containerd = Containerd::start(&lab, WITHOUT_CRI);
+        let inode = |name: &str| {
+            let path = containerd.plugin_dir().join(name);
+            fs::metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).ino()
+        };
+        assert_eq!(inode("macvlan"), inode("host-local"));
+        assert_ne!(inode("macvlan"), fs::metadata(lab.bin().join("macvlan")).expect("the built program").ino());
+    }
+
+    #[test]
+    fn a_panic_beside_a_container_leaves_no_process_no_mount_and_no_control_group() {
+        let lab = Lab::new(Binaries::HardLinks);
+        let name = lab.path("").file_name().expect("a Lab's directory has a name").to_owned();
+        let mut pids = None;
+        let panic = catch_unwind(AssertUnwindSafe(|| {
+            let containerd = Containerd::with_network(&lab, &lab.conf());
+            let task = containerd.serve("web");
+            let namespace = containerd.pid_namespace().try_clone().expect("hold a namespace");
+            // The shell, containerd, a shim, ctr, and what the container is.
+            assert!(processes(&namespace) >= 5, "{} processes", processes(&namespace));
+            assert!(!control_groups(&name).is_empty());
+            pids = Some(namespace);
+            panic!("on purpose, beside {}", task.id());
+        }));
+        let message = panic.expect_err("a panic").downcast::<String>().expect("a panic with a message");
+        assert_eq!(*message, "on purpose, beside default-web");
+        assert_eq!(processes(&pids.expect("containerd had started")), 0);
+        let groups = control_groups(&name);
+        assert!(groups.is_empty(), "{groups:?}");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("read the mounts");
+        assert!(!mounts.contains(name.to_str().expect("a name that is text")), "{mounts}");
+    }
+
+    /// How many processes are in that pid namespace.
+    fn processes(namespace: &File) -> usize {
+        let wanted = namespace.metadata().expect("a namespace's inode").ino();
+        let processes = fs::read_dir("/proc").expect("read /proc").flatten();
+        // One that ends while we look is not counted.
+        processes
+            .filter(|process| fs::metadata(process.path().join("ns/pid")).is_ok_and(|ns| ns.ino() == wanted))
+            .count()
+    }
+
+    /// The directories of that name in the tree, whichever version it is.
+    fn control_groups(name: &OsStr) -> Vec<PathBuf> {
+        let tree = Path::new("/sys/fs/cgroup");
+        let controllers = fs::read_dir(tree).expect("read the control groups").flatten().map(|entry| entry.path());
+        controllers.chain([tree.to_owned()]).map(|tree| tree.join(name)).filter(|group| group.exists()).collect()
+    }
+}
+
+fn range_of_one(lab: &Lab) -> serde_json::Value {
+    json!({
+        "type": "host-local",
+        "dataDir": lab.data_dir(),
+        "ranges": [[{"subnet": "192.168.50.0/24", "rangeStart": "192.168.50.100", "rangeEnd": "192.168.50.100"}]],
+    })
+}
+
+/// What a lease file holds, byte for byte.
+fn lease(lab: &Lab, ip: IpAddr) -> String {
+    let path = lab.data_dir().join("lan").join(ip.to_string());
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()))
+}
+
+/// Ends a container as an operator does; nobody complains.
+fn end(task: Task<'_>) {
+    let ctr = task.kill();
+    assert_eq!(ctr.stderr, "", "{}", ctr.text());
+}
+
+/// The body of the page `/` at `ip`.
+fn get(from: &Namespace, ip: IpAddr) -> String {
+    let answer = from.run(|| {
+        let address = SocketAddr::new(ip, 80);
+        let mut stream =
+            TcpStream::connect_timeout(&address, PATIENCE).unwrap_or_else(|e| panic!("connect to {address}: {e}"));
+        stream.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("ask for a page");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap_or_else(|e| panic!("read the page of {address}: {e}"));
+        answer
+    });
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.starts_with("HTTP/1.") && head.contains(" 200 ") => body.to_owned(),
+        _ => panic!("not a page: {answer:?}"),
+    }
+}
+
+fn names(links: &[Link]) -> Vec<&str> {
+    links.iter().map(|link| link.name.as_str()).collect()
+}
+
+/// Waits until the host's links are as they were. That its NIC is not promiscuous any more says
+/// that the container's link is gone, which the kernel takes down with its namespace, in its own
+/// time.
+fn await_links(lab: &Lab, before: &[Link]) {
+    await_that("the host's links are as before", || lab.host.links() == before);
+}
+
+/// Waits until nobody answers for `ip`.
+fn await_silence(from: &Namespace, ip: IpAddr) {
+    await_that(&format!("nobody answers for {ip}"), || ping(from, ip, Duration::from_millis(300)).is_none());
+}
+
+/// Asks again until it is so, or the time is over.
+fn await_that(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        thread::park_timeout(Duration::from_millis(10));
+    }
+}
