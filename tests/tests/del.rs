@@ -1,0 +1,224 @@
+//! DEL: whatever has happened since the ADD, it ends with nothing left and nothing of anybody
+//! else's touched. And what two calls at once do to each other.
+
+use std::collections::HashSet;
+use std::thread;
+
+use e2e::lab::{Families, NIC, lan4};
+use e2e::traffic::{assert_reaches, assert_silent};
+use e2e::{Container, Lab, cases};
+use serde_json::{Value, json};
+
+fn attached(lab: &Lab) -> (Container, Value) {
+    let container = lab.container();
+    let mut conf = lab.conf();
+    conf["prevResult"] = lab.macvlan().add(&container, "eth0", &conf).run().result();
+    (container, conf)
+}
+
+#[track_caller]
+fn assert_gone(lab: &Lab, container: &Container) {
+    assert_eq!(container.link_names(), ["lo"]);
+    assert_eq!(lab.leases(), [""; 0]);
+}
+
+cases! {
+    #[reference(passes)]
+    fn del_twice_is_a_success_twice(lab) {
+        let (container, conf) = attached(lab);
+        for _ in 0..2 {
+            lab.macvlan().del(&container, "eth0", &conf).run().done();
+            assert_gone(lab, &container);
+        }
+    }
+
+    #[reference(passes)]
+    fn del_without_add_is_a_success(lab) {
+        let container = lab.container();
+        lab.unchanged(&[&container], || lab.macvlan().del(&container, "eth0", &lab.conf()).run()).done();
+    }
+
+    /// The container has gone, and its netns with it: the runtime has nothing to say.
+    #[reference(passes)]
+    fn del_without_a_netns_releases_the_address(lab) {
+        let (container, conf) = attached(lab);
+        let calls = [
+            lab.macvlan().del(&container, "eth0", &conf).env("CNI_NETNS", ""),
+            lab.macvlan().del(&container, "eth0", &conf).without("CNI_NETNS"),
+        ];
+        for call in calls {
+            call.run().done();
+            assert_eq!(lab.leases(), [""; 0]);
+        }
+    }
+
+    #[reference(passes)]
+    fn del_with_a_netns_that_is_missing_releases_the_address(lab) {
+        let (container, conf) = attached(lab);
+        let missing = lab.path("no-such-netns");
+        lab.macvlan().del(&container, "eth0", &conf).env("CNI_NETNS", &missing).run().done();
+        assert_eq!(lab.leases(), [""; 0]);
+    }
+
+    /// An unmounted netns leaves a plain file where it was mounted, for instance after a reboot.
+    #[reference(fails: "did not succeed")]
+    fn del_with_a_plain_file_where_the_netns_was_releases_the_address(lab) {
+        let (container, conf) = attached(lab);
+        let plain = lab.path("left-behind");
+        std::fs::write(&plain, "").expect("write a file");
+        lab.macvlan().del(&container, "eth0", &conf).env("CNI_NETNS", &plain).run().done();
+        assert_eq!(lab.leases(), [""; 0]);
+    }
+
+    #[reference(passes)]
+    fn del_works_when_the_link_is_gone_already(lab) {
+        let (container, conf) = attached(lab);
+        container.delete_link("eth0");
+        lab.macvlan().del(&container, "eth0", &conf).run().done();
+        assert_gone(lab, &container);
+    }
+
+    #[reference(fails: "did not succeed")]
+    fn del_works_when_the_parent_has_been_renamed(lab) {
+        let (container, conf) = attached(lab);
+        lab.host.set_down(NIC);
+        lab.host.rename(NIC, "ens9");
+        lab.macvlan().del(&container, "eth0", &conf).run().done();
+        assert_gone(lab, &container);
+    }
+
+    #[reference(fails: "did not succeed")]
+    fn del_works_when_the_parent_has_been_deleted(lab) {
+        let (container, conf) = attached(lab);
+        lab.host.delete_link(NIC);
+        lab.macvlan().del(&container, "eth0", &conf).run().done();
+        assert_gone(lab, &container);
+    }
+
+    #[reference(fails: "did not succeed")]
+    fn del_needs_no_default_route_even_without_a_master(lab) {
+        lab.add_default_route(NIC);
+        let container = lab.container();
+        let mut conf = lab.conf();
+        conf["master"] = json!("");
+        lab.macvlan().add(&container, "eth0", &conf).run().result();
+        lab.host.set_down(NIC);
+        lab.macvlan().del(&container, "eth0", &conf).run().done();
+        assert_gone(lab, &container);
+    }
+
+    /// An operator who edits a configuration wrongly still wants the pods of the old one to end.
+    #[reference(not_run: "it fails on some of these and not on others")]
+    fn del_works_whatever_the_configuration_has_become(lab) {
+        let edits = [
+            ("master", json!("nope0")),
+            ("mode", json!("bogus")),
+            ("mtu", json!(100_000)),
+            ("mac", json!("nonsense")),
+            ("runtimeConfig", json!({"mac": "nonsense", "ips": ["nonsense"]})),
+            ("args", json!({"cni": {"ips": ["nonsense"]}})),
+            ("prevResult", json!({"cniVersion": "1.0.0", "ips": "nonsense"})),
+            ("prevResult", json!(null)),
+        ];
+        for (key, value) in edits {
+            let (container, mut conf) = attached(lab);
+            conf[key] = value;
+            lab.macvlan().del(&container, "eth0", &conf).run().done();
+            assert_gone(lab, &container);
+        }
+    }
+
+    #[reference(passes)]
+    fn del_works_when_the_ranges_have_moved(lab) {
+        let (container, mut conf) = attached(lab);
+        conf["ipam"]["ranges"] = json!([[{"subnet": "10.99.0.0/24"}]]);
+        lab.macvlan().del(&container, "eth0", &conf).run().done();
+        assert_gone(lab, &container);
+    }
+
+    #[reference(fails: "did not succeed")]
+    fn del_works_with_malformed_cni_args(lab) {
+        let (container, conf) = attached(lab);
+        lab.macvlan().del(&container, "eth0", &conf).args("nonsense").run().done();
+        assert_gone(lab, &container);
+    }
+
+    #[reference(passes)]
+    fn del_leaves_the_other_containers_alone(lab) {
+        let ((first, conf), (second, _)) = (attached(lab), attached(lab));
+        lab.macvlan().del(&first, "eth0", &conf).run().done();
+        assert_eq!(lab.leases(), ["192.168.50.101"]);
+        assert!(second.has_link("eth0"));
+        assert_reaches(&lab.neighbour, lan4(101));
+        assert_silent(&lab.neighbour, lan4(100));
+    }
+
+    #[reference(passes)]
+    fn add_after_del_works_again(lab) {
+        for _ in 0..3 {
+            let (container, conf) = attached(lab);
+            lab.macvlan().del(&container, "eth0", &conf).run().done();
+            assert_gone(lab, &container);
+        }
+    }
+
+    /// FACTS 5: as many containers as there are addresses, all at once.
+    #[reference(passes)]
+    fn fifty_adds_at_once_get_fifty_addresses(lab) {
+        let containers: Vec<Container> = (0..50).map(|_| lab.container()).collect();
+        let conf = lab.conf();
+        let addresses: HashSet<String> = thread::scope(|scope| {
+            let adds: Vec<_> = containers
+                .iter()
+                .map(|container| scope.spawn(|| lab.macvlan().add(container, "eth0", &conf).run().result()))
+                .collect();
+            adds.into_iter()
+                .map(|add| add.join().expect("an ADD"))
+                .map(|result| result["ips"][0]["address"].as_str().expect("an address").to_owned())
+                .collect()
+        });
+        assert_eq!(addresses.len(), 50);
+        assert_eq!(lab.leases().len(), 50);
+        for container in &containers {
+            let texts = container.address_texts("eth0");
+            assert!(texts.len() == 1 && addresses.contains(&texts[0]), "{texts:?}");
+        }
+        thread::scope(|scope| {
+            for container in &containers {
+                scope.spawn(|| lab.macvlan().del(container, "eth0", &conf).run().done().status);
+            }
+        });
+        assert_eq!(lab.leases(), [""; 0]);
+        assert!(containers.iter().all(|container| !container.has_link("eth0")));
+    }
+
+    /// A restart with an address of its own: the old container's DEL and the new one's ADD, on a
+    /// range of one. Whoever comes first, in the end the address is the new one's or nobody's.
+    #[reference(not_run: "its ADD fails for good when it comes first, and leaves the link (U1)")]
+    fn del_of_the_old_beside_add_of_the_new_on_a_range_of_one(lab) {
+        let mut ipam = lab.ipam(Families::V4);
+        ipam["ranges"] = json!([[{"subnet": "192.168.50.0/24", "rangeStart": "192.168.50.100", "rangeEnd": "192.168.50.100"}]]);
+        let conf = lab.conf_with(ipam);
+        let mut old = lab.container();
+        lab.macvlan().add(&old, "eth0", &conf).run().result();
+        for _ in 0..5 {
+            let new = lab.container();
+            let outcome = thread::scope(|scope| {
+                let del = scope.spawn(|| lab.macvlan().del(&old, "eth0", &conf).run());
+                let add = lab.macvlan().add(&new, "eth0", &conf).run();
+                del.join().expect("a DEL").done();
+                add
+            });
+            assert!(!old.has_link("eth0"));
+            if !outcome.status.success() {
+                outcome.fails(101, &["192.168.50.100"]);
+                assert_gone(lab, &new);
+                lab.macvlan().add(&new, "eth0", &conf).run().result();
+            }
+            assert_eq!(lab.leases(), ["192.168.50.100"]);
+            assert_eq!(new.address_texts("eth0"), ["192.168.50.100/24"]);
+            assert_reaches(&lab.neighbour, lan4(100));
+            old = new;
+        }
+    }
+}
