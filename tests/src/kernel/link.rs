@@ -176,19 +176,15 @@ impl Namespace {
         self.create_link(name, veth.build());
     }
 
-    /// A macvlan link here on `parent`, which is here too; made by us, not by a plugin.
-    pub fn create_macvlan(&self, name: &str, parent: &str, mode: MacVlanMode) {
-        let parent = self.link(parent).ifindex;
-        self.create_link(name, LinkMacVlan::new(name, parent, mode).build());
+    /// A macvlan link in bridge mode on our `parent`, here; made by us, not by a plugin.
+    pub fn create_macvlan(&self, name: &str, parent: &str) {
+        self.create_macvlan_in(self, name, parent);
     }
 
-    /// A macvlan link on our `parent`, created in another namespace.
-    pub fn create_macvlan_in(&self, there: &Namespace, name: &str, parent: &str, mac: Option<[u8; 6]>) {
+    /// A macvlan link in bridge mode on our `parent`, created in another namespace.
+    pub fn create_macvlan_in(&self, there: &Namespace, name: &str, parent: &str) {
         let parent = self.link(parent).ifindex;
-        let mut link = LinkMacVlan::new(name, parent, MacVlanMode::Bridge).setns_by_fd(there.file().as_raw_fd());
-        if let Some(mac) = mac {
-            link = link.address(mac.to_vec());
-        }
+        let link = LinkMacVlan::new(name, parent, MacVlanMode::Bridge).setns_by_fd(there.file().as_raw_fd());
         self.create_link(name, link.build());
     }
 

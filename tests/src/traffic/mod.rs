@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Waits until there is something to read, or the deadline has passed.
-fn readable(socket: &impl AsFd, deadline: Instant) -> io::Result<bool> {
+pub fn readable(socket: &impl AsFd, deadline: Instant) -> io::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // Rounded up: a wait of zero would spin for the last millisecond.
