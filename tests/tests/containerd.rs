@@ -130,11 +130,27 @@ cases! {
         for (version, last) in ["0.3.0", "0.3.1", "0.4.0", "1.0.0"].into_iter().zip(100..) {
             let mut conf = lab.conf();
             conf["cniVersion"] = version.into();
-            containerd.set_network(&conf);
+            containerd.set_network(&[conf]);
             let printed = containerd.run(version, &["ip", "-4", "-oneline", "address", "show", "eth0"]);
             assert!(printed.done().contains(&format!("inet {}/24", lan4(last))), "{version}: {}", printed.text());
             assert_eq!(lab.leases(), [""; 0], "{version}");
         }
+    }
+
+    /// tuning refuses a prevResult that it does not understand, and changes the link that the
+    /// result names.
+    #[reference(passes)]
+    fn a_plugin_of_somebody_else_works_on_our_result(lab) {
+        let containerd = Containerd::with_network(lab, &lab.conf());
+        containerd.add_plugin(&Binaries::Reference.directory(lab.bin()).join("tuning"));
+        let tuning = json!({"type": "tuning", "mtu": 1400, "sysctl": {"net.ipv4.conf.eth0.log_martians": "1"}});
+        containerd.set_network(&[lab.conf(), tuning]);
+        let task = containerd.serve("web");
+        assert_eq!(task.netns().link("eth0").mtu, 1400);
+        assert_eq!(task.netns().sysctl("net/ipv4/conf/eth0/log_martians"), "1");
+        assert_eq!(get(&lab.neighbour, lan4(100)), PAGE);
+        end(task);
+        assert_eq!(lab.leases(), [""; 0]);
     }
 }
 

@@ -5,8 +5,8 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{slice, thread};
 
 use serde_json::{Value, json};
 
@@ -63,18 +63,27 @@ impl<'a> Containerd<'a> {
     pub fn with_network(lab: &'a Lab, plugin: &Value) -> Self {
         let containerd = Self::start(lab, WITHOUT_CRI);
         containerd.import_image();
-        containerd.set_network(plugin);
+        containerd.set_network(slice::from_ref(plugin));
         containerd
     }
 
-    /// Makes a network of that plugin, the only one that containerd finds.
-    pub fn set_network(&self, plugin: &Value) {
+    /// Makes a network of these plugins, the only one that containerd finds. Its name and
+    /// version are the first one's.
+    pub fn set_network(&self, plugins: &[Value]) {
         let list = json!({
-            "cniVersion": plugin["cniVersion"],
-            "name": plugin["name"],
-            "plugins": [plugin],
+            "cniVersion": plugins[0]["cniVersion"],
+            "name": plugins[0]["name"],
+            "plugins": plugins,
         });
         write(&self.jail.root().join("etc/cni/net.d/10-lan.conflist"), &list.to_string());
+    }
+
+    /// Installs one more plugin, which is somebody else's, beside those of the Lab.
+    pub fn add_plugin(&self, program: &Path) {
+        let installed = self.plugin_dir().join(program.file_name().expect("a program has a name"));
+        if !installed.exists() {
+            copy(program, &installed);
+        }
     }
 
     /// Makes the image [`IMAGE`] and imports it into containerd's namespace `default`.
@@ -112,6 +121,11 @@ impl<'a> Containerd<'a> {
         Namespace::open(&path).unwrap_or_else(|e| panic!("open {}: {e}", path.display()))
     }
 
+    /// Where it listens, seen from outside.
+    pub fn socket(&self) -> PathBuf {
+        self.jail.root().join(SOCKET)
+    }
+
     /// Its /opt/cni/bin.
     pub fn plugin_dir(&self) -> PathBuf {
         self.jail.root().join(PLUGINS)
@@ -147,7 +161,7 @@ impl<'a> Containerd<'a> {
     }
 
     fn wait_for_socket(&mut self) {
-        let socket = self.jail.root().join(SOCKET);
+        let socket = self.socket();
         let deadline = Instant::now() + PATIENCE;
         while let Err(e) = UnixStream::connect(&socket) {
             let alive = self.jail.alive();
@@ -177,14 +191,17 @@ fn install_plugins(lab: &Lab, directory: &Path) {
         symlink(lab.bin(), directory).unwrap_or_else(|e| panic!("link {}: {e}", directory.display()));
         return;
     }
-    // Not with fs::copy: a file that this process has open for writing while another thread
-    // forks could not be executed until that child is gone (ETXTBSY).
-    let status = Command::new("cp")
-        .args(["--archive", "--no-target-directory"])
-        .args([lab.bin(), directory])
-        .status()
-        .expect("start cp");
-    assert!(status.success(), "copy {} to {}", lab.bin().display(), directory.display());
+    copy(lab.bin(), directory);
+}
+
+/// Copies a file, or a directory with its hard links.
+///
+/// Not by this process: a file that it has open for writing while another thread forks could
+/// not be executed until that child is gone (ETXTBSY).
+pub(crate) fn copy(from: &Path, to: &Path) {
+    let status =
+        Command::new("cp").args(["--archive", "--no-target-directory"]).args([from, to]).status().expect("start cp");
+    assert!(status.success(), "copy {} to {}", from.display(), to.display());
 }
 
 fn write(path: &Path, text: &str) {

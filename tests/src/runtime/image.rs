@@ -7,6 +7,7 @@ use std::process::Command;
 
 use serde_json::json;
 
+use super::containerd::copy;
 use super::programs;
 
 /// The name that the image has once it is imported.
@@ -46,10 +47,9 @@ fn write_layer(scratch: &Path) -> PathBuf {
     fs::create_dir(root.join("www")).expect("make a directory for a page");
     fs::write(root.join("www/index.html"), PAGE).expect("write a page");
     let busybox = programs::find("busybox", "busybox-static");
-    // Not with fs::copy: a file that this process has open for writing while another thread
-    // forks could not be executed until that child is gone (ETXTBSY).
-    let status = Command::new("cp").args([&busybox, &root.join("bin/busybox")]).status().expect("start cp");
-    assert!(status.success(), "copy {}", busybox.display());
+    // Its name may be a link.
+    let busybox = fs::canonicalize(&busybox).unwrap_or_else(|e| panic!("{}: {e}", busybox.display()));
+    copy(&busybox, &root.join("bin/busybox"));
     for applet in APPLETS {
         symlink("busybox", root.join("bin").join(applet)).expect("name an applet");
     }

@@ -19,7 +19,8 @@ const PRIVATE: [&str; 4] = ["etc", "opt", "run", "var/lib"];
 /// What of the machine's /etc a daemon may need; the rest is none of its business.
 const SHARED_ETC: [&str; 5] = ["group", "hosts", "ld.so.cache", "passwd", "resolv.conf"];
 
-/// The first process. `$1` is where the private directories lie, the rest is the daemon.
+/// The first process. `$1` is where the private directories lie, `$2` names them, the rest is
+/// the daemon.
 ///
 /// It waits with `wait`, which also reaps the orphans that a first process inherits. Its
 /// standard input comes from the test and never says anything: its end is the test's, whether
@@ -27,11 +28,11 @@ const SHARED_ETC: [&str; 5] = ["group", "hosts", "ld.so.cache", "passwd", "resol
 const INIT: &str = r#"
 set -e
 mount --make-rprivate /
-for directory in etc opt run var/lib; do
+for directory in $2; do
     mount --bind "$1/$directory" "/$directory"
 done
 mount -t proc proc /proc
-shift
+shift 2
 exec 3<&0 </dev/null
 "$@" 3<&- &
 daemon=$!
@@ -55,6 +56,8 @@ impl Jail {
     /// Makes the private directories below `root`, and the machine's few shared files in them.
     pub(crate) fn prepare(root: &Path) {
         for directory in PRIVATE {
+            let hidden = Path::new("/").join(directory);
+            assert!(!root.starts_with(&hidden), "{} is hidden by a jail: set TMPDIR to another place", root.display());
             fs::create_dir_all(root.join(directory)).expect("make a directory for a jail");
         }
         for name in SHARED_ETC {
@@ -74,6 +77,7 @@ impl Jail {
             Command::new("/bin/sh")
                 .args(["-c", INIT, "init"])
                 .arg(root)
+                .arg(PRIVATE.join(" "))
                 .args(daemon)
                 .env_clear()
                 .env("PATH", PATH)
