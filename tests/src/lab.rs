@@ -109,6 +109,14 @@ impl Lab {
         plug(&self.switch, netns, nic);
     }
 
+    /// Pulls the plug of the host's NIC: it stays up, and has no carrier.
+    pub fn unplug(&self) {
+        let peer = self.host.link(NIC).parent;
+        let links = self.switch.links();
+        let port = links.iter().find(|link| Some(link.ifindex) == peer).expect("the NIC is plugged in");
+        self.switch.set_down(&port.name);
+    }
+
     /// Makes the switch send frames back out of the port that they came in by where that is the
     /// way to their destination (802.1Qbg's reflective relay): what vepa asks of a switch.
     pub fn reflect(&self) {

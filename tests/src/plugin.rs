@@ -162,16 +162,46 @@ impl Call<'_> {
 
     /// Makes the call and counts its processes and their memory on the way.
     pub fn run_traced(&self) -> (Outcome, Trace) {
+        self.run_under_trace(None)
+    }
+
+    /// Makes the call, and kills it the `stop`th time that it enters or leaves a system call
+    /// after it was given its input. A call that ends before was not killed.
+    pub fn run_killed_at(&self, stop: usize) -> Outcome {
+        self.run_under_trace(Some(stop)).0
+    }
+
+    fn run_under_trace(&self, kill_at: Option<usize>) -> (Outcome, Trace) {
         self.host.run(|| {
             let start = Instant::now();
             // The plugin reads its whole input before it does anything, and gets none before
             // the tracer is in place: nothing is missed.
             let child = self.spawn();
-            let pid = Pid::from_raw(child.id().cast_signed());
-            let tracer = trace(pid);
+            let tracer = trace(Pid::from_raw(child.id().cast_signed()), kill_at);
             let ((status, trace), stdout, stderr) = self.talk(child, |_| tracer.wait());
-            let outcome = Outcome::new(self, status, stdout, stderr, start.elapsed());
-            (outcome, trace)
+            (Outcome::new(self, status, stdout, stderr, start.elapsed()), trace)
+        })
+    }
+
+    /// Makes the call with a stdout that nobody reads any more.
+    pub fn run_unheard(&self) -> Outcome {
+        self.host.run(|| {
+            let start = Instant::now();
+            let (reader, writer) = std::io::pipe().expect("make a pipe");
+            drop(reader);
+            let mut command = self.command();
+            let mut child = command.stdout(writer).spawn().expect("start a plugin");
+            drop(command);
+            let mut stdin = child.stdin.take().expect("stdin is a pipe");
+            stdin.write_all(&self.stdin).expect("write a plugin's input");
+            drop(stdin);
+            let mut stderr = child.stderr.take().expect("stderr is a pipe");
+            let pid = child.id();
+            let (status, stderr) = with_deadline(pid, || {
+                let stderr = drain(&mut stderr);
+                (child.wait().expect("wait for a plugin"), stderr)
+            });
+            Outcome::new(self, status, Vec::new(), stderr, start.elapsed())
         })
     }
 

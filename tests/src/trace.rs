@@ -1,4 +1,5 @@
-//! How many processes a call is, and how much memory each takes at its peak, by ptrace.
+//! How many processes a call is, how much memory each takes at its peak, and what becomes of
+//! one that is killed half way: by ptrace.
 //!
 //! Not by wait4: the kernel counts into a child's `ru_maxrss` what its parent had at the time
 //! of the fork, and a test process is far larger than a plugin.
@@ -10,14 +11,14 @@ use std::{fs, mem};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::ptrace::{self, Options};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::plugin::with_deadline;
 
 /// What was counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     /// The peak resident set (`VmHWM`) of each process that ended, in KiB.
     pub peaks_kib: Vec<u64>,
@@ -37,17 +38,25 @@ impl Trace {
 pub(crate) struct Tracer {
     first: Pid,
     trace: Trace,
+    kill_at: Option<usize>,
+    syscall_stops: usize,
 }
 
-/// Starts to trace a child of the calling thread, and all that it will start.
-pub(crate) fn trace(pid: Pid) -> Tracer {
+/// Starts to trace a child of the calling thread, and all that it will start. With `kill_at` the
+/// child is killed the `kill_at`th time that it enters or leaves a system call.
+pub(crate) fn trace(pid: Pid, kill_at: Option<usize>) -> Tracer {
     let options = Options::PTRACE_O_TRACEFORK
         | Options::PTRACE_O_TRACEVFORK
         | Options::PTRACE_O_TRACECLONE
         | Options::PTRACE_O_TRACEEXIT
+        | Options::PTRACE_O_TRACESYSGOOD
         | Options::PTRACE_O_EXITKILL;
     ptrace::seize(pid, options).unwrap_or_else(|e| panic!("trace a plugin: {e}"));
-    Tracer { first: pid, trace: Trace { peaks_kib: Vec::new(), threads: 0 } }
+    if kill_at.is_some() {
+        // Only a stopped one can be told to stop at system calls.
+        ptrace::interrupt(pid).unwrap_or_else(|e| panic!("stop a plugin: {e}"));
+    }
+    Tracer { first: pid, trace: Trace::default(), kill_at, syscall_stops: 0 }
 }
 
 impl Tracer {
@@ -72,7 +81,7 @@ impl Tracer {
                     Err(e) => panic!("wait for a traced plugin: {e}"),
                 }
             }
-            let trace = mem::replace(&mut self.trace, Trace { peaks_kib: Vec::new(), threads: 0 });
+            let trace = mem::take(&mut self.trace);
             (end.expect("the first process ended"), trace)
         })
     }
@@ -83,14 +92,23 @@ impl Tracer {
                 self.record_end(pid);
                 (pid, None)
             }
-            WaitStatus::PtraceEvent(pid, ..) | WaitStatus::PtraceSyscall(pid) => (pid, None),
+            WaitStatus::PtraceSyscall(pid) => {
+                self.syscall_stops += 1;
+                if self.kill_at == Some(self.syscall_stops) {
+                    kill(pid, Signal::SIGKILL).expect("kill a plugin");
+                    return;
+                }
+                (pid, None)
+            }
+            WaitStatus::PtraceEvent(pid, ..) => (pid, None),
             WaitStatus::Stopped(pid, signal) => (pid, Some(signal)),
             _ => return,
         };
-        // A tracee's own first stop after a fork is a bare SIGSTOP that is not meant for it.
-        let signal = signal.filter(|signal| !matches!(signal, Signal::SIGSTOP | Signal::SIGTRAP));
         // It may have been killed between the stop and now.
-        let _ = ptrace::cont(pid, signal);
+        let _ = match self.kill_at {
+            Some(_) if pid == self.first => ptrace::syscall(pid, signal),
+            _ => ptrace::cont(pid, signal),
+        };
     }
 
     fn record_end(&mut self, task: Pid) {

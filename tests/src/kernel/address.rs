@@ -1,9 +1,8 @@
 //! Addresses of a namespace.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use nix::errno::Errno;
 use rtnetlink::AddressMessageBuilder;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
@@ -51,6 +50,11 @@ impl Address {
         self.flags.contains(AddressFlags::Tentative)
     }
 
+    /// Whether duplicate address detection found another machine with it.
+    pub fn duplicate(&self) -> bool {
+        self.flags.contains(AddressFlags::Dadfailed)
+    }
+
     /// Whether the kernel made it up itself.
     pub fn link_local(&self) -> bool {
         match self.net.addr() {
@@ -93,24 +97,28 @@ impl Namespace {
 
     /// Adds an address, IPv6 without duplicate address detection: usable at once.
     pub fn add_address(&self, link: &str, net: IpNet) {
-        let ifindex = self.link(link).ifindex;
-        let mut message = match net {
-            IpNet::V4(net) => AddressMessageBuilder::<std::net::Ipv4Addr>::new()
-                .index(ifindex)
-                .address(net.addr(), net.prefix_len())
-                .build(),
-            IpNet::V6(net) => AddressMessageBuilder::<std::net::Ipv6Addr>::new()
-                .index(ifindex)
-                .address(net.addr(), net.prefix_len())
-                .build(),
-        };
+        let mut message = message(self.link(link).ifindex, net);
         message.header.flags |= AddressHeaderFlags::Nodad;
-        self.request_address(RouteNetlinkMessage::NewAddress(message), true)
+        let request = RouteNetlinkMessage::NewAddress(message);
+        self.netlink(|netlink| netlink.request(request, NLM_F_CREATE | NLM_F_EXCL))
             .unwrap_or_else(|errno| panic!("add {net} to {link}: {errno}"));
     }
 
-    fn request_address(&self, message: RouteNetlinkMessage, create: bool) -> Result<(), Errno> {
-        let flags = if create { NLM_F_CREATE | NLM_F_EXCL } else { 0 };
-        self.netlink(|netlink| netlink.request(message, flags))
+    /// Takes an address away.
+    pub fn delete_address(&self, link: &str, net: IpNet) {
+        let request = RouteNetlinkMessage::DelAddress(message(self.link(link).ifindex, net));
+        self.netlink(|netlink| netlink.request(request, 0))
+            .unwrap_or_else(|errno| panic!("delete {net} from {link}: {errno}"));
+    }
+}
+
+fn message(ifindex: u32, net: IpNet) -> AddressMessage {
+    match net {
+        IpNet::V4(net) => {
+            AddressMessageBuilder::<Ipv4Addr>::new().index(ifindex).address(net.addr(), net.prefix_len()).build()
+        }
+        IpNet::V6(net) => {
+            AddressMessageBuilder::<Ipv6Addr>::new().index(ifindex).address(net.addr(), net.prefix_len()).build()
+        }
     }
 }

@@ -163,4 +163,21 @@ impl Namespace {
         self.netlink(|netlink| netlink.request(message, NLM_F_CREATE | NLM_F_EXCL))
             .unwrap_or_else(|errno| panic!("add a route to {}: {errno}", route.dst));
     }
+
+    /// Deletes every unicast route to that destination.
+    pub fn delete_routes_to(&self, dst: &str) {
+        let dst: IpNet = dst.parse().expect("a destination is a prefix");
+        let request = RouteNetlinkMessage::GetRoute(RouteMessage::default());
+        let routes = self.netlink(|netlink| netlink.dump(request));
+        let mut deleted = 0;
+        for answer in routes {
+            let RouteNetlinkMessage::NewRoute(message) = answer else { continue };
+            if Route::decode(&message).is_some_and(|route| route.dst == dst && route.kind == RouteType::Unicast) {
+                self.netlink(|netlink| netlink.request(RouteNetlinkMessage::DelRoute(message), 0))
+                    .unwrap_or_else(|errno| panic!("delete a route to {dst}: {errno}"));
+                deleted += 1;
+            }
+        }
+        assert!(deleted > 0, "there is no route to {dst}");
+    }
 }

@@ -1,0 +1,123 @@
+//! CHECK: whether the kernel is still as the result of ADD says. What is amiss is named.
+
+use e2e::kernel::NewRoute;
+use e2e::lab::{Families, NIC};
+use e2e::{Container, Lab, cases};
+use serde_json::{Value, json};
+
+/// CHECK found something amiss. A code of ours: the spec has none for it.
+const DIFFERS: u64 = 102;
+
+/// A container, and a configuration with the result in it.
+fn attached(lab: &Lab) -> (Container, Value) {
+    let mut ipam = lab.ipam(Families::V4);
+    ipam["routes"] = json!([{"dst": "10.20.0.0/16", "gw": "192.168.50.254"}]);
+    let mut conf = lab.conf_with(ipam);
+    let container = lab.container();
+    conf["prevResult"] = lab.macvlan().add(&container, "eth0", &conf).run().result();
+    (container, conf)
+}
+
+#[track_caller]
+fn amiss(lab: &Lab, container: &Container, conf: &Value, code: u64, names: &[&str]) {
+    lab.unchanged(&[container], || lab.macvlan().check(container, "eth0", conf).run()).fails(code, names);
+}
+
+cases! {
+    #[reference(passes)]
+    fn all_is_well_after_add(lab) {
+        let (container, conf) = attached(lab);
+        lab.unchanged(&[&container], || lab.macvlan().check(&container, "eth0", &conf).run()).done();
+    }
+
+    #[reference(fails: "another code")]
+    fn an_address_that_is_gone_is_named(lab) {
+        let (container, conf) = attached(lab);
+        container.delete_address("eth0", "192.168.50.100/24".parse().expect("a prefix"));
+        amiss(lab, &container, &conf, DIFFERS, &["eth0", "192.168.50.100/24"]);
+    }
+
+    #[reference(fails: "another code")]
+    fn a_route_that_is_gone_is_named(lab) {
+        let (container, conf) = attached(lab);
+        container.delete_routes_to("10.20.0.0/16");
+        amiss(lab, &container, &conf, DIFFERS, &["10.20.0.0/16", "192.168.50.254"]);
+    }
+
+    #[reference(fails: "another code")]
+    fn a_route_that_goes_elsewhere_is_named(lab) {
+        let (container, conf) = attached(lab);
+        container.delete_routes_to("10.20.0.0/16");
+        container.add_route(&NewRoute {
+            dst: "10.20.0.0/16".parse().expect("a prefix"),
+            gateway: Some("192.168.50.253".parse().expect("an address")),
+            link: "eth0",
+            priority: None,
+        });
+        amiss(lab, &container, &conf, DIFFERS, &["10.20.0.0/16", "192.168.50.254"]);
+    }
+
+    #[reference(not_run: "it looks for a gateway that nobody asked for")]
+    fn a_link_that_is_down_is_named(lab) {
+        let (container, conf) = attached(lab);
+        container.set_down("eth0");
+        amiss(lab, &container, &conf, DIFFERS, &["eth0", "down"]);
+    }
+
+    #[reference(fails: "another code")]
+    fn a_link_with_another_mac_is_named_with_both(lab) {
+        let (container, mut conf) = attached(lab);
+        conf["prevResult"]["interfaces"][0]["mac"] = json!("02:00:00:00:00:99");
+        let mac = container.link("eth0").mac;
+        amiss(lab, &container, &conf, DIFFERS, &["eth0", "02:00:00:00:00:99", &mac]);
+    }
+
+    #[reference(fails: "another code")]
+    fn a_link_of_another_kind_is_named(lab) {
+        let (container, conf) = attached(lab);
+        container.delete_link("eth0");
+        container.create_stray("eth0");
+        amiss(lab, &container, &conf, DIFFERS, &["eth0", "veth", "macvlan"]);
+    }
+
+    #[reference(fails: "another code")]
+    fn a_link_in_another_mode_is_named_with_both(lab) {
+        let (container, mut conf) = attached(lab);
+        conf["mode"] = json!("private");
+        amiss(lab, &container, &conf, DIFFERS, &["eth0", "bridge", "private"]);
+    }
+
+    #[reference(fails: "another code")]
+    fn a_lease_that_is_gone_is_an_unknown_attachment(lab) {
+        let (container, conf) = attached(lab);
+        std::fs::remove_file(lab.data_dir().join("lan/192.168.50.100")).expect("remove the lease");
+        amiss(lab, &container, &conf, 3, &[&container.id]);
+    }
+
+    #[reference(fails: "another code")]
+    fn a_netns_that_is_missing_is_named(lab) {
+        let (container, conf) = attached(lab);
+        let missing = lab.path("no-such-netns");
+        let call = lab.macvlan().check(&container, "eth0", &conf).env("CNI_NETNS", &missing);
+        call.run().fails(8, &[&missing.to_string_lossy()]);
+    }
+
+    /// A meta plugin such as Multus edits the result: CHECK is against that, not the configuration.
+    #[reference(not_run: "it looks at the configuration as well")]
+    fn what_the_result_no_longer_says_is_not_looked_for(lab) {
+        let (container, mut conf) = attached(lab);
+        conf["prevResult"]["routes"] = json!([]);
+        container.delete_routes_to("10.20.0.0/16");
+        lab.macvlan().check(&container, "eth0", &conf).run().done();
+    }
+
+    /// The parent is the host's affair; the attachment is whole as long as the link is.
+    #[reference(fails: "did not succeed")]
+    fn a_parent_with_a_new_name_is_no_matter(lab) {
+        let (container, conf) = attached(lab);
+        lab.host.set_down(NIC);
+        lab.host.rename(NIC, "ens9");
+        lab.host.set_up("ens9");
+        lab.macvlan().check(&container, "eth0", &conf).run().done();
+    }
+}
