@@ -10,6 +10,7 @@ pub mod binaries;
 pub mod cases;
 pub mod kernel;
 pub mod lab;
+pub mod needs;
 pub mod netns;
 pub mod plugin;
 pub mod runtime;

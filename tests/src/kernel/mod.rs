@@ -2,11 +2,13 @@
 //! through rtnetlink's messages, which share no code with the program under test.
 
 mod address;
+mod kinds;
 pub(crate) mod link;
 mod route;
 mod socket;
 
 pub use address::Address;
+pub use kinds::Ipvlan;
 pub use link::{Link, Macvlan};
 pub use route::{NewRoute, Route};
 pub use socket::Netlink;

@@ -1,0 +1,86 @@
+//! What a test needs of the kernel it runs on, and what becomes of it where the kernel lacks that: it is noted, and has
+//! to run in another lane. A test that ran nowhere fails the build, so there is no silent skip.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::sync::OnceLock;
+use std::{env, thread};
+
+use crate::Namespace;
+use crate::kernel::Errno;
+
+/// Names the file to which the tests of one executable add a line for each that cannot run here: its name, a tab, what
+/// the kernel lacks.
+pub const LEDGER_VARIABLE: &str = "UNDERLAY_LEDGER";
+
+/// Something that not every kernel has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// ipvlan links.
+    Ipvlan,
+    /// 802.1Q links.
+    Vlan,
+    /// dummy links.
+    Dummy,
+    /// bond links.
+    Bond,
+}
+
+impl Feature {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ipvlan => "ipvlan",
+            Self::Vlan => "802.1Q VLAN",
+            Self::Dummy => "dummy",
+            Self::Bond => "bonding",
+        }
+    }
+
+    /// Whether this kernel has it: asked once, by making such a link in a namespace that is thrown away.
+    pub fn is_here(self) -> bool {
+        static KNOWN: [OnceLock<bool>; 4] = [const { OnceLock::new() }; 4];
+        *KNOWN[self as usize].get_or_init(|| {
+            let netns = Namespace::new();
+            netns.create_stray("nic0");
+            let made = match self {
+                Self::Ipvlan => netns.try_create_ipvlan_in(&netns, "probe0", "nic0", "l2", "bridge"),
+                Self::Vlan => netns.try_create_vlan("probe0", "nic0", 100),
+                Self::Dummy => netns.try_create_dummy("probe0"),
+                Self::Bond => netns.try_create_bond("probe0"),
+            };
+            match made {
+                Ok(()) => true,
+                // "Unknown device type": no such kind, and no module that could be loaded for it.
+                Err(Errno::EOPNOTSUPP) => false,
+                Err(errno) => panic!("ask the kernel for {}: {errno}", self.name()),
+            }
+        })
+    }
+}
+
+/// Whether the calling test can run on this kernel. If not, the lane's ledger learns of it; without a ledger there is no
+/// other lane, and the test fails.
+pub fn here(needs: &[Feature]) -> bool {
+    let missing: Vec<&str> =
+        needs.iter().copied().filter(|feature| !feature.is_here()).map(Feature::name).collect();
+    if missing.is_empty() {
+        return true;
+    }
+    let missing = missing.join(", ");
+    let Some(ledger) = env::var_os(LEDGER_VARIABLE) else {
+        panic!("this kernel has no {missing}: `make test` runs this test in a guest that has");
+    };
+    // The test harness names the thread after the test, as long as it runs more than one at a time.
+    let test = thread::current().name().filter(|&name| name != "main").map(str::to_owned);
+    let test = test.expect("a test that runs in a thread of its own: let the harness use two threads at least");
+    let line = format!("{test}\t{missing}\n");
+    let noted = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&ledger)
+        // One write: other tests add theirs at the same time.
+        .and_then(|mut file| file.write_all(line.as_bytes()));
+    noted.unwrap_or_else(|e| panic!("write to {}: {e}", ledger.display()));
+    false
+}
