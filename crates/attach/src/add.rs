@@ -3,14 +3,14 @@
 //! The link comes first. Its name can be taken once, so it is the lock of the attachment: a second ADD for the same
 //! interface fails there, before IPAM is asked, and cannot release the addresses of the first when it is undone.
 
-use std::net::Ipv6Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cni::{AddResult, Attachment, Call, Ipam};
-use linux::{AddressWatch, Errno, Link, Netns, NewLink, Rtnl, sysctl};
+use linux::{Errno, Link, Netns, NewLink, Rtnl, sysctl};
 
 use crate::config::Keys;
+use crate::dad::Detection;
 use crate::dismantle::{describe, dismantle, temporary_name};
 use crate::error::{self, Error, Result};
 use crate::parent;
@@ -18,10 +18,7 @@ use crate::plan::{self, Plan};
 use crate::{Choice, Kind, Permit, Place};
 
 /// How long another holder of the same MAC or IPv6 address, such as a container that is just ending, may take to go.
-const HOLDER_GOES_WITHIN: Duration = Duration::from_secs(5);
-/// How long duplicate address detection may take: 1 to 2 s by default, longer with a larger `dad_transmits`.
-const DAD_WITHIN: Duration = Duration::from_secs(10);
-
+pub(crate) const HOLDER_GOES_WITHIN: Duration = Duration::from_secs(5);
 /// ADD.
 pub fn add(
     call: &Call<'_>,
@@ -198,17 +195,13 @@ impl<'a> Attempt<'a> {
     fn furnish(&mut self, ifindex: u32, leased: &mut AddResult) -> Result<()> {
         let ifname = &self.attachment.ifname;
         let plan = Plan::new(ifname, leased)?;
-        let ipv6 = plan.ipv6();
         if !plan.sysctls.is_empty() {
             let pairs: Vec<_> = plan.sysctls.iter().map(|(key, value)| (key.as_str(), *value)).collect();
             for error in sysctl::write_all(&self.netns, &pairs).into_iter().filter_map(linux::Result::err) {
                 self.call.warn(format_args!("ADD: {error}"));
             }
         }
-        let mut watch = match ipv6.is_empty() {
-            true => None,
-            false => Some(AddressWatch::open_in(&self.netns)?),
-        };
+        let detection = Detection::begin(&self.netns, ifname, plan.ipv6())?;
         for address in &plan.addresses {
             let assigned = self.inside.new_address(ifindex, *address);
             assigned.map_err(|error| error.during(format!("assign {address} to {ifname}")))?;
@@ -235,10 +228,11 @@ impl<'a> Attempt<'a> {
         if let Some(text) = parent::silence(&self.parent) {
             self.call.warn(format_args!("ADD: {text}"));
         }
-        match &mut watch {
-            Some(watch) => self.wait_usable(watch, ifindex, &ipv6),
-            None => Ok(()),
+        let Some(detection) = detection else { return Ok(()) };
+        if !detection.end(&self.netns, &mut self.inside, ifindex)? {
+            self.call.warn(format_args!("ADD: {ifname} has no carrier: IPv6 addresses stay tentative until it has"));
         }
+        Ok(())
     }
 
     /// Brings the link up. Its MAC may still be that of a container which is just ending; the kernel says so only now.
@@ -264,33 +258,6 @@ impl<'a> Attempt<'a> {
             // It is in another netns, so no event tells us when it goes.
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(100));
-        }
-    }
-
-    /// Waits for the end of duplicate address detection. An address that a dying container still holds is tried again.
-    fn wait_usable(&mut self, watch: &mut AddressWatch, ifindex: u32, addresses: &[Ipv6Addr]) -> Result<()> {
-        let ifname = &self.attachment.ifname;
-        if !self.inside.link_by_index(ifindex)?.is_some_and(|link| link.carrier) {
-            self.call.warn(format_args!("ADD: {ifname} has no carrier: IPv6 addresses stay tentative until it has"));
-            return Ok(());
-        }
-        let begun = Instant::now();
-        loop {
-            let address = match watch.wait_usable(&mut self.inside, ifindex, addresses, begun + DAD_WITHIN) {
-                Ok(()) => return Ok(()),
-                Err(linux::Error::DadFailed { address, .. }) => address,
-                Err(linux::Error::Timeout { .. }) => {
-                    let addresses = addresses.iter().map(Ipv6Addr::to_string).collect::<Vec<_>>().join(", ");
-                    return Err(Error::Tentative { addresses, ifname: ifname.clone(), after: DAD_WITHIN });
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let failed = self.inside.addresses(ifindex)?.into_iter().find(|its| its.address.addr() == address);
-            let Some(failed) = failed.filter(|_| begun.elapsed() < HOLDER_GOES_WITHIN) else {
-                return Err(Error::Duplicate { address, ifname: ifname.clone() });
-            };
-            self.inside.del_address(&failed)?;
-            self.inside.new_address(ifindex, failed.address)?;
         }
     }
 

@@ -42,3 +42,17 @@ fn one_bad_setting_does_not_keep_the_others_from_being_written() {
         assert_eq!(sysctl::read(&here, "net/ipv6/conf/lo/ndisc_notify").unwrap(), "1");
     });
 }
+
+#[test]
+fn replacing_tells_what_was_there_and_leaves_out_what_is_absent() {
+    sandboxed(|| {
+        let here = Netns::current().unwrap();
+        let settings = [(KEY, "1"), ("net/ipv4/conf/absent/arp_notify", "1"), ("net/ipv6/conf/lo/ndisc_notify", "0")];
+        let before = sysctl::replace_all(&here, &settings).unwrap();
+        assert_eq!(before, [(KEY.into(), "0".into()), ("net/ipv6/conf/lo/ndisc_notify".into(), "0".to_owned())]);
+        assert_eq!(sysctl::read(&here, KEY).unwrap(), "1");
+        let before: Vec<_> = before.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert!(sysctl::write_all(&here, &before).iter().all(Result::is_ok));
+        assert_eq!(sysctl::read(&here, KEY).unwrap(), "0");
+    });
+}
