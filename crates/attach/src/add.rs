@@ -11,7 +11,7 @@ use linux::{Errno, Link, Netns, NewLink, Rtnl, sysctl};
 
 use crate::config::Keys;
 use crate::dad::Detection;
-use crate::dismantle::{describe, dismantle, temporary_name};
+use crate::dismantle::{delete_temporary, describe, dismantle, temporary_name};
 use crate::error::{self, Error, Result};
 use crate::parent;
 use crate::plan::{self, Plan};
@@ -163,6 +163,7 @@ impl<'a> Attempt<'a> {
         }
         // An older kernel minds a link of that name on the host, where this one will never be (FACTS: Linux 6.1).
         let temporary = temporary_name(self.attachment);
+        delete_temporary(&mut self.inside, &temporary)?;
         self.new_link(&temporary).map_err(|error| error.during(operation.as_str()))?;
         let link = self.created(temporary, &operation)?;
         self.inside.rename(link.ifindex, ifname).map_err(|error| error.during(operation.as_str()))?;
@@ -275,11 +276,16 @@ impl<'a> Attempt<'a> {
 
     /// Undoes what was done, and says what could not be.
     fn undo(&mut self) -> Vec<cni::Error> {
-        let made = self.made.take();
-        let ifindex = made.and_then(|made| match made.ifindex {
-            Some(ifindex) => Some(ifindex),
-            None => self.inside.link(&made.name).ok().flatten().map(|link| link.ifindex),
-        });
+        let found = match self.made.take() {
+            Some(Made { ifindex: None, name }) => self.inside.link(&name).map(|link| link.map(|link| link.ifindex)),
+            Some(Made { ifindex, .. }) => Ok(ifindex),
+            None => Ok(None),
+        };
+        let ifindex = match found {
+            Ok(ifindex) => ifindex,
+            // It has no address yet, and nothing was leased.
+            Err(error) => return vec![Error::from(error).into()],
+        };
         let leased = std::mem::take(&mut self.leased);
         let ipam = self.ipam.as_ref().filter(|_| leased);
         let release = || ipam.map_or(Ok(()), |ipam| ipam.del(self.attachment));

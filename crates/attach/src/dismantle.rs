@@ -80,25 +80,30 @@ fn enter(call: &Call<'_>, attachment: &Attachment) -> Result<Option<Rtnl>> {
     Ok(Some(Rtnl::open_in(&netns)?))
 }
 
-/// The link of this attachment. One of another kind, or with another MAC than prevResult says, is not: the netns has
-/// been given to somebody else.
+/// The link of this attachment, or what a killed ADD has left of it.
 fn own_link(call: &Call<'_>, attachment: &Attachment, kind: &str, rtnl: &mut Rtnl) -> Result<Option<Link>> {
     let ifname = &attachment.ifname;
-    let link = match rtnl.link(ifname)? {
-        None => rtnl.link(&temporary_name(attachment))?,
-        link => link,
-    };
-    let Some(link) = link else { return Ok(None) };
-    let foreign = |what: String| {
-        call.warn(format_args!("DEL: {ifname} is not what was attached ({what}): it is left as it is"));
-        Ok(None)
-    };
-    if link.kind.as_deref() != Some(kind) {
-        return foreign(format!("it is {}, not {kind}", describe(&link)));
+    if let Some(link) = rtnl.link(ifname)? {
+        match refuse_foreign(call, &link, kind) {
+            None => return Ok(Some(link)),
+            Some(what) => {
+                call.warn(format_args!("DEL: {ifname} is not what was attached ({what}): it is left as it is"));
+            }
+        }
     }
-    match (link.mac, expected_mac(call, ifname)) {
-        (Some(mac), Some(expected)) if mac != expected => foreign(format!("its MAC is {mac}, not {expected}")),
-        _ => Ok(Some(link)),
+    // Whatever its kind: the name follows from the attachment, so nobody else has it.
+    Ok(rtnl.link(&temporary_name(attachment))?)
+}
+
+/// Why a link is somebody else's, in a netns that has been given to another container: it is of another kind, or has
+/// another MAC than prevResult says. `None`: it is ours.
+fn refuse_foreign(call: &Call<'_>, link: &Link, kind: &str) -> Option<String> {
+    if link.kind.as_deref() != Some(kind) {
+        return Some(format!("it is {}, not {kind}", describe(link)));
+    }
+    match (link.mac, expected_mac(call, &link.name)) {
+        (Some(mac), Some(expected)) if mac != expected => Some(format!("its MAC is {mac}, not {expected}")),
+        _ => None,
     }
 }
 
@@ -115,6 +120,14 @@ fn expected_mac(call: &Call<'_>, ifname: &str) -> Option<Mac> {
 /// The interface of this attachment in a result that other plugins may have added theirs to.
 pub(crate) fn own_interface<'a>(result: &'a AddResult, ifname: &str) -> Option<&'a cni::Interface> {
     result.interfaces.iter().find(|interface| interface.name == ifname && interface.sandbox.is_some())
+}
+
+/// Deletes what a killed call has left under the temporary name.
+pub(crate) fn delete_temporary(rtnl: &mut Rtnl, name: &str) -> Result<()> {
+    match rtnl.link(name)? {
+        Some(link) => delete(rtnl, link.ifindex),
+        None => Ok(()),
+    }
 }
 
 /// A link in a few words.

@@ -52,11 +52,7 @@ pub struct Place<'a> {
 impl Place<'_> {
     /// Deletes the link of that name from the container.
     pub fn delete_temporary(&self) -> error::Result<()> {
-        let mut inside = Rtnl::open_in(self.netns)?;
-        match inside.link(&self.temporary_name)? {
-            Some(link) => Ok(inside.del_link(link.ifindex)?),
-            None => Ok(()),
-        }
+        dismantle::delete_temporary(&mut Rtnl::open_in(self.netns)?, &self.temporary_name)
     }
 }
 
