@@ -84,7 +84,7 @@ fn enter(call: &Call<'_>, attachment: &Attachment) -> Result<Option<Rtnl>> {
 fn own_link(call: &Call<'_>, attachment: &Attachment, kind: &str, rtnl: &mut Rtnl) -> Result<Option<Link>> {
     let ifname = &attachment.ifname;
     if let Some(link) = rtnl.link(ifname)? {
-        match refuse_foreign(call, &link, kind) {
+        match refuse_foreign(call, ifname, &link, kind) {
             None => return Ok(Some(link)),
             Some(what) => {
                 call.warn(format_args!("DEL: {ifname} is not what was attached ({what}): it is left as it is"));
@@ -97,11 +97,11 @@ fn own_link(call: &Call<'_>, attachment: &Attachment, kind: &str, rtnl: &mut Rtn
 
 /// Why a link is somebody else's, in a netns that has been given to another container: it is of another kind, or has
 /// another MAC than prevResult says. `None`: it is ours.
-fn refuse_foreign(call: &Call<'_>, link: &Link, kind: &str) -> Option<String> {
+fn refuse_foreign(call: &Call<'_>, ifname: &str, link: &Link, kind: &str) -> Option<String> {
     if link.kind.as_deref() != Some(kind) {
         return Some(format!("it is {}, not {kind}", describe(link)));
     }
-    match (link.mac, expected_mac(call, &link.name)) {
+    match (link.mac, expected_mac(call, ifname)) {
         (Some(mac), Some(expected)) if mac != expected => Some(format!("its MAC is {mac}, not {expected}")),
         _ => None,
     }
