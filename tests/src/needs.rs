@@ -62,8 +62,7 @@ impl Feature {
 /// Whether the calling test can run on this kernel. If not, the lane's ledger learns of it; without a ledger there is no
 /// other lane, and the test fails.
 pub fn here(needs: &[Feature]) -> bool {
-    let missing: Vec<&str> =
-        needs.iter().copied().filter(|feature| !feature.is_here()).map(Feature::name).collect();
+    let missing: Vec<&str> = needs.iter().copied().filter(|feature| !feature.is_here()).map(Feature::name).collect();
     if missing.is_empty() {
         return true;
     }

@@ -129,8 +129,7 @@ impl Namespace {
         self.try_create_bond(name).unwrap_or_else(|errno| panic!("create bond {name}: {errno}"));
         // A bond takes a link only while it is down, and sets it up itself.
         self.set_down(slave);
-        let enslave =
-            LinkUnspec::new_with_index(self.link(slave).ifindex).controller(self.link(name).ifindex).build();
+        let enslave = LinkUnspec::new_with_index(self.link(slave).ifindex).controller(self.link(name).ifindex).build();
         self.netlink(|netlink| netlink.request(RouteNetlinkMessage::NewLink(enslave), 0))
             .unwrap_or_else(|errno| panic!("make {slave} a slave of {name}: {errno}"));
         self.set_up(name);
