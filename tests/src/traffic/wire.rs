@@ -40,6 +40,13 @@ pub enum Frame {
         /// Whether it answers a question.
         solicited: bool,
     },
+    /// RFC 4861, 4.3.
+    Solicitation {
+        /// Who asks; `::` in a probe of duplicate address detection.
+        source: Ipv6Addr,
+        /// Whom it is about.
+        target: Ipv6Addr,
+    },
 }
 
 impl Frame {
@@ -48,6 +55,7 @@ impl Frame {
         match self {
             Self::Arp { sender, target, .. } => sender == target && ip == IpAddr::V4(*sender),
             Self::Advertisement { target, solicited, .. } => !solicited && ip == IpAddr::V6(*target),
+            Self::Solicitation { .. } => false,
         }
     }
 
@@ -72,16 +80,21 @@ impl Frame {
 
     fn decode_ipv6(packet: &[u8]) -> Option<Self> {
         let icmp = packet.get(40..)?;
-        // Next header ICMPv6, type neighbour advertisement.
-        if packet.get(6) != Some(&58) || icmp.first() != Some(&136) {
+        // Next header ICMPv6.
+        if packet.get(6) != Some(&58) {
             return None;
         }
-        let option = icmp.get(24..32).filter(|option| option[..2] == [2, 1]);
-        Some(Self::Advertisement {
-            mac: option.map(|option| format_mac(&option[2..])),
-            target: Ipv6Addr::from(<[u8; 16]>::try_from(icmp.get(8..24)?).ok()?),
-            solicited: icmp.get(4)? & 0x40 != 0,
-        })
+        let address = |bytes: Option<&[u8]>| Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes?).ok()?));
+        let target = address(icmp.get(8..24));
+        match icmp.first()? {
+            135 => Some(Self::Solicitation { source: address(packet.get(8..24))?, target: target? }),
+            136 => {
+                let option = icmp.get(24..32).filter(|option| option[..2] == [2, 1]);
+                let mac = option.map(|option| format_mac(&option[2..]));
+                Some(Self::Advertisement { mac, target: target?, solicited: icmp.get(4)? & 0x40 != 0 })
+            }
+            _ => None,
+        }
     }
 }
 
@@ -150,7 +163,7 @@ pub fn arp_probe(from: &Namespace, link: &str, sender: IpAddr, target: IpAddr, p
         wire.wait_for(patience, |frame| matches!(frame, Frame::Arp { operation: 2, sender, .. } if *sender == target))?;
     match answer {
         Frame::Arp { mac, .. } => Some(mac),
-        Frame::Advertisement { .. } => None,
+        Frame::Advertisement { .. } | Frame::Solicitation { .. } => None,
     }
 }
 
