@@ -177,6 +177,11 @@ impl Lab {
         self.plugin("macvlan")
     }
 
+    /// The program `ipvlan`, run on the host.
+    pub fn ipvlan(&self) -> Plugin<'_> {
+        self.plugin("ipvlan")
+    }
+
     /// The program `host-local`, run on the host.
     pub fn host_local(&self) -> Plugin<'_> {
         self.plugin("host-local")
@@ -220,6 +225,14 @@ impl Lab {
             Families::Dual => json!([v4, v6]),
         };
         json!({"type": "host-local", "dataDir": self.data_dir(), "ranges": ranges})
+    }
+
+    /// An ipvlan configuration named `lan` on the host's NIC, IPv4 from host-local.
+    pub fn ipvlan_conf(&self, mode: &str) -> Value {
+        let mut conf = self.conf();
+        conf["type"] = json!("ipvlan");
+        conf["mode"] = json!(mode);
+        conf
     }
 
     /// A macvlan configuration named `lan` on the host's NIC, IPv4 from host-local.

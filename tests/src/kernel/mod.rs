@@ -4,6 +4,7 @@
 mod address;
 mod kinds;
 pub(crate) mod link;
+mod neighbour;
 mod route;
 mod socket;
 
