@@ -189,8 +189,9 @@ cases! {
     #[reference(fails: "another code")]
     fn u10_status_says_when_the_range_is_full(lab) {
         let conf = version_1_1(one_address(lab));
+        let container = lab.container();
         if lab.binaries() != e2e::Binaries::Reference {
-            lab.macvlan().add(&lab.container(), "eth0", &conf).run().result();
+            lab.macvlan().add(&container, "eth0", &conf).run().result();
         }
         for program in ["macvlan", "host-local"] {
             lab.unchanged(&[], || lab.plugin(program).call("STATUS", &conf).run()).fails(50, &["192.168.50.100"]);
