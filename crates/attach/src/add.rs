@@ -10,6 +10,7 @@ use cni::{AddResult, Attachment, Call, Ipam};
 use linux::{Errno, Link, Netns, NewLink, Rtnl, sysctl};
 
 use crate::config::Keys;
+use crate::container;
 use crate::dad::Detection;
 use crate::dismantle::{delete_temporary, describe, dismantle, temporary_name};
 use crate::error::{self, Error, Result};
@@ -85,12 +86,9 @@ impl<'a> Attempt<'a> {
         ipam: Option<Ipam<'a>>,
         chained: Option<AddResult>,
     ) -> std::result::Result<Self, cni::Error> {
-        let path = attachment.netns()?;
+        let netns = container::open(call, attachment)?;
         let open = || -> Result<_> {
-            let (netns, home) = (Netns::open(path)?, Netns::current()?);
-            if netns.id() == home.id() && !call.variables.overrides_netns() {
-                return Err(Error::HostNetns(netns.path().to_owned()));
-            }
+            let home = Netns::current()?;
             let mut host = Rtnl::open()?;
             let mut inside = Rtnl::open_in(&netns)?;
             let beside_parent = if keys.link_in_container { &mut inside } else { &mut host };
@@ -99,9 +97,9 @@ impl<'a> Attempt<'a> {
             if let Some(link) = inside.link(&attachment.ifname)? {
                 return Err(Error::NameTaken { ifname: attachment.ifname.clone(), what: describe(&link) });
             }
-            Ok((netns, home, host, inside, parent))
+            Ok((home, host, inside, parent))
         };
-        let (netns, home, host, inside, parent) = open()?;
+        let (home, host, inside, parent) = open()?;
         Ok(Self {
             call,
             attachment,

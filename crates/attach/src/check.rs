@@ -3,6 +3,7 @@
 use cni::{AddResult, Attachment, Call, Code, Ipam};
 use linux::{Link, LinkInfo, LinkKind, Netns, Rtnl};
 
+use crate::container;
 use crate::dismantle::{describe, own_interface};
 use crate::error::{Error, Result};
 
@@ -10,24 +11,15 @@ use crate::error::{Error, Result};
 pub fn check(call: &Call<'_>, attachment: &Attachment, kind: &LinkKind) -> std::result::Result<(), cni::Error> {
     let missing = || cni::Error::new(Code::INVALID_NETWORK_CONFIG, "prevResult is missing: CHECK compares with it");
     let expected = call.prev_result()?.ok_or_else(missing)?;
-    let netns = Netns::open(attachment.netns()?).map_err(Error::from)?;
-    compare(call, attachment, kind, &expected, &netns)?;
+    let netns = container::open(call, attachment)?;
+    compare(attachment, kind, &expected, &netns)?;
     match Ipam::find(call)? {
         Some(ipam) => ipam.check(attachment),
         None => Ok(()),
     }
 }
 
-fn compare(
-    call: &Call<'_>,
-    attachment: &Attachment,
-    kind: &LinkKind,
-    expected: &AddResult,
-    netns: &Netns,
-) -> Result<()> {
-    if netns.id() == Netns::current()?.id() && !call.variables.overrides_netns() {
-        return Err(Error::HostNetns(netns.path().to_owned()));
-    }
+fn compare(attachment: &Attachment, kind: &LinkKind, expected: &AddResult, netns: &Netns) -> Result<()> {
     let ifname = &attachment.ifname;
     let differs = |what: String| Err(Error::Differs { ifname: ifname.clone(), what });
     let mut rtnl = Rtnl::open_in(netns)?;

@@ -1,14 +1,16 @@
 //! Taking an attachment apart: DEL, and what a failed ADD had made.
 
 use cni::{AddResult, Attachment, Call, Ipam};
-use linux::{Link, Mac, Netns, Rtnl};
+use linux::{Link, Mac, Rtnl};
 
-use crate::error::{self, Result};
+use crate::container;
+use crate::error::{self, Error, Result};
 
 /// DEL. Needs neither parent nor prevResult, and touches no link that may be somebody else's.
 pub fn del(call: &Call<'_>, attachment: &Attachment, kind: &str) -> std::result::Result<(), cni::Error> {
     let ipam = Ipam::find(call);
-    let mut inside = enter(call, attachment)?;
+    let netns = container::open_if_there(call, attachment)?;
+    let mut inside = netns.as_ref().map(Rtnl::open_in).transpose().map_err(Error::from)?;
     let link = match &mut inside {
         Some(rtnl) => own_link(call, attachment, kind, rtnl)?,
         None => None,
@@ -62,22 +64,6 @@ fn delete(rtnl: &mut Rtnl, ifindex: u32) -> Result<()> {
         Err(error) if error::is_gone(&error) => Ok(()),
         other => Ok(other?),
     }
-}
-
-/// A socket in the container's netns; `None` where there is no netns any more, or where it is the host's.
-fn enter(call: &Call<'_>, attachment: &Attachment) -> Result<Option<Rtnl>> {
-    let Some(path) = attachment.netns.as_deref() else { return Ok(None) };
-    let netns = match Netns::open(path) {
-        // A file that an unmounted netns has left behind is no netns either.
-        Err(linux::Error::NetnsMissing { .. } | linux::Error::NotNetns { .. }) => return Ok(None),
-        other => other?,
-    };
-    if netns.id() == Netns::current()?.id() && !call.variables.overrides_netns() {
-        let path = path.display();
-        call.warn(format_args!("DEL: CNI_NETNS {path} is the host's own network namespace: no link is touched there"));
-        return Ok(None);
-    }
-    Ok(Some(Rtnl::open_in(&netns)?))
 }
 
 /// The link of this attachment, or what a killed ADD has left of it.

@@ -7,6 +7,7 @@
 pub mod add;
 pub mod check;
 pub mod config;
+pub mod container;
 mod dad;
 pub mod dismantle;
 pub mod error;
