@@ -41,25 +41,27 @@ impl From<[u8; 6]> for Mac {
 impl FromStr for Mac {
     type Err = ParseMacError;
 
-    /// Six pairs of hexadecimal digits, all separated by `:` or all by `-`.
+    /// Six pairs of hexadecimal digits, all separated by `:` or all by `-`, or three groups of four between dots.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         parse(text).ok_or_else(|| ParseMacError { text: text.to_owned() })
     }
 }
 
 fn parse(text: &str) -> Option<Mac> {
-    let separator = if text.contains('-') { '-' } else { ':' };
-    let mut groups = text.split(separator);
-    let mut octets = [0; 6];
-    for octet in &mut octets {
-        let group = groups.next()?;
-        // from_str_radix would take a sign.
-        if group.len() != 2 || !group.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return None;
-        }
-        *octet = u8::from_str_radix(group, 16).ok()?;
+    let (separator, digits) = match text {
+        _ if text.contains('.') => ('.', 4),
+        _ if text.contains('-') => ('-', 2),
+        _ => (':', 2),
+    };
+    let groups: Vec<&str> = text.split(separator).collect();
+    // from_str_radix would take a sign.
+    let is_group = |group: &&str| group.len() == digits && group.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if groups.len() * digits != 12 || !groups.iter().all(is_group) {
+        return None;
     }
-    groups.next().is_none().then_some(Mac(octets))
+    let number = u64::from_str_radix(&groups.concat(), 16).ok()?;
+    let [_, _, octets @ ..] = number.to_be_bytes();
+    Some(Mac(octets))
 }
 
 impl fmt::Display for Mac {
@@ -80,8 +82,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_separators_are_read_and_colons_written() {
-        for text in ["02:AB:cd:00:01:ff", "02-ab-CD-00-01-ff"] {
+    fn every_separator_is_read_and_colons_written() {
+        for text in ["02:AB:cd:00:01:ff", "02-ab-CD-00-01-ff", "02ab.Cd00.01ff"] {
             let mac: Mac = text.parse().unwrap();
             assert_eq!(mac.octets(), [0x02, 0xab, 0xcd, 0x00, 0x01, 0xff]);
             assert_eq!(mac.to_string(), "02:ab:cd:00:01:ff");
@@ -99,7 +101,9 @@ mod tests {
             "2:ab:cd:0:1:ff",
             "02:ab:cd-00-01-ff",
             "+2:ab:cd:00:01:ff",
-            "02ab.cd00.01ff",
+            "02ab.cd00.01f",
+            "02ab.cd00:01ff",
+            "02.ab.cd.00.01.ff",
             "02:ab:cd:00:01:f\u{e9}",
         ] {
             let error = text.parse::<Mac>().unwrap_err();

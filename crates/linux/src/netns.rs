@@ -1,11 +1,13 @@
 //! Network namespaces: opening one, telling two apart, working inside one.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -63,8 +65,13 @@ impl Netns {
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
         let file = match opened {
             Ok(file) => file,
-            Err(source) if source.kind() == io::ErrorKind::NotFound => {
+            // No path leads to anything: as gone as a missing file.
+            Err(source) if is_errno(&source, &[Errno::ENOENT, Errno::ENOTDIR, Errno::ELOOP, Errno::ENAMETOOLONG]) => {
                 return Err(Error::NetnsMissing { path: path.to_owned() });
+            }
+            // A socket, or a device that nothing stands behind.
+            Err(source) if is_errno(&source, &[Errno::ENXIO, Errno::ENODEV]) => {
+                return Err(Error::NotNetns { path: path.to_owned() });
             }
             Err(source) => return Err(open_error(path, source)),
         };
@@ -121,19 +128,36 @@ pub struct NetnsLock {
     _file: File,
 }
 
+/// A file of each namespace that only its root can open, so that nobody else can hold the lock. It needs no place in a
+/// file system, and a process that ends lets go of it.
+const LOCK: &str = "/proc/sys/net/ipv4/tcp_fastopen_key";
+
 impl Netns {
-    /// Waits for the lock of this namespace: flock(2) on its file, which is one inode for all who open it. It needs no
-    /// place in any file system, and a process that ends lets go of it.
+    /// Waits for the lock of this namespace (flock(2)), for as long as `patience`.
     ///
     /// # Errors
     ///
-    /// When the file cannot be opened again or locked.
-    pub fn lock(&self) -> Result<NetnsLock> {
-        // Opened anew: a lock belongs to the open file, and a copied descriptor would share this one's.
-        let again = format!("/proc/thread-self/fd/{}", self.file.as_raw_fd());
-        let file = File::open(again).and_then(|file| file.lock().map(|()| file));
-        let operation = || format!("lock network namespace {}", self.path.display());
-        file.map(|file| NetnsLock { _file: file }).map_err(|source| Error::Io { operation: operation(), source })
+    /// `Timeout` when somebody else still holds it then; `Io` when it cannot be opened or locked.
+    pub fn lock(&self, patience: Duration) -> Result<NetnsLock> {
+        let operation = || format!("lock {LOCK} of network namespace {}", self.path.display());
+        let failed = |source| Error::Io { operation: operation(), source };
+        let file = self.enter(|| File::open(LOCK))?.map_err(failed)?;
+        let deadline = Instant::now() + patience;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(NetnsLock { _file: file }),
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                    return Err(Error::Timeout { operation: operation() });
+                }
+                // flock has no deadline of its own.
+                Err(TryLockError::WouldBlock) => {
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(50));
+                }
+            }
+        }
     }
 }
 
@@ -155,6 +179,10 @@ impl Drop for WayBack {
             std::process::abort();
         }
     }
+}
+
+fn is_errno(error: &io::Error, numbers: &[Errno]) -> bool {
+    error.raw_os_error().is_some_and(|raw| numbers.contains(&Errno::from_raw(raw)))
 }
 
 fn open_error(path: &Path, source: io::Error) -> Error {

@@ -9,7 +9,7 @@ pub use kind::{LinkInfo, LinkKind};
 pub use words::{IpvlanFlag, IpvlanMode, MacvlanMode, ParseWordError};
 
 use crate::netlink::constants::{
-    AF_UNSPEC, IFF_LOOPBACK, IFF_LOWER_UP, IFF_UP, IFLA_ADDRESS, IFLA_EXT_MASK, IFLA_IFNAME, IFLA_LINK,
+    AF_UNSPEC, IFF_LOOPBACK, IFF_LOWER_UP, IFF_UP, IFLA_ADDRESS, IFLA_EXT_MASK, IFLA_GROUP, IFLA_IFNAME, IFLA_LINK,
     IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD, IFNAMSIZ, NLM_F_ACK, NLM_F_CREATE,
     NLM_F_DUMP, NLM_F_EXCL, RTEXT_FILTER_SKIP_STATS, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK,
 };
@@ -58,6 +58,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// The kind of that master: `bridge`, `bond`, ...
     pub slave_kind: Option<String>,
+    /// A number that anybody may give it, 0 by default. (`IFLA_GROUP`)
+    pub group: u32,
 }
 
 /// A link to create. It comes into being down.
@@ -177,6 +179,17 @@ impl Rtnl {
         self.socket.acknowledge(request, format_args!("rename link with ifindex {ifindex} to {name}"))
     }
 
+    /// Puts a link into a group.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` when there is no such link.
+    pub fn set_group(&mut self, ifindex: u32, group: u32) -> Result<()> {
+        let mut request = change_request(RTM_SETLINK, ifindex, 0, 0);
+        request.u32(IFLA_GROUP, group);
+        self.socket.acknowledge(request, format_args!("put link with ifindex {ifindex} into group {group}"))
+    }
+
     /// Deletes a link.
     ///
     /// # Errors
@@ -270,6 +283,7 @@ fn decode(message: &Message<'_>) -> Decode<Link> {
         parent_netnsid: None,
         master: None,
         slave_kind: None,
+        group: 0,
     };
     for attribute in attributes {
         let attribute = attribute?;
@@ -280,6 +294,7 @@ fn decode(message: &Message<'_>) -> Decode<Link> {
             // 0: it stands on nothing, as an ip tunnel may.
             IFLA_LINK => link.parent = Some(attribute.u32()?).filter(|&parent| parent != 0),
             IFLA_LINK_NETNSID => link.parent_netnsid = Some(attribute.i32()?),
+            IFLA_GROUP => link.group = attribute.u32()?,
             IFLA_MASTER => link.master = Some(attribute.u32()?).filter(|&master| master != 0),
             IFLA_LINKINFO => {
                 let decoded = kind::decode(attribute)?;

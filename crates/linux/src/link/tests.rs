@@ -170,6 +170,7 @@ fn a_link_is_read_whole() {
             parent: Some(7),
             parent_netnsid: Some(-1),
             master: Some(3),
+            group: 0,
             slave_kind: Some("bond".into()),
         }
     );
