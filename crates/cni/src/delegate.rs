@@ -47,6 +47,11 @@ impl<'a> Ipam<'a> {
         if name.contains('/') || name == "." || name == ".." {
             return Err(Error::config("ipam.type", quoted, "is a path, not the name of a plugin"));
         }
+        let ours_by_name = call.program.plugin(name);
+        if ours_by_name.is_some_and(|plugin| !plugin.is_ipam()) {
+            // It would ask this very plugin again, without end.
+            return Err(Error::config("ipam.type", quoted, "is no IPAM plugin"));
+        }
         let folders = call.variables.folders();
         if folders.is_empty() {
             let cause = format!("CNI_PATH is not set, and ipam.type {quoted} has to be found in it");
@@ -59,7 +64,7 @@ impl<'a> Ipam<'a> {
             return Err(Error::config("ipam.type", quoted, cause));
         };
         let ours = fs::metadata("/proc/self/exe").ok().map(|ours| (ours.dev(), ours.ino()));
-        let target = match call.program.plugin(name) {
+        let target = match ours_by_name {
             Some(plugin) if ours == Some(file) => Target::Here(plugin),
             _ => Target::File(path),
         };
@@ -72,6 +77,10 @@ impl<'a> Ipam<'a> {
             Target::Here(plugin) => plugin.add(&self.call, attachment)?,
             Target::File(path) => {
                 let answer = self.execute(path, "ADD")?;
+                // Some say what is wrong and exit with 0 all the same.
+                if let Some(error) = Error::from_json(&answer) {
+                    return Err(error);
+                }
                 wire::decode(&answer, self.call.conf.version, &format!("result of IPAM plugin {}", path.display()))?
             }
         };
@@ -142,21 +151,18 @@ fn execute(path: &Path, command: &str, stdin: &[u8], limits: Limits) -> Result<V
         std::io::ErrorKind::ExecutableFileBusy => {
             Error::new(Code::TRY_AGAIN_LATER, format!("start {plugin}: it is being written: {error}"))
         }
+        // No process or thread to be had now.
+        std::io::ErrorKind::WouldBlock => Error::new(Code::TRY_AGAIN_LATER, format!("start {plugin}: {error}")),
         _ => Error::new(Code::IO_FAILURE, format!("start {plugin}: {error}")),
     };
-    let mut child = Command::new(path)
+    let child = Command::new(path)
         .env("CNI_COMMAND", command)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(io)?;
-    let answer = converse(&mut child, stdin, limits, &plugin);
-    if answer.is_err() {
-        // Already dead or not, neither is news; a zombie would be left without the wait.
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-    let (stdout, status) = answer?;
+    let mut running = Running(child);
+    let (stdout, status) = converse(&mut running.0, stdin, limits, &plugin, io)?;
     if status.success() {
         return Ok(stdout);
     }
@@ -167,7 +173,24 @@ fn execute(path: &Path, command: &str, stdin: &[u8], limits: Limits) -> Result<V
     }))
 }
 
-fn converse(child: &mut Child, stdin: &[u8], limits: Limits, plugin: &str) -> Result<(Vec<u8>, ExitStatus), Error> {
+/// A child that does not outlive its use: killed where it still runs, on whichever way out.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Already dead or not, neither is news; a zombie would be left without the wait.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn converse(
+    child: &mut Child,
+    stdin: &[u8],
+    limits: Limits,
+    plugin: &str,
+    io: impl Fn(std::io::Error) -> Error,
+) -> Result<(Vec<u8>, ExitStatus), Error> {
     let late = |cause: String| Error::new(Code::TRY_AGAIN_LATER, format!("{plugin}: {cause}; it was killed"));
 
     // Threads, because a plugin may answer before it has read its input, or never read it, and std has no deadlines.
@@ -175,15 +198,16 @@ fn converse(child: &mut Child, stdin: &[u8], limits: Limits, plugin: &str) -> Re
     if let Some(mut pipe) = child.stdin.take() {
         let input = stdin.to_vec();
         // A plugin that does not want its input closes the pipe: what it answers says whether that was right.
-        thread::spawn(move || pipe.write_all(&input));
+        thread::Builder::new().spawn(move || pipe.write_all(&input)).map_err(&io)?;
     }
     let (sender, receiver) = mpsc::channel();
     if let Some(pipe) = child.stdout.take() {
-        thread::spawn(move || {
+        let read = move || {
             let mut answer = Vec::new();
             let read = pipe.take(MAX_BYTES as u64 + 1).read_to_end(&mut answer);
             sender.send(read.map(|_| answer))
-        });
+        };
+        thread::Builder::new().spawn(read).map_err(&io)?;
     }
     let stdout = match receiver.recv_timeout(limits.answer) {
         Ok(Ok(answer)) if answer.len() > MAX_BYTES => {

@@ -172,6 +172,7 @@ pub fn refuse_ifname(text: &str) -> Option<&'static str> {
     match text {
         "" => Some("is empty"),
         "." | ".." => Some("is a path, not a name"),
+        "all" | "default" => Some("stands for every interface in /proc/sys/net"),
         _ if text.len() > 15 => Some("is longer than 15 characters"),
         _ if text.contains(['/', ':']) => Some("has a '/' or ':' in it"),
         _ if text.contains('%') => Some("has a '%' in it"),
@@ -272,7 +273,7 @@ mod tests {
 
     #[test]
     fn interface_names_that_the_kernel_would_refuse_or_rewrite() {
-        for name in ["", ".", "..", "a/b", "a:b", "a b", "a\tb", "eth%d", "1234567890123456"] {
+        for name in ["", ".", "..", "all", "default", "a/b", "a:b", "a b", "a\tb", "eth%d", "1234567890123456"] {
             assert!(refuse_ifname(name).is_some(), "{name:?}");
         }
         for name in ["eth0", "eth0.100", "123456789012345", "-", "ü"] {

@@ -6,7 +6,9 @@ use std::io::{IsTerminal, Read, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,10 @@ use crate::wire;
 pub trait Plugin: Sync {
     /// What it is, in a few words: `its name: this text`.
     fn about(&self) -> &'static str;
+    /// Whether it is for others to delegate to. (`ipam.type`)
+    fn is_ipam(&self) -> bool {
+        false
+    }
     /// ADD. Fails without a trace, or succeeds whole.
     fn add(&self, call: &Call<'_>, attachment: &Attachment) -> Result<AddResult, Error>;
     /// DEL. What is gone already is a success.
@@ -169,6 +175,9 @@ fn answer(program: &'static Program, name: &str, variables: &Variables, version:
     };
     match request {
         Request::Add(attachment) => {
+            if stdout_is_closed() {
+                return Err(Error::new(Code::IO_FAILURE, "write result to stdout: it is closed"));
+            }
             let result = plugin.add(&call, &attachment)?;
             stdout(&wire::encode(&result, conf.version)).map_err(|error| {
                 // Nobody learned of the attachment, so there must be none.
@@ -204,19 +213,21 @@ fn versions() -> Result<(), Error> {
         cni_version: &'static str,
         supported_versions: [&'static str; 7],
     }
-    // The reference does not read stdin here, so callers may send nothing, or hold it open at a terminal.
-    let asked = match std::io::stdin().is_terminal() {
-        true => None,
-        false => read_stdin().ok().filter(|stdin| !stdin.is_empty()),
-    };
-    let asked = asked.and_then(|stdin| config::version(&stdin).ok());
-    let answer = Answer {
-        cni_version: asked.unwrap_or(Version::NEWEST).as_str(),
-        supported_versions: Version::ALL.map(Version::as_str),
-    };
+    let answer_to = asked_version().unwrap_or(Version::NEWEST);
+    let answer = Answer { cni_version: answer_to.as_str(), supported_versions: Version::ALL.map(Version::as_str) };
     let mut json = serde_json::to_vec(&answer).unwrap_or_default();
     json.push(b'\n');
     stdout(&json).map_err(|error| Error::new(Code::IO_FAILURE, format!("write versions to stdout: {error}")))
+}
+
+/// The `cniVersion` of a VERSION call. The reference does not read stdin there, so callers may send nothing, or hold it
+/// open: it is waited for no longer than a caller needs that means to send something.
+fn asked_version() -> Option<Version> {
+    let (sender, receiver) = mpsc::channel();
+    let read = move || sender.send(read_stdin());
+    thread::Builder::new().spawn(read).ok()?;
+    let stdin = receiver.recv_timeout(Duration::from_secs(1)).ok()?.ok()?;
+    config::version(&stdin).ok().filter(|_| !stdin.is_empty())
 }
 
 fn read_stdin() -> Result<Vec<u8>, Error> {
@@ -237,6 +248,19 @@ fn prefix_stdin(error: Error) -> Error {
         }
         _ => error,
     }
+}
+
+/// Whether the caller has closed stdout. The runtime of the language has opened /dev/null in its place by now, for
+/// reading too, which nobody does who wants the result thrown away.
+fn stdout_is_closed() -> bool {
+    let is_null = std::fs::read_link("/proc/self/fd/1").is_ok_and(|path| path == Path::new("/dev/null"));
+    let flags = || {
+        let text = std::fs::read_to_string("/proc/self/fdinfo/1").ok()?;
+        let flags = text.lines().find_map(|line| line.strip_prefix("flags:"))?;
+        u32::from_str_radix(flags.trim(), 8).ok()
+    };
+    // O_RDWR, the last two bits.
+    is_null && flags().is_some_and(|flags| flags & 0o3 == 0o2)
 }
 
 /// Writes to stdout in one go.

@@ -59,7 +59,7 @@ fn parsed<'de, D: Deserializer<'de>, T: std::str::FromStr>(deserializer: D, what
     text.parse().map_err(|_| D::Error::custom(format!("\"{text}\" is not {what}")))
 }
 
-/// A destination in CIDR form; a bare address is a single host.
+/// A destination in CIDR form.
 pub(crate) fn network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
     parsed(deserializer, "a network such as 10.0.0.0/8")
 }
