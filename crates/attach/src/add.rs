@@ -3,23 +3,22 @@
 //! The link comes first. Its name can be taken once, so it is the lock of the attachment: a second ADD for the same
 //! interface fails there, before IPAM is asked, and cannot release the addresses of the first when it is undone.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::panic::{self, AssertUnwindSafe};
 
 use cni::{AddResult, Attachment, Call, Ipam};
+use ipnet::IpNet;
 use linux::{Errno, Link, Netns, NewLink, Rtnl, sysctl};
 
 use crate::config::Keys;
 use crate::container;
 use crate::dad::Detection;
-use crate::dismantle::{delete_temporary, describe, dismantle, temporary_name};
+use crate::dismantle::{LEAVING, delete_temporary, describe, dismantle, temporary_name};
 use crate::error::{self, Error, Result};
+use crate::held;
 use crate::parent;
 use crate::plan::{self, Plan};
 use crate::{Choice, Kind, Permit, Place};
 
-/// How long another holder of the same MAC or IPv6 address, such as a container that is just ending, may take to go.
-pub(crate) const HOLDER_GOES_WITHIN: Duration = Duration::from_secs(5);
 /// ADD.
 pub fn add(
     call: &Call<'_>,
@@ -94,13 +93,10 @@ impl<'a> Attempt<'a> {
             let beside_parent = if keys.link_in_container { &mut inside } else { &mut host };
             let parent = parent::find(beside_parent, keys.master.as_deref())?;
             parent::refuse_mtu(&parent, keys.mtu)?;
-            if let Some(link) = inside.link(&attachment.ifname)? {
-                return Err(Error::NameTaken { ifname: attachment.ifname.clone(), what: describe(&link) });
-            }
             Ok((home, host, inside, parent))
         };
         let (home, host, inside, parent) = open()?;
-        Ok(Self {
+        let mut attempt = Self {
             call,
             attachment,
             kind,
@@ -115,7 +111,9 @@ impl<'a> Attempt<'a> {
             parent,
             made: None,
             leased: false,
-        })
+        };
+        attempt.refuse_taken_name()?;
+        Ok(attempt)
     }
 
     fn make(&mut self) -> std::result::Result<AddResult, cni::Error> {
@@ -131,7 +129,7 @@ impl<'a> Attempt<'a> {
             }
             None => self.chained.take().unwrap_or_default(),
         };
-        self.furnish(link.ifindex, &mut leased).map_err(|error| self.blame_the_gone(error))?;
+        self.furnish(&link, &mut leased).map_err(|error| self.blame_the_gone(error))?;
         Ok(plan::result(self.attachment, &link, leased, self.keys.dns()))
     }
 
@@ -155,17 +153,34 @@ impl<'a> Attempt<'a> {
             Ok(()) => return self.created(ifname.clone(), &operation),
             Err(error) => error,
         };
-        if refused.errno() != Some(Errno::EEXIST) || self.keys.link_in_container {
-            let rtnl = if self.keys.link_in_container { &mut self.inside } else { &mut self.host };
-            return Err(parent::explain(rtnl, &self.parent, self.choice.link.name(), refused.during(operation)));
+        if !is_verdict(&refused) {
+            // It may have been made all the same.
+            self.made = Some(Made { name: ifname.clone(), ifindex: None });
+            return Err(refused.during(operation).into());
         }
-        // An older kernel minds a link of that name on the host, where this one will never be (FACTS: Linux 6.1).
+        if refused.errno() != Some(Errno::EEXIST) {
+            let rtnl = if self.keys.link_in_container { &mut self.inside } else { &mut self.host };
+            return Err(parent::explain(rtnl, &self.parent, &self.choice.link, refused.during(operation)));
+        }
+        self.refuse_taken_name()?;
+        // An older kernel (6.1) minds a link of that name on the host, where this one will never be.
         let temporary = temporary_name(self.attachment);
         delete_temporary(&mut self.inside, &temporary)?;
         self.new_link(&temporary).map_err(|error| error.during(operation.as_str()))?;
         let link = self.created(temporary, &operation)?;
-        self.inside.rename(link.ifindex, ifname).map_err(|error| error.during(operation.as_str()))?;
+        if let Err(error) = self.inside.rename(link.ifindex, ifname) {
+            self.refuse_taken_name()?;
+            return Err(error.during(operation).into());
+        }
         Ok(link)
+    }
+
+    fn refuse_taken_name(&mut self) -> Result<()> {
+        let ifname = &self.attachment.ifname;
+        match self.inside.link(ifname)? {
+            Some(link) => Err(Error::NameTaken { ifname: ifname.clone(), what: describe(&link) }),
+            None => Ok(()),
+        }
     }
 
     fn new_link(&mut self, name: &str) -> linux::Result<()> {
@@ -191,9 +206,9 @@ impl<'a> Attempt<'a> {
 
     /// Everything inside the container, in the order in which it takes effect: sysctls and addresses while the link is
     /// down, so that the kernel itself announces them when it comes up; routes; and IPv6 addresses usable on return.
-    fn furnish(&mut self, ifindex: u32, leased: &mut AddResult) -> Result<()> {
-        let ifname = &self.attachment.ifname;
-        let plan = Plan::new(ifname, leased)?;
+    fn furnish(&mut self, link: &Link, leased: &mut AddResult) -> Result<()> {
+        let (ifname, ifindex) = (&self.attachment.ifname, link.ifindex);
+        let plan = Plan::new(ifname, link.mtu, leased)?;
         if !plan.sysctls.is_empty() {
             let pairs: Vec<_> = plan.sysctls.iter().map(|(key, value)| (key.as_str(), *value)).collect();
             for error in sysctl::write_all(&self.netns, &pairs).into_iter().filter_map(linux::Result::err) {
@@ -202,19 +217,61 @@ impl<'a> Attempt<'a> {
         }
         let detection = Detection::begin(&self.netns, ifname, plan.ipv6())?;
         for address in &plan.addresses {
-            let assigned = self.inside.new_address(ifindex, *address);
-            assigned.map_err(|error| error.during(format!("assign {address} to {ifname}")))?;
+            self.assign(ifindex, *address)?;
         }
         self.set_up(ifindex)?;
-        let mut skipped = Vec::new();
-        for (index, route) in plan.routes.iter().enumerate() {
-            let route = linux::Route { oif: Some(ifindex), ..route.clone() };
-            match self.inside.new_route(&route) {
+        self.add_routes(ifindex, &plan.routes, leased)?;
+        if let Some(text) = parent::silence(&self.parent) {
+            self.call.warn(format_args!("ADD: {text}"));
+        }
+        if let Some(detection) = detection
+            && !detection.end(&self.netns, &mut self.inside, ifindex)?
+        {
+            self.call.warn(format_args!("ADD: {ifname} has no carrier: IPv6 addresses stay tentative until it has"));
+        }
+        self.see_it_stays(ifindex)
+    }
+
+    /// Brings the link up. Its MAC may be that of another container; the kernel says so only now.
+    fn set_up(&mut self, ifindex: u32) -> Result<()> {
+        let outcome = held::retry(|| self.inside.set_up(ifindex));
+        outcome.map_err(|error| {
+            let mac = self.choice.mac.map(|mac| mac.to_string()).unwrap_or_default();
+            self.explain_held(error.during(format!("set {} up", self.attachment.ifname)), &format!("the MAC {mac}"))
+        })
+    }
+
+    fn assign(&mut self, ifindex: u32, address: IpNet) -> Result<()> {
+        let outcome = held::retry(|| self.inside.new_address(ifindex, address));
+        outcome.map_err(|error| {
+            let operation = format!("assign {address} to {}", self.attachment.ifname);
+            self.explain_held(error.during(operation), "this address")
+        })
+    }
+
+    fn explain_held(&self, error: linux::Error, what: &str) -> Error {
+        if error.errno() != Some(Errno::EADDRINUSE) {
+            return error.into();
+        }
+        let (parent, after) = (&self.parent.name, held::GOES_WITHIN);
+        Error::Explained {
+            error,
+            why: format!("another interface on {parent} has {what}, and still had it after {after:?}"),
+        }
+    }
+
+    /// Adds the routes, and takes those out of the result that the container had already.
+    fn add_routes(&mut self, ifindex: u32, routes: &[linux::Route], leased: &mut AddResult) -> Result<()> {
+        let ifname = &self.attachment.ifname;
+        let mut added = Vec::with_capacity(routes.len());
+        for route in routes {
+            let outcome = self.inside.new_route(&linux::Route { oif: Some(ifindex), ..route.clone() });
+            added.push(outcome.is_ok());
+            match outcome {
                 Ok(()) => {}
-                // As the reference has it: the first one wins, often the default route of another network.
+                // The first one stays: often the default route of another network of this container.
                 Err(error) if error.errno() == Some(Errno::EEXIST) => {
                     self.call.warn(format_args!("ADD: the container already has a route to {}: it is kept", route.dst));
-                    skipped.push(index);
                 }
                 Err(error) => {
                     let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
@@ -222,41 +279,17 @@ impl<'a> Attempt<'a> {
                 }
             }
         }
-        let mut index = 0..;
-        leased.routes.retain(|_| !skipped.contains(&index.next().unwrap_or_default()));
-        if let Some(text) = parent::silence(&self.parent) {
-            self.call.warn(format_args!("ADD: {text}"));
-        }
-        let Some(detection) = detection else { return Ok(()) };
-        if !detection.end(&self.netns, &mut self.inside, ifindex)? {
-            self.call.warn(format_args!("ADD: {ifname} has no carrier: IPv6 addresses stay tentative until it has"));
-        }
+        let mut added = added.into_iter();
+        leased.routes.retain(|_| added.next().unwrap_or(true));
         Ok(())
     }
 
-    /// Brings the link up. Its MAC may still be that of a container which is just ending; the kernel says so only now.
-    fn set_up(&mut self, ifindex: u32) -> Result<()> {
-        let deadline = Instant::now() + HOLDER_GOES_WITHIN;
-        let mut pause = Duration::from_millis(5);
-        loop {
-            let error = match self.inside.set_up(ifindex) {
-                Ok(()) => return Ok(()),
-                Err(error) => error.during(format!("set {} up", self.attachment.ifname)),
-            };
-            if error.errno() != Some(Errno::EADDRINUSE) {
-                return Err(error.into());
-            }
-            if Instant::now() >= deadline {
-                let mac = self.choice.mac.map(|mac| mac.to_string()).unwrap_or_default();
-                let parent = &self.parent.name;
-                let why = format!(
-                    "another interface on {parent} has the MAC {mac}, and still had it after {HOLDER_GOES_WITHIN:?}"
-                );
-                return Err(Error::Explained { error, why });
-            }
-            // It is in another netns, so no event tells us when it goes.
-            thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(100));
+    /// The last look. A DEL that came meanwhile has marked the link before it released anything: what was leased after
+    /// that is released here.
+    fn see_it_stays(&mut self, ifindex: u32) -> Result<()> {
+        match self.inside.link_by_index(ifindex)? {
+            Some(link) if link.group != LEAVING => Ok(()),
+            _ => Err(Error::LinkGone(format!("create {}", self.attachment.ifname))),
         }
     }
 
@@ -292,8 +325,19 @@ impl<'a> Attempt<'a> {
 }
 
 impl Drop for Attempt<'_> {
-    /// A panic. What cannot be undone then is a DEL's to clean.
+    /// A panic. What cannot be undone then is a DEL's to clean; a second panic on the way would end the process before
+    /// it has said anything.
     fn drop(&mut self) {
-        self.undo();
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| self.undo()));
+    }
+}
+
+/// Whether the kernel itself answered no. Any other failure leaves open what it did.
+fn is_verdict(error: &linux::Error) -> bool {
+    match error {
+        linux::Error::InterfaceName { .. } => true,
+        _ => error
+            .errno()
+            .is_some_and(|errno| !matches!(errno, Errno::ENOBUFS | Errno::EINTR | Errno::EAGAIN | Errno::EIO)),
     }
 }

@@ -1,11 +1,12 @@
 //! CHECK: the kernel against prevResult. Not against the configuration: a meta plugin may have edited the result.
 
 use cni::{AddResult, Attachment, Call, Code, Ipam};
-use linux::{Link, LinkInfo, LinkKind, Netns, Rtnl};
+use linux::{Link, LinkInfo, LinkKind, Netns, RouteKind, Rtnl};
 
 use crate::container;
-use crate::dismantle::{describe, own_interface};
+use crate::dismantle::{describe, own_addresses, own_interface, shares_mac};
 use crate::error::{Error, Result};
+use crate::plan;
 
 /// CHECK. Changes nothing.
 pub fn check(call: &Call<'_>, attachment: &Attachment, kind: &LinkKind) -> std::result::Result<(), cni::Error> {
@@ -39,7 +40,8 @@ fn compare(attachment: &Attachment, kind: &LinkKind, expected: &AddResult, netns
     };
     let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
     match interface.mac.as_deref() {
-        Some(expected) if !expected.eq_ignore_ascii_case(&mac) => {
+        // A MAC shared with the parent changes with the parent's.
+        Some(expected) if !shares_mac(&link) && !expected.eq_ignore_ascii_case(&mac) => {
             return differs(format!("has the MAC {mac}, prevResult says {expected}"));
         }
         _ => {}
@@ -50,7 +52,7 @@ fn compare(attachment: &Attachment, kind: &LinkKind, expected: &AddResult, netns
         }
         _ => {}
     }
-    compare_addresses(&mut rtnl, &link, expected)?;
+    compare_addresses(&mut rtnl, &link, ifname, expected)?;
     compare_routes(&mut rtnl, &link, expected)
 }
 
@@ -67,15 +69,14 @@ fn other_mode(link: &Link, kind: &LinkKind) -> Option<String> {
     (actual != expected).then(|| format!("is in mode {actual}, not {expected}"))
 }
 
-fn compare_addresses(rtnl: &mut Rtnl, link: &Link, expected: &AddResult) -> Result<()> {
+fn compare_addresses(rtnl: &mut Rtnl, link: &Link, ifname: &str, expected: &AddResult) -> Result<()> {
     let differs = |what: String| Err(Error::Differs { ifname: link.name.clone(), what });
     let addresses = rtnl.addresses(link.ifindex)?;
-    let is_ours = |index: usize| expected.interfaces.get(index).is_none_or(|interface| interface.name == link.name);
-    for ip in expected.ips.iter().filter(|ip| ip.interface.is_none_or(is_ours)) {
-        match addresses.iter().find(|its| its.address == ip.address) {
-            None => return differs(format!("has no address {}", ip.address)),
+    for address in own_addresses(expected, ifname) {
+        match addresses.iter().find(|its| its.address == address) {
+            None => return differs(format!("has no address {address}")),
             Some(its) if its.dad_failed() => {
-                return differs(format!("cannot use {}: another machine on the LAN has it", ip.address));
+                return differs(format!("cannot use {address}: another machine on the LAN has it"));
             }
             Some(_) => {}
         }
@@ -83,28 +84,34 @@ fn compare_addresses(rtnl: &mut Rtnl, link: &Link, expected: &AddResult) -> Resu
     Ok(())
 }
 
-/// A result does not say which interface a route is for, and other plugins may have added theirs, so any will do.
+/// A result does not say which interface a route is for, and other plugins of the chain may have added theirs. One that
+/// is on our link has to be as ADD makes it.
 fn compare_routes(rtnl: &mut Rtnl, link: &Link, expected: &AddResult) -> Result<()> {
-    /// `RT_TABLE_MAIN`. (include/uapi/linux/rtnetlink.h)
-    const MAIN: u32 = 254;
     if expected.routes.is_empty() {
         return Ok(());
     }
     let routes = rtnl.routes()?;
     for route in &expected.routes {
-        let is_it = |its: &&linux::Route| {
-            its.dst == route.dst
-                && route.gw.is_none_or(|gw| its.gateway == Some(gw))
-                && its.table.unwrap_or(MAIN) == route.table.unwrap_or(MAIN)
-                && route.priority.is_none_or(|priority| its.priority == Some(priority))
-        };
-        if !routes.iter().any(|its| is_it(&its)) {
-            let via = route.gw.map(|gw| format!(" via {gw}")).unwrap_or_default();
-            return Err(Error::Differs {
-                ifname: link.name.clone(),
-                what: format!("has no route to {}{via}", route.dst),
-            });
+        let wanted = plan::kernel_route(route, expected)?;
+        if !routes.iter().any(|its| is_as_wanted(its, &wanted, route, link)) {
+            let via = wanted.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
+            let what = format!("has no route to {}{via} as ADD made it", wanted.dst);
+            return Err(Error::Differs { ifname: link.name.clone(), what });
         }
     }
     Ok(())
+}
+
+fn is_as_wanted(its: &linux::Route, wanted: &linux::Route, route: &cni::Route, link: &Link) -> bool {
+    /// `RT_TABLE_MAIN`. (include/uapi/linux/rtnetlink.h)
+    const MAIN: u32 = 254;
+    let gateway = if its.oif == Some(link.ifindex) { wanted.gateway } else { route.gw };
+    let same = |actual: Option<u32>, wanted: Option<u32>| wanted.is_none() || actual == wanted;
+    its.dst == wanted.dst
+        && its.kind == RouteKind::Unicast
+        && (its.gateway == gateway || (its.oif != Some(link.ifindex) && gateway.is_none()))
+        && its.table.unwrap_or(MAIN) == wanted.table.unwrap_or(MAIN)
+        && same(its.priority, wanted.priority)
+        && same(its.mtu, wanted.mtu)
+        && same(its.advmss, wanted.advmss)
 }

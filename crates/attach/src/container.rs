@@ -7,7 +7,11 @@ use crate::error::{Error, Result};
 
 /// The netns of an ADD or a CHECK. The host's own is refused, unless `CNI_NETNS_OVERRIDE` permits it. (code 8)
 pub fn open(call: &Call<'_>, attachment: &Attachment) -> std::result::Result<Netns, cni::Error> {
-    let netns = Netns::open(attachment.netns()?).map_err(Error::from)?;
+    let named = |error: linux::Error| {
+        let error = cni::Error::from(Error::from(error));
+        cni::Error { msg: format!("CNI_NETNS: {}", error.msg), ..error }
+    };
+    let netns = Netns::open(attachment.netns()?).map_err(named)?;
     match is_the_hosts(call, &netns)? {
         true => Err(Error::HostNetns(netns.path().to_owned()).into()),
         false => Ok(netns),

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use linux::{AddressWatch, Netns, Rtnl, sysctl};
 
-use crate::add::HOLDER_GOES_WITHIN;
 use crate::error::{Error, Result};
+use crate::held;
 
 /// How long it may take in all: 0.2 s as we set it, 1 to 2 s where the sysctls cannot be written, longer with a larger
 /// `dad_transmits`.
@@ -58,19 +58,22 @@ impl Detection {
     fn wait(&mut self, rtnl: &mut Rtnl, ifindex: u32) -> Result<()> {
         let begun = Instant::now();
         loop {
+            let gone = |address| Error::LinkGone(format!("assign {address} to {}", self.ifname));
             let address = match self.watch.wait_usable(rtnl, ifindex, &self.addresses, begun + DAD_WITHIN) {
                 Ok(()) => return Ok(()),
-                Err(linux::Error::DadFailed { address, .. }) => address,
+                Err(linux::Error::DadFailed { address, removed: true }) => return Err(gone(address)),
+                Err(linux::Error::DadFailed { address, removed: false }) => address,
                 Err(linux::Error::Timeout { .. }) => {
                     let addresses = self.addresses.iter().map(Ipv6Addr::to_string).collect::<Vec<_>>().join(", ");
                     return Err(Error::Tentative { addresses, ifname: self.ifname.clone(), after: DAD_WITHIN });
                 }
                 Err(error) => return Err(error.into()),
             };
-            let failed = rtnl.addresses(ifindex)?.into_iter().find(|its| its.address.addr() == address);
-            let Some(failed) = failed.filter(|_| begun.elapsed() < HOLDER_GOES_WITHIN) else {
+            let listed = rtnl.addresses(ifindex)?;
+            let failed = listed.into_iter().find(|its| its.address.addr() == address).ok_or_else(|| gone(address))?;
+            if begun.elapsed() >= held::GOES_WITHIN {
                 return Err(Error::Duplicate { address, ifname: self.ifname.clone() });
-            };
+            }
             rtnl.del_address(&failed)?;
             rtnl.new_address(ifindex, failed.address)?;
         }

@@ -1,10 +1,15 @@
 //! Taking an attachment apart: DEL, and what a failed ADD had made.
 
 use cni::{AddResult, Attachment, Call, Ipam};
-use linux::{Link, Mac, Rtnl};
+use ipnet::IpNet;
+use linux::{Link, LinkInfo, Mac, MacvlanMode, Rtnl};
 
 use crate::container;
 use crate::error::{self, Error, Result};
+
+/// The group of a link that a DEL has begun to take apart, so that an ADD which is still at it sees that. ("ul", as in
+/// [`temporary_name`])
+pub(crate) const LEAVING: u32 = 0x756c;
 
 /// DEL. Needs neither parent nor prevResult, and touches no link that may be somebody else's.
 pub fn del(call: &Call<'_>, attachment: &Attachment, kind: &str) -> std::result::Result<(), cni::Error> {
@@ -12,7 +17,7 @@ pub fn del(call: &Call<'_>, attachment: &Attachment, kind: &str) -> std::result:
     let netns = container::open_if_there(call, attachment)?;
     let mut inside = netns.as_ref().map(Rtnl::open_in).transpose().map_err(Error::from)?;
     let link = match &mut inside {
-        Some(rtnl) => own_link(call, attachment, kind, rtnl)?,
+        Some(rtnl) => own_link(call, attachment, kind, ipam.as_ref().ok().and_then(Option::as_ref), rtnl)?,
         None => None,
     };
     let release = || match ipam {
@@ -48,29 +53,54 @@ pub(crate) fn dismantle(
     kernel.chain(released.err()).collect()
 }
 
+/// Marks the link as leaving and takes all its addresses off. What is gone already is silent.
 fn silence(rtnl: &mut Rtnl, ifindex: u32) -> Result<()> {
-    for address in rtnl.addresses(ifindex)? {
-        match rtnl.del_address(&address) {
-            // Gone with its primary address, or with the link.
-            Err(error) if error::is_gone(&error) => {}
-            other => other?,
-        }
-    }
-    Ok(())
+    unless_gone(rtnl.set_group(ifindex, LEAVING))?;
+    let addresses = match rtnl.addresses(ifindex) {
+        Err(error) if error::is_gone(&error) => return Ok(()),
+        addresses => addresses?,
+    };
+    // One may be gone with its primary address, or with the link.
+    addresses.iter().try_for_each(|address| unless_gone(rtnl.del_address(address)))
 }
 
 fn delete(rtnl: &mut Rtnl, ifindex: u32) -> Result<()> {
-    match rtnl.del_link(ifindex) {
+    unless_gone(rtnl.del_link(ifindex))
+}
+
+fn unless_gone(outcome: linux::Result<()>) -> Result<()> {
+    match outcome {
         Err(error) if error::is_gone(&error) => Ok(()),
-        other => Ok(other?),
+        outcome => Ok(outcome?),
     }
 }
 
 /// The link of this attachment, or what a killed ADD has left of it.
-fn own_link(call: &Call<'_>, attachment: &Attachment, kind: &str, rtnl: &mut Rtnl) -> Result<Option<Link>> {
+fn own_link(
+    call: &Call<'_>,
+    attachment: &Attachment,
+    kind: &str,
+    ipam: Option<&Ipam<'_>>,
+    rtnl: &mut Rtnl,
+) -> Result<Option<Link>> {
     let ifname = &attachment.ifname;
     if let Some(link) = rtnl.link(ifname)? {
-        match refuse_foreign(call, ifname, &link, kind) {
+        let foreign = if link.kind.as_deref() == Some(kind) {
+            let expected = call.prev_result().unwrap_or_else(|error| {
+                call.warn(format_args!("DEL: goes on without it: {error}"));
+                None
+            });
+            match expected {
+                Some(expected) => {
+                    let still_leased = || ipam.is_some_and(|ipam| ipam.check(attachment).is_ok());
+                    refuse_foreign(rtnl, &link, ifname, &expected, still_leased)?
+                }
+                None => None,
+            }
+        } else {
+            Some(format!("it is {}, not {kind}", describe(&link)))
+        };
+        match foreign {
             None => return Ok(Some(link)),
             Some(what) => {
                 call.warn(format_args!("DEL: {ifname} is not what was attached ({what}): it is left as it is"));
@@ -81,26 +111,46 @@ fn own_link(call: &Call<'_>, attachment: &Attachment, kind: &str, rtnl: &mut Rtn
     Ok(rtnl.link(&temporary_name(attachment))?)
 }
 
-/// Why a link is somebody else's, in a netns that has been given to another container: it is of another kind, or has
-/// another MAC than prevResult says. `None`: it is ours.
-fn refuse_foreign(call: &Call<'_>, ifname: &str, link: &Link, kind: &str) -> Option<String> {
-    if link.kind.as_deref() != Some(kind) {
-        return Some(format!("it is {}, not {kind}", describe(link)));
-    }
-    match (link.mac, expected_mac(call, ifname)) {
-        (Some(mac), Some(expected)) if mac != expected => Some(format!("its MAC is {mac}, not {expected}")),
+/// Why a link of our kind is somebody else's, in a netns that has been given to another container; `None`: it is ours.
+///
+/// Its own MAC tells, and nobody else can have it. A MAC that it shares with its parent tells nothing, and changes with
+/// the parent's: there the addresses tell. A container that has changed its own MAC is known by an address that is still
+/// leased to it.
+fn refuse_foreign(
+    rtnl: &mut Rtnl,
+    link: &Link,
+    ifname: &str,
+    expected: &AddResult,
+    still_leased: impl FnOnce() -> bool,
+) -> Result<Option<String>> {
+    let mac = own_interface(expected, ifname).and_then(|interface| interface.mac.as_deref()?.parse::<Mac>().ok());
+    let other_mac = match (link.mac, mac) {
+        (Some(actual), Some(expected)) if actual != expected => Some(format!("its MAC is {actual}, not {expected}")),
         _ => None,
+    };
+    let addresses = own_addresses(expected, ifname);
+    if (!shares_mac(link) && other_mac.is_none()) || addresses.is_empty() {
+        return Ok(other_mac);
     }
+    let carries_one = rtnl.addresses(link.ifindex)?.iter().any(|its| addresses.contains(&its.address));
+    Ok(match (carries_one, shares_mac(link)) {
+        (true, true) => None,
+        (true, false) if still_leased() => None,
+        (true, false) => other_mac,
+        (false, _) => Some(other_mac.unwrap_or_else(|| "it has none of its addresses".to_owned())),
+    })
 }
 
-fn expected_mac(call: &Call<'_>, ifname: &str) -> Option<Mac> {
-    match call.prev_result() {
-        Ok(previous) => own_interface(&previous?, ifname)?.mac.as_deref()?.parse().ok(),
-        Err(error) => {
-            call.warn(format_args!("DEL: goes on without it: {error}"));
-            None
-        }
-    }
+/// Whether the link has no MAC of its own.
+pub(crate) fn shares_mac(link: &Link) -> bool {
+    matches!(link.info, LinkInfo::Ipvlan { .. } | LinkInfo::Macvlan { mode: MacvlanMode::Passthru, .. })
+}
+
+/// The addresses of this attachment in a result that other plugins may have added theirs to.
+pub(crate) fn own_addresses(result: &AddResult, ifname: &str) -> Vec<IpNet> {
+    let is_ours = |index: usize| result.interfaces.get(index).is_none_or(|interface| interface.name == ifname);
+    let own = result.ips.iter().filter(|ip| ip.interface.is_none_or(is_ours));
+    own.map(|ip| ip.address).collect()
 }
 
 /// The interface of this attachment in a result that other plugins may have added theirs to.

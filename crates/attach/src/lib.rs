@@ -11,6 +11,7 @@ pub mod container;
 mod dad;
 pub mod dismantle;
 pub mod error;
+mod held;
 pub mod parent;
 pub mod plan;
 

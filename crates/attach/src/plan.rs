@@ -25,13 +25,17 @@ pub struct Plan {
 
 impl Plan {
     /// Plans the attachment. Layer 2 only, with nothing leased, changes nothing but the link.
-    pub fn new(ifname: &str, leased: &AddResult) -> Result<Self> {
+    pub fn new(ifname: &str, mtu: u32, leased: &AddResult) -> Result<Self> {
         let addresses: Vec<IpNet> = leased.ips.iter().map(|ip| ip.address).collect();
         let (v4, v6) = (addresses.iter().any(is_v4), addresses.iter().any(|address| !is_v4(address)));
         let mut sysctls = Vec::new();
         if v4 {
             // One gratuitous ARP per address when the link comes up: the LAN learns of a moved address at once.
             sysctls.push((format!("net/ipv4/conf/{ifname}/arp_notify"), "1"));
+        }
+        if v6 && mtu < 1280 {
+            let cause = "IPv6 needs 1280 at the least (RFC 8200, section 5)".to_owned();
+            return Err(Error::Config { key: "mtu", value: mtu.to_string(), cause });
         }
         if v6 {
             // Some runtimes switch IPv6 off in new namespaces; an address asked for is wanted.
@@ -62,7 +66,8 @@ fn is_v4(address: &IpNet) -> bool {
 /// there is none, or where its scope says so: `scope` 253 (link) and above have no gateway by definition.
 pub fn kernel_route(route: &cni::Route, result: &AddResult) -> Result<Route> {
     let value = || route.dst.to_string();
-    if route.dst.addr() != route.dst.network() {
+    if is_v4(&route.dst) && route.dst.addr() != route.dst.network() {
+        // The kernel takes them for IPv6, and leaves them out.
         let cause = format!("the destination has host bits set; the network is {}", route.dst.trunc());
         return Err(Error::Config { key: "routes", value: value(), cause });
     }
@@ -80,14 +85,13 @@ pub fn kernel_route(route: &cni::Route, result: &AddResult) -> Result<Route> {
     // A next hop is looked up among routes of a narrower scope, so one that has none must say "link" to be found.
     let scope = if gateway.is_none() && is_v4(&route.dst) { SCOPE_LINK } else { SCOPE_UNIVERSE };
     Ok(Route {
-        dst: route.dst,
         gateway,
         priority: route.priority,
         table: route.table,
         scope: Some(route.scope.unwrap_or(scope)),
         mtu: route.mtu,
         advmss: route.advmss,
-        ..Route::to(route.dst)
+        ..Route::to(route.dst.trunc())
     })
 }
 
@@ -132,13 +136,13 @@ mod tests {
 
     #[test]
     fn layer_2_only_sets_nothing() {
-        assert_eq!(Plan::new("eth0", &AddResult::default()).unwrap(), Plan::default());
+        assert_eq!(Plan::new("eth0", 1500, &AddResult::default()).unwrap(), Plan::default());
     }
 
     #[test]
     fn sysctls_follow_the_families() {
         let keys = |result: &AddResult| -> Vec<String> {
-            Plan::new("eth0.5", result)
+            Plan::new("eth0.5", 1500, result)
                 .unwrap()
                 .sysctls
                 .into_iter()
@@ -199,6 +203,11 @@ mod tests {
         assert_eq!(
             refused(route("10.1.2.3/16", None)),
             "routes 10.1.2.3/16: the destination has host bits set; the network is 10.1.0.0/16"
+        );
+        assert_eq!(
+            kernel_route(&route("fd01::1/64", None), &leased()).unwrap().dst,
+            "fd01::/64".parse().unwrap(),
+            "the kernel takes these"
         );
         assert_eq!(
             refused(route("10.1.0.0/16", Some("fd00::1"))),

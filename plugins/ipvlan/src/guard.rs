@@ -9,15 +9,19 @@
 //! there are any: a parent with ipvlan slaves takes no macvlan. Nothing is written down, so nothing can be stale.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use attach::{Choice, Permit, Place};
 use cni::{Code, Error};
 use linux::{Errno, Link, LinkInfo, LinkKind, MacvlanMode, Netns, NetnsSearch, NewLink, Rtnl};
 
+/// How long other ADDs on parents of this namespace may take to get their links made.
+const LOCKED_WITHIN: Duration = Duration::from_secs(10);
+
 /// Refuses a choice that would change the mode of live slaves. The permit holds a lock until the link is made, so that
 /// two ADDs on a parent without slaves cannot both find it free.
 pub(crate) fn permit(choice: &Choice, place: &mut Place<'_>) -> Result<Permit, Error> {
-    let lock = place.parent_netns.lock().map_err(attach::error::Error::from)?;
+    let lock = place.parent_netns.lock(LOCKED_WITHIN).map_err(attach::error::Error::from)?;
     // On a slave as parent the kernel puts the new one beside it, on the same parent.
     let slave = match place.parent.info {
         LinkInfo::Ipvlan { .. } => Some(place.parent.clone()),
