@@ -1,0 +1,309 @@
+//! Every key of ipvlan, and what the kernel and the wire have of it afterwards.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use e2e::kernel::{Ipvlan, NewRoute};
+use e2e::lab::{Families, LAN4, LAN6, NIC, lan4, lan6};
+use e2e::traffic::{Wire, assert_reaches, assert_silent, echo};
+use e2e::{Binaries, Container, Lab, cases};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn with(mut conf: Value, key: &str, value: Value) -> Value {
+    conf[key] = value;
+    conf
+}
+
+/// A container attached by that configuration as `eth0`, with the result.
+fn attached(lab: &Lab, conf: &Value) -> (Container, Value) {
+    let container = lab.container();
+    let result = lab.ipvlan().add(&container, "eth0", conf).run().result();
+    (container, result)
+}
+
+fn dual(lab: &Lab, mode: &str) -> Value {
+    with(lab.ipvlan_conf(mode), "ipam", lab.ipam(Families::Dual))
+}
+
+fn l2(flag: &str) -> Ipvlan {
+    Ipvlan { mode: "l2".into(), flag: flag.into(), noarp: false }
+}
+
+/// Containers in a subnet of their own, routed by the host: how l3 is used. The first has 10.66.0.2 and fd66::2.
+fn routed(lab: &Lab, mode: &str) -> Value {
+    let ranges = json!([[{"subnet": "10.66.0.0/24"}], [{"subnet": "fd66::/64"}]]);
+    let routes = json!([{"dst": LAN4}, {"dst": LAN6}]);
+    let ipam = json!({"type": "host-local", "dataDir": lab.data_dir(), "ranges": ranges, "routes": routes});
+    for (dst, gateway) in [("10.66.0.0/24", lab.host.v4), ("fd66::/64", lab.host.v6)] {
+        let dst = dst.parse().expect("a prefix");
+        lab.neighbour.add_route(&NewRoute { dst, gateway: Some(gateway), link: lab.neighbour.nic, priority: None });
+    }
+    lab.host.set_sysctl("net/ipv4/ip_forward", "1");
+    lab.host.set_sysctl("net/ipv6/conf/all/forwarding", "1");
+    with(lab.ipvlan_conf(mode), "ipam", ipam)
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn assert_nothing_left(lab: &Lab, container: &Container) {
+    assert_eq!(container.link_names(), ["lo"]);
+    assert_eq!(lab.leases(), [""; 0]);
+}
+
+cases! {
+    #[needs(Ipvlan)]
+    #[reference(passes)]
+    fn a_container_is_on_the_lan_under_the_hosts_mac(lab) {
+        let mut conf = lab.ipvlan_conf("l2");
+        conf.as_object_mut().expect("an object").remove("mode");
+        let (container, result) = attached(lab, &conf);
+        assert_eq!(container.ipvlan("eth0"), l2("bridge"));
+        let (mac, parent) = (container.link("eth0").mac, lab.host.link(NIC));
+        assert_eq!(mac, parent.mac);
+        assert_eq!(container.link("eth0").parent, Some(parent.ifindex));
+        assert_eq!(result["interfaces"][0]["mac"], json!(mac));
+        assert_eq!(result["interfaces"][0]["name"], "eth0");
+        assert_eq!(result["interfaces"][0]["sandbox"], json!(container.path()));
+        assert_eq!(result["ips"][0]["address"], "192.168.50.100/24");
+        assert_eq!(result["ips"][0]["interface"], 0);
+        assert_reaches(&lab.neighbour, lan4(100));
+        assert_reaches(&container, lab.neighbour.v4);
+        echo(&lab.neighbour, &container, lan4(100), 100_000);
+        echo(&container, &lab.neighbour, lab.neighbour.v4, 100_000);
+        lab.ipvlan().del(&container, "eth0", &conf).run().done();
+        assert_nothing_left(lab, &container);
+        assert_silent(&lab.neighbour, lan4(100));
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(passes)]
+    fn an_empty_mode_and_an_mtu_of_zero_are_not_set(lab) {
+        // podman and nerdctl write them so.
+        let conf = with(with(lab.ipvlan_conf(""), "mtu", json!(0)), "capabilities", json!({"ips": true}));
+        let (container, _) = attached(lab, &conf);
+        assert_eq!(container.ipvlan("eth0"), l2("bridge"));
+        assert_eq!(container.link("eth0").mtu, lab.host.link(NIC).mtu);
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(passes)]
+    fn siblings_reach_each_other(lab) {
+        let ((first, _), (second, _)) = (attached(lab, &dual(lab, "l2")), attached(lab, &dual(lab, "l2")));
+        assert_reaches(&first, lan4(101));
+        assert_reaches(&second, lan6(100));
+        echo(&first, &second, lan4(101), 100_000);
+        echo(&second, &first, lan6(100), 100_000);
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(passes)]
+    fn dual_stack_is_reached_both_ways_as_soon_as_add_returns(lab) {
+        let (container, _) = attached(lab, &dual(lab, "l2"));
+        assert_eq!(container.address_texts("eth0"), ["192.168.50.100/24", "fd50::100/64"]);
+        assert!(container.addresses("eth0").iter().all(|address| !address.tentative()), "an address is tentative");
+        for address in [lan4(100), lan6(100)] {
+            assert_reaches(&lab.neighbour, address);
+        }
+        for address in [lab.neighbour.v4, lab.neighbour.v6] {
+            assert_reaches(&container, address);
+        }
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it announces nothing")]
+    fn addresses_are_announced_on_the_wire(lab) {
+        let wire = Wire::open(&lab.neighbour, lab.neighbour.nic);
+        let (_container, _) = attached(lab, &dual(lab, "l2"));
+        assert!(wire.wait_for(PATIENCE, |frame| frame.announces(lan4(100))).is_some(), "no gratuitous ARP");
+        assert!(wire.wait_for(PATIENCE, |frame| frame.announces(lan6(100))).is_some(), "no unsolicited advertisement");
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "its 5 s for duplicate address detection are not enough without ARP")]
+    fn l3_is_routed_by_the_host(lab) {
+        let (container, _) = attached(lab, &routed(lab, "l3"));
+        assert_eq!(container.ipvlan("eth0"), Ipvlan { mode: "l3".into(), flag: "bridge".into(), noarp: true });
+        assert_reaches(&lab.neighbour, ip("10.66.0.2"));
+        assert_reaches(&lab.neighbour, ip("fd66::2"));
+        assert_reaches(&container, lab.neighbour.v4);
+        assert_reaches(&container, lab.neighbour.v6);
+        echo(&lab.neighbour, &container, ip("10.66.0.2"), 100_000);
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "as l3")]
+    fn l3s_is_routed_by_the_host(lab) {
+        let (container, _) = attached(lab, &routed(lab, "l3s"));
+        assert_eq!(container.ipvlan("eth0"), Ipvlan { mode: "l3s".into(), flag: "bridge".into(), noarp: true });
+        assert_reaches(&lab.neighbour, ip("10.66.0.2"));
+        assert_reaches(&lab.neighbour, ip("fd66::2"));
+        assert_reaches(&container, lab.neighbour.v4);
+        echo(&container, &lab.neighbour, lab.neighbour.v4, 100_000);
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it has no flags")]
+    fn siblings_with_the_flag_private_do_not_reach_each_other(lab) {
+        let conf = with(lab.ipvlan_conf("l2"), "flag", json!("private"));
+        let ((first, _), (second, _)) = (attached(lab, &conf), attached(lab, &conf));
+        assert_eq!(second.ipvlan("eth0"), l2("private"));
+        assert_silent(&first, lan4(101));
+        assert_reaches(&lab.neighbour, lan4(100));
+        assert_reaches(&lab.neighbour, lan4(101));
+    }
+
+    /// Their packets go out to the switch, and come back if it is one that sends them back. All slaves have one MAC,
+    /// so each has to be told of the other: an ARP question that comes back looks like the parent's own.
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it has no flags")]
+    fn siblings_with_the_flag_vepa_reach_each_other_through_the_switch(lab) {
+        let conf = with(lab.ipvlan_conf("l2"), "flag", json!("vepa"));
+        let ((first, _), (second, _)) = (attached(lab, &conf), attached(lab, &conf));
+        assert_eq!(second.ipvlan("eth0"), l2("vepa"));
+        let mac = lab.host.link(NIC).mac;
+        first.set_neighbour("eth0", lan4(101), &mac);
+        second.set_neighbour("eth0", lan4(100), &mac);
+        assert_silent(&first, lan4(101));
+        lab.reflect();
+        assert_reaches(&first, lan4(101));
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(passes)]
+    fn the_mtu_is_the_parents_unless_told_otherwise(lab) {
+        lab.host.set_mtu(NIC, 1480);
+        let (container, _) = attached(lab, &lab.ipvlan_conf("l2"));
+        assert_eq!(container.link("eth0").mtu, 1480);
+        let (container, _) = attached(lab, &with(lab.ipvlan_conf("l2"), "mtu", json!(1400)));
+        assert_eq!(container.link("eth0").mtu, 1400);
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(passes)]
+    fn without_a_master_the_parent_is_that_of_the_default_route(lab) {
+        lab.plug(&lab.host, "ens4");
+        lab.add_default_route(NIC);
+        let (container, _) = attached(lab, &with(lab.ipvlan_conf("l2"), "master", json!("")));
+        assert_eq!(container.link("eth0").parent, Some(lab.host.link(NIC).ifindex));
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "1.1.1 has no such key")]
+    fn the_parent_may_be_in_the_container(lab) {
+        let container = lab.container();
+        lab.plug(&container, "net1");
+        let conf = with(with(lab.ipvlan_conf("l2"), "master", json!("net1")), "linkInContainer", json!(true));
+        lab.ipvlan().add(&container, "eth0", &conf).run().result();
+        assert_eq!(container.ipvlan("eth0"), l2("bridge"));
+        assert_reaches(&lab.neighbour, lan4(100));
+        lab.ipvlan().del(&container, "eth0", &conf).run().done();
+        assert_eq!(container.link_names(), ["lo", "net1"]);
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it wants addresses")]
+    fn without_ipam_it_is_a_link_and_nothing_more(lab) {
+        let conf = with(lab.ipvlan_conf("l2"), "ipam", json!({}));
+        let (container, result) = attached(lab, &conf);
+        assert!(result["ips"].as_array().is_none_or(Vec::is_empty), "{result}");
+        assert_eq!(container.address_texts("eth0"), [""; 0]);
+        assert!(container.link("eth0").up);
+        lab.ipvlan().del(&container, "eth0", &conf).run().done();
+        assert_eq!(container.link_names(), ["lo"]);
+    }
+
+    /// The plugin before has made the parent, or knows it, and has leased the address.
+    #[needs(Ipvlan)]
+    #[reference(passes)]
+    fn chained_without_ipam_it_takes_master_and_addresses_of_the_result_before(lab) {
+        let mut conf = lab.ipvlan_conf("l2");
+        let keys = conf.as_object_mut().expect("an object");
+        keys.remove("ipam");
+        keys.remove("master");
+        conf["prevResult"] = json!({
+            "cniVersion": "1.0.0",
+            "interfaces": [{"name": NIC, "mac": lab.host.link(NIC).mac}],
+            "ips": [{"address": "192.168.50.77/24", "gateway": "192.168.50.1", "interface": 0}],
+            "routes": [{"dst": "10.20.0.0/16", "gw": "192.168.50.20"}],
+        });
+        let (container, result) = attached(lab, &conf);
+        assert_eq!(container.address_texts("eth0"), ["192.168.50.77/24"]);
+        assert_eq!(container.route_to("10.20.0.0/16").gateway, Some(lab.neighbour.v4));
+        assert_reaches(&lab.neighbour, lan4(77));
+        let interfaces = result["interfaces"].as_array().expect("interfaces");
+        let index = interfaces.iter().position(|interface| interface["name"] == "eth0").expect("ours is in the result");
+        assert_eq!(result["ips"][0]["interface"], json!(index));
+        lab.ipvlan().del(&container, "eth0", &conf).run().done();
+        assert_eq!(container.link_names(), ["lo"]);
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it takes the first")]
+    fn chained_after_several_interfaces_it_does_not_guess_its_master(lab) {
+        let mut conf = lab.ipvlan_conf("l2");
+        let keys = conf.as_object_mut().expect("an object");
+        keys.remove("ipam");
+        keys.remove("master");
+        conf["prevResult"] = json!({
+            "cniVersion": "1.0.0",
+            "interfaces": [{"name": NIC}, {"name": "ens4"}],
+            "ips": [{"address": "192.168.50.77/24"}],
+        });
+        let container = lab.container();
+        lab.unchanged(&[&container], || lab.ipvlan().add(&container, "eth0", &conf).run())
+            .fails(7, &["master", NIC, "ens4"]);
+    }
+
+    /// On Linux 6.1 the kernel minds a link of the container's name on the *host*; every host has an eth0.
+    #[needs(Ipvlan)]
+    #[reference(passes)]
+    fn the_host_may_have_a_link_of_the_same_name(lab) {
+        lab.host.create_stray("eth0");
+        let (container, _) = attached(lab, &lab.ipvlan_conf("l2"));
+        assert_eq!(container.link_names(), ["lo", "eth0"]);
+        assert_reaches(&lab.neighbour, lan4(100));
+        lab.ipvlan().del(&container, "eth0", &lab.ipvlan_conf("l2")).run().done();
+        assert_nothing_left(lab, &container);
+        assert!(lab.host.has_link("eth0"));
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "its words and codes are its own")]
+    fn bad_values_are_refused_and_nothing_is_changed(lab) {
+        let container = lab.container();
+        let refused = |key: &str, value: Value, code: u64, names: &[&str]| {
+            let conf = with(lab.ipvlan_conf("l2"), key, value);
+            lab.unchanged(&[&container], || lab.ipvlan().add(&container, "eth0", &conf).run()).fails(code, names);
+        };
+        refused("mode", json!("l4"), 2, &["mode", "l4", "l2, l3, l3s"]);
+        refused("flag", json!("passthru"), 2, &["flag", "passthru", "bridge, private, vepa"]);
+        refused("mtu", json!(9000), 7, &["mtu", "9000", NIC, "1500"]);
+        refused("master", json!("nope0"), 7, &["master", "nope0"]);
+        refused("master", json!("lo"), 7, &["master", "lo"]);
+    }
+
+    /// For nodes on which no container may choose another.
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it has no such name")]
+    fn ipvlan_l2_takes_no_other_mode(lab) {
+        // Only the names that every Lab needs are copied.
+        if lab.binaries() == Binaries::PlainCopies {
+            std::fs::hard_link(lab.bin().join("ipvlan"), lab.bin().join("ipvlan-l2")).expect("link a program");
+        }
+        let container = lab.container();
+        let plugin = lab.plugin("ipvlan-l2");
+        for mode in ["l3", "l3s"] {
+            let conf = lab.ipvlan_conf(mode);
+            lab.unchanged(&[&container], || plugin.add(&container, "eth0", &conf).run())
+                .fails(2, &["mode", mode, "ipvlan-l2"]);
+        }
+        plugin.add(&container, "eth0", &lab.ipvlan_conf("l2")).run().result();
+        assert_eq!(container.ipvlan("eth0"), l2("bridge"));
+        plugin.del(&container, "eth0", &lab.ipvlan_conf("l2")).run().done();
+        assert_nothing_left(lab, &container);
+    }
+}

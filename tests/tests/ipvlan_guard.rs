@@ -1,0 +1,300 @@
+//! The guard of the parent's mode: mode and flag belong to the parent, the last writer wins, and so an ADD that would
+//! switch containers that run is refused, wherever they are and whoever made them.
+
+use std::fs::File;
+use std::net::UdpSocket;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use e2e::kernel::Ipvlan;
+use e2e::lab::{NIC, lan4};
+use e2e::traffic::{assert_reaches, ping};
+use e2e::{Container, Lab, Namespace, Outcome, cases};
+use nix::sched::{CloneFlags, setns, unshare};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn with_flag(lab: &Lab, flag: &str) -> Value {
+    let mut conf = lab.ipvlan_conf("l2");
+    conf["flag"] = json!(flag);
+    conf
+}
+
+fn attached(lab: &Lab, conf: &Value) -> Container {
+    let container = lab.container();
+    lab.ipvlan().add(&container, "eth0", conf).run().result();
+    container
+}
+
+fn l2(flag: &str) -> Ipvlan {
+    Ipvlan { mode: "l2".into(), flag: flag.into(), noarp: false }
+}
+
+/// An ADD to a new container that must change nothing, not even for an instant leave a link behind.
+fn add_that_changes_nothing(lab: &Lab, conf: &Value, others: &[&Container]) -> Outcome {
+    let container = lab.container();
+    let all: Vec<&Container> = others.iter().copied().chain([&container]).collect();
+    lab.unchanged(&all, || lab.ipvlan().add(&container, "eth0", conf).run())
+}
+
+/// A namespace that only `hold` will hold, once `make` has made something in it.
+fn somebody_elses_netns<T: Send + 'static>(
+    make: impl FnOnce(&Namespace),
+    hold: impl FnOnce(File) -> T + Send + 'static,
+) -> T {
+    let netns = Namespace::new();
+    make(&netns);
+    let file = netns.file().try_clone().expect("another descriptor");
+    let held = thread::spawn(move || hold(file)).join().expect("a holder of a namespace");
+    drop(netns);
+    held
+}
+
+/// A process that is in the namespace and does nothing.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn start(netns: File) -> Self {
+        setns(&netns, CloneFlags::CLONE_NEWNET).expect("enter a namespace");
+        // It ends with its input, so with us.
+        let child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("start cat");
+        Self(child)
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// A thread that is in the namespace and does nothing.
+struct Sitter {
+    go: Option<mpsc::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Sitter {
+    fn start(netns: File) -> Self {
+        let (go, wait) = mpsc::channel::<()>();
+        let (entered, there) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            setns(&netns, CloneFlags::CLONE_NEWNET).expect("enter a namespace");
+            drop(netns);
+            entered.send(()).expect("somebody waits");
+            let _ = wait.recv();
+        });
+        there.recv().expect("the thread is there");
+        Self { go: Some(go), thread: Some(thread) }
+    }
+}
+
+impl Drop for Sitter {
+    fn drop(&mut self) {
+        drop(self.go.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+cases! {
+    /// What happened: one pod with another mode, and every pod of the node lost its network.
+    #[needs(Ipvlan)]
+    #[reference(fails: "something was changed")]
+    fn u8_two_containers_keep_their_traffic_while_other_modes_are_refused(lab) {
+        let (first, second) = (attached(lab, &lab.ipvlan_conf("l2")), attached(lab, &lab.ipvlan_conf("l2")));
+        let over = AtomicBool::new(false);
+        let pings = thread::scope(|scope| {
+            let traffic = [(&first, lab.neighbour.v4), (&second, lan4(100))].map(|(from, to)| {
+                let over = &over;
+                scope.spawn(move || {
+                    let mut pings = 0;
+                    while !over.load(Ordering::Relaxed) {
+                        assert!(ping(from, to, PATIENCE).is_some(), "{to} does not answer any more");
+                        pings += 1;
+                    }
+                    pings
+                })
+            });
+            let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                for (conf, key, other) in [
+                    (lab.ipvlan_conf("l3"), "mode \"l3\"", "mode l2"),
+                    (lab.ipvlan_conf("l3s"), "mode \"l3s\"", "mode l2"),
+                    (with_flag(lab, "private"), "flag \"private\"", "flag bridge"),
+                    (with_flag(lab, "vepa"), "flag \"vepa\"", "flag bridge"),
+                ] {
+                    add_that_changes_nothing(lab, &conf, &[&first, &second]).fails(7, &[key, other, NIC]);
+                }
+            }));
+            over.store(true, Ordering::Relaxed);
+            let pings = traffic.map(|thread| thread.join());
+            refused.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            pings.map(|pings| pings.expect("traffic that goes on"))
+        });
+        assert!(pings.iter().all(|&pings| pings > 0), "no traffic meanwhile: {pings:?}");
+        for container in [&first, &second] {
+            assert_eq!(container.ipvlan("eth0"), l2("bridge"));
+        }
+        // And one of the same mode is welcome.
+        let _third = attached(lab, &lab.ipvlan_conf("l2"));
+        assert_reaches(&lab.neighbour, lan4(102));
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it has no guard")]
+    fn a_slave_on_the_host_itself_counts(lab) {
+        lab.host.create_ipvlan_in(&lab.host, "ipvl0", NIC, "l3", "bridge");
+        add_that_changes_nothing(lab, &lab.ipvlan_conf("l2"), &[]).fails(7, &["mode \"l2\"", "mode l3", NIC]);
+        lab.host.delete_link("ipvl0");
+        attached(lab, &lab.ipvlan_conf("l2"));
+    }
+
+    /// The Lab's containers are held by descriptors of the test, and by nothing else.
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it has no guard")]
+    fn a_slave_made_by_others_counts_in_a_netns_held_by_a_descriptor(lab) {
+        let other = lab.container();
+        lab.host.create_ipvlan_in(&other, "theirs0", NIC, "l3s", "bridge");
+        add_that_changes_nothing(lab, &lab.ipvlan_conf("l2"), &[&other]).fails(7, &["mode \"l2\"", "mode l3s"]);
+        let joined = attached(lab, &lab.ipvlan_conf("l3s"));
+        assert_eq!(joined.ipvlan("eth0"), Ipvlan { mode: "l3s".into(), flag: "bridge".into(), noarp: true });
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it has no guard")]
+    fn a_slave_counts_in_a_netns_held_by_a_process(lab) {
+        let _sleeper = somebody_elses_netns(
+            |netns| lab.host.create_ipvlan_in(netns, "theirs0", NIC, "l2", "vepa"),
+            Sleeper::start,
+        );
+        add_that_changes_nothing(lab, &lab.ipvlan_conf("l2"), &[]).fails(7, &["flag \"bridge\"", "flag vepa"]);
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it has no guard")]
+    fn a_slave_counts_in_a_netns_held_by_a_thread(lab) {
+        let _sitter = somebody_elses_netns(
+            |netns| lab.host.create_ipvlan_in(netns, "theirs0", NIC, "l2", "private"),
+            Sitter::start,
+        );
+        add_that_changes_nothing(lab, &lab.ipvlan_conf("l2"), &[]).fails(7, &["flag \"bridge\"", "flag private"]);
+    }
+
+    /// A socket keeps its namespace alive, and nothing leads to it from outside. That there is a slave the kernel can
+    /// be asked, its mode it cannot: so nothing is risked.
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it has no guard")]
+    fn a_slave_in_a_netns_that_nobody_can_look_into_counts(lab) {
+        let socket = somebody_elses_netns(
+            |netns| lab.host.create_ipvlan_in(netns, "theirs0", NIC, "l2", "bridge"),
+            |netns| {
+                setns(&netns, CloneFlags::CLONE_NEWNET).expect("enter a namespace");
+                UdpSocket::bind(("127.0.0.1", 0)).expect("a socket")
+            },
+        );
+        for mode in ["l2", "l3"] {
+            add_that_changes_nothing(lab, &lab.ipvlan_conf(mode), &[]).fails(7, &["master", NIC, "cannot be looked into"]);
+        }
+        drop(socket);
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it has no guard")]
+    fn a_slave_counts_in_a_netns_that_is_mounted(lab) {
+        let other = lab.container();
+        lab.host.create_ipvlan_in(&other, "theirs0", NIC, "l3", "bridge");
+        let place = lab.path("netns");
+        File::create(&place).expect("make a mount point");
+        let container = lab.container();
+        let outcome = lab.host.run(|| {
+            use nix::mount::{MsFlags, mount};
+            // The mount belongs to this thread's own mount namespace, and goes with it.
+            unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("make mounts private");
+            mount(Some(other.path()), &place, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("mount a netns");
+            lab.ipvlan().add(&container, "eth0", &lab.ipvlan_conf("l2")).run_here()
+        });
+        outcome.fails(7, &["mode \"l2\"", "mode l3"]);
+        assert_eq!(container.link_names(), ["lo"]);
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(passes)]
+    fn when_the_last_slave_has_gone_another_mode_is_allowed(lab) {
+        for mode in ["l2", "l3", "l3s", "l2"] {
+            let container = attached(lab, &lab.ipvlan_conf(mode));
+            assert_eq!(container.ipvlan("eth0").mode, mode);
+            assert_eq!(container.link_names(), ["lo", "eth0"]);
+            lab.ipvlan().del(&container, "eth0", &lab.ipvlan_conf(mode)).run().done();
+        }
+    }
+
+    /// To see that a parent is free the guard makes a link, which must not be seen afterwards.
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it has no guard")]
+    fn what_a_killed_probe_has_left_is_gone_after_the_next_add(lab) {
+        let conf = lab.ipvlan_conf("l2");
+        let mut left = 0;
+        for stop in 1.. {
+            let container = lab.container();
+            let killed = lab.ipvlan().add(&container, "eth0", &conf).run_killed_at(stop);
+            let names = container.link_names();
+            left += usize::from(names.iter().any(|name| name.starts_with("ul")));
+            if names.iter().any(|name| name == "eth0") || killed.status.success() {
+                break;
+            }
+            if names.len() > 1 {
+                lab.ipvlan().add(&container, "eth0", &conf).run().result();
+                assert_eq!(container.link_names(), ["lo", "eth0"], "killed at {stop}");
+            }
+        }
+        assert!(left > 0, "no ADD was killed while its probe was there");
+    }
+
+    /// Without a lock each would find the parent free, and the last would switch the others.
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it has no guard")]
+    fn of_parallel_adds_of_different_modes_one_mode_wins(lab) {
+        let wishes = [("l2", "bridge"), ("l3", "bridge"), ("l2", "private"), ("l3s", "bridge"), ("l2", "bridge"), ("l3", "bridge")];
+        for _ in 0..3 {
+            let containers = wishes.map(|_| lab.container());
+            let confs = wishes.map(|(mode, flag)| {
+                let mut conf = lab.ipvlan_conf(mode);
+                conf["flag"] = json!(flag);
+                conf
+            });
+            let outcomes = thread::scope(|scope| {
+                let calls: Vec<_> = containers
+                    .iter()
+                    .zip(&confs)
+                    .map(|(container, conf)| scope.spawn(move || lab.ipvlan().add(container, "eth0", conf).run()))
+                    .collect();
+                calls.into_iter().map(|call| call.join().expect("a call")).collect::<Vec<_>>()
+            });
+            let mut winners = Vec::new();
+            for ((container, outcome), wish) in containers.iter().zip(&outcomes).zip(wishes) {
+                if outcome.status.success() {
+                    let there = container.ipvlan("eth0");
+                    assert_eq!((there.mode.as_str(), there.flag.as_str()), wish, "was switched: {}", outcome.text());
+                    winners.push(wish);
+                } else {
+                    outcome.fails(7, &[NIC]);
+                    assert_eq!(container.link_names(), ["lo"]);
+                }
+            }
+            winners.dedup();
+            assert_eq!(winners.len(), 1, "not one mode has won: {winners:?}");
+            for (container, conf) in containers.iter().zip(&confs) {
+                lab.ipvlan().del(container, "eth0", conf).run().done();
+            }
+            assert_eq!(lab.leases(), [""; 0]);
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The life of an ipvlan attachment: all seven versions, CHECK, STATUS, GC, DEL, and ADDs that fail or are killed.
+
+use e2e::kernel::NewRoute;
+use e2e::lab::{Families, NIC, lan4, lan6};
+use e2e::needs::{self, Feature};
+use e2e::traffic::assert_reaches;
+use e2e::{Binaries, Container, Lab, cases};
+use serde_json::{Value, json};
+
+/// More system calls than any call makes.
+const MANY: usize = 5000;
+/// CHECK found something amiss. A code of ours: the spec has none for it.
+const DIFFERS: u64 = 102;
+
+fn attached(lab: &Lab, conf: &Value) -> (Container, Value) {
+    let container = lab.container();
+    let mut conf = conf.clone();
+    conf["prevResult"] = lab.ipvlan().add(&container, "eth0", &conf).run().result();
+    (container, conf)
+}
+
+fn version_1_1(mut conf: Value) -> Value {
+    conf["cniVersion"] = json!("1.1.0");
+    conf
+}
+
+#[track_caller]
+fn assert_zero(lab: &Lab, container: &Container, when: &str) {
+    assert_eq!(container.link_names(), ["lo"], "{when}");
+    assert_eq!(lab.leases(), [""; 0], "{when}");
+}
+
+cases! {
+    /// A route could not be added, the ADD failed, and link and lease both stayed.
+    #[needs(Ipvlan)]
+    #[reference(fails: "link stayed")]
+    fn u3_a_bad_route_leaves_no_link_and_no_lease(lab) {
+        let mut conf = lab.ipvlan_conf("l2");
+        conf["ipam"]["routes"] = json!([{"dst": "10.9.0.0/16", "gw": "172.31.0.1"}]);
+        let container = lab.container();
+        let failed = lab.ipvlan().add(&container, "eth0", &conf).run();
+        assert!(!container.has_link("eth0"), "the link stayed: {}", failed.text());
+        failed.fails(100, &["10.9.0.0/16", "172.31.0.1", "eth0", "Nexthop has invalid gateway"]);
+        assert_zero(lab, &container, "after a failed ADD");
+        let (_container, _) = attached(lab, &lab.ipvlan_conf("l2"));
+        assert_reaches(&lab.neighbour, lan4(100));
+    }
+
+    /// The node lost its default route, and from then on no pod could be ended, and every lease was kept.
+    #[needs(Ipvlan)]
+    #[reference(fails: "did not succeed")]
+    fn u4_del_without_a_master_needs_no_default_route(lab) {
+        lab.add_default_route(NIC);
+        let mut conf = lab.ipvlan_conf("l2");
+        conf.as_object_mut().expect("an object").remove("master");
+        let container = lab.container();
+        lab.ipvlan().add(&container, "eth0", &conf).run().result();
+        lab.host.set_down(NIC);
+        lab.ipvlan().del(&container, "eth0", &conf).run().done();
+        assert_zero(lab, &container, "after DEL");
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(passes)]
+    fn check_finds_all_well_after_add(lab) {
+        let (container, conf) = attached(lab, &lab.ipvlan_conf("l2"));
+        lab.unchanged(&[&container], || lab.ipvlan().check(&container, "eth0", &conf).run()).done();
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "its codes are its own")]
+    fn check_names_what_is_amiss(lab) {
+        let mut conf = lab.ipvlan_conf("l2");
+        conf["ipam"]["routes"] = json!([{"dst": "10.20.0.0/16", "gw": "192.168.50.20"}]);
+        let (container, conf) = attached(lab, &conf);
+        let amiss = |conf: &Value, code: u64, names: &[&str]| {
+            lab.unchanged(&[&container], || lab.ipvlan().check(&container, "eth0", conf).run()).fails(code, names);
+        };
+        let mut other = conf.clone();
+        other["mode"] = json!("l3");
+        amiss(&other, DIFFERS, &["eth0", "mode l2", "l3"]);
+        container.delete_routes_to("10.20.0.0/16");
+        amiss(&conf, DIFFERS, &["10.20.0.0/16", "192.168.50.20"]);
+        container.add_route(&NewRoute {
+            dst: "10.20.0.0/16".parse().expect("a prefix"),
+            gateway: Some(lab.neighbour.v4),
+            link: "eth0",
+            priority: None,
+        });
+        container.delete_address("eth0", "192.168.50.100/24".parse().expect("a prefix"));
+        amiss(&conf, DIFFERS, &["eth0", "192.168.50.100/24"]);
+        container.delete_link("eth0");
+        amiss(&conf, 3, &["eth0"]);
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it does not know STATUS")]
+    fn status_says_whether_an_add_can_work(lab) {
+        let mut conf = version_1_1(lab.ipvlan_conf("l2"));
+        let status = |conf: &Value| lab.unchanged(&[], || lab.ipvlan().call("STATUS", conf).run());
+        status(&conf).done();
+        lab.host.set_down(NIC);
+        status(&conf).fails(50, &[NIC, "down"]);
+        conf["master"] = json!("nope0");
+        status(&conf).fails(50, &["master", "nope0"]);
+        conf["mode"] = json!("l4");
+        status(&conf).fails(2, &["mode", "l4"]);
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it does not know GC")]
+    fn gc_frees_what_no_valid_attachment_has(lab) {
+        let conf = version_1_1(lab.ipvlan_conf("l2"));
+        let ((first, _), (_second, _)) = (attached(lab, &conf), attached(lab, &conf));
+        assert_eq!(lab.leases(), ["192.168.50.100", "192.168.50.101"]);
+        let mut gc = conf.clone();
+        gc["cni.dev/valid-attachments"] = json!([{"containerID": first.id, "ifname": "eth0"}]);
+        lab.ipvlan().call("GC", &gc).run().done();
+        assert_eq!(lab.leases(), ["192.168.50.100"]);
+        assert_reaches(&lab.neighbour, lan4(100));
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(passes)]
+    fn del_twice_and_without_a_netns_are_successes(lab) {
+        let (container, conf) = attached(lab, &lab.ipvlan_conf("l2"));
+        for _ in 0..2 {
+            lab.ipvlan().del(&container, "eth0", &conf).run().done();
+            assert_zero(lab, &container, "after DEL");
+        }
+        lab.ipvlan().del(&container, "eth0", &conf).env("CNI_NETNS", "").run().done();
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(fails: "did not succeed")]
+    fn del_works_when_the_parent_has_gone_and_the_link_with_it(lab) {
+        let (container, conf) = attached(lab, &lab.ipvlan_conf("l2"));
+        lab.host.delete_link(NIC);
+        lab.ipvlan().del(&container, "eth0", &conf).run().done();
+        assert_zero(lab, &container, "after DEL");
+    }
+
+    /// The netns has been given to another container since, on another network.
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it deletes what is there")]
+    fn del_leaves_a_link_of_another_kind(lab) {
+        let (container, conf) = attached(lab, &lab.ipvlan_conf("l2"));
+        container.delete_link("eth0");
+        lab.host.create_macvlan_in(&container, "eth0", NIC);
+        let before = container.link("eth0");
+        let outcome = lab.ipvlan().del(&container, "eth0", &conf).run();
+        outcome.done();
+        assert_eq!(container.find_link("eth0"), Some(before));
+        assert!(outcome.stderr.contains("eth0") && outcome.stderr.contains("macvlan"), "{}", outcome.text());
+        assert_eq!(lab.leases(), [""; 0]);
+    }
+
+    /// Where the kernel minds the host's link of that name (Linux 6.1), the link has another name for an instant.
+    #[needs(Ipvlan)]
+    #[reference(not_run: "its threads make every run another one")]
+    fn an_add_killed_at_any_step_beside_a_host_link_of_that_name_leaves_nothing_after_del(lab) {
+        lab.host.create_stray("eth0");
+        for kind in ["ipvlan", "macvlan"] {
+            let mut conf = lab.ipvlan_conf("l2");
+            conf["type"] = json!(kind);
+            if kind == "macvlan" {
+                conf.as_object_mut().expect("an object").remove("mode");
+            }
+            let (mut steps, mut temporary, mut done) = (0, 0, false);
+            for stop in (1..MANY).step_by(2) {
+                let container = lab.container();
+                let outcome = lab.plugin(kind).add(&container, "eth0", &conf).run_killed_at(stop);
+                temporary += usize::from(container.link_names().iter().any(|name| name.starts_with("ul")));
+                lab.plugin(kind).del(&container, "eth0", &conf).run().done();
+                assert_zero(lab, &container, &format!("{kind} killed at step {steps}"));
+                done = outcome.status.success();
+                if done {
+                    break;
+                }
+                steps += 1;
+            }
+            assert!(done, "it never comes to its end");
+            assert!(steps >= 50, "only {steps} steps were killed");
+            // ipvlan also asks the kernel with a link of that name whether the parent is free.
+            let minds = minds_a_name_on_the_host(lab);
+            assert!(temporary > 0 || (kind == "macvlan" && !minds), "no {kind} was killed under its other name");
+        }
+    }
+}
+
+/// Whether this kernel refuses a link in a container for a link of its name on the host.
+fn minds_a_name_on_the_host(lab: &Lab) -> bool {
+    let there = lab.container();
+    match lab.host.try_create_ipvlan_in(&there, "eth0", NIC, "l2", "bridge") {
+        Ok(()) => false,
+        Err(e2e::kernel::Errno::EEXIST) => true,
+        Err(errno) => panic!("create ipvlan eth0: {errno}"),
+    }
+}
+
+/// What each version prints is tested with macvlan, field by field; ipvlan must print the same.
+macro_rules! version_tests {
+    ($($module:ident = $version:literal;)+) => {
+        $(
+            mod $module {
+                mod hard_links {
+                    version_tests!($version on HardLinks);
+                }
+                mod plain_copies {
+                    version_tests!($version on PlainCopies);
+                }
+            }
+        )+
+    };
+    ($version:literal on $binaries:ident) => {
+        #[test]
+        fn add_prints_what_macvlan_prints_and_check_and_del_answer_as_the_version_allows() {
+            crate::lives_in(e2e::Binaries::$binaries, $version);
+        }
+    };
+}
+
+version_tests! {
+    v0_1_0 = "0.1.0";
+    v0_2_0 = "0.2.0";
+    v0_3_0 = "0.3.0";
+    v0_3_1 = "0.3.1";
+    v0_4_0 = "0.4.0";
+    v1_0_0 = "1.0.0";
+    v1_1_0 = "1.1.0";
+}
+
+fn lives_in(binaries: Binaries, version: &str) {
+    if !needs::here(&[Feature::Ipvlan]) {
+        return;
+    }
+    let (printed, expected) = (life(binaries, version, "ipvlan"), life(binaries, version, "macvlan"));
+    assert_eq!(printed, expected);
+}
+
+/// ADD, CHECK and DEL by that plugin in a Lab of its own. Returns what ADD printed, without what cannot be the same.
+fn life(binaries: Binaries, version: &str, kind: &str) -> Value {
+    let lab = Lab::new(binaries);
+    let mut ipam = lab.ipam(Families::Dual);
+    ipam["routes"] = json!([{"dst": "10.20.0.0/16", "gw": "192.168.50.254"}, {"dst": "fd99::/48", "gw": "fd50::fe"}]);
+    let mut conf = lab.conf_with(ipam);
+    conf["type"] = json!(kind);
+    conf["cniVersion"] = json!(version);
+    conf["dns"] = json!({"nameservers": ["192.168.50.1"], "search": ["lan.example"]});
+    let (plugin, container) = (lab.plugin(kind), lab.container());
+    let mut result = plugin.add(&container, "eth0", &conf).run().result();
+    assert_reaches(&lab.neighbour, lan4(100));
+    assert_reaches(&lab.neighbour, lan6(100));
+    conf["prevResult"] = result.clone();
+    let check = plugin.check(&container, "eth0", &conf).run();
+    match version {
+        "0.1.0" | "0.2.0" | "0.3.0" | "0.3.1" => {
+            check.fails(1, &["CHECK"]);
+        }
+        _ => {
+            check.done();
+        }
+    }
+    plugin.del(&container, "eth0", &conf).run().done();
+    assert_zero(&lab, &container, "after DEL");
+    if let Some(interface) = result.pointer_mut("/interfaces/0") {
+        assert_eq!(interface["sandbox"], json!(container.path()));
+        assert!(interface["mac"].is_string(), "{interface}");
+        interface["sandbox"] = json!("");
+        interface["mac"] = json!("");
+    }
+    result
+}

@@ -1,0 +1,221 @@
+//! Parents of every sort, for macvlan and for ipvlan: those that work, and those that the kernel refuses, with the reason
+//! and what to do.
+
+use e2e::lab::{LAN4, NIC, lan4};
+use e2e::traffic::{assert_reaches, echo};
+use e2e::{Container, Lab, Namespace, Plugin, cases};
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+/// Both kinds.
+const KINDS: [&str; 2] = ["macvlan", "ipvlan"];
+
+fn conf(lab: &Lab, kind: &str, master: &str) -> Value {
+    let mut conf = lab.conf();
+    conf["type"] = json!(kind);
+    conf["master"] = json!(master);
+    conf
+}
+
+fn attached(plugin: &Plugin<'_>, lab: &Lab, conf: &Value) -> Container {
+    let container = lab.container();
+    plugin.add(&container, "eth0", conf).run().result();
+    container
+}
+
+/// An ADD that must fail so, and leave everything as it was.
+fn refused(lab: &Lab, kind: &str, conf: &Value, code: u64, names: &[&str]) {
+    let container = lab.container();
+    let outcome = lab.unchanged(&[&container], || lab.plugin(kind).add(&container, "eth0", conf).run());
+    let error = outcome.fails(code, names);
+    assert!(!error.msg.ends_with("busy"), "a bare errno: {}", outcome.text());
+    assert_eq!(lab.leases(), [""; 0]);
+}
+
+fn add_lan_address(netns: &Namespace, link: &str, last: u8) {
+    netns.add_address(link, IpNet::new(lan4(last), 24).expect("a prefix length"));
+}
+
+/// Attaches two containers by `kind` to `master`, and makes them and `there` reach each other.
+fn carries(lab: &Lab, kind: &str, master: &str, there: Option<(&Namespace, std::net::IpAddr)>) {
+    let (plugin, conf) = (lab.plugin(kind), conf(lab, kind, master));
+    let (first, second) = (attached(&plugin, lab, &conf), attached(&plugin, lab, &conf));
+    let address = |container: &Container| container.addresses("eth0")[0].net.addr();
+    assert_eq!(first.link("eth0").parent, Some(lab.host.link(master).ifindex));
+    echo(&first, &second, address(&second), 10_000);
+    if let Some((machine, ip)) = there {
+        assert_reaches(machine, address(&first));
+        assert_reaches(&second, ip);
+    }
+    for container in [&first, &second] {
+        plugin.del(container, "eth0", &conf).run().done();
+        assert_eq!(container.link_names(), ["lo"]);
+    }
+    assert_eq!(lab.leases(), [""; 0]);
+}
+
+/// A tagged network on the wire of the LAN, on which the neighbour has 192.168.50.21.
+fn tagged(lab: &Lab) -> String {
+    let name = format!("{NIC}.100");
+    lab.host.create_vlan(&name, NIC, 100);
+    let there = format!("{}.100", lab.neighbour.nic);
+    lab.neighbour.create_vlan(&there, lab.neighbour.nic, 100);
+    // Of the untagged network it has the same subnet, which is taken away.
+    lab.neighbour.delete_address(lab.neighbour.nic, IpNet::new(lab.neighbour.v4, 24).expect("a prefix length"));
+    add_lan_address(&lab.neighbour, &there, 21);
+    name
+}
+
+cases! {
+    #[needs(Vlan)]
+    #[reference(passes)]
+    fn macvlan_on_a_vlan(lab) {
+        let master = tagged(lab);
+        carries(lab, "macvlan", &master, Some((&lab.neighbour, lan4(21))));
+    }
+
+    #[needs(Ipvlan, Vlan)]
+    #[reference(passes)]
+    fn ipvlan_on_a_vlan(lab) {
+        let master = tagged(lab);
+        carries(lab, "ipvlan", &master, Some((&lab.neighbour, lan4(21))));
+    }
+
+    /// A tag keeps networks apart: who is on the wire without it does not get in.
+    #[needs(Vlan)]
+    #[reference(passes)]
+    fn a_container_on_a_vlan_is_not_on_the_untagged_network(lab) {
+        let master = format!("{NIC}.100");
+        lab.host.create_vlan(&master, NIC, 100);
+        attached(&lab.macvlan(), lab, &conf(lab, "macvlan", &master));
+        e2e::traffic::assert_silent(&lab.neighbour, lan4(100));
+    }
+
+    /// A network that leads nowhere: containers of one host among themselves.
+    #[needs(Dummy)]
+    #[reference(passes)]
+    fn macvlan_on_a_dummy(lab) {
+        lab.host.create_dummy("lan0");
+        carries(lab, "macvlan", "lan0", None);
+    }
+
+    #[needs(Ipvlan, Dummy)]
+    #[reference(passes)]
+    fn ipvlan_on_a_dummy(lab) {
+        lab.host.create_dummy("lan0");
+        carries(lab, "ipvlan", "lan0", None);
+    }
+
+    #[needs(Bond)]
+    #[reference(passes)]
+    fn macvlan_on_a_bond(lab) {
+        lab.host.create_bond("bond0", NIC);
+        carries(lab, "macvlan", "bond0", Some((&lab.neighbour, lab.neighbour.v4)));
+    }
+
+    #[needs(Ipvlan, Bond)]
+    #[reference(passes)]
+    fn ipvlan_on_a_bond(lab) {
+        lab.host.create_bond("bond0", NIC);
+        carries(lab, "ipvlan", "bond0", Some((&lab.neighbour, lab.neighbour.v4)));
+    }
+
+    #[needs(Ipvlan, Bond)]
+    #[reference(not_run: "a bare errno")]
+    fn a_slave_of_a_bond_is_refused_naming_the_bond(lab) {
+        lab.host.create_bond("bond0", NIC);
+        for kind in KINDS {
+            refused(lab, kind, &conf(lab, kind, NIC), 100, &["busy", NIC, "bond bond0", "master"]);
+        }
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "a bare errno")]
+    fn a_port_of_a_bridge_is_refused_naming_the_bridge(lab) {
+        lab.host.create_bridge("br0");
+        lab.host.make_port(NIC, "br0");
+        for kind in KINDS {
+            refused(lab, kind, &conf(lab, kind, NIC), 100, &["busy", NIC, "bridge br0", "master"]);
+        }
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "a bare errno")]
+    fn macvlan_is_refused_where_ipvlan_is_already(lab) {
+        let container = attached(&lab.ipvlan(), lab, &conf(lab, "ipvlan", NIC));
+        let mut other = conf(lab, "macvlan", NIC);
+        other["name"] = json!("other");
+        let newcomer = lab.container();
+        let add = || lab.macvlan().add(&newcomer, "eth0", &other).run();
+        lab.unchanged(&[&container, &newcomer], add).fails(100, &["busy", NIC, "ipvlan", "cannot share"]);
+        assert_reaches(&lab.neighbour, lan4(100));
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "a bare errno")]
+    fn ipvlan_is_refused_where_macvlan_is_already(lab) {
+        let container = attached(&lab.macvlan(), lab, &conf(lab, "macvlan", NIC));
+        let mut other = conf(lab, "ipvlan", NIC);
+        other["name"] = json!("other");
+        let newcomer = lab.container();
+        let add = || lab.ipvlan().add(&newcomer, "eth0", &other).run();
+        lab.unchanged(&[&container, &newcomer], add).fails(100, &["busy", NIC, "macvlan", "cannot share"]);
+        assert_reaches(&lab.neighbour, lan4(100));
+    }
+
+    /// A macvlan in passthru mode has its parent alone, and takes it from nobody.
+    #[needs(Ipvlan)]
+    #[reference(not_run: "a bare errno")]
+    fn ipvlan_is_refused_beside_a_macvlan_in_passthru_mode(lab) {
+        let mut alone = conf(lab, "macvlan", NIC);
+        alone["mode"] = json!("passthru");
+        let _container = attached(&lab.macvlan(), lab, &alone);
+        let mut other = conf(lab, "ipvlan", NIC);
+        other["name"] = json!("other");
+        let newcomer = lab.container();
+        let add = || lab.ipvlan().add(&newcomer, "eth0", &other).run();
+        lab.unchanged(&[&newcomer], add).fails(100, &["busy", NIC, "macvlan", "cannot share"]);
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it says nothing")]
+    fn a_parent_that_is_down_is_a_warning(lab) {
+        lab.host.set_down(NIC);
+        for kind in KINDS {
+            let container = lab.container();
+            let conf = conf(lab, kind, NIC);
+            let outcome = lab.plugin(kind).add(&container, "eth0", &conf).run();
+            outcome.result();
+            assert!(outcome.stderr.contains(NIC) && outcome.stderr.contains("down"), "{}", outcome.text());
+            lab.plugin(kind).del(&container, "eth0", &conf).run().done();
+        }
+    }
+
+    /// The second of two networks over one LAN leases what the first has leased: a mistake in two configurations. The
+    /// kernel has it, and its own words reach the user.
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it has other words and leaves the link")]
+    fn an_address_that_a_sibling_has_is_refused_in_the_kernels_words(lab) {
+        let one = |directory: &str| {
+            let mut conf = conf(lab, "ipvlan", NIC);
+            conf["ipam"] = json!({
+                "type": "host-local",
+                "dataDir": lab.path(directory),
+                "ranges": [[{"subnet": LAN4, "rangeStart": "192.168.50.100", "rangeEnd": "192.168.50.100"}]],
+            });
+            conf
+        };
+        let container = attached(&lab.ipvlan(), lab, &one("leases"));
+        let newcomer = lab.container();
+        let add = || lab.ipvlan().add(&newcomer, "eth0", &one("other-leases")).run();
+        let error = lab.unchanged(&[&container, &newcomer], add).fails(
+            100,
+            &["192.168.50.100", "in use", "Address already assigned to an ipvlan device"],
+        );
+        assert_eq!(error.details, "");
+        let left = std::fs::read_dir(lab.path("other-leases/lan")).expect("a directory of leases");
+        let left: Vec<_> = left.map(|entry| entry.expect("read a directory").file_name()).collect();
+        assert!(left.iter().all(|name| name != "192.168.50.100"), "the lease was not released: {left:?}");
+        assert_reaches(&lab.neighbour, lan4(100));
+    }
+}
