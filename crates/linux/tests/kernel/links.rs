@@ -8,8 +8,6 @@ use crate::sandbox::{another_netns, ifindex, ip, mac, macvlan, nic, sandboxed};
 fn a_macvlan_appears_down_in_the_other_namespace_under_its_final_name() {
     sandboxed(|| {
         let parent = nic();
-        // Its name is taken here: that must not matter there.
-        ip("link add eth0 type veth peer name eth0peer");
         let there = another_netns();
         let mut rtnl = Rtnl::open().unwrap();
         rtnl.new_link(&NewLink {
@@ -38,6 +36,22 @@ fn a_macvlan_appears_down_in_the_other_namespace_under_its_final_name() {
         let shown = there.enter(|| ip("-d link show eth0")).unwrap();
         for detail in ["mtu 1400", "02:00:00:00:00:99", "macvlan mode private"] {
             assert!(shown.contains(detail), "{detail} in {shown}");
+        }
+    });
+}
+
+/// Linux 6.1 minds; a later one does not. Who creates links must be ready for both.
+#[test]
+fn a_name_that_is_taken_here_is_free_there_or_eexist() {
+    sandboxed(|| {
+        let parent = nic();
+        ip("link add eth0 type veth peer name eth0peer");
+        let there = another_netns();
+        let made = Rtnl::open().unwrap().new_link(&NewLink { netns: Some(&there), ..macvlan("eth0", parent) });
+        let link = Rtnl::open_in(&there).unwrap().link("eth0").unwrap();
+        match made {
+            Ok(()) => assert_eq!(link.unwrap().kind.as_deref(), Some("macvlan")),
+            Err(error) => assert_eq!((error.errno(), link.is_none()), (Some(Errno::EEXIST), true)),
         }
     });
 }
