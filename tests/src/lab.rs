@@ -200,11 +200,14 @@ impl Lab {
         leases
     }
 
-    /// The names of all files in the lease directory of the network `lan`, sorted.
+    /// The names of all files in the lease directory of the network `lan`, sorted. Without the owners' records, which are
+    /// links that lead nowhere, and caches.
     pub fn lease_files(&self) -> Vec<String> {
         let mut names: Vec<String> = match fs::read_dir(self.data_dir().join("lan")) {
             Ok(entries) => entries
-                .map(|entry| entry.expect("read a directory").file_name())
+                .map(|entry| entry.expect("read a directory"))
+                .filter(|entry| !entry.file_type().expect("read a directory").is_symlink())
+                .map(|entry| entry.file_name())
                 .map(|name| name.to_string_lossy().into_owned())
                 .collect(),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),

@@ -91,7 +91,11 @@ fn describe_files(directory: &Path, lines: &mut BTreeSet<String>) {
         if path.is_dir() {
             describe_files(&path, lines);
         } else if path.file_name().is_some_and(|name| name != "lock") {
-            let content = fs::read(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
+            let content = match fs::read_link(&path) {
+                // An owner's record, say, which leads nowhere.
+                Ok(target) => target.into_os_string().into_encoded_bytes(),
+                Err(_) => fs::read(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display())),
+            };
             lines.insert(format!("file {} = {:?}", path.display(), String::from_utf8_lossy(&content)));
         }
     }

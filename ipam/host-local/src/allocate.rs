@@ -3,42 +3,46 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::config::Config;
 use crate::error::Error;
 use crate::lease::Owner;
 use crate::range::Set;
+use crate::reclaim::{self, Census};
+use crate::record::Netns;
 use crate::request::Request;
-use crate::store::{Directory, Store};
+use crate::store::{Store, insert};
 
 /// Leases one address from each set, or none at all. `warn` is told of everything that was done on the way and that
 /// nobody asked for.
 pub(crate) fn allocate(
     store: &Store<'_>,
-    sets: &[Set],
-    requests: &[Option<Request>],
+    config: &Config,
     owner: &Owner<'_>,
+    netns: Option<Netns>,
     warn: &dyn Fn(fmt::Arguments<'_>),
 ) -> Result<Vec<IpAddr>, Error> {
     let held = store.held_by(owner)?;
     for unreadable in &held.unreadable {
         warn(format_args!("passed over: {unreadable}"));
     }
-    let one = Allocation { store, owner, held: &held.leases, warn };
+    let resting = store.resting(config.reuse_delay);
+    let one = Allocation { store, owner, held: &held.leases, resting: &resting, warn };
     let mut undo = Undo { store, leased: Vec::new() };
-    let mut addresses = Vec::with_capacity(sets.len());
-    for (number, (set, request)) in sets.iter().zip(requests).enumerate() {
+    let mut addresses = Vec::with_capacity(config.sets.len());
+    for (number, (set, request)) in config.sets.iter().zip(&config.requests).enumerate() {
         match one.serve(set, request.as_ref(), store.last_reserved(number)) {
             Ok(Served::Again(ip)) => addresses.push(ip),
             Ok(Served::New(ip)) => {
                 undo.leased.push((number, ip));
                 addresses.push(ip);
             }
-            Err(error) => {
-                return Err(match undo.run() {
-                    left if left.is_empty() => error,
-                    left => Error::NotUndone { error: Box::new(error), left },
-                });
-            }
+            Err(error) => return Err(undo.after(error)),
         }
+    }
+    let mut all = held.leases.clone();
+    undo.leased.iter().for_each(|(_, ip)| insert(&mut all, *ip));
+    if let Err(error) = store.note_owner(owner, &all, netns) {
+        return Err(undo.after(error));
     }
     // Only now: a failed ADD leaves the turn where it was. And a hint is not worth failing for.
     for (number, ip) in &undo.leased {
@@ -60,6 +64,8 @@ struct Allocation<'a> {
     store: &'a Store<'a>,
     owner: &'a Owner<'a>,
     held: &'a [IpAddr],
+    /// Addresses that were released lately.
+    resting: &'a [IpAddr],
     warn: &'a dyn Fn(fmt::Arguments<'_>),
 }
 
@@ -87,62 +93,30 @@ impl Allocation<'_> {
         if self.store.lease(request.ip, self.owner)? {
             return Ok(request.ip);
         }
-        let holder = self.store.read(request.ip)?;
-        if holder.as_ref().is_some_and(|holder| holder.is_torn()) {
-            self.reclaim(request.ip)?;
-            if self.store.lease(request.ip, self.owner)? {
-                return Ok(request.ip);
-            }
+        let lease = self.store.read(request.ip)?;
+        // Only this one will do, so for this call the range has run out.
+        if let Some(lease) = &lease
+            && reclaim::reclaim_lease(self.store, request.ip, &lease.content, self.warn)? > 0
+            && self.store.lease(request.ip, self.owner)?
+        {
+            return Ok(request.ip);
         }
         let holder =
-            holder.map_or_else(|| "something that is not a lease file".to_owned(), |holder| holder.to_string());
+            lease.map_or_else(|| "something that is not a lease file".to_owned(), |lease| lease.content.to_string());
         Err(Error::Taken { place: request.to_string(), holder })
     }
 
     fn next_free(&self, set: &Set, last: Option<IpAddr>) -> Result<IpAddr, Error> {
-        if let Some(ip) = self.store.lease_first(set.turn(last), self.owner)? {
+        let next = || self.store.lease_next(set, last, self.resting, self.owner);
+        if let Some(ip) = next()? {
             return Ok(ip);
         }
-        let torn = torn(self.store, set)?;
-        for ip in &torn {
-            self.reclaim(*ip)?;
-        }
-        let found = match torn.is_empty() {
-            true => None,
-            false => self.store.lease_first(set.turn(last), self.owner)?,
-        };
-        found.map_or_else(|| Err(exhausted(self.store, set)?), Ok)
+        let census = Census::of_store(self.store, set)?;
+        let reclaimed = reclaim::reclaim(self.store, &census, self.warn)?;
+        // The census makes the index anew: an address that the old one hid is free now.
+        let found = if reclaimed == 0 && census.taken >= set.capacity() { None } else { next()? };
+        found.ok_or_else(|| census.exhausted(set, reclaimed))
     }
-
-    fn reclaim(&self, ip: IpAddr) -> Result<(), Error> {
-        self.store.release(ip)?;
-        (self.warn)(format_args!("reclaimed {ip}: its lease file was torn, by a writer that did not get to its end"));
-        Ok(())
-    }
-}
-
-/// The addresses of a set whose lease files are torn.
-pub(crate) fn torn(directory: &Directory, set: &Set) -> Result<Vec<IpAddr>, Error> {
-    let mut torn = Vec::new();
-    // A file that cannot be read may be anybody's lease: nothing to reclaim.
-    let _unreadable = directory.leases(|ip, content| {
-        if content.is_torn() && set.admits(ip) {
-            torn.push(ip);
-        }
-    })?;
-    Ok(torn)
-}
-
-/// The error that says how full a set is.
-pub(crate) fn exhausted(directory: &Directory, set: &Set) -> Result<Error, Error> {
-    Ok(Error::Exhausted { set: set.to_string(), capacity: set.capacity(), leases: taken(directory, set)? })
-}
-
-/// How many addresses of a set cannot be leased, by the names of the files alone.
-pub(crate) fn taken(directory: &Directory, set: &Set) -> Result<u128, Error> {
-    let mut taken = 0;
-    directory.taken(|ip| taken += u128::from(set.admits(ip)))?;
-    Ok(taken)
 }
 
 /// What this call leased so far, by number of the set. Released when it is dropped: a panic must leave no lease either.
@@ -152,6 +126,14 @@ struct Undo<'a> {
 }
 
 impl Undo<'_> {
+    /// The error of a call that failed, with what is left of it.
+    fn after(&mut self, error: Error) -> Error {
+        match self.run() {
+            left if left.is_empty() => error,
+            left => Error::NotUndone { error: Box::new(error), left },
+        }
+    }
+
     fn run(&mut self) -> Vec<Error> {
         self.leased.drain(..).filter_map(|(_, ip)| self.store.release(ip).err()).collect()
     }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::error::Error;
-use crate::range::{Range, Set, edges};
+use crate::range::{Excluded, Range, Set, edges};
 use crate::request::{self, Request};
 
 const DATA_DIR: &str = "/var/lib/cni/networks";
@@ -42,6 +42,10 @@ struct TypedIpam {
     routes: Vec<Object<Route>>,
     #[serde(default, deserialize_with = "cni::wire::non_empty")]
     resolv_conf: Option<String>,
+    #[serde(default, deserialize_with = "cni::wire::nullable")]
+    exclude: Vec<String>,
+    #[serde(default, deserialize_with = "cni::wire::nullable")]
+    reuse_delay: u64,
 }
 
 #[derive(Default, Deserialize)]
@@ -55,6 +59,8 @@ struct TypedRange {
     range_end: Option<String>,
     #[serde(default, deserialize_with = "cni::wire::non_empty")]
     gateway: Option<String>,
+    #[serde(default, deserialize_with = "cni::wire::nullable")]
+    exclude: Vec<String>,
 }
 
 type TypedSets = Vec<Vec<Object<TypedRange>>>;
@@ -88,6 +94,8 @@ pub(crate) struct Config {
     /// As many as there are sets: the address that has to come out of each.
     pub(crate) requests: Vec<Option<Request>>,
     pub(crate) routes: Vec<Route>,
+    /// For how many seconds a released address rests while others are free.
+    pub(crate) reuse_delay: u64,
     pub(crate) resolv_conf: Option<PathBuf>,
     /// What the operator should know, and what is no error.
     pub(crate) warnings: Vec<String>,
@@ -121,7 +129,11 @@ impl Config {
         }
         judge_sets(&sets, call.conf.version)?;
         let gateways: Vec<IpAddr> = sets.iter().flat_map(|set| &set.ranges).map(|range| range.gateway).collect();
-        sets.iter_mut().for_each(|set| set.gateways.clone_from(&gateways));
+        let excluded = read_excluded("ipam.exclude", &ipam.exclude)?;
+        for set in &mut sets {
+            gateways.iter().for_each(|gateway| set.leave_out(None, *gateway, *gateway));
+            excluded.iter().for_each(|one| exclude(set, None, one));
+        }
 
         let routes: Vec<Route> = ipam.routes.into_iter().map(|Object(route)| route).collect();
         judge_routes(&routes)?;
@@ -133,7 +145,8 @@ impl Config {
             None => Vec::new(),
         };
         let requests = request::assign(requests, &sets)?;
-        Ok(Self { sets, requests, routes, resolv_conf: ipam.resolv_conf.map(PathBuf::from), warnings })
+        let (resolv_conf, reuse_delay) = (ipam.resolv_conf.map(PathBuf::from), ipam.reuse_delay);
+        Ok(Self { sets, requests, routes, reuse_delay, resolv_conf, warnings })
     }
 }
 
@@ -157,6 +170,8 @@ fn typed_sets<'a>(
         start: ipam.range_start.as_deref(),
         end: ipam.range_end.as_deref(),
         gateway: ipam.gateway.as_deref(),
+        // The one that is there is for all ranges.
+        exclude: &[],
     };
     if single.subnet.is_none() && (single.start.is_some() || single.end.is_some() || single.gateway.is_some()) {
         warnings.push("ipam.rangeStart, rangeEnd and gateway mean nothing without ipam.subnet".into());
@@ -172,6 +187,7 @@ struct Fields<'a> {
     start: Option<&'a str>,
     end: Option<&'a str>,
     gateway: Option<&'a str>,
+    exclude: &'a [String],
 }
 
 impl<'a> Fields<'a> {
@@ -181,6 +197,7 @@ impl<'a> Fields<'a> {
             start: range.range_start.as_deref(),
             end: range.range_end.as_deref(),
             gateway: range.gateway.as_deref(),
+            exclude: &range.exclude,
         }
     }
 }
@@ -205,8 +222,46 @@ fn resolve_set(key: String, typed: &[(String, Fields<'_>)], warnings: &mut Vec<S
     }
     match ranges.is_empty() {
         true => Err(Error::Config { place: key, cause: "the set has no range".into() }),
-        false => Ok(Set { key, ranges, gateways: Vec::new() }),
+        false => {
+            let mut set = Set::new(key, ranges);
+            for (range, (key, fields)) in typed.iter().enumerate() {
+                let subnet = set.ranges[range].subnet;
+                for one in read_excluded(&format!("{key}.exclude"), fields.exclude)? {
+                    if !subnet.contains(&one.net) {
+                        warnings.push(format!("{} {}: is not in the subnet {subnet}", one.key, one.net));
+                    }
+                    exclude(&mut set, Some(range), &one);
+                }
+            }
+            Ok(set)
+        }
     }
+}
+
+/// Addresses and networks that are never leased.
+fn read_excluded(key: &str, typed: &[String]) -> Result<Vec<Excluded>, Error> {
+    let read = |(at, text): (usize, &String)| {
+        let key = format!("{key}[{at}]");
+        let refuse = |cause: String| Error::Config { place: format!("{key} {text}"), cause };
+        let net = match (text.parse::<IpAddr>(), text.parse::<IpNet>()) {
+            (Ok(ip), _) => IpNet::from(ip.to_canonical()),
+            (_, Ok(net)) => net,
+            _ => return Err(refuse("is neither an IP address nor a network such as 10.0.0.64/28".into())),
+        };
+        match net.addr() == net.network() {
+            true => Ok(Excluded { key, net }),
+            // One address or all of the network? Better asked than guessed.
+            false => {
+                Err(refuse(format!("has host bits set; the network is {}, the address {}", net.trunc(), net.addr())))
+            }
+        }
+    };
+    typed.iter().enumerate().map(read).collect()
+}
+
+fn exclude(set: &mut Set, range: Option<usize>, one: &Excluded) {
+    set.leave_out(range, one.net.network(), one.net.broadcast());
+    set.excluded.push(one.clone());
 }
 
 fn resolve_range(key: &str, typed: Fields<'_>, warnings: &mut Vec<String>) -> Result<Range, Error> {

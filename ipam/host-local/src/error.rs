@@ -19,12 +19,28 @@ pub(crate) enum Error {
     Io { operation: &'static str, path: PathBuf, source: io::Error },
     #[error("lock {}: still held by another process after {seconds} s", path.display())]
     Locked { path: PathBuf, seconds: u64 },
+    #[error(
+        "lock {}: {source}: without flock(2) two containers could get one address, \
+         so choose an ipam.dataDir on another file system", path.display()
+    )]
+    NoLocks { path: PathBuf, source: io::Error },
     #[error("{place}: leased to {holder}")]
     Taken { place: String, holder: String },
     #[error("{place}: {owner} already holds {held} there")]
     Held { place: String, owner: String, held: IpAddr },
-    #[error("no free address in {set}: {capacity} addresses, {leases} leases")]
-    Exhausted { set: String, capacity: u128, leases: u128 },
+    #[error(
+        "no free address in {set}: {capacity} addresses, {leases} leases, {reclaimed} reclaimed{}",
+        oldest.as_ref().map(|oldest| format!(", the oldest {oldest}")).unwrap_or_default()
+    )]
+    Exhausted {
+        set: String,
+        capacity: u128,
+        leases: u128,
+        /// By this very call, since nobody needs them any more.
+        reclaimed: usize,
+        /// The address and the owner of the lease that was made first.
+        oldest: Option<String>,
+    },
     #[error("{owner} holds no lease in {}", directory.display())]
     NoLease { owner: String, directory: PathBuf },
     #[error("{owner}: {cause}")]
@@ -50,7 +66,7 @@ impl Error {
         match self {
             Self::Config { .. } | Self::Held { .. } => Code::INVALID_NETWORK_CONFIG,
             Self::Variable { .. } => Code::INVALID_ENVIRONMENT,
-            Self::Io { .. } => Code::IO_FAILURE,
+            Self::Io { .. } | Self::NoLocks { .. } => Code::IO_FAILURE,
             Self::Locked { .. } => Code::TRY_AGAIN_LATER,
             Self::Taken { .. } | Self::Exhausted { .. } => Code::NO_ADDRESS,
             Self::NoLease { .. } => Code::UNKNOWN_CONTAINER,
@@ -94,10 +110,10 @@ mod tests {
 
     #[test]
     fn what_was_not_undone_is_in_the_details_and_changes_no_code() {
-        let full = Error::Exhausted { set: "ipam.subnet".into(), capacity: 1, leases: 1 };
+        let full = Error::Exhausted { set: "ipam.subnet".into(), capacity: 1, leases: 1, reclaimed: 0, oldest: None };
         let answer = cni::Error::from(Error::NotUndone { error: Box::new(full), left: vec![io("/a"), io("/b")] });
         assert_eq!(answer.code, Code::NO_ADDRESS);
-        assert_eq!(answer.msg, "no free address in ipam.subnet: 1 addresses, 1 leases");
+        assert_eq!(answer.msg, "no free address in ipam.subnet: 1 addresses, 1 leases, 0 reclaimed");
         let left = "remove /a: Read-only file system (os error 30); remove /b: Read-only file system (os error 30)";
         assert_eq!(answer.details, left);
     }

@@ -5,10 +5,16 @@
 mod allocate;
 mod config;
 mod error;
+mod index;
 mod lease;
+mod lock;
+mod machine;
 mod range;
+mod reclaim;
+mod record;
 mod request;
 mod resolv;
+mod scan;
 mod store;
 
 use std::collections::HashSet;
@@ -21,8 +27,10 @@ use ipnet::IpNet;
 use crate::config::Config;
 use crate::error::{Error, all_well};
 use crate::lease::{Content, Owner};
+use crate::machine::{Living, Machine};
 use crate::range::Set;
-use crate::store::Directory;
+use crate::reclaim::Census;
+use crate::store::{Directory, Held, Note};
 
 /// The plugin.
 pub struct HostLocal;
@@ -32,99 +40,160 @@ impl Plugin for HostLocal {
         "leases addresses from this host's own ranges"
     }
 
-    fn add(&self, call: &Call<'_>, attachment: &Attachment) -> Result<AddResult, cni::Error> {
-        let directory = directory(call)?;
-        let config = Config::read(call, Some(attachment))?;
-        let dns = config.resolv_conf.as_deref().map_or_else(|| Ok(Dns::default()), resolv::read)?;
-        config.warnings.iter().for_each(|warning| call.warn(warning));
+    fn is_ipam(&self) -> bool {
+        true
+    }
 
-        let store = directory.create()?;
-        let warn = |line: std::fmt::Arguments<'_>| call.warn(line);
-        let addresses = allocate::allocate(&store, &config.sets, &config.requests, &owner(attachment), &warn)?;
-        let ips = config.sets.iter().zip(addresses).filter_map(|(set, ip)| leased(set, ip)).collect();
-        Ok(AddResult { interfaces: Vec::new(), ips, routes: config.routes, dns })
+    fn add(&self, call: &Call<'_>, attachment: &Attachment) -> Result<AddResult, cni::Error> {
+        add(&Machine::this(), call, attachment)
     }
 
     fn del(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), cni::Error> {
-        let directory = directory(call)?;
-        let Some(store) = directory.lock()? else { return Ok(()) };
-        let held = store.held_by(&owner(attachment))?;
-        let mut errors = held.unreadable;
-        let mine = if held.leases.is_empty() { held.of_container } else { held.leases };
-        errors.extend(mine.into_iter().filter_map(|ip| store.release(ip).err()));
-        Ok(all_well(errors)?)
+        del(&Machine::this(), call, attachment)
     }
 
     fn check(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), cni::Error> {
-        let directory = directory(call)?;
-        let config = Config::read(call, None)?;
-        let previous = call.prev_result()?.map(|result| result.ips).unwrap_or_default();
-        let previous: Vec<IpAddr> = previous.iter().map(|ip| ip.address.addr().to_canonical()).collect();
-        let owner = owner(attachment);
-
-        // Without the lock: nobody but this owner's own calls takes or makes its leases.
-        let held = directory.held_by(&owner)?;
-        let mine = if held.leases.is_empty() { held.of_container } else { held.leases };
-        let found = judge(&mine, &previous, &config.sets, &owner, directory.path());
-        match held.unreadable.is_empty() {
-            true => Ok(found?),
-            // What is missing may be in there.
-            false => Ok(found.or(Err(Error::Several(held.unreadable)))?),
-        }
+        check(&Machine::this(), call, attachment)
     }
 
     fn status(&self, call: &Call<'_>) -> Result<(), cni::Error> {
-        let directory = directory(call)?;
-        let sets = Config::read(call, None)?.sets;
-        let unavailable = |error: Error| match error {
-            Error::Locked { .. } => error,
-            error => Error::Unavailable(Box::new(error)),
-        };
-        directory.probe().map_err(unavailable)?;
-        for set in &sets {
-            // An ADD would reclaim the torn ones. They cost reading every lease, so only when it depends on them.
-            let full = allocate::taken(&directory, set)? >= set.capacity();
-            if full && allocate::torn(&directory, set)?.is_empty() {
-                return Err(unavailable(allocate::exhausted(&directory, set)?).into());
-            }
-        }
-        Ok(())
+        status(&Machine::this(), call)
     }
 
     fn gc(&self, call: &Call<'_>) -> Result<(), cni::Error> {
-        let valid = cni::config::valid_attachments(call.stdin)?;
-        let owners: HashSet<_> =
-            valid.iter().map(|one| Owner { container_id: &one.container_id, ifname: &one.ifname }).collect();
-        let containers: HashSet<&str> = valid.iter().map(|one| one.container_id.as_str()).collect();
-        let is_valid = |content: &Content| match content {
-            Content::Owned { container_id, ifname } => owners.contains(&Owner { container_id, ifname }),
-            // Which interface of the container it is for, nobody knows, so any speaks for it.
-            Content::Legacy { container_id } | Content::Torn { container_id: Some(container_id) } => {
-                containers.contains(container_id.as_str())
-            }
-            Content::Torn { container_id: None } | Content::Garbage => false,
-        };
-
-        let directory = directory(call)?;
-        let Some(store) = directory.lock()? else { return Ok(()) };
-        let mut stale = Vec::new();
-        let mut errors = store.leases(|ip, content| {
-            if !is_valid(&content) {
-                stale.push((ip, content));
-            }
-        })?;
-        for (ip, content) in stale {
-            match store.release(ip) {
-                Ok(()) => call.warn(format_args!("freed {ip} of {content}: not a valid attachment")),
-                Err(error) => errors.push(error),
-            }
-        }
-        Ok(all_well(errors)?)
+        gc(&Machine::this(), call)
     }
 }
 
-fn directory(call: &Call<'_>) -> Result<Directory, cni::Error> {
-    Ok(Directory::new(&config::data_dir(call)?, &call.conf.name))
+fn add(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<AddResult, cni::Error> {
+    let directory = directory(machine, call)?;
+    let config = Config::read(call, Some(attachment))?;
+    let dns = config.resolv_conf.as_deref().map_or_else(|| Ok(Dns::default()), resolv::read)?;
+    config.warnings.iter().for_each(|warning| call.warn(warning));
+    let netns = attachment.netns.as_deref().and_then(machine::netns);
+
+    let store = directory.create()?;
+    let warn = |line: std::fmt::Arguments<'_>| call.warn(line);
+    let addresses = allocate::allocate(&store, &config, &owner(attachment), netns, &warn)?;
+    let ips = config.sets.iter().zip(addresses).filter_map(|(set, ip)| leased(set, ip)).collect();
+    Ok(AddResult { interfaces: Vec::new(), ips, routes: config.routes, dns })
+}
+
+fn del(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<(), cni::Error> {
+    let directory = directory(machine, call)?;
+    let owner = owner(attachment);
+    let Some(store) = directory.lock()? else { return Ok(()) };
+    let held = store.held_by(&owner)?;
+    let mut errors = held.unreadable;
+    let mine = if held.leases.is_empty() { held.of_container } else { held.leases };
+    let kept = errors.len();
+    errors.extend(mine.into_iter().filter_map(|ip| store.release(ip).err()));
+    if errors.len() == kept {
+        // What is left of it says nothing without the leases.
+        let _ = store.forget(&owner);
+    }
+    Ok(all_well(errors)?)
+}
+
+fn check(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<(), cni::Error> {
+    let directory = directory(machine, call)?;
+    let config = Config::read(call, None)?;
+    let previous = call.prev_result()?.map(|result| result.ips).unwrap_or_default();
+    let previous: Vec<IpAddr> = previous.iter().map(|ip| ip.address.addr().to_canonical()).collect();
+    let owner = owner(attachment);
+
+    // Without the lock: nobody but this owner's own calls takes or makes its leases. Where those that are known by
+    // name are enough, nobody needs to look for more.
+    let noted = match directory.note(&owner) {
+        Note::Record(record) => record.leases.into_iter().map(|(ip, _)| ip).collect(),
+        _ => Vec::new(),
+    };
+    let named: Vec<_> = previous.iter().chain(&noted).copied().filter(|ip| directory.is_held(*ip, &owner)).collect();
+    if judge(&named, &previous, &config.sets, &owner, directory.path()).is_ok() {
+        return Ok(());
+    }
+    let mut held = Held::default();
+    let unreadable = directory.look(&mut |seen| held.look(seen.ip, seen.content, &owner))?;
+    let mine = if held.leases.is_empty() { held.of_container } else { held.leases };
+    let found = judge(&mine, &previous, &config.sets, &owner, directory.path());
+    match unreadable.is_empty() {
+        true => Ok(found?),
+        // What is missing may be in there.
+        false => Ok(found.or(Err(Error::Several(unreadable)))?),
+    }
+}
+
+fn status(machine: &Machine, call: &Call<'_>) -> Result<(), cni::Error> {
+    let directory = directory(machine, call)?;
+    let sets = Config::read(call, None)?.sets;
+    let unavailable = |error: Error| match error {
+        Error::Locked { .. } => error,
+        error => Error::Unavailable(Box::new(error)),
+    };
+    let free = directory.probe(&sets).map_err(unavailable)?;
+    for (at, set) in sets.iter().enumerate() {
+        if free.as_ref().is_some_and(|free| free.get(at) == Some(&true)) {
+            continue;
+        }
+        let census = Census::of(&directory, set)?;
+        // An ADD would reclaim those that nobody needs.
+        if census.taken >= set.capacity() && census.lost.is_empty() {
+            return Err(unavailable(census.exhausted(set, 0)).into());
+        }
+    }
+    Ok(())
+}
+
+fn gc(machine: &Machine, call: &Call<'_>) -> Result<(), cni::Error> {
+    let valid = cni::config::valid_attachments(call.stdin)?;
+    // With their interfaces, and by themselves: no interface has an empty name.
+    let interfaces = valid.iter().map(|one| (one.container_id.as_str(), one.ifname.as_str()));
+    let valid: HashSet<_> = interfaces.chain(valid.iter().map(|one| (one.container_id.as_str(), ""))).collect();
+    let is_valid = |content: &Content| match content {
+        Content::Owned { container_id, ifname } => valid.contains(&(container_id.as_str(), ifname.as_str())),
+        // Which interface of the container it is for, nobody knows, so any speaks for it.
+        Content::Legacy { container_id } | Content::Torn { container_id: Some(container_id) } => {
+            valid.contains(&(container_id.as_str(), ""))
+        }
+        Content::Torn { container_id: None } | Content::Garbage => false,
+    };
+
+    let directory = directory(machine, call)?;
+    let Some(store) = directory.lock()? else { return Ok(()) };
+    let mut stale = Vec::new();
+    let mut errors = store.scan(&mut |seen| {
+        if let Some(content) = seen.content.filter(|content| !is_valid(content)) {
+            let past = seen.record.is_some_and(|record| record.is_past(store.boot.as_deref()));
+            let netns = seen.record.filter(|_| !past).and_then(|record| record.netns.clone());
+            stale.push((seen.ip, content.clone(), past, netns));
+        }
+    })?;
+    let mut living = Living::default();
+    for (ip, content, past, netns) in stale {
+        if let Some(netns) = netns.filter(|netns| living.has(netns)) {
+            call.warn(format_args!(
+                "kept {ip} of {content}: not a valid attachment, but its netns {netns} still exists"
+            ));
+            continue;
+        }
+        match store.release(ip) {
+            Ok(()) if past => call.warn(format_args!("freed {ip} of {content}: leased before the last reboot")),
+            Ok(()) => call.warn(format_args!("freed {ip} of {content}: not a valid attachment")),
+            Err(error) => {
+                errors.push(error);
+                continue;
+            }
+        }
+        if let Content::Owned { container_id, ifname } = &content {
+            // All leases of an owner are of one fate.
+            let _ = store.forget(&Owner { container_id, ifname });
+        }
+    }
+    Ok(all_well(errors)?)
+}
+
+fn directory(machine: &Machine, call: &Call<'_>) -> Result<Directory, cni::Error> {
+    Ok(Directory::new(&config::data_dir(call)?, &call.conf.name, machine.clone()))
 }
 
 fn owner(attachment: &Attachment) -> Owner<'_> {

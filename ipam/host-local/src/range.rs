@@ -44,6 +44,30 @@ pub(crate) fn edges(subnet: IpNet) -> Option<(IpAddr, IpAddr)> {
     Some((address(number(subnet.network()) + 1, last), last))
 }
 
+/// Addresses that are never leased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Excluded {
+    /// The key that says so, such as `ipam.exclude[0]`.
+    pub(crate) key: String,
+    pub(crate) net: IpNet,
+}
+
+/// Consecutive addresses of one range that may be leased, as numbers of its family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    range: usize,
+    pub(crate) first: u128,
+    pub(crate) last: u128,
+}
+
+impl Span {
+    /// What is left of it behind an address in it.
+    pub(crate) fn behind(self, ip: IpAddr) -> Option<Self> {
+        let at = number(ip);
+        (at < self.last).then(|| Self { first: at + 1, ..self })
+    }
+}
+
 /// Ranges of one family, of which a container gets one address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Set {
@@ -51,11 +75,54 @@ pub(crate) struct Set {
     pub(crate) key: String,
     /// Never empty.
     pub(crate) ranges: Vec<Range>,
-    /// The gateways of all sets: another set's gateway is a neighbour on the same link.
-    pub(crate) gateways: Vec<IpAddr>,
+    /// Why some addresses of the ranges may not be leased, for those who ask for one.
+    pub(crate) excluded: Vec<Excluded>,
+    /// What may be leased, in the order of the ranges.
+    spans: Vec<Span>,
 }
 
 impl Set {
+    /// All addresses of these ranges, which overlap nowhere.
+    pub(crate) fn new(key: String, ranges: Vec<Range>) -> Self {
+        let whole = |(range, its): (usize, &Range)| Span { range, first: number(its.first), last: number(its.last) };
+        let spans = ranges.iter().enumerate().map(whole).collect();
+        Self { key, ranges, excluded: Vec::new(), spans }
+    }
+
+    /// Takes addresses out, of one range or of all. Another set's gateway too is a neighbour on the same link.
+    pub(crate) fn leave_out(&mut self, range: Option<usize>, from: IpAddr, to: IpAddr) {
+        if self.is_ipv4() != from.is_ipv4() {
+            return;
+        }
+        let (from, to) = (number(from), number(to));
+        let mut spans = Vec::with_capacity(self.spans.len() + 1);
+        for span in &self.spans {
+            if to < span.first || span.last < from || range.is_some_and(|range| range != span.range) {
+                spans.push(*span);
+                continue;
+            }
+            if span.first < from {
+                spans.push(Span { last: from - 1, ..*span });
+            }
+            if to < span.last {
+                spans.push(Span { first: to + 1, ..*span });
+            }
+        }
+        self.spans = spans;
+    }
+
+    pub(crate) fn is_ipv4(&self) -> bool {
+        self.ranges.first().is_some_and(|range| range.first.is_ipv4())
+    }
+
+    /// The address of this set's family with this number.
+    pub(crate) fn address(&self, number: u128) -> IpAddr {
+        match self.is_ipv4() {
+            true => Ipv4Addr::from_bits(number as u32).into(),
+            false => Ipv6Addr::from_bits(number).into(),
+        }
+    }
+
     /// The range that an address is in, leasable or not.
     pub(crate) fn range_of(&self, ip: IpAddr) -> Option<&Range> {
         self.ranges.iter().find(|range| range.contains(ip))
@@ -63,37 +130,32 @@ impl Set {
 
     /// Whether an address may be leased.
     pub(crate) fn admits(&self, ip: IpAddr) -> bool {
-        self.range_of(ip).is_some() && !self.gateways.contains(&ip)
+        let its = number(ip);
+        ip.is_ipv4() == self.is_ipv4() && self.spans.iter().any(|span| span.first <= its && its <= span.last)
     }
 
     /// How many addresses may be leased.
     pub(crate) fn capacity(&self) -> u128 {
-        let sizes = self.ranges.iter().map(|range| number(range.last) - number(range.first) + 1);
-        let all = sizes.fold(0u128, u128::saturating_add);
-        let mut taken: Vec<_> = self.gateways.iter().filter(|ip| self.range_of(**ip).is_some()).collect();
-        taken.sort();
-        taken.dedup();
-        all - taken.len() as u128
+        self.spans.iter().map(|span| (span.last - span.first).saturating_add(1)).fold(0, u128::saturating_add)
     }
 
     /// Every address that may be leased, once, beginning behind `after` where that is in a range of the set.
-    pub(crate) fn turn(&self, after: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
-        let whole = |range: &Range| (range.first, number(range.first)..=number(range.last));
-        let place = after.and_then(|ip| Some((ip, self.ranges.iter().position(|range| range.contains(ip))?)));
-        let spans: Vec<_> = match place {
-            None => self.ranges.iter().map(whole).collect(),
-            Some((ip, at)) => {
-                let (family, span) = whole(&self.ranges[at]);
-                // Not `number(ip) + 1` at the last address of all.
-                let behind = (ip < self.ranges[at].last).then(|| (family, number(ip) + 1..=*span.end()));
-                let later = self.ranges[at + 1..].iter().map(whole);
-                let earlier = self.ranges[..at].iter().map(whole);
-                let up_to = (family, *span.start()..=number(ip));
-                behind.into_iter().chain(later).chain(earlier).chain([up_to]).collect()
+    pub(crate) fn turn(&self, after: Option<IpAddr>) -> Vec<Span> {
+        let place = after.and_then(|ip| Some((self.ranges.iter().position(|range| range.contains(ip))?, number(ip))));
+        let Some((range, at)) = place else { return self.spans.clone() };
+        let (mut turn, mut rest) = (Vec::with_capacity(self.spans.len() + 1), Vec::new());
+        for span in &self.spans {
+            if (span.range, span.last) <= (range, at) {
+                rest.push(*span);
+            } else if span.range == range && span.first <= at {
+                rest.push(Span { last: at, ..*span });
+                turn.push(Span { first: at + 1, ..*span });
+            } else {
+                turn.push(*span);
             }
-        };
-        let addresses = spans.into_iter().flat_map(|(family, span)| span.map(move |number| address(number, family)));
-        addresses.filter(|ip| !self.gateways.contains(ip))
+        }
+        turn.append(&mut rest);
+        turn
     }
 }
 
@@ -135,8 +197,14 @@ mod tests {
     }
 
     fn set(ranges: Vec<Range>) -> Set {
-        let gateways = ranges.iter().map(|range| range.gateway).collect();
-        Set { key: "ipam.ranges[0]".into(), ranges, gateways }
+        let gateways: Vec<_> = ranges.iter().map(|range| range.gateway).collect();
+        let mut set = Set::new("ipam.ranges[0]".into(), ranges);
+        gateways.into_iter().for_each(|gateway| set.leave_out(None, gateway, gateway));
+        set
+    }
+
+    fn addresses(set: &Set, after: Option<IpAddr>) -> impl Iterator<Item = IpAddr> {
+        set.turn(after).into_iter().flat_map(|span| span.first..=span.last).map(|number| set.address(number))
     }
 
     #[test]
@@ -160,7 +228,7 @@ mod tests {
         let [subnet, first, top] =
             ["fffc/126", "fffd", "ffff"].map(|end| format!("ffff:ffff:ffff:ffff:ffff:ffff:ffff:{end}"));
         let set = set(vec![range(&subnet, &first, &top)]);
-        let turn: Vec<_> = set.turn(Some(ip(&top))).collect();
+        let turn: Vec<_> = addresses(&set, Some(ip(&top))).collect();
         assert_eq!(turn, [ip("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe"), ip(&top)]);
         assert_eq!(set.capacity(), 2);
     }
@@ -169,13 +237,14 @@ mod tests {
     fn a_turn_of_all_of_ipv6_begins_at_once() {
         let set = set(vec![range("::/0", "::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")]);
         assert_eq!(set.capacity(), u128::MAX - 1);
-        assert_eq!(set.turn(None).next(), Some(ip("::2")));
+        assert_eq!(addresses(&set, None).next(), Some(ip("::2")));
     }
 
     #[test]
     fn a_turn_goes_through_the_ranges_in_their_order() {
         let set = set(vec![range("10.1.0.0/29", "10.1.0.1", "10.1.0.3"), range("10.0.0.0/29", "10.0.0.4", "10.0.0.5")]);
-        let turn = |after: Option<&str>| -> Vec<_> { set.turn(after.map(ip)).map(|ip| ip.to_string()).collect() };
+        let turn =
+            |after: Option<&str>| -> Vec<_> { addresses(&set, after.map(ip)).map(|ip| ip.to_string()).collect() };
         assert_eq!(turn(None), ["10.1.0.2", "10.1.0.3", "10.0.0.4", "10.0.0.5"]);
         assert_eq!(turn(Some("10.1.0.3")), ["10.0.0.4", "10.0.0.5", "10.1.0.2", "10.1.0.3"]);
         assert_eq!(turn(Some("10.0.0.4")), ["10.0.0.5", "10.1.0.2", "10.1.0.3", "10.0.0.4"]);
@@ -187,7 +256,7 @@ mod tests {
     fn a_range_that_is_nothing_but_the_gateway_has_no_capacity() {
         let set = set(vec![range("10.0.0.0/29", "10.0.0.1", "10.0.0.1")]);
         assert_eq!(set.capacity(), 0);
-        assert_eq!(set.turn(None).next(), None);
+        assert_eq!(addresses(&set, None).next(), None);
     }
 
     proptest! {
@@ -196,6 +265,7 @@ mod tests {
         #[test]
         fn a_turn_is_a_permutation_of_what_may_be_leased(
             base in any::<u32>(), size in 1u32..40, gap in 2u32..9, other in 0u32..40, gateway in 0u32..60, after in 0u32..90,
+            out in prop::option::of((0u32..60, 0u32..20, prop::option::of(0usize..2))),
         ) {
             let base = base.min(u32::MAX - 90);
             let at = |offset: u32| IpAddr::V4(Ipv4Addr::from_bits(base + offset));
@@ -205,10 +275,16 @@ mod tests {
             if other > 0 {
                 ranges.push(span(size + gap, size + gap + other - 1));
             }
-            let set = set(ranges);
-            let turn: Vec<_> = set.turn(Some(at(after))).collect();
-
-            let mut expected: Vec<_> = (0..=90).map(at).filter(|ip| set.admits(*ip)).collect();
+            let mut set = set(ranges);
+            let mut expected: Vec<_> = (0..=90).map(at).filter(|ip| set.range_of(*ip).is_some()).collect();
+            expected.retain(|ip| *ip != at(gateway));
+            if let Some((first, more, range)) = out {
+                set.leave_out(range, at(first), at(first + more));
+                let in_range = |ip| range.is_none_or(|range| set.ranges.get(range).is_some_and(|its| its.contains(ip)));
+                expected.retain(|ip| *ip < at(first) || at(first + more) < *ip || !in_range(*ip));
+            }
+            let turn: Vec<_> = addresses(&set, Some(at(after))).collect();
+            prop_assert!((0..=90).map(at).all(|ip| set.admits(ip) == expected.contains(&ip)));
             prop_assert_eq!(turn.len() as u128, set.capacity());
             if set.range_of(at(after)).is_some() {
                 let begin = expected.iter().position(|ip| *ip > at(after)).unwrap_or(0);

@@ -77,6 +77,11 @@ pub(crate) fn assign(requests: Vec<Request>, sets: &[Set]) -> Result<Vec<Option<
 
 /// Why no set admits an address.
 fn why_not(ip: IpAddr, sets: &[Set]) -> String {
+    let in_range = |set: &&Set| set.range_of(ip).is_some();
+    let mut excluded = sets.iter().filter(in_range).flat_map(|set| &set.excluded);
+    if let Some(excluded) = excluded.find(|excluded| excluded.net.contains(&ip)) {
+        return format!("is excluded by {} {}", excluded.key, excluded.net);
+    }
     let ranges = || sets.iter().flat_map(|set| &set.ranges);
     if let Some(range) = ranges().find(|range| range.gateway == ip) {
         return format!("is the gateway of {}", range.subnet);

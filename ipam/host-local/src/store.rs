@@ -1,33 +1,44 @@
 //! One network's lease directory, in the layout that the reference uses: a file per leased address, the last address
-//! given by each set, and the lock. Everything that touches these files is here; who gets which address is not.
+//! given by each set, and the lock. Beside them lie an owner's record and, in the lock file, the index; both may vanish
+//! or be wrong without harm. Everything that touches these files is here and in `scan`; who gets which address is not.
 //!
 //! A lease file is the only truth about its address. It appears whole or not at all: written under a temporary name,
 //! then linked. There is one temporary name, used under the lock, so a killed writer leaves at most one such file
-//! behind, which the next one to take the lock removes and which no implementation takes for an address.
+//! behind, which no implementation takes for an address.
+//!
+//! The order of things makes every interruption harmless: the first change of an entry moves the directory's
+//! modification time away from the index's stamp, and only the last step of a call that went well puts it back. Whoever
+//! comes in between finds no index, walks over the directory and puts right what was left undone.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::cell::{RefCell, RefMut};
+use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::error::Error;
+use crate::index::{Head, Index};
 use crate::lease::{self, Content, Owner};
+use crate::lock::{LOCK_WITHIN, Lock};
+use crate::machine::Machine;
+use crate::range::{Set, Span};
+use crate::record::{self, Identity, Netns, Record};
 
-/// How long to wait for other processes. Each holds the lock for milliseconds, but a busy node has many of them.
-const LOCK_WITHIN: Duration = Duration::from_secs(60);
 /// The reference reads every file here and goes by the content alone: to it this is a lease of nothing.
-const TEMPORARY: &str = ".lease.tmp";
+pub(crate) const TEMPORARY: &str = ".lease.tmp";
 /// More than any owner needs; a file that is larger is none of ours, whatever follows.
-const MAX_LEASE_BYTES: u64 = 1 << 16;
+const MAX_LEASE_BYTES: usize = 1 << 16;
+/// How far back the directory's modification time is put, in seconds: no step of the clock that anybody makes by habit.
+const LAG: u64 = 4_663;
 
 /// The directory as anyone may see it, without the lock: a lease is there or it is not.
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
+    pub(crate) machine: Machine,
 }
 
 /// What one owner holds.
@@ -41,16 +52,34 @@ pub(crate) struct Held {
     pub(crate) unreadable: Vec<Error>,
 }
 
+/// What lies under the name of an owner's record.
+pub(crate) enum Note {
+    Nothing,
+    Record(Record),
+    /// A record that cannot be read: another release's, or torn.
+    Unreadable,
+    /// Something that is not ours.
+    Foreign,
+}
+
+/// A lease file: what it says, and which file it is.
+pub(crate) struct Lease {
+    pub(crate) content: Content,
+    pub(crate) identity: Identity,
+    /// For a reader only.
+    pub(crate) modified: Option<SystemTime>,
+}
+
 impl Directory {
-    pub(crate) fn new(data_dir: &Path, network: &str) -> Self {
-        Self { path: data_dir.join(network) }
+    pub(crate) fn new(data_dir: &Path, network: &str, machine: Machine) -> Self {
+        Self { path: data_dir.join(network), machine }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    fn file(&self, ip: IpAddr) -> PathBuf {
+    pub(crate) fn file(&self, ip: IpAddr) -> PathBuf {
         self.path.join(lease::file_name(ip))
     }
 
@@ -58,25 +87,30 @@ impl Directory {
     pub(crate) fn create(&self) -> Result<Store<'_>, Error> {
         let made = DirBuilder::new().recursive(true).mode(0o755).create(&self.path);
         made.map_err(Error::io("create", &self.path))?;
-        Store::open(self)
+        Store::open(self, false)
     }
 
-    /// Locks the directory; `None` where there is none, and so no lease.
+    /// Locks the directory to free leases; `None` where there is none, and so no lease.
     pub(crate) fn lock(&self) -> Result<Option<Store<'_>>, Error> {
+        self.lock_for(true)
+    }
+
+    fn lock_for(&self, freeing: bool) -> Result<Option<Store<'_>>, Error> {
         match fs::metadata(&self.path) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
             Err(error) => return Err(Error::io("open", &self.path)(error)),
             Ok(_) => {}
         }
-        Store::open(self).map(Some)
+        Store::open(self, freeing).map(Some)
     }
 
-    /// Sees whether a lease could be written, and leaves no trace of that.
-    pub(crate) fn probe(&self) -> Result<(), Error> {
-        if let Some(store) = self.lock()? {
-            let temporary = self.path.join(TEMPORARY);
-            store.write_temporary("probe", &temporary)?;
-            return fs::remove_file(&temporary).map_err(Error::io("remove", &temporary));
+    /// Sees whether a lease could be written, and leaves no trace of that. With the index, says of each set whether an
+    /// address is free; `None` where nothing is known.
+    pub(crate) fn probe(&self, sets: &[Set]) -> Result<Option<Vec<bool>>, Error> {
+        if let Some(store) = self.lock_for(false)? {
+            store.probe()?;
+            let known = store.state().right;
+            return Ok(known.then(|| sets.iter().map(|set| store.has_free(set)).collect()));
         }
         // The folders that are missing would be made in the lowest one that is there.
         let above = self.path.ancestors().skip(1).find(|above| fs::symlink_metadata(above).is_ok());
@@ -87,85 +121,86 @@ impl Directory {
         remove();
         let written = create().and_then(|mut file| file.write_all(b"probe"));
         remove();
-        written.map_err(Error::io("create", &self.path))
+        written.map_err(Error::io("create", &self.path))?;
+        Ok(None)
     }
 
-    /// Every address that has an entry, read or not, a lease file or something in its place. A missing directory has
-    /// none.
-    pub(crate) fn taken(&self, mut visit: impl FnMut(IpAddr)) -> Result<(), Error> {
-        self.entries(|ip, _| visit(ip))
-    }
-
-    /// Every lease. Returned are the errors of files that could not be read: the others are visited all the same.
-    pub(crate) fn leases(&self, mut visit: impl FnMut(IpAddr, Content)) -> Result<Vec<Error>, Error> {
-        let mut unreadable = Vec::new();
-        self.entries(|ip, entry| {
-            // Links and folders are somebody's own; following one could lead anywhere.
-            if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                return;
-            }
-            match self.read_file(ip) {
-                Ok(Some(content)) => visit(ip, content),
-                Ok(None) => {}
-                Err(error) => unreadable.push(error),
-            }
-        })?;
-        Ok(unreadable)
-    }
-
-    /// The leases of one owner.
-    pub(crate) fn held_by(&self, owner: &Owner<'_>) -> Result<Held, Error> {
-        let mut held = Held::default();
-        held.unreadable = self.leases(|ip, content| {
-            if content.is_of(owner) {
-                held.leases.push(ip);
-            } else if content.names_only(owner.container_id) {
-                held.of_container.push(ip);
-            }
-        })?;
-        held.leases.sort();
-        held.of_container.sort();
-        Ok(held)
-    }
-
-    /// The content of one lease file; `None` where there is none, or something else in its place.
-    pub(crate) fn read(&self, ip: IpAddr) -> Result<Option<Content>, Error> {
+    /// The lease of one address; `None` where there is none, or something else in its place.
+    pub(crate) fn read(&self, ip: IpAddr) -> Result<Option<Lease>, Error> {
         match fs::symlink_metadata(self.file(ip)) {
             Ok(entry) if !entry.is_file() => Ok(None),
-            _ => self.read_file(ip),
+            _ => self.read_file(ip, &mut Vec::new()),
         }
     }
 
-    fn read_file(&self, ip: IpAddr) -> Result<Option<Content>, Error> {
+    /// As [`Directory::read`], of what is known to be a file.
+    pub(crate) fn read_file(&self, ip: IpAddr, buffer: &mut Vec<u8>) -> Result<Option<Lease>, Error> {
         let path = self.file(ip);
-        let mut bytes = Vec::new();
-        match File::open(&path).and_then(|file| file.take(MAX_LEASE_BYTES).read_to_end(&mut bytes)) {
-            Ok(_) => Ok(Some(Content::parse(&bytes))),
+        let mut length = 0;
+        let read = File::open(&path).and_then(|mut file| {
+            loop {
+                if length == buffer.len() {
+                    // Room for all but the strangest, so that one read sees the content and the next one its end.
+                    buffer.resize((2 * length).max(1 << 10), 0);
+                }
+                match file.read(&mut buffer[length..])? {
+                    more if more > 0 && length < MAX_LEASE_BYTES => length += more,
+                    _ => return file.metadata(),
+                }
+            }
+        });
+        match read {
+            Ok(metadata) => Ok(Some(Lease {
+                content: Content::parse(&buffer[..length]),
+                identity: Identity::of(&metadata),
+                modified: metadata.modified().ok(),
+            })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io("read", &path)(error)),
         }
     }
 
-    fn entries(&self, mut visit: impl FnMut(IpAddr, &fs::DirEntry)) -> Result<(), Error> {
-        let entries = match fs::read_dir(&self.path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(Error::io("read", &self.path))?,
-        };
-        for entry in entries {
-            let entry = entry.map_err(Error::io("read", &self.path))?;
-            if let Some(ip) = entry.file_name().to_str().and_then(lease::address) {
-                visit(ip, &entry);
-            }
+    /// Whether an owner holds an address.
+    pub(crate) fn is_held(&self, ip: IpAddr, owner: &Owner<'_>) -> bool {
+        self.read(ip).is_ok_and(|lease| lease.is_some_and(|lease| lease.content.is_of(owner)))
+    }
+
+    pub(crate) fn note(&self, owner: &Owner<'_>) -> Note {
+        let Some(name) = record::name(owner) else { return Note::Nothing };
+        match fs::read_link(self.path.join(name)) {
+            Ok(text) => match text.to_str() {
+                Some(text) if record::is_ours(text) => Record::parse(text).map_or(Note::Unreadable, Note::Record),
+                _ => Note::Foreign,
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => Note::Nothing,
+            Err(_) => Note::Foreign,
         }
-        Ok(())
     }
 }
 
+/// What a call knows of the directory while it has the lock.
+pub(crate) struct State {
+    pub(crate) index: Index,
+    /// Whether the index can be believed.
+    pub(crate) right: bool,
+    /// Whether the index in the file would still be believed.
+    stamped: bool,
+    /// Whether something was changed.
+    touched: bool,
+    /// What was freed.
+    released: Vec<IpAddr>,
+}
+
 /// The directory under its lock, which ends with this value.
-#[derive(Debug)]
 pub(crate) struct Store<'a> {
     directory: &'a Directory,
-    _lock: File,
+    lock: Lock,
+    /// The directory itself.
+    folder: File,
+    pub(crate) boot: Option<String>,
+    /// Of the file, as it was.
+    head: Head,
+    state: RefCell<State>,
 }
 
 impl std::ops::Deref for Store<'_> {
@@ -176,47 +211,219 @@ impl std::ops::Deref for Store<'_> {
 }
 
 impl<'a> Store<'a> {
-    fn open(directory: &'a Directory) -> Result<Self, Error> {
-        let lock = lock(&directory.path.join("lock"), LOCK_WITHIN)?;
-        // Whoever wrote one of these is dead: it would hold the lock. Where it cannot be removed, nothing can be
-        // written either, and that says why.
-        let _ = fs::remove_file(directory.path.join(TEMPORARY));
-        Ok(Self { directory, _lock: lock })
+    fn open(directory: &'a Directory, freeing: bool) -> Result<Self, Error> {
+        let lock = Lock::take(&directory.path.join("lock"), freeing, LOCK_WITHIN)?;
+        let opened = File::open(&directory.path).and_then(|folder| Ok((folder.metadata()?, folder)));
+        let (metadata, folder) = opened.map_err(Error::io("open", &directory.path))?;
+        let boot = directory.machine.boot();
+        let head = lock.index().and_then(|file| Head::read(file, boot.as_deref()));
+        let fits = |head: &&Head| (metadata.mtime(), metadata.mtime_nsec()) == (head.stamp, 0);
+        let index = head.as_ref().filter(fits).and_then(|head| Index::read(lock.index()?, head));
+        let right = index.is_some();
+        if !right {
+            // Whoever wrote one of these is dead: it would hold the lock. Where it cannot be removed, nothing can be
+            // written either, and that says why.
+            let _ = fs::remove_file(directory.path.join(TEMPORARY));
+        }
+        let index = index.unwrap_or_else(Index::empty);
+        let state = State { index, right, stamped: right, touched: false, released: Vec::new() };
+        let head = head.unwrap_or_default();
+        Ok(Self { directory, lock, folder, boot, head, state: RefCell::new(state) })
+    }
+
+    pub(crate) fn state(&self) -> RefMut<'_, State> {
+        self.state.borrow_mut()
+    }
+
+    /// A new index, for one that nothing is known of.
+    pub(crate) fn start_over(&self) {
+        let mut state = self.state();
+        if state.stamped {
+            // The walk may find what the modification time did not tell, and be interrupted.
+            state.stamped = self.lock.index().is_some_and(|file| Head::erase(file).is_err());
+        }
+        (state.index, state.right) = (Index::empty(), false);
+    }
+
+    /// The index is whole now.
+    pub(crate) fn trust(&self) {
+        let mut state = self.state();
+        (state.right, state.touched) = (true, true);
+    }
+
+    /// What an owner holds.
+    pub(crate) fn held_by(&self, owner: &Owner<'_>) -> Result<Held, Error> {
+        if let Some(held) = self.recorded(owner) {
+            return Ok(held);
+        }
+        let mut held = Held::default();
+        held.unreadable = self.scan(&mut |seen| held.look(seen.ip, seen.content, owner))?;
+        Ok(held)
+    }
+
+    /// What an owner holds, by its record alone; `None` where that cannot tell.
+    fn recorded(&self, owner: &Owner<'_>) -> Option<Held> {
+        if !self.state().right {
+            return None;
+        }
+        let leases: Vec<_> = match self.note(owner) {
+            Note::Record(record) => record.leases.iter().map(|(ip, _)| *ip).collect(),
+            Note::Nothing if !self.state().index.unrecorded => Vec::new(),
+            _ => return None,
+        };
+        leases.iter().all(|ip| self.is_held(*ip, owner)).then(|| Held { leases, ..Held::default() })
     }
 
     /// Leases an address; `false` where it is taken.
     pub(crate) fn lease(&self, ip: IpAddr, owner: &Owner<'_>) -> Result<bool, Error> {
-        Ok(self.lease_first(std::iter::once(ip), owner)?.is_some())
+        self.with_lease_file(owner, ip, |temporary| self.link(temporary, ip))
     }
 
-    /// Leases the first of these addresses that is free; `None` where none is.
-    pub(crate) fn lease_first(
+    /// Leases the first free address of a set, in its turn; `None` where none is. Those in `resting` come last, in
+    /// their order.
+    pub(crate) fn lease_next(
         &self,
-        candidates: impl Iterator<Item = IpAddr>,
+        set: &Set,
+        after: Option<IpAddr>,
+        resting: &[IpAddr],
         owner: &Owner<'_>,
     ) -> Result<Option<IpAddr>, Error> {
-        let mut candidates = candidates.peekable();
-        let Some(first) = candidates.peek() else { return Ok(None) };
-        let temporary = self.write_temporary(&owner.content(), &self.file(*first))?;
-        let mut linked = Ok(None);
-        for ip in candidates {
-            match fs::hard_link(&temporary, self.file(ip)) {
-                Ok(()) => linked = Ok(Some(ip)),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
-                Err(error) => linked = Err(Error::io("link", &self.file(ip))(error)),
+        let first = set.turn(after).into_iter().find_map(|span| self.first_free(set, span)).map(|(ip, _)| ip);
+        let Some(first) = first.or_else(|| resting.iter().copied().find(|ip| set.admits(*ip))) else { return Ok(None) };
+        self.with_lease_file(owner, first, |temporary| {
+            for span in set.turn(after) {
+                let mut rest = Some(span);
+                while let Some((ip, span)) = rest.and_then(|span| self.first_free(set, span)) {
+                    if !resting.contains(&ip) && self.link(temporary, ip)? {
+                        return Ok(Some(ip));
+                    }
+                    rest = span.behind(ip);
+                }
             }
-            break;
-        }
-        // The next one to take the lock would remove it: nothing to fail for.
+            for ip in resting.iter().filter(|ip| set.admits(**ip)) {
+                if self.link(temporary, *ip)? {
+                    return Ok(Some(*ip));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    fn first_free(&self, set: &Set, span: Span) -> Option<(IpAddr, Span)> {
+        Some((self.state().index.first_free(set, span)?, span))
+    }
+
+    /// Whether an address of a set could be leased.
+    fn has_free(&self, set: &Set) -> bool {
+        set.turn(None).into_iter().any(|span| {
+            let mut rest = Some(span);
+            while let Some((ip, span)) = rest.and_then(|span| self.first_free(set, span)) {
+                if fs::symlink_metadata(self.file(ip)).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+                    return true;
+                }
+                rest = span.behind(ip);
+            }
+            false
+        })
+    }
+
+    /// Addresses that were released within the last `delay` seconds, the oldest first.
+    pub(crate) fn resting(&self, delay: u64) -> Vec<IpAddr> {
+        let (Some(now), Some(file), true) = (self.machine.uptime(), self.lock.index(), delay > 0) else {
+            return Vec::new();
+        };
+        self.head.resting(file, now, delay)
+    }
+
+    /// Writes a lease file under the temporary name, for as long as `work` takes.
+    fn with_lease_file<T>(
+        &self,
+        owner: &Owner<'_>,
+        purpose: IpAddr,
+        work: impl FnOnce(&Path) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let temporary = self.write_temporary(&owner.content(), &self.file(purpose))?;
+        let worked = work(&temporary);
+        // The next one to walk over the directory would remove it: nothing to fail for.
         let _ = fs::remove_file(&temporary);
-        linked
+        worked
+    }
+
+    /// Gives the temporary file the name of an address; `false` where that is taken.
+    fn link(&self, temporary: &Path, ip: IpAddr) -> Result<bool, Error> {
+        let path = self.file(ip);
+        let linked = match fs::hard_link(temporary, &path) {
+            Err(error) if has_no_links(&error) => rename_new(temporary, &path),
+            linked => linked,
+        };
+        let leased = match linked {
+            Ok(()) => true,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(Error::io("link", &path)(error)),
+        };
+        self.state().index.mark(ip);
+        Ok(leased)
     }
 
     /// Frees an address, whoever holds it.
     pub(crate) fn release(&self, ip: IpAddr) -> Result<(), Error> {
         let path = self.file(ip);
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", &path)(error)),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                // It may lose its record to the others of its owner.
+                self.state().right = false;
+                return Err(Error::io("remove", &path)(error));
+            }
+            _ => {}
+        }
+        let mut state = self.state();
+        state.index.clear(ip);
+        state.released.push(ip);
+        state.touched = true;
+        Ok(())
+    }
+
+    /// Notes who holds these leases, and where it lives. That it cannot be noted is no failure, but an old note that
+    /// would speak against the owner is.
+    pub(crate) fn note_owner(&self, owner: &Owner<'_>, ips: &[IpAddr], netns: Option<Netns>) -> Result<(), Error> {
+        let identity = |ip: &IpAddr| Some((*ip, Identity::of(&fs::symlink_metadata(self.file(*ip)).ok()?)));
+        let Some(leases) = ips.iter().map(identity).collect() else {
+            return self.forget(owner);
+        };
+        let record = Record { boot: self.boot.clone(), netns, leases };
+        match self.note(owner) {
+            Note::Record(old) if old == record => return Ok(()),
+            Note::Record(_) | Note::Unreadable => self.forget(owner)?,
+            Note::Nothing | Note::Foreign => {}
+        }
+        self.write_note(owner, &record);
+        Ok(())
+    }
+
+    /// Writes a record where there is none. Where it cannot be written, the absence of a record tells nothing any more.
+    pub(crate) fn write_note(&self, owner: &Owner<'_>, record: &Record) -> bool {
+        let written = match (record::name(owner), record.text()) {
+            (Some(name), Some(text)) => symlink(text, self.path.join(name)).is_ok(),
+            _ => false,
+        };
+        let mut state = self.state();
+        state.touched = true;
+        state.index.unrecorded |= !written;
+        written
+    }
+
+    /// Removes an owner's record. What is no record is left alone.
+    pub(crate) fn forget(&self, owner: &Owner<'_>) -> Result<(), Error> {
+        let (Some(name), Note::Record(_) | Note::Unreadable) = (record::name(owner), self.note(owner)) else {
+            return Ok(());
+        };
+        let path = self.path.join(name);
+        self.state().touched = true;
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                self.state().right = false;
+                Err(Error::io("remove", &path)(error))
+            }
             _ => Ok(()),
         }
     }
@@ -241,9 +448,23 @@ impl<'a> Store<'a> {
         self.path.join(format!("last_reserved_ip.{index}"))
     }
 
+    fn probe(&self) -> Result<(), Error> {
+        let temporary = self.path.join(TEMPORARY);
+        self.write_temporary("probe", &temporary)?;
+        fs::remove_file(&temporary).map_err(Error::io("remove", &temporary))?;
+        let mut state = self.state();
+        if state.stamped {
+            // Nothing was changed, so the index is as right as it was.
+            let _ = self.set_modified(self.head.stamp);
+        }
+        state.touched = false;
+        Ok(())
+    }
+
     /// Writes a whole file under the temporary name. Errors name what it is for.
     fn write_temporary(&self, content: &str, purpose: &Path) -> Result<PathBuf, Error> {
         let path = self.path.join(TEMPORARY);
+        self.state().touched = true;
         // A new file always: through a link put there under this name we would write somebody else's.
         let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let written = created.map_err(Error::io("create", purpose)).and_then(|mut file| {
@@ -254,45 +475,72 @@ impl<'a> Store<'a> {
         });
         written.map(|()| path)
     }
-}
 
-/// flock(2), as the reference does it.
-fn lock(path: &Path, within: Duration) -> Result<File, Error> {
-    let open = || File::open(path);
-    let create = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
-    let opened = match open() {
-        // Not created through a dangling link: that is what the exclusive creation is for.
-        Err(error) if error.kind() == ErrorKind::NotFound => match create() {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => open(),
-            created => created,
-        },
-        opened => opened,
-    };
-    let file = opened.map_err(Error::io("open", path))?;
-    match file.try_lock() {
-        Ok(()) => return Ok(file),
-        Err(TryLockError::WouldBlock) => {}
-        Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
+    fn set_modified(&self, second: i64) -> io::Result<()> {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(second.max(0).unsigned_abs());
+        self.folder.set_times(FileTimes::new().set_modified(time))
     }
-    // flock(2) knows no deadline. When ours has passed, the thread may get the lock all the same: nobody takes the file
-    // from it then, and with the file the lock goes.
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let locked = retry_interrupted(|| file.lock());
-        sender.send(locked.map(|()| file))
-    });
-    match receiver.recv_timeout(within) {
-        Ok(locked) => locked.map_err(Error::io("lock", path)),
-        Err(_) => Err(Error::Locked { path: path.to_owned(), seconds: within.as_secs() }),
-    }
-}
 
-fn retry_interrupted(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            result => return result,
+    /// Writes the index, and then stamps it.
+    fn finish(&mut self) -> io::Result<()> {
+        let state = self.state.get_mut();
+        let (Some(file), Some(boot)) = (self.lock.index(), &self.boot) else { return Ok(()) };
+        if !state.right {
+            return if state.stamped { Head::erase(file) } else { Ok(()) };
         }
+        if !state.touched {
+            return Ok(());
+        }
+        let second = match state.released.is_empty() {
+            true => None,
+            false => self.directory.machine.uptime(),
+        };
+        let released: Vec<_> = state.released.iter().filter_map(|ip| Some((*ip, second?))).collect();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        // A second that is even: the coarsest file systems count in twos.
+        let stamp = (now.saturating_sub(LAG) & !1).cast_signed();
+        state.index.write(file, &self.head, stamp, boot, &released)?;
+        self.set_modified(stamp)
+    }
+}
+
+impl Drop for Store<'_> {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            // Without an index the next call takes longer, and that is all.
+            let _ = self.finish();
+        }
+    }
+}
+
+impl Held {
+    pub(crate) fn look(&mut self, ip: IpAddr, content: Option<&Content>, owner: &Owner<'_>) {
+        let Some(content) = content else { return };
+        if content.is_of(owner) {
+            insert(&mut self.leases, ip);
+        } else if content.names_only(owner.container_id) {
+            insert(&mut self.of_container, ip);
+        }
+    }
+}
+
+/// Keeps a list in order. An owner has few addresses, and a sort for any number takes 4 KB of code for each type.
+pub(crate) fn insert<T: PartialOrd>(list: &mut Vec<T>, one: T) {
+    let at = list.iter().position(|other| *other > one).unwrap_or(list.len());
+    list.insert(at, one);
+}
+
+/// EPERM, EMLINK, ENOSYS and EOPNOTSUPP: a file system without hard links, or with no more of them for this file.
+fn has_no_links(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(1 | 31 | 38 | 95))
+}
+
+/// As link(2) and then unlink(2), as far as nobody works beside us without the lock.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(to) {
+        Ok(_) => Err(ErrorKind::AlreadyExists.into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => fs::rename(from, to),
+        Err(error) => Err(error),
     }
 }
 

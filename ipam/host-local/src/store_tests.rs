@@ -3,6 +3,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
+use crate::range::Range;
 
 const OWNER: Owner<'static> = Owner { container_id: "c1", ifname: "eth0" };
 
@@ -12,8 +13,17 @@ fn ip(text: &str) -> IpAddr {
 
 fn directory() -> (TempDir, Directory) {
     let folder = tempfile::tempdir().unwrap();
-    let directory = Directory::new(folder.path(), "lan");
+    let directory = Directory::new(folder.path(), "lan", Machine::this());
     (folder, directory)
+}
+
+/// 10.0.0.1 to 10.0.0.6.
+fn set() -> Set {
+    let subnet = "10.0.0.0/29".parse().unwrap();
+    let range = Range { subnet, first: ip("10.0.0.1"), last: ip("10.0.0.6"), gateway: ip("10.0.0.1") };
+    let mut set = Set::new("ipam.subnet".into(), vec![range]);
+    set.leave_out(None, ip("10.0.0.1"), ip("10.0.0.1"));
+    set
 }
 
 #[test]
@@ -23,7 +33,7 @@ fn an_address_is_leased_once() {
     let other = Owner { container_id: "c2", ..OWNER };
     assert!(store.lease(ip("10.0.0.2"), &OWNER).unwrap());
     assert!(!store.lease(ip("10.0.0.2"), &other).unwrap());
-    assert_eq!(store.lease_first([ip("10.0.0.2"), ip("10.0.0.3")].into_iter(), &other).unwrap(), Some(ip("10.0.0.3")));
+    assert_eq!(store.lease_next(&set(), None, &[], &other).unwrap(), Some(ip("10.0.0.3")));
     assert_eq!(store.held_by(&OWNER).unwrap().leases, [ip("10.0.0.2")]);
     // A file of its own, not one that shares its content with another lease or with a temporary.
     assert_eq!(fs::metadata(directory.path().join("10.0.0.3")).unwrap().nlink(), 1);
@@ -64,34 +74,11 @@ fn links_planted_in_the_directory_are_not_written_through() {
     assert!(store.lease(ip("10.0.0.3"), &OWNER).unwrap());
     store.set_last_reserved(0, ip("10.0.0.3")).unwrap();
     assert_eq!(store.last_reserved(0), Some(ip("10.0.0.3")));
-    assert_eq!(store.read(ip("10.0.0.2")).unwrap(), None);
+    assert_eq!(store.read(ip("10.0.0.2")).unwrap().map(|lease| lease.content), None);
     plant(TEMPORARY);
     let error = store.lease(ip("10.0.0.4"), &OWNER).unwrap_err().to_string();
     assert_eq!(error, format!("create {}: File exists (os error 17)", directory.path().join("10.0.0.4").display()));
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
-
-    // Nor does the lock make a file elsewhere.
-    let elsewhere = folder.path().join("elsewhere");
-    symlink(&elsewhere, folder.path().join("planted")).unwrap();
-    let error = lock(&folder.path().join("planted"), LOCK_WITHIN).unwrap_err().to_string();
-    let path = folder.path().join("planted");
-    assert_eq!(error, format!("open {}: No such file or directory (os error 2)", path.display()));
-    assert!(!elsewhere.exists());
-}
-
-#[test]
-fn a_lock_that_is_held_is_waited_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("lock");
-    let held = lock(&path, LOCK_WITHIN).unwrap();
-    let error = lock(&path, Duration::from_millis(20)).unwrap_err().to_string();
-    assert_eq!(error, format!("lock {}: still held by another process after 0 s", path.display()));
-
-    thread::scope(|scope| {
-        let waiting = scope.spawn(|| lock(&path, LOCK_WITHIN).map(drop));
-        drop(held);
-        waiting.join().unwrap().unwrap();
-    });
 }
 
 #[test]
@@ -110,9 +97,8 @@ fn a_failed_write_names_what_it_was_for() {
 fn a_missing_directory_holds_nothing_and_stays_missing() {
     let (folder, directory) = directory();
     assert!(directory.lock().unwrap().is_none());
-    assert!(directory.held_by(&OWNER).unwrap().leases.is_empty());
-    directory.taken(|ip| panic!("{ip}")).unwrap();
-    directory.probe().unwrap();
+    assert!(directory.look(&mut |seen| panic!("{}", seen.ip)).unwrap().is_empty());
+    assert_eq!(directory.probe(&[set()]).unwrap(), None);
     assert!(!directory.path().exists());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -36,7 +36,7 @@ fn addresses_go_round_and_a_freed_one_waits_for_its_turn() {
         assert_eq!(addresses(network.add(id)), [expected]);
     }
     assert_eq!(addresses(network.add("c8")), ["10.0.0.2/29"]);
-    let full = "no free address in ipam.ranges[0] (10.0.0.1-10.0.0.6,10.1.0.1-10.1.0.2): 6 addresses, 6 leases";
+    let full = "no free address in ipam.ranges[0] (10.0.0.1-10.0.0.6,10.1.0.1-10.1.0.2): 6 addresses, 6 leases, 0 reclaimed, the oldest 10.0.0.3 of c3 eth0";
     assert_eq!(failure(network.add("c9")), (101, full.into()));
 }
 
@@ -134,7 +134,7 @@ fn no_gateway_of_any_set_is_leased() {
         got.extend(addresses(network.add(id)));
     }
     assert_eq!(got, ["10.0.0.3/24", "10.0.0.8/24", "10.0.0.4/24", "10.0.0.9/24"]);
-    let full = "no free address in ipam.ranges[0] (10.0.0.1-10.0.0.3,10.0.0.4-10.0.0.5): 2 addresses, 2 leases";
+    let full = "no free address in ipam.ranges[0] (10.0.0.1-10.0.0.3,10.0.0.4-10.0.0.5): 2 addresses, 2 leases, 0 reclaimed, the oldest 10.0.0.3 of a eth0";
     assert_eq!(failure(network.add("c")), (101, full.into()));
 }
 
@@ -190,7 +190,7 @@ fn a_full_range_of_what_may_be_somebodys_is_left_alone() {
     }
     symlink("/nonexistent", network.path().join("10.0.0.6")).unwrap();
     let before = network.files();
-    let full = "no free address in ipam.ranges[0] (10.0.0.1-10.0.0.6): 5 addresses, 5 leases";
+    let full = "no free address in ipam.ranges[0] (10.0.0.1-10.0.0.6): 5 addresses, 5 leases, 0 reclaimed, the oldest 10.0.0.2 of c1";
     assert_eq!(failure(network.add("x")), (101, full.into()));
     assert_eq!(network.files(), before);
 }

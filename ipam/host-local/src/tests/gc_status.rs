@@ -74,7 +74,7 @@ fn status_says_which_set_is_full_before_an_add_does() {
     assert!(!network.data_dir().exists(), "STATUS changes nothing");
     network.add("c1").unwrap();
     let before = network.files();
-    let full = "no free address in ipam.ranges[1] (10.0.0.1-10.0.0.2): 1 addresses, 1 leases";
+    let full = "no free address in ipam.ranges[1] (10.0.0.1-10.0.0.2): 1 addresses, 1 leases, 0 reclaimed, the oldest 10.0.0.2 of c1 eth0";
     assert_eq!(failure(network.status()), (50, full.into()));
     assert_eq!(network.files(), before);
 
@@ -87,7 +87,7 @@ fn status_says_which_set_is_full_before_an_add_does() {
 #[test]
 fn status_of_a_range_that_is_nothing_but_the_gateway() {
     let network = Network::new(json!({"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.1", "rangeEnd": "10.0.0.1"}));
-    let full = "no free address in ipam.subnet (10.0.0.1-10.0.0.1): 0 addresses, 0 leases";
+    let full = "no free address in ipam.subnet (10.0.0.1-10.0.0.1): 0 addresses, 0 leases, 0 reclaimed";
     assert_eq!(failure(network.status()), (50, full.into()));
 }
 

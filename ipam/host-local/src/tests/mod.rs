@@ -4,6 +4,7 @@
 mod add;
 mod bad_input;
 mod gc_status;
+mod heal;
 mod model;
 mod release;
 
@@ -12,19 +13,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cni::env::Variables;
-use cni::{AddResult, Args, Attachment, Call, Error, NetConf, Plugin, Program};
+use cni::{AddResult, Args, Attachment, Call, Error, NetConf, Program};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::HostLocal;
+use crate::machine::Machine;
 
-static PROGRAM: Program = Program { name: "test", release: "0", plugins: &[("host-local", &HostLocal)] };
+static PROGRAM: Program = Program { name: "test", release: "0", plugins: &[("host-local", &crate::HostLocal)] };
 
 /// One network with its directory of leases.
 struct Network {
     folder: TempDir,
     /// The network configuration, without `ipam.dataDir`.
     conf: Value,
+    machine: Machine,
 }
 
 impl Network {
@@ -32,7 +34,23 @@ impl Network {
     fn new(ipam: Value) -> Self {
         let mut conf = json!({"cniVersion": "1.1.0", "name": "lan", "type": "macvlan"});
         conf["ipam"] = ipam;
-        Self { folder: tempfile::tempdir().unwrap(), conf }
+        let folder = tempfile::tempdir().unwrap();
+        let machine = Machine { proc: folder.path().join("proc") };
+        fs::create_dir_all(machine.proc.join("sys/kernel/random")).unwrap();
+        let network = Self { folder, conf, machine };
+        network.boot("boot-1");
+        network.uptime(100);
+        network
+    }
+
+    /// Reboots the machine.
+    fn boot(&self, id: &str) {
+        fs::write(self.machine.proc.join("sys/kernel/random/boot_id"), format!("{id}\n")).unwrap();
+    }
+
+    /// Lets time pass.
+    fn uptime(&self, seconds: u64) {
+        fs::write(self.machine.proc.join("uptime"), format!("{seconds}.50 7.00\n")).unwrap();
     }
 
     /// With these sets, each a list of subnets.
@@ -67,28 +85,28 @@ impl Network {
     }
 
     fn add(&self, id: &str) -> Result<AddResult, Error> {
-        self.call(|call| HostLocal.add(call, &attachment(id, "eth0", "")))
+        self.call(|call| crate::add(&self.machine, call, &attachment(id, "eth0", "")))
     }
 
     /// With CNI_ARGS.
     fn add_with(&self, id: &str, args: &str) -> Result<AddResult, Error> {
-        self.call(|call| HostLocal.add(call, &attachment(id, "eth0", args)))
+        self.call(|call| crate::add(&self.machine, call, &attachment(id, "eth0", args)))
     }
 
     fn del(&self, id: &str) -> Result<(), Error> {
-        self.call(|call| HostLocal.del(call, &attachment(id, "eth0", "")))
+        self.call(|call| crate::del(&self.machine, call, &attachment(id, "eth0", "")))
     }
 
     fn check(&self, id: &str) -> Result<(), Error> {
-        self.call(|call| HostLocal.check(call, &attachment(id, "eth0", "")))
+        self.call(|call| crate::check(&self.machine, call, &attachment(id, "eth0", "")))
     }
 
     fn status(&self) -> Result<(), Error> {
-        self.call(|call| HostLocal.status(call))
+        self.call(|call| crate::status(&self.machine, call))
     }
 
     fn gc(&self) -> Result<(), Error> {
-        self.call(|call| HostLocal.gc(call))
+        self.call(|call| crate::gc(&self.machine, call))
     }
 
     /// Puts a file there, as somebody else would.
@@ -97,7 +115,19 @@ impl Network {
         fs::write(self.path().join(name), content).unwrap();
     }
 
-    /// Every file in the directory but the lock, by name; what is no file, by what it is.
+    /// Every owner's record, by the name of its link.
+    fn records(&self) -> BTreeMap<String, String> {
+        let Ok(entries) = fs::read_dir(self.path()) else { return BTreeMap::new() };
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let names = names.filter(|name| crate::record::owner(name).is_some());
+        names
+            .map(|name| {
+                (name.clone(), fs::read_link(self.path().join(name)).unwrap().into_os_string().into_string().unwrap())
+            })
+            .collect()
+    }
+
+    /// Every file in the directory but the lock and the records, by name; what is no file, by what it is.
     fn files(&self) -> BTreeMap<String, String> {
         listing(&self.path())
     }
@@ -112,7 +142,10 @@ impl Network {
 
 fn listing(path: &Path) -> BTreeMap<String, String> {
     let Ok(entries) = fs::read_dir(path) else { return BTreeMap::new() };
-    let entries = entries.map(Result::unwrap).filter(|entry| entry.file_name() != "lock");
+    let entries = entries.map(Result::unwrap).filter(|entry| {
+        let name = entry.file_name().into_string().unwrap();
+        name != "lock" && crate::record::owner(&name).is_none()
+    });
     let content = |entry: &fs::DirEntry| match entry.file_type().unwrap() {
         kind if kind.is_file() => fs::read_to_string(entry.path()).unwrap(),
         kind if kind.is_dir() => "a folder".into(),

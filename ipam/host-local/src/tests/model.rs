@@ -3,12 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cni::Plugin;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{Network, attachment};
-use crate::HostLocal;
 
 const OWNERS: u8 = 8;
 const SETS: [&[&str]; 2] = [&["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.1.0.2"], &["fd00::2", "fd00::3"]];
@@ -57,7 +55,7 @@ fn add(network: &Network, model: &mut Model, owner: u8, request: Option<&str>) -
     let held = |model: &Model, set: &[&str]| -> Option<String> {
         model.iter().find(|(ip, its)| **its == Some(owner) && set.contains(&ip.as_str())).map(|(ip, _)| ip.clone())
     };
-    match network.call(|call| HostLocal.add(call, &attachment(&id(owner), "eth0", &args))) {
+    match network.call(|call| crate::add(&network.machine, call, &attachment(&id(owner), "eth0", &args))) {
         Ok(result) => {
             prop_assert_eq!(result.ips.len(), SETS.len());
             for (set, ip) in SETS.iter().zip(result.ips) {

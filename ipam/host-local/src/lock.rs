@@ -1,0 +1,165 @@
+//! The lock of a lease directory: flock(2) on the file that the reference uses for it.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+
+/// How long to wait for other processes. Each holds the lock for milliseconds, but a busy node has many of them.
+pub(crate) const LOCK_WITHIN: Duration = Duration::from_secs(60);
+
+/// The lock, held until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    file: File,
+    /// Whether the content is ours to write.
+    writable: bool,
+}
+
+impl Lock {
+    /// The file to keep the index in.
+    pub(crate) fn index(&self) -> Option<&File> {
+        self.writable.then_some(&self.file)
+    }
+
+    /// Takes the lock at `path`. Where it is missing and cannot be made, freeing is worth the directory's own lock:
+    /// the reference could not make the file either.
+    pub(crate) fn take(path: &Path, freeing: bool, within: Duration) -> Result<Self, Error> {
+        let (file, writable) = match (open(path), path.parent()) {
+            (Err(error), Some(folder)) if freeing && is_no_room(&error) => {
+                (File::open(folder).map_err(Error::io("open", folder))?, false)
+            }
+            (opened, _) => opened.map_err(Error::io("open", path))?,
+        };
+        // Through a link, or in a file with another name, we would write somebody else's.
+        let same = |entry: fs::Metadata, file: fs::Metadata| {
+            entry.is_file() && (entry.dev(), entry.ino(), entry.nlink()) == (file.dev(), file.ino(), 1)
+        };
+        let writable = writable
+            && fs::symlink_metadata(path).is_ok_and(|entry| file.metadata().is_ok_and(|file| same(entry, file)));
+        wait(file, path, within).map(|file| Self { file, writable })
+    }
+}
+
+/// Whether a file could not be made for want of space, or because nothing can be made there.
+fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Whether it was opened for writing comes with it.
+fn open(path: &Path) -> io::Result<(File, bool)> {
+    let open = || match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => Ok((file, true)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(error),
+        Err(_) => File::open(path).map(|file| (file, false)),
+    };
+    // Not created through a dangling link: that is what the exclusive creation is for.
+    let create = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
+    match open() {
+        Err(error) if error.kind() == ErrorKind::NotFound => match create() {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => open(),
+            created => created.map(|file| (file, true)),
+        },
+        opened => opened,
+    }
+}
+
+fn wait(file: File, path: &Path, within: Duration) -> Result<File, Error> {
+    match file.try_lock() {
+        Ok(()) => return Ok(file),
+        Err(TryLockError::WouldBlock) => {}
+        Err(TryLockError::Error(error)) => return Err(refused(path, error)),
+    }
+    // flock(2) knows no deadline. When ours has passed, the thread may get the lock all the same: nobody takes the file
+    // from it then, and with the process the lock goes. (A channel for the one value would be 6 KB of code.)
+    let (sent, waiting) = (Arc::new(Mutex::new(None)), thread::current());
+    let received = Arc::clone(&sent);
+    thread::spawn(move || {
+        let locked = retry_interrupted(|| file.lock()).map(|()| file);
+        if let Ok(mut sent) = sent.lock() {
+            *sent = Some(locked);
+        }
+        waiting.unpark();
+    });
+    let deadline = Instant::now() + within;
+    loop {
+        let locked = received.lock().ok().and_then(|mut received| received.take());
+        if let Some(locked) = locked {
+            return locked.map_err(|error| refused(path, error));
+        }
+        match deadline.checked_duration_since(Instant::now()) {
+            Some(left) => thread::park_timeout(left),
+            None => return Err(Error::Locked { path: path.to_owned(), seconds: within.as_secs() }),
+        }
+    }
+}
+
+/// ENOSYS, ENOLCK and EOPNOTSUPP say that no lock is to be had there, whoever asks.
+fn refused(path: &Path, source: io::Error) -> Error {
+    match source.raw_os_error() {
+        Some(37 | 38 | 95) => Error::NoLocks { path: path.to_owned(), source },
+        _ => Error::io("lock", path)(source),
+    }
+}
+
+fn retry_interrupted(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn one_that_is_held_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let held = Lock::take(&path, false, LOCK_WITHIN).unwrap();
+        let error = Lock::take(&path, false, Duration::from_millis(20)).unwrap_err().to_string();
+        assert_eq!(error, format!("lock {}: still held by another process after 0 s", path.display()));
+
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| Lock::take(&path, false, LOCK_WITHIN).map(drop));
+            drop(held);
+            waiting.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn neither_made_nor_written_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (planted, elsewhere) = (folder.path().join("planted"), folder.path().join("elsewhere"));
+        symlink(&elsewhere, &planted).unwrap();
+        let error = Lock::take(&planted, true, LOCK_WITHIN).unwrap_err().to_string();
+        assert_eq!(error, format!("open {}: No such file or directory (os error 2)", planted.display()));
+        assert!(!elsewhere.exists());
+
+        fs::write(&elsewhere, "precious").unwrap();
+        assert!(Lock::take(&planted, false, LOCK_WITHIN).unwrap().index().is_none());
+        let other = folder.path().join("other");
+        fs::hard_link(&elsewhere, &other).unwrap();
+        assert!(Lock::take(&other, false, LOCK_WITHIN).unwrap().index().is_none());
+        fs::remove_file(&elsewhere).unwrap();
+        assert!(Lock::take(&other, false, LOCK_WITHIN).unwrap().index().is_some());
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_named() {
+        let error = refused(Path::new("/lan/lock"), io::Error::from_raw_os_error(95)).to_string();
+        let expected = "lock /lan/lock: Operation not supported (os error 95): without flock(2) two containers could \
+                        get one address, so choose an ipam.dataDir on another file system";
+        assert_eq!(error, expected);
+    }
+}
