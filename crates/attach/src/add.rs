@@ -130,7 +130,7 @@ impl<'a> Attempt<'a> {
             None => self.chained.take().unwrap_or_default(),
         };
         self.furnish(&link, &mut leased).map_err(|error| self.blame_the_gone(error))?;
-        Ok(plan::result(self.attachment, &link, leased, self.keys.dns()))
+        Ok(plan::result(self.attachment, &link, leased, &self.keys.dns))
     }
 
     fn permit(&mut self) -> std::result::Result<Permit, cni::Error> {

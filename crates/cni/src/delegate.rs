@@ -42,7 +42,7 @@ impl<'a> Ipam<'a> {
     ///
     /// Code 4 without a CNI_PATH, code 7 for a name with a slash in it or one that is not found.
     pub fn find(call: &Call<'a>) -> Result<Option<Self>, Error> {
-        let Some(name) = call.conf.ipam_type.as_deref() else { return Ok(None) };
+        let Some(name) = call.conf.ipam_type else { return Ok(None) };
         let quoted = format_args!("\"{name}\"");
         if name.contains('/') || name == "." || name == ".." {
             return Err(Error::config("ipam.type", quoted, "is a path, not the name of a plugin"));

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::object::{self, Object};
 use crate::version::Version;
 
 /// An error code. Codes to 99 belong to the specification, from 100 on to plugins.
@@ -76,12 +77,16 @@ impl Error {
 
     /// The error object as it goes to stdout, with a newline.
     pub fn to_json(&self, version: Version) -> Vec<u8> {
-        let wire = Wire {
-            cni_version: Some(version.as_str().into()),
-            code: self.code.0,
-            msg: self.msg.clone(),
-            details: self.details.clone(),
-        };
+        #[derive(Serialize)]
+        struct Wire<'a> {
+            #[serde(rename = "cniVersion")]
+            cni_version: &'a str,
+            code: u32,
+            msg: &'a str,
+            #[serde(skip_serializing_if = "str::is_empty")]
+            details: &'a str,
+        }
+        let wire = Wire { cni_version: version.as_str(), code: self.code.0, msg: &self.msg, details: &self.details };
         let mut json = serde_json::to_vec(&wire).unwrap_or_default();
         json.push(b'\n');
         json
@@ -89,8 +94,10 @@ impl Error {
 
     /// Reads the error object of another plugin. `None` when it is none.
     pub fn from_json(json: &[u8]) -> Option<Self> {
-        let wire: Wire = serde_json::from_slice(json).ok()?;
-        Some(Self { code: Code(wire.code), msg: wire.msg, details: wire.details })
+        let map = object::parse(json, &[]).ok()?;
+        let keys = Object::root(&map);
+        let text = |key| Some(keys.text(key).ok()?.unwrap_or_default().to_owned());
+        Some(Self { code: Code(keys.number("code").ok()??), msg: text("msg")?, details: text("details")? })
     }
 }
 
@@ -105,17 +112,6 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
-
-#[derive(Serialize, Deserialize)]
-struct Wire {
-    #[serde(rename = "cniVersion", skip_serializing_if = "Option::is_none", default)]
-    cni_version: Option<String>,
-    code: u32,
-    #[serde(default)]
-    msg: String,
-    #[serde(skip_serializing_if = "String::is_empty", default)]
-    details: String,
-}
 
 #[cfg(test)]
 mod tests {

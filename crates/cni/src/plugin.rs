@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::config::{self, MAX_BYTES, NetConf};
 use crate::env::{Attachment, Request, Variables};
 use crate::error::{Code, Error};
+use crate::object::Object;
 use crate::result::AddResult;
 use crate::version::Version;
 use crate::wire;
@@ -91,18 +92,17 @@ pub struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// Decodes the plugin's own keys from the network configuration.
-    pub fn decode<T: Deserialize<'a>>(&self) -> Result<T, Error> {
-        config::decode(self.stdin)
+    /// The keys of the network configuration.
+    pub fn keys(&self) -> &Object<'a> {
+        &self.conf.keys
     }
 
-    /// Decodes `prevResult`, where there is one.
+    /// Reads `prevResult`, where there is one.
     pub fn prev_result(&self) -> Result<Option<AddResult>, Error> {
-        let decode = |raw: &serde_json::value::RawValue| {
-            let decoded = wire::decode(raw.get().as_bytes(), self.conf.version, "prevResult");
-            decoded.map_err(|error| Error { code: Code::INVALID_NETWORK_CONFIG, ..error })
-        };
-        self.conf.prev_result.map(decode).transpose()
+        let previous = self.keys().object("prevResult")?;
+        let read = || wire::read(&previous, self.conf.version);
+        let read = previous.is_set().then(read).transpose();
+        read.map_err(|error| Error { code: Code::INVALID_NETWORK_CONFIG, ..error })
     }
 
     /// Tells the operator something that is no failure: one line on stderr, which runtimes log.
@@ -157,8 +157,10 @@ fn answer(program: &'static Program, name: &str, variables: &Variables, version:
         return versions();
     }
     let stdin = read_stdin().map_err(prefix_stdin)?;
-    *version = config::version(&stdin).map_err(prefix_stdin)?;
-    let conf = NetConf::parse(&stdin).map_err(prefix_stdin)?;
+    let map = config::parse(&stdin).map_err(prefix_stdin)?;
+    let keys = Object::root(&map);
+    *version = config::version(&keys)?;
+    let conf = NetConf::read(keys)?;
     let plugin = program.plugin(name).ok_or_else(|| {
         let names: Vec<_> = program.plugins.iter().map(|(name, _)| *name).collect();
         let cause = format!("called as \"{name}\", which is none of its plugins: {}", names.join(", "));
@@ -227,7 +229,7 @@ fn asked_version() -> Option<Version> {
     let read = move || sender.send(read_stdin());
     thread::Builder::new().spawn(read).ok()?;
     let stdin = receiver.recv_timeout(Duration::from_secs(1)).ok()?.ok()?;
-    config::version(&stdin).ok().filter(|_| !stdin.is_empty())
+    config::version(&Object::root(&config::parse(&stdin).ok()?)).ok()
 }
 
 fn read_stdin() -> Result<Vec<u8>, Error> {

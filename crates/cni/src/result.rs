@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::object::Object;
 
 /// What an ADD made, or, from an IPAM plugin, what it leased.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,28 +52,27 @@ pub struct Ip {
 /// A route. Everything but `dst` and `gw` is from spec 1.1.0, and absent means the kernel's default.
 ///
 /// In a network configuration the JSON is the same as in a result, in every version, so this type is both.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Route {
     /// Destination.
-    #[serde(deserialize_with = "crate::wire::network")]
     pub dst: IpNet,
     /// Next hop; none means the gateway of the addresses of that family, or, where there is none, the link itself.
-    #[serde(default, deserialize_with = "crate::wire::optional_ip", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub gw: Option<IpAddr>,
     /// Path MTU in bytes (`RTAX_MTU`).
-    #[serde(default, deserialize_with = "crate::wire::non_zero", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
     /// Maximal segment size to advertise, in bytes (`RTAX_ADVMSS`).
-    #[serde(default, deserialize_with = "crate::wire::non_zero", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub advmss: Option<u32>,
     /// Metric: lower is preferred (`RTA_PRIORITY`).
-    #[serde(default, deserialize_with = "crate::wire::non_zero", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<u32>,
     /// Routing table (`RTA_TABLE`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub table: Option<u32>,
     /// Scope, as in rtnetlink(7): 0 universe, 253 link, 254 host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<u8>,
 }
 
@@ -79,22 +81,43 @@ impl Route {
     pub fn new(dst: IpNet, gw: Option<IpAddr>) -> Self {
         Self { dst, gw, mtu: None, advmss: None, priority: None, table: None, scope: None }
     }
+
+    /// Reads one, from a result or from a configuration.
+    pub fn read(keys: &Object<'_>) -> Result<Self, Error> {
+        const SCOPES: &str = "is not a scope: a number from 0 to 255";
+        let dst = keys.parsed("dst", "a network such as 10.0.0.0/8")?;
+        let scope = keys.number("scope")?.map(|scope| u8::try_from(scope).map_err(|_| keys.refuse("scope", SCOPES)));
+        Ok(Self {
+            dst: dst.ok_or_else(|| keys.refuse("dst", "is missing"))?,
+            gw: keys.parsed("gw", "an IP address")?,
+            mtu: keys.non_zero("mtu")?,
+            advmss: keys.non_zero("advmss")?,
+            priority: keys.non_zero("priority")?,
+            table: keys.number("table")?,
+            scope: scope.transpose()?,
+        })
+    }
+
+    /// Reads the list that a key holds.
+    pub fn read_list(keys: &Object<'_>, key: &str) -> Result<Vec<Self>, Error> {
+        keys.objects(key)?.iter().map(Self::read).collect()
+    }
 }
 
 /// What a container's resolver should use. Also the `dns` key of a network configuration.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Dns {
     /// Name servers in order of preference.
-    #[serde(default, deserialize_with = "crate::wire::nullable", skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nameservers: Vec<String>,
     /// The local domain.
-    #[serde(default, deserialize_with = "crate::wire::non_empty", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
     /// Domains to search, in order.
-    #[serde(default, deserialize_with = "crate::wire::nullable", skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub search: Vec<String>,
     /// Resolver options.
-    #[serde(default, deserialize_with = "crate::wire::nullable", skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
 }
 
@@ -102,5 +125,16 @@ impl Dns {
     /// Whether nothing is said.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Reads the object that a key holds; nothing is said where it is not set.
+    pub fn read(keys: &Object<'_>, key: &str) -> Result<Self, Error> {
+        let keys = keys.object(key)?;
+        Ok(Self {
+            nameservers: keys.texts("nameservers")?,
+            domain: keys.text("domain")?.map(str::to_owned),
+            search: keys.texts("search")?,
+            options: keys.texts("options")?,
+        })
     }
 }

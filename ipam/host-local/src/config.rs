@@ -4,87 +4,15 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use cni::config::Object;
-use cni::{Attachment, Call, Route, Version};
+use cni::object::Item;
+use cni::{Attachment, Call, Object, Route, Version};
 use ipnet::IpNet;
-use serde::Deserialize;
 
 use crate::error::Error;
 use crate::range::{Excluded, Range, Set, edges};
 use crate::request::{self, Request};
 
 const DATA_DIR: &str = "/var/lib/cni/networks";
-
-#[derive(Deserialize)]
-struct Typed {
-    #[serde(default, deserialize_with = "cni::wire::nullable")]
-    ipam: Object<TypedIpam>,
-    #[serde(default, deserialize_with = "cni::wire::nullable")]
-    args: Object<TypedArgs>,
-    #[serde(default, rename = "runtimeConfig", deserialize_with = "cni::wire::nullable")]
-    runtime_config: Object<TypedRuntime>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TypedIpam {
-    #[serde(default, deserialize_with = "cni::wire::non_empty")]
-    subnet: Option<String>,
-    #[serde(default, deserialize_with = "cni::wire::non_empty")]
-    range_start: Option<String>,
-    #[serde(default, deserialize_with = "cni::wire::non_empty")]
-    range_end: Option<String>,
-    #[serde(default, deserialize_with = "cni::wire::non_empty")]
-    gateway: Option<String>,
-    #[serde(default, deserialize_with = "cni::wire::nullable")]
-    ranges: TypedSets,
-    #[serde(default, deserialize_with = "cni::wire::nullable")]
-    routes: Vec<Object<Route>>,
-    #[serde(default, deserialize_with = "cni::wire::non_empty")]
-    resolv_conf: Option<String>,
-    #[serde(default, deserialize_with = "cni::wire::nullable")]
-    exclude: Vec<String>,
-    #[serde(default, deserialize_with = "cni::wire::nullable")]
-    reuse_delay: u64,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TypedRange {
-    #[serde(default, deserialize_with = "cni::wire::non_empty")]
-    subnet: Option<String>,
-    #[serde(default, deserialize_with = "cni::wire::non_empty")]
-    range_start: Option<String>,
-    #[serde(default, deserialize_with = "cni::wire::non_empty")]
-    range_end: Option<String>,
-    #[serde(default, deserialize_with = "cni::wire::non_empty")]
-    gateway: Option<String>,
-    #[serde(default, deserialize_with = "cni::wire::nullable")]
-    exclude: Vec<String>,
-}
-
-type TypedSets = Vec<Vec<Object<TypedRange>>>;
-
-#[derive(Default, Deserialize)]
-struct TypedArgs {
-    #[serde(default, deserialize_with = "cni::wire::nullable")]
-    cni: Object<TypedIps>,
-}
-
-#[derive(Default, Deserialize)]
-struct TypedIps {
-    #[serde(default, deserialize_with = "cni::wire::nullable")]
-    ips: Vec<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TypedRuntime {
-    #[serde(default, deserialize_with = "cni::wire::nullable")]
-    ips: Vec<String>,
-    #[serde(default, deserialize_with = "cni::wire::nullable")]
-    ip_ranges: TypedSets,
-}
 
 /// What an ADD needs.
 #[derive(Debug)]
@@ -103,102 +31,88 @@ pub(crate) struct Config {
 
 /// Reads where the leases are, and nothing else.
 pub(crate) fn data_dir(call: &Call<'_>) -> Result<PathBuf, cni::Error> {
-    #[derive(Default, Deserialize)]
-    struct Ipam {
-        #[serde(rename = "dataDir", default, deserialize_with = "cni::wire::non_empty")]
-        data_dir: Option<String>,
-    }
-    #[derive(Deserialize)]
-    struct Keys {
-        #[serde(default, deserialize_with = "cni::wire::nullable")]
-        ipam: Object<Ipam>,
-    }
-    let Object(ipam) = call.decode::<Keys>()?.ipam;
-    Ok(ipam.data_dir.map_or_else(|| DATA_DIR.into(), PathBuf::from))
+    Ok(call.keys().object("ipam")?.text("dataDir")?.unwrap_or(DATA_DIR).into())
 }
 
 impl Config {
     /// Reads everything, and refuses what cannot be served. `attachment` is none for STATUS: nothing is asked for then.
     pub(crate) fn read(call: &Call<'_>, attachment: Option<&Attachment>) -> Result<Self, cni::Error> {
-        let Typed { ipam: Object(ipam), args: Object(args), runtime_config: Object(runtime) } = call.decode()?;
+        let (ipam, runtime) = (call.keys().object("ipam")?, call.keys().object("runtimeConfig")?);
         let mut warnings = Vec::new();
-        let typed = typed_sets(&ipam, &runtime.ip_ranges, &mut warnings);
+        let typed = typed_sets(&ipam, &runtime, &mut warnings)?;
         let mut sets = Vec::new();
         for (key, ranges) in typed {
             sets.push(resolve_set(key, &ranges, &mut warnings)?);
         }
         judge_sets(&sets, call.conf.version)?;
         let gateways: Vec<IpAddr> = sets.iter().flat_map(|set| &set.ranges).map(|range| range.gateway).collect();
-        let excluded = read_excluded("ipam.exclude", &ipam.exclude)?;
+        let excluded = read_excluded("ipam.exclude", &ipam.texts("exclude")?)?;
         for set in &mut sets {
             gateways.iter().for_each(|gateway| set.leave_out(None, *gateway, *gateway));
             excluded.iter().for_each(|one| exclude(set, None, one));
         }
 
-        let routes: Vec<Route> = ipam.routes.into_iter().map(|Object(route)| route).collect();
+        let routes = Route::read_list(&ipam, "routes")?;
         judge_routes(&routes)?;
         let requests = match attachment {
             Some(attachment) => {
-                let Object(TypedIps { ips: args_ips }) = args.cni;
-                request::read(attachment.args.get("IP"), &args_ips, &runtime.ips)?
+                let args = call.keys().object("args")?.object("cni")?.texts("ips")?;
+                request::read(attachment.args.get("IP"), &args, &runtime.texts("ips")?)?
             }
             None => Vec::new(),
         };
         let requests = request::assign(requests, &sets)?;
-        let (resolv_conf, reuse_delay) = (ipam.resolv_conf.map(PathBuf::from), ipam.reuse_delay);
+        let resolv_conf = ipam.text("resolvConf")?.map(PathBuf::from);
+        let reuse_delay = ipam.number("reuseDelay")?.unwrap_or_default().into();
         Ok(Self { sets, requests, routes, reuse_delay, resolv_conf, warnings })
     }
 }
 
 /// The sets in the order that gives them their numbers: the runtime's, then the single subnet, then the list.
 fn typed_sets<'a>(
-    ipam: &'a TypedIpam,
-    runtime: &'a TypedSets,
+    ipam: &Object<'a>,
+    runtime: &Object<'a>,
     warnings: &mut Vec<String>,
-) -> Vec<(String, Vec<(String, Fields<'a>)>)> {
-    let listed = |name: &'static str, sets: &'a TypedSets| {
-        sets.iter().enumerate().map(move |(number, ranges)| {
-            let key = format!("{name}[{number}]");
-            let ranges = ranges.iter().enumerate();
-            let ranges = ranges.map(|(at, Object(range))| (format!("{key}[{at}]"), Fields::of_range(range)));
-            let ranges = ranges.collect();
-            (key, ranges)
-        })
-    };
-    let single = Fields {
-        subnet: ipam.subnet.as_deref(),
-        start: ipam.range_start.as_deref(),
-        end: ipam.range_end.as_deref(),
-        gateway: ipam.gateway.as_deref(),
-        // The one that is there is for all ranges.
-        exclude: &[],
-    };
-    if single.subnet.is_none() && (single.start.is_some() || single.end.is_some() || single.gateway.is_some()) {
+) -> Result<Vec<(String, Vec<Typed<'a>>)>, cni::Error> {
+    let mut sets = listed_sets(runtime, "ipRanges")?;
+    // Its exclude is for all ranges.
+    let single = Typed { exclude: Vec::new(), ..Typed::read("ipam".into(), ipam)? };
+    if single.subnet.is_some() {
+        sets.push(("ipam.subnet".into(), vec![single]));
+    } else if single.start.is_some() || single.end.is_some() || single.gateway.is_some() {
         warnings.push("ipam.rangeStart, rangeEnd and gateway mean nothing without ipam.subnet".into());
     }
-    let single = single.subnet.is_some().then(|| ("ipam.subnet".to_owned(), vec![("ipam".to_owned(), single)]));
-    listed("runtimeConfig.ipRanges", runtime).chain(single).chain(listed("ipam.ranges", &ipam.ranges)).collect()
+    sets.append(&mut listed_sets(ipam, "ranges")?);
+    Ok(sets)
+}
+
+fn listed_sets<'a>(keys: &Object<'a>, key: &str) -> Result<Vec<(String, Vec<Typed<'a>>)>, cni::Error> {
+    let range = |item: &Item<'a>| Typed::read(item.path().to_owned(), &item.object()?);
+    let set =
+        |item: &Item<'a>| Ok((item.path().to_owned(), item.items()?.iter().map(range).collect::<Result<_, _>>()?));
+    keys.items(key)?.iter().map(set).collect()
 }
 
 /// One range as typed, wherever it was.
-#[derive(Clone, Copy)]
-struct Fields<'a> {
+struct Typed<'a> {
+    key: String,
     subnet: Option<&'a str>,
     start: Option<&'a str>,
     end: Option<&'a str>,
     gateway: Option<&'a str>,
-    exclude: &'a [String],
+    exclude: Vec<String>,
 }
 
-impl<'a> Fields<'a> {
-    fn of_range(range: &'a TypedRange) -> Self {
-        Self {
-            subnet: range.subnet.as_deref(),
-            start: range.range_start.as_deref(),
-            end: range.range_end.as_deref(),
-            gateway: range.gateway.as_deref(),
-            exclude: &range.exclude,
-        }
+impl<'a> Typed<'a> {
+    fn read(key: String, keys: &Object<'a>) -> Result<Self, cni::Error> {
+        Ok(Self {
+            key,
+            subnet: keys.text("subnet")?,
+            start: keys.text("rangeStart")?,
+            end: keys.text("rangeEnd")?,
+            gateway: keys.text("gateway")?,
+            exclude: keys.texts("exclude")?,
+        })
     }
 }
 
@@ -206,10 +120,11 @@ fn refuse(key: &str, field: &str, value: impl std::fmt::Display, cause: impl Int
     Error::Config { place: format!("{key}.{field} {value}"), cause: cause.into() }
 }
 
-fn resolve_set(key: String, typed: &[(String, Fields<'_>)], warnings: &mut Vec<String>) -> Result<Set, Error> {
+fn resolve_set(key: String, typed: &[Typed<'_>], warnings: &mut Vec<String>) -> Result<Set, Error> {
     let mut ranges: Vec<Range> = Vec::new();
-    for (key, fields) in typed {
-        let range = resolve_range(key, *fields, warnings)?;
+    for range in typed {
+        let key = &range.key;
+        let range = resolve_range(range, warnings)?;
         if let Some(other) = ranges.iter().find(|other| other.overlaps(&range)) {
             let cause = format!("its addresses {range} overlap {other}, which are in the same set");
             return Err(refuse(key, "subnet", range.subnet, cause));
@@ -224,9 +139,9 @@ fn resolve_set(key: String, typed: &[(String, Fields<'_>)], warnings: &mut Vec<S
         true => Err(Error::Config { place: key, cause: "the set has no range".into() }),
         false => {
             let mut set = Set::new(key, ranges);
-            for (range, (key, fields)) in typed.iter().enumerate() {
+            for (range, Typed { key, exclude: excluded, .. }) in typed.iter().enumerate() {
                 let subnet = set.ranges[range].subnet;
-                for one in read_excluded(&format!("{key}.exclude"), fields.exclude)? {
+                for one in read_excluded(&format!("{key}.exclude"), excluded)? {
                     if !subnet.contains(&one.net) {
                         warnings.push(format!("{} {}: is not in the subnet {subnet}", one.key, one.net));
                     }
@@ -264,7 +179,8 @@ fn exclude(set: &mut Set, range: Option<usize>, one: &Excluded) {
     set.excluded.push(one.clone());
 }
 
-fn resolve_range(key: &str, typed: Fields<'_>, warnings: &mut Vec<String>) -> Result<Range, Error> {
+fn resolve_range(typed: &Typed<'_>, warnings: &mut Vec<String>) -> Result<Range, Error> {
+    let key = typed.key.as_str();
     let Some(text) = typed.subnet else {
         return Err(Error::Config { place: format!("{key}.subnet"), cause: "is missing".into() });
     };
@@ -345,10 +261,10 @@ fn judge_sets(sets: &[Set], version: Version) -> Result<(), Error> {
     Ok(())
 }
 
-/// The kernel refuses a destination with host bits; it would do so when the address is leased and the link is made.
+/// The kernel refuses an IPv4 destination with host bits; it would do so when the address is leased and the link is made.
 fn judge_routes(routes: &[Route]) -> Result<(), Error> {
     for (at, Route { dst, .. }) in routes.iter().enumerate() {
-        if dst.addr() != dst.network() {
+        if dst.addr().is_ipv4() && dst.addr() != dst.network() {
             let cause = format!("has host bits set; the network is {}", dst.trunc());
             return Err(refuse(&format!("ipam.routes[{at}]"), "dst", dst, cause));
         }

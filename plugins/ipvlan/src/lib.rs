@@ -7,7 +7,6 @@ mod guard;
 use attach::{Choice, Kind, Permit, Place, SubInterface};
 use cni::{Attachment, Call, Code, Error};
 use linux::{IpvlanFlag, IpvlanMode, LinkKind};
-use serde::Deserialize;
 
 /// The plugin.
 pub static PLUGIN: SubInterface<Ipvlan> = SubInterface(Ipvlan { modes: IpvlanMode::ALL });
@@ -18,15 +17,6 @@ pub static PLUGIN_L2: SubInterface<Ipvlan> = SubInterface(Ipvlan { modes: &[Ipvl
 /// The kind.
 pub struct Ipvlan {
     modes: &'static [IpvlanMode],
-}
-
-/// Keys as typed: null and "" mean not set.
-#[derive(Deserialize)]
-struct Keys {
-    #[serde(default, deserialize_with = "cni::wire::non_empty")]
-    mode: Option<String>,
-    #[serde(default, deserialize_with = "cni::wire::non_empty")]
-    flag: Option<String>,
 }
 
 impl Kind for Ipvlan {
@@ -46,12 +36,12 @@ impl Kind for Ipvlan {
     }
 
     fn choose(&self, call: &Call<'_>, _: Option<&Attachment>) -> Result<Choice, Error> {
-        let keys: Keys = call.decode()?;
+        let keys = call.keys();
         let unsupported = |key: &str, text: &str, known: Vec<&str>| {
             let cause = format!("{key} \"{text}\": {} knows {}", call.plugin, known.join(", "));
             Error::new(Code::UNSUPPORTED_FIELD, cause)
         };
-        let mode = match keys.mode.as_deref() {
+        let mode = match keys.text("mode")? {
             None => IpvlanMode::L2,
             Some(text) => self
                 .modes
@@ -60,7 +50,7 @@ impl Kind for Ipvlan {
                 .find(|mode| mode.as_str() == text)
                 .ok_or_else(|| unsupported("mode", text, self.modes.iter().map(|mode| mode.as_str()).collect()))?,
         };
-        let flag = match keys.flag.as_deref() {
+        let flag = match keys.text("flag")? {
             None => IpvlanFlag::Bridge,
             Some(text) => text
                 .parse()

@@ -3,35 +3,14 @@
 #![forbid(unsafe_code)]
 
 use attach::{Choice, Kind, SubInterface};
-use cni::config::Object;
 use cni::{Attachment, Call, Code, Error};
 use linux::{LinkKind, Mac, MacvlanMode};
-use serde::Deserialize;
 
 /// The plugin.
 pub static PLUGIN: SubInterface<Macvlan> = SubInterface(Macvlan);
 
 /// The kind.
 pub struct Macvlan;
-
-/// Keys as typed: null, "" and 0 mean not set.
-#[derive(Deserialize)]
-struct Keys {
-    #[serde(default, deserialize_with = "cni::wire::non_empty")]
-    mode: Option<String>,
-    #[serde(default, deserialize_with = "cni::wire::non_empty")]
-    mac: Option<String>,
-    #[serde(default, deserialize_with = "cni::wire::non_zero")]
-    bcqueuelen: Option<u32>,
-    #[serde(default, rename = "runtimeConfig", deserialize_with = "cni::wire::nullable")]
-    runtime_config: Object<RuntimeConfig>,
-}
-
-#[derive(Default, Deserialize)]
-struct RuntimeConfig {
-    #[serde(default, deserialize_with = "cni::wire::non_empty")]
-    mac: Option<String>,
-}
 
 impl Kind for Macvlan {
     fn name(&self) -> &'static str {
@@ -43,20 +22,21 @@ impl Kind for Macvlan {
     }
 
     fn choose(&self, call: &Call<'_>, attachment: Option<&Attachment>) -> Result<Choice, Error> {
-        let keys: Keys = call.decode()?;
-        let mode = mode(keys.mode.as_deref())?;
+        let keys = call.keys();
+        let mode = mode(keys.text("mode")?)?;
+        let runtime = keys.object("runtimeConfig")?;
         // The last one that is set wins, as in the reference.
-        let from_args = attachment.and_then(|attachment| attachment.args.get("MAC")).filter(|mac| !mac.is_empty());
-        let mac = if let Some(mac) = keys.runtime_config.0.mac.as_deref() {
-            Some(parse_mac("runtimeConfig.mac", mac)?)
-        } else if let Some(mac) = from_args {
-            Some(parse_mac("CNI_ARGS MAC", mac).map_err(|error| Error { code: Code::INVALID_ENVIRONMENT, ..error })?)
-        } else if let Some(mac) = keys.mac.as_deref() {
-            Some(parse_mac("mac", mac)?)
-        } else {
-            None
+        let args = attachment.and_then(|attachment| attachment.args.get("MAC")).filter(|mac| !mac.is_empty());
+        let mac = match (runtime.text("mac")?, args, keys.text("mac")?) {
+            (Some(mac), _, _) => Some(parse_mac("runtimeConfig.mac", mac)?),
+            (None, Some(mac), _) => {
+                let refused = |error| Error { code: Code::INVALID_ENVIRONMENT, ..error };
+                Some(parse_mac("CNI_ARGS MAC", mac).map_err(refused)?)
+            }
+            (None, None, Some(mac)) => Some(parse_mac("mac", mac)?),
+            (None, None, None) => None,
         };
-        Ok(Choice { link: LinkKind::Macvlan { mode, bcqueuelen: keys.bcqueuelen }, mac })
+        Ok(Choice { link: LinkKind::Macvlan { mode, bcqueuelen: keys.non_zero("bcqueuelen")? }, mac })
     }
 }
 

@@ -8,12 +8,10 @@
 mod v0_2;
 mod v0_3;
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
-use serde::de::{Deserialize, Deserializer, Error as _};
 
 use crate::error::{Code, Error};
+use crate::object::{self, Object};
 use crate::result::AddResult;
 use crate::version::Version;
 
@@ -30,69 +28,34 @@ pub fn encode(result: &AddResult, version: Version) -> Vec<u8> {
 }
 
 /// Reads a result. Its own `cniVersion` says its shape; `expected` does where it has none.
-/// `whose` names it in the error (code 6, or 1 for an unknown version).
-pub fn decode(json: &[u8], expected: Version, whose: &str) -> Result<AddResult, Error> {
-    #[derive(serde::Deserialize)]
-    struct Head {
-        #[serde(rename = "cniVersion")]
-        cni_version: Option<String>,
-    }
-    let bad = |error: Error| Error { code: Code::DECODING_FAILURE, msg: format!("{whose}: {}", error.msg), ..error };
-
-    let head: Head = crate::config::decode(json).map_err(bad)?;
-    let version = match head.cni_version.as_deref() {
-        None | Some("") => expected,
-        Some(text) => Version::parse(text).ok_or_else(|| {
-            Error::new(Code::INCOMPATIBLE_VERSION, format!("{whose}: cniVersion \"{text}\" is not known"))
-        })?,
+///
+/// Code 1 for an unknown version, code 7 with path and value for a wrong value.
+pub fn read(keys: &Object<'_>, expected: Version) -> Result<AddResult, Error> {
+    let version = match keys.text("cniVersion")? {
+        None => expected,
+        Some(text) => Version::parse(text)
+            .ok_or_else(|| Error::new(Code::INCOMPATIBLE_VERSION, format!("cniVersion \"{text}\" is not known")))?,
     };
     match version {
-        Version::V0_1_0 | Version::V0_2_0 => crate::config::decode::<v0_2::Shape>(json).map(v0_2::Shape::into_result),
-        _ => crate::config::decode::<v0_3::Shape>(json).map(v0_3::Shape::into_result),
-    }
-    .map_err(bad)
-}
-
-/// Text that must be there, parsed; the message names the text.
-fn parsed<'de, D: Deserializer<'de>, T: std::str::FromStr>(deserializer: D, what: &str) -> Result<T, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| D::Error::custom(format!("\"{text}\" is not {what}")))
-}
-
-/// A destination in CIDR form.
-pub(crate) fn network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
-    parsed(deserializer, "a network such as 10.0.0.0/8")
-}
-
-/// An address with its prefix length.
-pub(crate) fn interface_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
-    parsed(deserializer, "an address with a prefix length such as 10.0.0.2/24")
-}
-
-/// An address, where absent, null and the empty string mean none.
-pub(crate) fn optional_ip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
-    match non_empty(deserializer)? {
-        None => Ok(None),
-        Some(text) => {
-            let ip = text.parse().map_err(|_| D::Error::custom(format!("\"{text}\" is not an IP address")))?;
-            Ok(Some(ip))
-        }
+        Version::V0_1_0 | Version::V0_2_0 => v0_2::read(keys),
+        _ => v0_3::read(keys),
     }
 }
 
-/// Text, where null and the empty string mean none, as they do to the reference.
-pub fn non_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
+/// Decodes another plugin's result. `whose` names it in the error, which is code 6 whatever is wrong with it, but code
+/// 1 for an unknown version.
+pub fn decode(json: &[u8], expected: Version, whose: &str) -> Result<AddResult, Error> {
+    let read = object::parse(json, &[]).and_then(|map| read(&Object::root(&map), expected));
+    read.map_err(|error| {
+        let code = if error.code == Code::INCOMPATIBLE_VERSION { error.code } else { Code::DECODING_FAILURE };
+        Error { code, msg: format!("{whose}: {}", error.msg), ..error }
+    })
 }
 
-/// A number, where null and 0 mean none, as they do to the reference.
-pub fn non_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    Ok(Option::<u32>::deserialize(deserializer)?.filter(|number| *number != 0))
-}
-
-/// Anything with a default, where null means that default.
-pub fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+/// An address that has to be there, with its prefix length.
+fn address(keys: &Object<'_>, key: &str) -> Result<IpNet, Error> {
+    let address = keys.parsed(key, "an address with a prefix length such as 10.0.0.2/24")?;
+    address.ok_or_else(|| keys.refuse(key, "is missing"))
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ fn a_bad_address_is_named_with_its_place() {
     let error = decode(json, Version::V1_0_0, "result of x").unwrap_err();
     assert_eq!(error.code, Code::DECODING_FAILURE);
     let expected =
-        "result of x: ips[0].address: \"10.0.0.2\" is not an address with a prefix length such as 10.0.0.2/24";
+        "result of x: ips[0].address \"10.0.0.2\": is not an address with a prefix length such as 10.0.0.2/24";
     assert!(error.msg.starts_with(expected), "{error}");
 }
 

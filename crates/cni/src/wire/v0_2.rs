@@ -3,30 +3,30 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::error::Error;
+use crate::object::Object;
 use crate::result::{AddResult, Dns, Ip, Route};
 use crate::version::Version;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 pub(super) struct Shape {
-    #[serde(rename = "cniVersion", default)]
-    cni_version: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "cniVersion")]
+    cni_version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ip4: Option<Family>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     ip6: Option<Family>,
-    #[serde(default, deserialize_with = "super::nullable")]
     dns: Dns,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Family {
-    #[serde(deserialize_with = "super::interface_address")]
     ip: IpNet,
-    #[serde(default, deserialize_with = "super::optional_ip", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     gateway: Option<IpAddr>,
-    #[serde(default, deserialize_with = "super::nullable", skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     routes: Vec<Route>,
 }
 
@@ -37,15 +37,20 @@ impl Shape {
             let routes = result.routes.iter().filter(|route| route.dst.addr().is_ipv4() == v4);
             Some(Family { ip: ip.address, gateway: ip.gateway, routes: routes.cloned().collect() })
         };
-        Self { cni_version: version.to_string(), ip4: family(true), ip6: family(false), dns: result.dns.clone() }
+        Self { cni_version: version.as_str(), ip4: family(true), ip6: family(false), dns: result.dns.clone() }
     }
+}
 
-    pub(super) fn into_result(self) -> AddResult {
-        let mut result = AddResult { dns: self.dns, ..AddResult::default() };
-        for family in [self.ip4, self.ip6].into_iter().flatten() {
-            result.ips.push(Ip { interface: None, address: family.ip, gateway: family.gateway });
-            result.routes.extend(family.routes);
+pub(super) fn read(keys: &Object<'_>) -> Result<AddResult, Error> {
+    let mut result = AddResult { dns: Dns::read(keys, "dns")?, ..AddResult::default() };
+    for key in ["ip4", "ip6"] {
+        let family = keys.object(key)?;
+        if !family.is_set() {
+            continue;
         }
-        result
+        let (address, gateway) = (super::address(&family, "ip")?, family.parsed("gateway", "an IP address")?);
+        result.ips.push(Ip { interface: None, address, gateway });
+        result.routes.append(&mut Route::read_list(&family, "routes")?);
     }
+    Ok(result)
 }

@@ -3,112 +3,114 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::error::Error;
+use crate::object::Object;
 use crate::result::{AddResult, Dns, Interface, Ip, Route};
 use crate::version::Version;
 
-#[derive(Serialize, Deserialize)]
-pub(super) struct Shape {
-    #[serde(rename = "cniVersion", default)]
-    cni_version: String,
-    #[serde(default, deserialize_with = "super::nullable", skip_serializing_if = "Vec::is_empty")]
-    interfaces: Vec<Link>,
-    #[serde(default, deserialize_with = "super::nullable", skip_serializing_if = "Vec::is_empty")]
+#[derive(Serialize)]
+pub(super) struct Shape<'a> {
+    #[serde(rename = "cniVersion")]
+    cni_version: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    interfaces: Vec<Link<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     ips: Vec<Address>,
-    #[serde(default, deserialize_with = "super::nullable", skip_serializing_if = "Vec::is_empty")]
-    routes: Vec<Route>,
-    #[serde(default, deserialize_with = "super::nullable")]
-    dns: Dns,
+    #[serde(skip_serializing_if = "<[Route]>::is_empty")]
+    routes: &'a [Route],
+    dns: &'a Dns,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Link {
-    name: String,
-    #[serde(default, deserialize_with = "super::non_empty", skip_serializing_if = "Option::is_none")]
-    mac: Option<String>,
-    #[serde(default, deserialize_with = "super::non_zero", skip_serializing_if = "Option::is_none")]
+#[derive(Serialize)]
+struct Link<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mac: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     mtu: Option<u32>,
-    #[serde(default, deserialize_with = "super::non_empty", skip_serializing_if = "Option::is_none")]
-    sandbox: Option<String>,
-    #[serde(
-        rename = "socketPath",
-        default,
-        deserialize_with = "super::non_empty",
-        skip_serializing_if = "Option::is_none"
-    )]
-    socket_path: Option<String>,
-    #[serde(rename = "pciID", default, deserialize_with = "super::non_empty", skip_serializing_if = "Option::is_none")]
-    pci_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox: Option<&'a str>,
+    #[serde(rename = "socketPath", skip_serializing_if = "Option::is_none")]
+    socket_path: Option<&'a str>,
+    #[serde(rename = "pciID", skip_serializing_if = "Option::is_none")]
+    pci_id: Option<&'a str>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Address {
     /// "4" or "6" until 0.4.0. The address says it too, so it is written and never read.
-    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<&'static str>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    interface: Option<i64>,
-    #[serde(deserialize_with = "super::interface_address")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interface: Option<usize>,
     address: IpNet,
-    #[serde(default, deserialize_with = "super::optional_ip", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     gateway: Option<IpAddr>,
 }
 
-impl Shape {
-    pub(super) fn new(result: &AddResult, version: Version) -> Self {
+impl<'a> Shape<'a> {
+    pub(super) fn new(result: &'a AddResult, version: Version) -> Self {
         Self {
-            cni_version: version.to_string(),
+            cni_version: version.as_str(),
             interfaces: result.interfaces.iter().map(|link| Link::new(link, version)).collect(),
             ips: result.ips.iter().map(|ip| Address::new(ip, version)).collect(),
-            routes: result.routes.clone(),
-            dns: result.dns.clone(),
-        }
-    }
-
-    pub(super) fn into_result(self) -> AddResult {
-        AddResult {
-            interfaces: self.interfaces.into_iter().map(Link::into_interface).collect(),
-            ips: self.ips.into_iter().map(Address::into_ip).collect(),
-            routes: self.routes,
-            dns: self.dns,
+            routes: &result.routes,
+            dns: &result.dns,
         }
     }
 }
 
-impl Link {
-    fn new(link: &Interface, version: Version) -> Self {
+impl<'a> Link<'a> {
+    fn new(link: &'a Interface, version: Version) -> Self {
         let newest = version >= Version::V1_1_0;
         Self {
-            name: link.name.clone(),
-            mac: link.mac.clone(),
+            name: &link.name,
+            mac: link.mac.as_deref(),
             mtu: link.mtu.filter(|_| newest),
-            sandbox: link.sandbox.clone(),
-            socket_path: link.socket_path.clone().filter(|_| newest),
-            pci_id: link.pci_id.clone().filter(|_| newest),
+            sandbox: link.sandbox.as_deref(),
+            socket_path: link.socket_path.as_deref().filter(|_| newest),
+            pci_id: link.pci_id.as_deref().filter(|_| newest),
         }
-    }
-
-    fn into_interface(self) -> Interface {
-        let Self { name, mac, mtu, sandbox, socket_path, pci_id } = self;
-        Interface { name, mac, mtu, sandbox, socket_path, pci_id }
     }
 }
 
 impl Address {
     fn new(ip: &Ip, version: Version) -> Self {
         let family = if ip.address.addr().is_ipv4() { "4" } else { "6" };
-        Self {
-            version: (version < Version::V1_0_0).then_some(family),
-            interface: ip.interface.and_then(|index| index.try_into().ok()),
-            address: ip.address,
-            gateway: ip.gateway,
-        }
+        let version = (version < Version::V1_0_0).then_some(family);
+        Self { version, interface: ip.interface, address: ip.address, gateway: ip.gateway }
     }
+}
 
-    fn into_ip(self) -> Ip {
-        // A negative index is how some writers say "none".
-        let interface = self.interface.and_then(|index| index.try_into().ok());
-        Ip { interface, address: self.address, gateway: self.gateway }
-    }
+pub(super) fn read(keys: &Object<'_>) -> Result<AddResult, Error> {
+    Ok(AddResult {
+        interfaces: keys.objects("interfaces")?.iter().map(read_interface).collect::<Result<_, _>>()?,
+        ips: keys.objects("ips")?.iter().map(read_ip).collect::<Result<_, _>>()?,
+        routes: Route::read_list(keys, "routes")?,
+        dns: Dns::read(keys, "dns")?,
+    })
+}
+
+fn read_interface(keys: &Object<'_>) -> Result<Interface, Error> {
+    let text = |key| Ok(keys.text(key)?.map(str::to_owned));
+    Ok(Interface {
+        name: text("name")?.unwrap_or_default(),
+        mac: text("mac")?,
+        mtu: keys.non_zero("mtu")?,
+        sandbox: text("sandbox")?,
+        socket_path: text("socketPath")?,
+        pci_id: text("pciID")?,
+    })
+}
+
+fn read_ip(keys: &Object<'_>) -> Result<Ip, Error> {
+    // A negative index is how some writers say "none".
+    let interface = keys.item("interface").map(|item| item.signed()).transpose()?;
+    Ok(Ip {
+        interface: interface.and_then(|index| index.try_into().ok()),
+        address: super::address(keys, "address")?,
+        gateway: keys.parsed("gateway", "an IP address")?,
+    })
 }

@@ -79,7 +79,8 @@ impl Network {
             conf["ipam"]["dataDir"] = json!(self.data_dir());
         }
         let stdin = serde_json::to_vec(&conf).unwrap();
-        let conf = NetConf::parse(&stdin).unwrap();
+        let map = cni::config::parse(&stdin).unwrap();
+        let conf = NetConf::read(cni::Object::root(&map)).unwrap();
         let variables = Variables::default();
         command(&Call { plugin: "host-local", program: &PROGRAM, variables: &variables, stdin: &stdin, conf: &conf })
     }
