@@ -114,7 +114,7 @@ fn keys_of_the_wrong_type_are_named_with_their_path() {
             json!({"subnet": "10.0.0.0/24", "routes": [{"dst": "x"}]}),
             "ipam.routes[0].dst \"x\": is not a network such as 10.0.0.0/8",
         ),
-        (json!({"resolvConf": {}}), "ipam.resolvConf {}: is not text"),
+        (json!({"subnet": "10.0.0.0/24", "resolvConf": {}}), "ipam.resolvConf {}: is not text"),
         (json!({"dataDir": 7}), "ipam.dataDir 7: is not text"),
     ] {
         assert_eq!(config(ipam), place);
