@@ -6,7 +6,7 @@ PROGRAM := $(TARGET_DIR)/$(HOST)/release/underlay
 BINDIR ?= /opt/cni/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # What the tests run beside ours, from Debian or Ubuntu.
-PACKAGES := iproute2 containerd runc containernetworking-plugins busybox-static
+PACKAGES := iproute2 containerd runc containernetworking-plugins busybox-static user-mode-linux strace
 
 .PHONY: help build install demo test lint packages clean
 
@@ -16,35 +16,22 @@ help: ## what there is to do
 # An explicit --target spares build scripts and proc-macros the static C library.
 build: ## bin/: the static program under all its names
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(HOST) -p underlay
-	@$(call place,bin)
+	@sh install.sh $(PROGRAM) bin
 	@ls -l bin
 
+# Only the copying needs root, and cargo may not be root's.
 install: build ## the program under its plugin names into BINDIR (default /opt/cni/bin)
-	@$(call place,$(BINDIR))
+	@$(shell test -w $(BINDIR) || echo $(SUDO)) sh install.sh bin/underlay $(BINDIR)
 	@ls -l $(addprefix $(BINDIR)/,$(shell bin/underlay --plugins))
-
-# Written beside, then renamed: a runtime executes the old program or the new one, never half a file.
-define place
-set -e; \
-mkdir -p '$(1)'; \
-new='$(1)/.underlay.new'; \
-trap 'rm -f "$$new" "$$new".*' EXIT; \
-cp $(PROGRAM) "$$new"; \
-chmod 755 "$$new"; \
-for name in underlay $$($(PROGRAM) --plugins); do \
-	ln -f "$$new" "$$new.$$name"; \
-	mv -fT "$$new.$$name" '$(1)'/"$$name"; \
-done
-endef
 
 demo: build ## two containers on a LAN of namespaces; needs no root
 	@cargo run --locked --quiet -p e2e --example demo
 
-test: packages build ## every lane: unit, netns, runtime
+test: packages build ## every lane: unit, native, guest, runtime
 	@echo '== lane: unit =='
 	cargo test --locked --workspace --exclude e2e
-	@echo '== lane: netns and runtime =='
-	cargo test --locked -p e2e
+	@echo '== lanes: native, guest, runtime =='
+	cargo run --locked --quiet -p e2e --bin lanes
 
 lint: ## formatting and clippy, warnings as errors
 	cargo fmt --all --check
