@@ -44,27 +44,53 @@ fn addresses(result: &Value) -> Vec<(IpNet, IpNet)> {
     ips.iter().map(|ip| one(ip).unwrap_or_else(|| panic!("an address without a gateway: {ip}"))).collect()
 }
 
+/// Runs the examples of one plugin.
+fn attach_and_detach(lab: &Lab, program: &str) {
+    let mut ran = 0;
+    for path in examples() {
+        let conf = configuration(lab, &path);
+        if conf["type"] != program {
+            continue;
+        }
+        ran += 1;
+        let container = lab.container();
+        let result = lab.plugin(program).add(&container, "eth0", &conf).run().result();
+        for (address, gateway) in addresses(&result) {
+            // The neighbour is the router of the example's LAN.
+            if !lab.neighbour.has_address(gateway.addr()) {
+                lab.neighbour.add_address(lab.neighbour.nic, gateway);
+            }
+            assert_reaches(&lab.neighbour, address.addr());
+            assert_reaches(&container, gateway.addr());
+        }
+        let mut checked = conf.clone();
+        checked["prevResult"] = result;
+        lab.plugin(program).check(&container, "eth0", &checked).run().done();
+        lab.plugin(program).del(&container, "eth0", &checked).run().done();
+        assert_eq!(container.link_names(), ["lo"], "{}", path.display());
+    }
+    assert!(ran > 0, "no example of {program}");
+}
+
 cases! {
     #[reference(passes)]
-    fn every_example_attaches_a_container_to_its_lan(lab) {
-        for path in examples() {
-            let conf = configuration(lab, &path);
-            let program = conf["type"].as_str().expect("a type").to_owned();
-            let container = lab.container();
-            let result = lab.plugin(&program).add(&container, "eth0", &conf).run().result();
-            for (address, gateway) in addresses(&result) {
-                // The neighbour is the router of the example's LAN.
-                if !lab.neighbour.has_address(gateway.addr()) {
-                    lab.neighbour.add_address(lab.neighbour.nic, gateway);
-                }
-                assert_reaches(&lab.neighbour, address.addr());
-                assert_reaches(&container, gateway.addr());
-            }
-            let mut checked = conf.clone();
-            checked["prevResult"] = result;
-            lab.plugin(&program).check(&container, "eth0", &checked).run().done();
-            lab.plugin(&program).del(&container, "eth0", &checked).run().done();
-            assert_eq!(container.link_names(), ["lo"], "{}", path.display());
-        }
+    fn every_example_of_macvlan_attaches_a_container_to_its_lan(lab) {
+        attach_and_detach(lab, "macvlan");
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(passes)]
+    fn every_example_of_ipvlan_attaches_a_container_to_its_lan(lab) {
+        attach_and_detach(lab, "ipvlan");
+    }
+}
+
+#[test]
+fn every_example_is_run_by_one_of_these_tests() {
+    for path in examples() {
+        let text = fs::read_to_string(&path).expect("read an example");
+        let list: Value = serde_json::from_str(&text).expect("JSON");
+        let program = list["plugins"][0]["type"].as_str().unwrap_or_default();
+        assert!(["macvlan", "ipvlan"].contains(&program), "{}: nothing here runs {program}", path.display());
     }
 }
