@@ -1,0 +1,357 @@
+//! What host-local costs by the number of leases, ours and the reference's in one run: whole processes, from fork to
+//! exit, in turns, so that whatever else the machine does hits both. Writes the section `host-local` of
+//! docs/benchmarks.md and its plot.
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use e2e::{Binaries, Call, Namespace, Outcome, Plugin};
+use plotters::coord::combinators::IntoLogRange;
+use plotters::prelude::*;
+use serde_json::{Value, json};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const SIZES: [u32; 4] = [10, 1_000, 10_000, 60_000];
+const COMMANDS: [&str; 4] = ["ADD", "DEL", "CHECK", "second DEL"];
+/// Of each command, at each size, on each program.
+const ROUNDS: usize = 41;
+/// The reference takes a second for each command at the largest size.
+const ROUNDS_OF_SECONDS: usize = 11;
+/// Addresses that may be leased in the /16: without network, gateway and broadcast.
+const ADDRESSES: u32 = 65_533;
+/// How many of them are free in the nearly full range.
+const FREE: u32 = 8;
+
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md");
+const PLOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/host-local.svg");
+const BEGIN: &str = "<!-- host-local: written by `make bench-ipam` -->\n";
+const END: &str = "<!-- host-local: end -->\n";
+
+/// One of the two, on a lease directory of its own.
+struct Side<'a> {
+    program: Plugin<'a>,
+    data_dir: PathBuf,
+}
+
+/// Medians in milliseconds, by command.
+type Medians = [f64; 4];
+
+struct Measured {
+    size: u32,
+    /// Ours, theirs.
+    medians: [Medians; 2],
+    peaks_kib: [u64; 2],
+}
+
+/// The first call on a directory that the reference wrote.
+struct Takeover {
+    size: u32,
+    milliseconds: f64,
+    peak_kib: u64,
+}
+
+fn main() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let host = Namespace::new();
+    let programs = [Binaries::HardLinks, Binaries::Reference].map(|binaries| {
+        let bin = binaries.directory(folder.path());
+        Plugin::new(&host, bin.join("host-local")).search(bin)
+    });
+    let side = |which: usize, name: &str| Side {
+        program: programs[which].clone(),
+        data_dir: folder.path().join(format!("{name}-{which}")),
+    };
+
+    let (mut measured, mut takeovers) = (Vec::new(), Vec::new());
+    for size in SIZES {
+        say(&format!("{size} leases: "))?;
+        let sides = [side(0, &size.to_string()), side(1, &size.to_string())];
+        sides.iter().try_for_each(|side| side.fill((0..size).map(address)))?;
+        takeovers.push(sides[0].take_over(size));
+        let rounds = if size > 10_000 { ROUNDS_OF_SECONDS } else { ROUNDS };
+        let medians = measure(&sides, rounds)?;
+        let peaks_kib = [sides[0].peak_kib(), sides[1].peak_kib()];
+        measured.push(Measured { size, medians, peaks_kib });
+        say(" done\n")?;
+    }
+
+    say(&format!("{} leases, {FREE} addresses free, far apart: ", ADDRESSES - FREE))?;
+    let apart = ADDRESSES / FREE;
+    let sides = [side(0, "apart"), side(1, "apart")];
+    let leased = (0..ADDRESSES).filter(|number| number % apart != apart / 2 || number / apart >= FREE);
+    sides.iter().try_for_each(|side| side.fill(leased.clone().map(address)))?;
+    sides[0].take_over(ADDRESSES - FREE);
+    let scattered = measure(&sides, ROUNDS_OF_SECONDS)?;
+    say(" done\n")?;
+
+    let file_system = file_system(folder.path())?;
+    let text = section(&measured, &takeovers, &scattered, &file_system)?;
+    say(&format!("\n{text}\n"))?;
+    plot(&measured)?;
+    insert(&text)?;
+    say(&format!("wrote {DOCUMENT}\nwrote {PLOT}\n"))
+}
+
+/// Progress, and in the end the result, for whoever watches.
+fn say(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Those that may be leased, counted from 10.0.0.2.
+fn address(number: u32) -> String {
+    let [.., third, fourth] = (number + 2).to_be_bytes();
+    format!("10.0.{third}.{fourth}")
+}
+
+impl Side<'_> {
+    fn conf(&self) -> Value {
+        json!({"cniVersion": "1.0.0", "name": "lan", "type": "macvlan", "ipam": {
+            "type": "host-local", "dataDir": self.data_dir, "subnet": "10.0.0.0/16",
+        }})
+    }
+
+    fn call(&self, command: &str, id: &str, conf: &Value) -> Call<'_> {
+        let call = self.program.call(command, conf).env("CNI_CONTAINERID", id);
+        call.env("CNI_IFNAME", "eth0").env("CNI_NETNS", "/proc/self/ns/net")
+    }
+
+    /// Leases as the reference leaves them, with the turn at the last one.
+    fn fill(&self, addresses: impl Iterator<Item = String>) -> Result<()> {
+        let network = self.data_dir.join("lan");
+        fs::create_dir_all(&network)?;
+        for address in addresses {
+            fs::write(network.join(&address), format!("{}\r\neth0", id(&address)))?;
+            fs::write(network.join("last_reserved_ip.0"), &address)?;
+        }
+        Ok(())
+    }
+
+    fn take_over(&self, size: u32) -> Takeover {
+        let (outcome, trace) = self.call("DEL", "nobody", &self.conf()).run_traced();
+        outcome.done();
+        let peak_kib = trace.peaks_kib.into_iter().max().unwrap_or_default();
+        // Without a tracer, which stops it at every thread and at its end: once more, from nothing.
+        let _ = fs::remove_file(self.data_dir.join("lan/lock"));
+        self.records().for_each(|record| drop(fs::remove_file(record)));
+        let outcome = self.call("DEL", "nobody", &self.conf()).run();
+        outcome.done();
+        Takeover { size, milliseconds: milliseconds(&outcome), peak_kib }
+    }
+
+    fn records(&self) -> impl Iterator<Item = PathBuf> {
+        let entries = fs::read_dir(self.data_dir.join("lan")).into_iter().flatten();
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_symlink())
+    }
+
+    /// One container's life, in milliseconds by command.
+    fn live(&self, id: &str) -> Result<Medians> {
+        let mut conf = self.conf();
+        let add = self.call("ADD", id, &conf).run();
+        conf["prevResult"] = add.result();
+        let check = self.call("CHECK", id, &conf).run();
+        let [del, second] = [(); 2].map(|()| self.call("DEL", id, &conf).run());
+        for outcome in [&check, &del, &second] {
+            outcome.done();
+        }
+        Ok([&add, &del, &check, &second].map(milliseconds))
+    }
+
+    /// The most memory that any of the commands takes.
+    fn peak_kib(&self) -> u64 {
+        let mut conf = self.conf();
+        let mut peak = 0;
+        for command in ["ADD", "CHECK", "DEL", "DEL"] {
+            let (outcome, trace) = self.call(command, "traced", &conf).run_traced();
+            assert!(outcome.status.success(), "{}", outcome.text());
+            if command == "ADD" {
+                conf["prevResult"] = outcome.json();
+            }
+            peak = peak.max(trace.peaks_kib.into_iter().max().unwrap_or_default());
+        }
+        peak
+    }
+}
+
+/// A container ID of the usual length.
+fn id(seed: &str) -> String {
+    format!("{seed:0>64}").replace('.', "a")
+}
+
+fn milliseconds(outcome: &Outcome) -> f64 {
+    outcome.wall.as_secs_f64() * 1e3
+}
+
+fn measure(sides: &[Side<'_>; 2], rounds: usize) -> Result<[Medians; 2]> {
+    let mut samples: [[Vec<f64>; 4]; 2] = Default::default();
+    for round in 0..rounds + 2 {
+        say(".")?;
+        for (side, samples) in sides.iter().zip(&mut samples) {
+            let lived = side.live(&id(&format!("round.{round}")))?;
+            // The first two warm the caches.
+            if round >= 2 {
+                samples.iter_mut().zip(lived).for_each(|(samples, sample)| samples.push(sample));
+            }
+        }
+    }
+    Ok(samples.map(|samples| samples.map(median)))
+}
+
+fn median(mut samples: Vec<f64>) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
+}
+
+/// The kind of file system that a path is on.
+fn file_system(path: &Path) -> Result<String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let path = fs::canonicalize(path)?;
+    let mut best = (0, "unknown".to_owned());
+    for line in mounts.lines() {
+        let (Some(at), Some(kind)) = (line.split(' ').nth(4), line.split(" - ").nth(1)) else { continue };
+        if path.starts_with(at) && at.len() >= best.0 {
+            best = (at.len(), kind.split(' ').next().unwrap_or_default().to_owned());
+        }
+    }
+    Ok(best.1)
+}
+
+fn section(
+    measured: &[Measured],
+    takeovers: &[Takeover],
+    scattered: &[Medians; 2],
+    file_system: &str,
+) -> Result<String> {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let cpus = std::thread::available_parallelism()?;
+    let mut text = format!(
+        "## host-local\n\n![Time of each command by the number of leases](host-local.svg)\n\n\
+         Milliseconds of a whole process, medians of {ROUNDS} calls ({ROUNDS_OF_SECONDS} at 60,000 leases), ours and the\n\
+         reference's in turns; in brackets the ratio to 10 leases. The leases are files as the reference writes them, in\n\
+         a /16, with container IDs of 64 characters. Linux {}, {cpus} CPUs, {file_system}, {}.\n\
+         To repeat: `make bench-ipam`.\n\n",
+        kernel.trim(),
+        today(),
+    );
+    text += "| leases |";
+    for name in ["ours", "reference"] {
+        text.extend(COMMANDS.map(|command| format!(" {name} {command} |")));
+    }
+    text += " peak KiB ours / reference |\n|---|";
+    text += &"---:|".repeat(9);
+    text += "\n";
+    let row = |text: &mut String, name: &str, medians: &[Medians; 2], peaks: &str| {
+        let _ = write!(text, "| {name} |");
+        for (side, base) in medians.iter().zip(&measured[0].medians) {
+            for (median, base) in side.iter().zip(base) {
+                let _ = write!(text, " {median:.2} ({:.2}) |", median / base);
+            }
+        }
+        let _ = writeln!(text, " {peaks} |");
+    };
+    for one in measured {
+        let peaks = format!("{} / {}", one.peaks_kib[0], one.peaks_kib[1]);
+        row(&mut text, &grouped(one.size), &one.medians, &peaks);
+    }
+    let name = format!("{}, the {FREE} free addresses far apart", grouped(ADDRESSES - FREE));
+    row(&mut text, &name, scattered, "");
+    text += "\nThe first call of ours on a directory that the reference wrote walks over it once, and so does the first one\n\
+             after the reference was used again, or after a reboot:\n\n| leases | ms | peak KiB |\n|---:|---:|---:|\n";
+    for Takeover { size, milliseconds, peak_kib } in takeovers {
+        let _ = writeln!(text, "| {} | {milliseconds:.1} | {peak_kib} |", grouped(*size));
+    }
+    Ok(text)
+}
+
+fn grouped(number: u32) -> String {
+    match number {
+        0..1000 => number.to_string(),
+        _ => format!("{},{:03}", number / 1000, number % 1000),
+    }
+}
+
+/// Year, month and day of the machine's clock.
+fn today() -> String {
+    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+    // Days to a date of the proleptic Gregorian calendar, counted in years that begin in March.
+    let days = seconds / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    format!("{}-{month:02}-{day:02}", era * 400 + year + u64::from(month <= 2))
+}
+
+/// Puts the section into the document, in place of the one that was there.
+fn insert(section: &str) -> Result<()> {
+    let old = fs::read_to_string(DOCUMENT).unwrap_or_else(|_| "# Benchmarks\n\n".to_owned());
+    let new = format!("{BEGIN}{section}{END}");
+    let whole = match (old.find(BEGIN), old.find(END)) {
+        (Some(begin), Some(end)) => format!("{}{new}{}", &old[..begin], &old[end + END.len()..]),
+        _ => format!("{}\n\n{new}", old.trim_end()),
+    };
+    Ok(fs::write(DOCUMENT, whole)?)
+}
+
+/// A panel for each command, both axes logarithmic.
+fn plot(measured: &[Measured]) -> Result<()> {
+    let root = SVGBackend::new(PLOT, (960, 640)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let all = measured.iter().flat_map(|one| one.medians).flatten();
+    let (least, most) = all.fold((f64::MAX, 0f64), |(least, most), median| (least.min(median), most.max(median)));
+    for (command, area) in root.split_evenly((2, 2)).iter().enumerate() {
+        let mut chart = ChartBuilder::on(area)
+            .caption(COMMANDS[command], ("sans-serif", 20))
+            .margin(12)
+            .x_label_area_size(36)
+            .y_label_area_size(56)
+            .build_cartesian_2d(
+                (f64::from(SIZES[0]) * 0.8..f64::from(SIZES[3]) * 1.3).log_scale(),
+                (least * 0.5..most * 2.0).log_scale(),
+            )?;
+        chart
+            .configure_mesh()
+            .x_desc("leases")
+            .y_desc("milliseconds")
+            .x_labels(5)
+            .y_labels(6)
+            .x_label_formatter(&|leases| grouped(*leases as u32))
+            .y_label_formatter(&|milliseconds| milliseconds.to_string())
+            .light_line_style(WHITE)
+            .draw()?;
+        for (which, (name, colour)) in
+            [("Underlay", RGBColor(0, 114, 178)), ("reference", RGBColor(213, 94, 0))].into_iter().enumerate()
+        {
+            let points: Vec<_> =
+                measured.iter().map(|one| (f64::from(one.size), one.medians[which][command])).collect();
+            chart
+                .draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?
+                .label(name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+            chart.draw_series(points.iter().map(|point| Circle::new(*point, 4, colour.filled())))?;
+            for (at, (x, y)) in points.iter().enumerate() {
+                // Where both are near each other, above the one and below the other.
+                let shift = if which == 0 { 8 } else { -20 };
+                let style = ("sans-serif", 12).into_font().color(&colour);
+                let left = if at + 1 == points.len() { -26 } else { -10 };
+                chart.draw_series([EmptyElement::at((*x, *y)) + Text::new(format!("{y:.1}"), (left, shift), style)])?;
+            }
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperLeft)
+            .background_style(WHITE)
+            .border_style(RGBColor(200, 200, 200))
+            .label_font(("sans-serif", 13))
+            .draw()?;
+    }
+    Ok(root.present()?)
+}
