@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::Netns;
+
 /// Where to look, the cheapest place first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -21,21 +23,64 @@ impl Place {
     pub const ALL: [Self; 3] = [Self::Mounts, Self::Processes, Self::ThreadsAndDescriptors];
 }
 
-/// A search that yields each namespace once, however many places hold it.
+/// A search that looks into each namespace once, however many places hold it.
 #[derive(Debug, Default)]
 pub struct NetnsSearch {
     seen: HashSet<u64>,
 }
 
 impl NetnsSearch {
-    /// Paths to namespaces not seen before. What may not be looked at, or goes away meanwhile, is left out.
+    /// Opens the namespaces of a place that were not looked into before, until `look` has found something in one.
+    /// What may not be opened, or is gone by then, is left out.
+    pub fn find<T>(&mut self, place: Place, look: impl FnMut(&Netns) -> Option<T>) -> Option<T> {
+        match place {
+            Place::Mounts => {
+                let mountinfo = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+                self.find_among(mounts(&mountinfo).into_iter(), look)
+            }
+            Place::Processes => {
+                self.find_among(processes().map(|process| process.join("ns/net")).filter_map(link), look)
+            }
+            Place::ThreadsAndDescriptors => self.find_among(processes().flat_map(threads_and_descriptors), look),
+        }
+    }
+
+    /// Paths to namespaces not seen before, by what they led to a moment ago. [`NetnsSearch::find`] opens them in time.
     pub fn paths(&mut self, place: Place) -> Vec<PathBuf> {
-        let found = match place {
-            Place::Mounts => mounts(&fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default()),
-            Place::Processes => processes().map(|process| process.join("ns/net")).filter_map(link).collect(),
-            Place::ThreadsAndDescriptors => processes().flat_map(|process| threads_and_descriptors(&process)).collect(),
+        let mut paths = Vec::new();
+        let mut note = |candidates: &mut dyn Iterator<Item = (u64, PathBuf)>| {
+            paths.extend(candidates.filter(|(inode, _)| self.seen.insert(*inode)).map(|(_, path)| path));
         };
-        found.into_iter().filter(|(inode, _)| self.seen.insert(*inode)).map(|(_, path)| path).collect()
+        match place {
+            Place::Mounts => {
+                note(&mut mounts(&fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default()).into_iter())
+            }
+            Place::Processes => note(&mut processes().map(|process| process.join("ns/net")).filter_map(link)),
+            Place::ThreadsAndDescriptors => note(&mut processes().flat_map(threads_and_descriptors)),
+        }
+        paths
+    }
+
+    /// A process, a thread or a descriptor may lead somewhere else by the time it is opened, as that of a plugin does
+    /// which enters a container for an instant. So what counts as seen is what was opened: the other one may be held
+    /// in a place that comes later.
+    fn find_among<T>(
+        &mut self,
+        candidates: impl Iterator<Item = (u64, PathBuf)>,
+        mut look: impl FnMut(&Netns) -> Option<T>,
+    ) -> Option<T> {
+        for (inode, path) in candidates {
+            if self.seen.contains(&inode) {
+                continue;
+            }
+            let Ok(netns) = Netns::open(&path) else { continue };
+            if self.seen.insert(netns.id().inode())
+                && let Some(found) = look(&netns)
+            {
+                return Some(found);
+            }
+        }
+        None
     }
 }
 
@@ -50,9 +95,9 @@ fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()))
 }
 
-fn threads_and_descriptors(process: &Path) -> Vec<(u64, PathBuf)> {
+fn threads_and_descriptors(process: PathBuf) -> impl Iterator<Item = (u64, PathBuf)> {
     let threads = entries(&process.join("task")).map(|thread| thread.join("ns/net"));
-    threads.chain(entries(&process.join("fd"))).filter_map(link).collect()
+    threads.chain(entries(&process.join("fd"))).filter_map(link)
 }
 
 /// A magic link of /proc that leads to a network namespace: its text is `net:[4026531840]`.
@@ -115,11 +160,28 @@ mod tests {
     }
 
     #[test]
-    fn our_own_namespace_is_found_once() {
+    fn our_own_namespace_is_looked_into_once() {
         let own = link("/proc/thread-self/ns/net".into()).unwrap().0;
         let mut search = NetnsSearch::default();
-        let paths: Vec<_> = Place::ALL.into_iter().flat_map(|place| search.paths(place)).collect();
-        let same = paths.into_iter().filter_map(link).filter(|(inode, _)| *inode == own);
-        assert_eq!(same.count(), 1);
+        let mut times = 0;
+        for place in Place::ALL {
+            let nothing: Option<()> = search.find(place, |netns| {
+                times += usize::from(netns.id().inode() == own);
+                None
+            });
+            assert_eq!(nothing, None);
+        }
+        assert_eq!(times, 1);
+    }
+
+    /// A path to one namespace that leads to another by the time it is opened hides neither of them.
+    #[test]
+    fn what_leads_elsewhere_meanwhile_is_not_taken_for_seen() {
+        let (own, path) = link("/proc/thread-self/ns/net".into()).unwrap();
+        let elsewhere = own + 1;
+        let mut search = NetnsSearch::default();
+        let look = |netns: &Netns| (netns.id().inode() == elsewhere).then_some(());
+        assert_eq!(search.find_among([(elsewhere, path)].into_iter(), look), None);
+        assert_eq!(search.seen, HashSet::from([own]));
     }
 }

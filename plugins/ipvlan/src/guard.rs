@@ -8,8 +8,8 @@
 //! and flag of the parent, so one is enough, whoever made it; and where none is found, the kernel itself says whether
 //! there are any: a parent with ipvlan slaves takes no macvlan. Nothing is written down, so nothing can be stale.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use attach::{Choice, Permit, Place};
 use cni::{Code, Error};
@@ -17,6 +17,9 @@ use linux::{Errno, Link, LinkInfo, LinkKind, MacvlanMode, Netns, NetnsSearch, Ne
 
 /// How long other ADDs on parents of this namespace may take to get their links made.
 const LOCKED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the kernel may take to clear away the namespace of a container that has ended.
+const GOES_WITHIN: Duration = Duration::from_secs(5);
 
 /// Refuses a choice that would change the mode of live slaves. The permit holds a lock until the link is made, so that
 /// two ADDs on a parent without slaves cannot both find it free.
@@ -52,50 +55,52 @@ fn compare(choice: &Choice, parent: &Link, slave: &Link) -> Result<(), Error> {
 /// Any one ipvlan slave of the parent, in whichever namespace it is found first; `None` when there is none. That there
 /// is one which cannot be found is an error: its mode is not known, so nothing may change it.
 fn find_slave(place: &mut Place<'_>) -> Result<Option<Link>, Error> {
+    let deadline = Instant::now() + GOES_WITHIN;
+    let mut pause = Duration::from_millis(5);
+    loop {
+        if let Some(slave) = search(place, &[linux::Place::Mounts, linux::Place::Processes])? {
+            return Ok(Some(slave));
+        }
+        let taken = match probe(place)? {
+            Probe::Free => return Ok(None),
+            Probe::Taken => true,
+            Probe::Unknown => false,
+        };
+        match search(place, &linux::Place::ALL)? {
+            None if taken && Instant::now() < deadline => {}
+            None if taken => break,
+            other => return Ok(other),
+        }
+        // Nothing leads any more to the namespace of a container that has just ended, and its links are still there.
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+    let cause = "it carries ipvlan interfaces in a network namespace that cannot be looked into, so their mode and flag \
+                 are not known, and an ADD could switch them";
+    Err(Error::new(Code::INVALID_NETWORK_CONFIG, format!("master \"{}\": {cause}", place.parent.name)))
+}
+
+/// A slave beside the parent itself, where there is no number for its namespace, or in one of these places.
+fn search(place: &mut Place<'_>, places: &[linux::Place]) -> Result<Option<Link>, Error> {
     let beside = place.beside_parent.links().map_err(attach::error::Error::from)?;
-    // Beside the parent itself there is no number for the namespace.
     if let Some(slave) = beside.into_iter().find(|link| is_slave(link, place.parent, None)) {
         return Ok(Some(slave));
     }
     let mut search = NetnsSearch::default();
-    for cheap in [linux::Place::Mounts, linux::Place::Processes] {
-        if let Some(slave) = search_in(&mut search, cheap, place) {
-            return Ok(Some(slave));
-        }
-    }
-    let taken = match probe(place)? {
-        Probe::Free => return Ok(None),
-        Probe::Taken => true,
-        Probe::Unknown => false,
-    };
-    match search_in(&mut search, linux::Place::ThreadsAndDescriptors, place) {
-        Some(slave) => Ok(Some(slave)),
-        None if taken => {
-            let cause = "it carries ipvlan interfaces in a network namespace that cannot be looked into, so their mode \
-                         and flag are not known, and an ADD could switch them";
-            let name = &place.parent.name;
-            Err(Error::new(Code::INVALID_NETWORK_CONFIG, format!("master \"{name}\": {cause}")))
-        }
-        None => Ok(None),
-    }
+    // A namespace that we may not enter shows nothing; the probe still tells.
+    let mut look = |netns: &Netns| slave_in(netns, place).ok().flatten();
+    Ok(places.iter().find_map(|where_| search.find(*where_, &mut look)))
 }
 
 fn is_slave(link: &Link, parent: &Link, nsid: Option<i32>) -> bool {
     matches!(link.info, LinkInfo::Ipvlan { .. }) && link.parent == Some(parent.ifindex) && link.parent_netnsid == nsid
 }
 
-fn search_in(search: &mut NetnsSearch, where_: linux::Place, place: &Place<'_>) -> Option<Link> {
-    // A namespace that is gone by now, or that we may not enter, shows nothing; the probe still tells.
-    let look = |path: PathBuf| slave_in(&path, place).ok().flatten();
-    search.paths(where_).into_iter().find_map(look)
-}
-
-fn slave_in(path: &Path, place: &Place<'_>) -> linux::Result<Option<Link>> {
-    let netns = Netns::open(path)?;
+fn slave_in(netns: &Netns, place: &Place<'_>) -> linux::Result<Option<Link>> {
     if netns.id() == place.parent_netns.id() {
         return Ok(None);
     }
-    let mut rtnl = Rtnl::open_in(&netns)?;
+    let mut rtnl = Rtnl::open_in(netns)?;
     let Some(nsid) = rtnl.nsid(place.parent_netns)? else { return Ok(None) };
     Ok(rtnl.links()?.into_iter().find(|link| is_slave(link, place.parent, Some(nsid))))
 }
