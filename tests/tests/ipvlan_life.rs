@@ -42,8 +42,9 @@ cases! {
         assert!(!container.has_link("eth0"), "the link stayed: {}", failed.text());
         failed.fails(100, &["10.9.0.0/16", "172.31.0.1", "eth0", "Nexthop has invalid gateway"]);
         assert_zero(lab, &container, "after a failed ADD");
+        // The next one in turn.
         let (_container, _) = attached(lab, &lab.ipvlan_conf("l2"));
-        assert_reaches(&lab.neighbour, lan4(100));
+        assert_reaches(&lab.neighbour, lan4(101));
     }
 
     /// The node lost its default route, and from then on no pod could be ended, and every lease was kept.
@@ -111,8 +112,10 @@ cases! {
     #[reference(not_run: "it does not know GC")]
     fn gc_frees_what_no_valid_attachment_has(lab) {
         let conf = version_1_1(lab.ipvlan_conf("l2"));
-        let ((first, _), (_second, _)) = (attached(lab, &conf), attached(lab, &conf));
+        let ((first, _), (second, _)) = (attached(lab, &conf), attached(lab, &conf));
         assert_eq!(lab.leases(), ["192.168.50.100", "192.168.50.101"]);
+        // It ended, and nobody has called DEL.
+        drop(second);
         let mut gc = conf.clone();
         gc["cni.dev/valid-attachments"] = json!([{"containerID": first.id, "ifname": "eth0"}]);
         lab.ipvlan().call("GC", &gc).run().done();
@@ -132,7 +135,7 @@ cases! {
     }
 
     #[needs(Ipvlan)]
-    #[reference(fails: "did not succeed")]
+    #[reference(passes)]
     fn del_works_when_the_parent_has_gone_and_the_link_with_it(lab) {
         let (container, conf) = attached(lab, &lab.ipvlan_conf("l2"));
         lab.host.delete_link(NIC);
