@@ -8,7 +8,6 @@ use crate::error::Error;
 use crate::lease::Owner;
 use crate::range::Set;
 use crate::reclaim::{self, Census};
-use crate::record::Netns;
 use crate::request::Request;
 use crate::store::{Store, insert};
 
@@ -18,7 +17,7 @@ pub(crate) fn allocate(
     store: &Store<'_>,
     config: &Config,
     owner: &Owner<'_>,
-    netns: Option<Netns>,
+    netns: Option<u64>,
     warn: &dyn Fn(fmt::Arguments<'_>),
 ) -> Result<Vec<IpAddr>, Error> {
     let held = store.held_by(owner)?;

@@ -164,15 +164,15 @@ fn gc(machine: &Machine, call: &Call<'_>) -> Result<(), cni::Error> {
     let mut errors = store.scan(&mut |seen| {
         if let Some(content) = seen.content.filter(|content| !is_valid(content)) {
             let past = seen.record.is_some_and(|record| record.is_past(store.boot.as_deref()));
-            let netns = seen.record.filter(|_| !past).and_then(|record| record.netns.clone());
+            let netns = seen.record.filter(|_| !past).and_then(|record| record.netns);
             stale.push((seen.ip, content.clone(), past, netns));
         }
     })?;
     let mut living = Living::default();
     for (ip, content, past, netns) in stale {
-        if let Some(netns) = netns.filter(|netns| living.has(netns)) {
+        if let Some(netns) = netns.filter(|netns| living.has(*netns)) {
             call.warn(format_args!(
-                "kept {ip} of {content}: not a valid attachment, but its netns {netns} still exists"
+                "kept {ip} of {content}: not a valid attachment, but its netns ({netns}) still exists"
             ));
             continue;
         }

@@ -1,12 +1,9 @@
 //! What this machine says about itself and about its network namespaces: evidence on who may still be alive.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use linux::{NetnsSearch, Place};
-
-use crate::record::Netns;
 
 /// As much as the index has room for; a boot id has 36.
 const MAX_BOOT: usize = 40;
@@ -38,31 +35,33 @@ impl Machine {
     }
 }
 
-/// The namespace at a path, as evidence about what lives in it. None for our own: it is there whatever becomes of a
-/// container.
-pub(crate) fn netns(path: &Path) -> Option<Netns> {
+/// The inode of the namespace at a path, as evidence about what lives in it. None for our own: it is there whatever
+/// becomes of a container.
+pub(crate) fn netns(path: &Path) -> Option<u64> {
     let id = linux::Netns::open(path).ok()?.id();
     let own = linux::Netns::current().ok()?.id();
-    (id != own).then(|| Netns { dev: id.dev(), inode: id.inode(), path: path.to_owned() })
+    (id != own).then(|| id.inode())
 }
 
-/// The network namespaces that something holds.
+/// The network namespaces that something holds: a mount, a process, a thread or a descriptor. Looked for in the
+/// cheapest place first, and no farther than needed.
 #[derive(Debug, Default)]
 pub(crate) struct Living {
-    found: Option<Vec<(u64, u64)>>,
+    search: NetnsSearch,
+    places: usize,
+    found: Vec<u64>,
 }
 
 impl Living {
-    pub(crate) fn has(&mut self, netns: &Netns) -> bool {
-        let its = (netns.dev, netns.inode);
-        let at_path = linux::Netns::open(&netns.path).map(|there| (there.id().dev(), there.id().inode()));
-        // The search costs a look at every process: only where the path tells nothing.
-        at_path.is_ok_and(|there| there == its) || self.found.get_or_insert_with(search).contains(&its)
+    pub(crate) fn has(&mut self, inode: u64) -> bool {
+        while !self.found.contains(&inode) {
+            let Some(place) = Place::ALL.get(self.places) else { return false };
+            let found = self.search.find(*place, |netns| {
+                self.found.push(netns.id().inode());
+                (netns.id().inode() == inode).then_some(())
+            });
+            self.places += usize::from(found.is_none());
+        }
+        true
     }
-}
-
-fn search() -> Vec<(u64, u64)> {
-    let mut search = NetnsSearch::default();
-    let paths = Place::ALL.into_iter().flat_map(|place| search.paths(place));
-    paths.filter_map(|path| fs::metadata(path).ok()).map(|file| (file.dev(), file.ino())).collect()
 }

@@ -2,50 +2,49 @@
 //! after the owner, since the reference reads every file of the directory and passes over what it cannot read. A record
 //! is a note beside the leases: it is believed only as far as the lease files bear it out.
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::fs::Metadata;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
 use crate::lease::{self, Owner};
 
-const VERSION: &str = "underlay:1";
+/// Short, as all of the text is: ext4 has room for 59 bytes in the inode, and takes a whole block for more. With it an
+/// owner of one IPv4 address fits in.
+const VERSION: &str = "u:1";
 /// What the records of all releases begin with.
-const OURS: &str = "underlay:";
+const OURS: &str = "u:";
+/// As much of a boot id as is written down. Two that differ there are two; to take two for one does no harm.
+const BOOT: usize = 12;
 /// The shortest limit of a file system in use, that of XFS.
 const MAX_TEXT: usize = 1023;
 const MAX_NAME: usize = 255;
 
-/// What makes a lease file itself, and not another one of the same name: a later one may have smaller numbers.
+/// What makes a lease file itself, and not another one of the same name: its inode and its modification time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
-pub(crate) struct Identity {
-    inode: u64,
-    seconds: i64,
-    nanoseconds: i64,
-}
+pub(crate) struct Identity(u64);
 
 impl Identity {
     pub(crate) fn of(file: &Metadata) -> Self {
-        Self { inode: file.ino(), seconds: file.mtime(), nanoseconds: file.mtime_nsec() }
+        let numbers = [file.ino(), file.mtime().cast_unsigned(), file.mtime_nsec().cast_unsigned()];
+        // FNV-1a. Nobody gains by a collision: who can make files here can make leases.
+        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        Self(numbers.iter().flat_map(|number| number.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325, mix))
     }
-}
-
-/// A network namespace, by its place on nsfs and a path that led to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Netns {
-    pub(crate) dev: u64,
-    pub(crate) inode: u64,
-    pub(crate) path: PathBuf,
 }
 
 /// A record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// The boot in which the leases were made or first seen.
-    pub(crate) boot: Option<String>,
-    pub(crate) netns: Option<Netns>,
+    /// The boot in which the leases were made or first seen, as far as it is written down.
+    boot: Option<String>,
+    /// The owner's network namespace, by its inode: within a boot all are on one device.
+    pub(crate) netns: Option<u64>,
     pub(crate) leases: Vec<(IpAddr, Identity)>,
+}
+
+fn prefix(boot: &str) -> &str {
+    boot.get(..BOOT).unwrap_or(boot)
 }
 
 /// The name of an owner's record. An address it cannot be: those have no colon, or at least two. `None` where no file
@@ -67,63 +66,51 @@ pub(crate) fn is_ours(text: &str) -> bool {
 }
 
 impl Record {
+    /// Whether it knows this very file.
     pub(crate) fn holds(&self, ip: IpAddr, identity: Identity) -> bool {
         self.leases.contains(&(ip, identity))
     }
 
+    /// One of leases that are there in this boot.
+    pub(crate) fn new(boot: Option<&str>, netns: Option<u64>, leases: Vec<(IpAddr, Identity)>) -> Self {
+        Self { boot: boot.map(|boot| prefix(boot).to_owned()), netns, leases }
+    }
+
     /// Whether the leases are from before the boot `now`.
     pub(crate) fn is_past(&self, now: Option<&str>) -> bool {
-        matches!((&self.boot, now), (Some(then), Some(now)) if then != now)
+        matches!((&self.boot, now), (Some(then), Some(now)) if then != prefix(now))
     }
 
     /// `None` where it is longer than a link can be.
     pub(crate) fn text(&self) -> Option<String> {
         let mut text = format!("{VERSION} {} ", self.boot.as_deref().unwrap_or("-"));
-        let path = self.netns.as_ref().and_then(|netns| netns.path.to_str());
-        let _ = match (&self.netns, path) {
-            (Some(netns), Some(_)) => write!(text, "{}:{}", netns.dev, netns.inode),
-            _ => write!(text, "-"),
+        let _ = match self.netns {
+            Some(inode) => write!(text, "{inode:x}"),
+            None => write!(text, "-"),
         };
-        for (at, (ip, Identity { inode, seconds, nanoseconds })) in self.leases.iter().enumerate() {
+        for (at, (ip, Identity(identity))) in self.leases.iter().enumerate() {
             let separator = if at == 0 { ' ' } else { ',' };
-            let _ = write!(text, "{separator}{}={inode}.{seconds}.{nanoseconds}", lease::file_name(*ip));
-        }
-        if let Some(path) = path {
-            let _ = write!(text, " {path}");
+            let _ = write!(text, "{separator}{}={identity:x}", lease::file_name(*ip));
         }
         (text.len() <= MAX_TEXT).then_some(text)
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let mut fields = text.splitn(5, ' ');
+        let mut fields = text.split(' ');
         if fields.next()? != VERSION {
             return None;
         }
         let boot = Some(fields.next()?).filter(|boot| *boot != "-").map(str::to_owned);
-        let netns = fields.next()?;
+        let hexadecimal = |text: &str| u64::from_str_radix(text, 16).ok();
+        let netns = match fields.next()? {
+            "-" => None,
+            inode => Some(hexadecimal(inode)?),
+        };
         let leases = fields.next()?.split(',').map(|entry| {
             let (ip, identity) = entry.split_once('=')?;
-            let mut numbers = identity.splitn(3, '.');
-            let inode = numbers.next()?.parse().ok()?;
-            let seconds = numbers.next()?.parse().ok()?;
-            let nanoseconds = numbers.next()?.parse().ok()?;
-            Some((lease::address(ip)?, Identity { inode, seconds, nanoseconds }))
+            Some((lease::address(ip)?, Identity(hexadecimal(identity)?)))
         });
-        let leases = leases.collect::<Option<_>>()?;
-        let netns = match netns.split_once(':') {
-            None => None,
-            Some((dev, inode)) => {
-                let path = Path::new(fields.next()?).to_owned();
-                Some(Netns { dev: dev.parse().ok()?, inode: inode.parse().ok()?, path })
-            }
-        };
-        Some(Self { boot, netns, leases })
-    }
-}
-
-impl fmt::Display for Netns {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}:{})", self.path.display(), self.dev, self.inode)
+        Some(Self { boot, netns, leases: leases.collect::<Option<_>>()? })
     }
 }
 
@@ -131,13 +118,11 @@ impl fmt::Display for Netns {
 mod tests {
     use super::*;
 
+    const BOOT_ID: &str = "0b3c1d2e-4f5a-6b7c-8d9e-0f1a2b3c4d5e";
+
     fn record() -> Record {
-        let identity = |inode| Identity { inode, seconds: -1, nanoseconds: 5 };
-        Record {
-            boot: Some("b".into()),
-            netns: Some(Netns { dev: 4, inode: 9, path: "/run/netns/with a space".into() }),
-            leases: vec![("10.0.0.2".parse().unwrap(), identity(7)), ("fd00::2".parse().unwrap(), identity(8))],
-        }
+        let leases = vec![("10.0.0.2".parse().unwrap(), Identity(7)), ("fd00::2".parse().unwrap(), Identity(0xff))];
+        Record::new(Some(BOOT_ID), Some(0xf000_0abc), leases)
     }
 
     #[test]
@@ -145,20 +130,24 @@ mod tests {
         for record in [record(), Record { netns: None, ..record() }, Record { boot: None, ..record() }] {
             assert_eq!(Record::parse(&record.text().unwrap()), Some(record));
         }
-        let text = "underlay:1 b 4:9 10.0.0.2=7.-1.5,fd00::2=8.-1.5 /run/netns/with a space";
-        assert_eq!(record().text().as_deref(), Some(text));
+        assert_eq!(record().text().as_deref(), Some("u:1 0b3c1d2e-4f5 f0000abc 10.0.0.2=7,fd00::2=ff"));
+    }
+
+    #[test]
+    fn one_ipv4_address_fits_into_an_inode() {
+        let leases = vec![("255.255.255.254".parse().unwrap(), Identity(u64::MAX))];
+        let text = Record::new(Some(BOOT_ID), Some(u32::MAX.into()), leases).text().unwrap();
+        assert!(text.len() <= 59, "{text}");
     }
 
     #[test]
     fn what_is_not_whole_is_no_record() {
-        let text = "underlay:1 b 4:9 10.0.0.2=7.1.5 /n";
-        assert!(Record::parse(text).is_some());
-        for cut in
-            ["underlay:1 b 4:9 10.0.0.2=7.1.5", "underlay:1 b 4:9 10.0.0.2=7.1", "underlay:1 b 4:9", "underlay:1", ""]
-        {
+        let text = "u:1 b f 10.0.0.2=7";
+        assert!(Record::parse(text).is_some() && is_ours(text));
+        for cut in ["u:1 b f 10.0.0.2=", "u:1 b f 10.0.0.2", "u:1 b f", "u:1 b x 10.0.0.2=7", "u:1", ""] {
             assert_eq!(Record::parse(cut), None, "{cut}");
         }
-        assert_eq!(Record::parse(&text.replace("underlay:1", "underlay:2")), None);
+        assert_eq!(Record::parse(&text.replace("u:1", "u:2")), None);
         assert_eq!(Record::parse(&text.replace("10.0.0.2", "10.0.0.02")), None);
         let mut long = record();
         long.leases = long.leases.repeat(50);
@@ -179,8 +168,8 @@ mod tests {
 
     #[test]
     fn only_two_boots_that_are_known_and_differ_make_a_past() {
-        assert!(record().is_past(Some("c")));
-        assert!(!record().is_past(Some("b")) && !record().is_past(None));
-        assert!(!Record { boot: None, ..record() }.is_past(Some("c")));
+        assert!(record().is_past(Some("another")));
+        assert!(!record().is_past(Some(BOOT_ID)) && !record().is_past(None));
+        assert!(!Record { boot: None, ..record() }.is_past(Some("another")));
     }
 }

@@ -4,13 +4,17 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::Error;
 use crate::index::Index;
 use crate::lease::{self, Content, Owner};
-use crate::record::{self, Record};
+use crate::record::{self, Identity, Record};
 use crate::store::{Directory, Lease, Note, Store, insert};
+
+/// How long one walk may make records for leases that have none: a container waits for it, and a slow disk takes long
+/// to make 60,000. The next call goes on.
+const NOTING_WITHIN: Duration = Duration::from_secs(5);
 
 /// An address that has an entry.
 pub(crate) struct Seen<'a> {
@@ -22,19 +26,11 @@ pub(crate) struct Seen<'a> {
     pub(crate) modified: Option<SystemTime>,
 }
 
-enum Entry {
-    /// An address, with its lease.
-    Address(IpAddr, Option<Lease>),
-    /// What is named like a record.
-    Record,
-}
-
 impl Directory {
     /// Visits every address that has an entry. Returned are the errors of files that could not be read: the others are
     /// visited all the same. A missing directory has none.
     pub(crate) fn look(&self, visit: &mut dyn FnMut(&Seen<'_>)) -> Result<Vec<Error>, Error> {
-        self.walk(&mut |entry| {
-            let Entry::Address(ip, lease) = entry else { return };
+        self.walk(&mut |ip, lease| {
             let record = lease.as_ref().and_then(|lease| {
                 let Content::Owned { container_id, ifname } = &lease.content else { return None };
                 match self.note(&Owner { container_id, ifname }) {
@@ -46,36 +42,39 @@ impl Directory {
         })
     }
 
-    fn walk(&self, visit: &mut dyn FnMut(Entry)) -> Result<Vec<Error>, Error> {
+    fn walk(&self, visit: &mut dyn FnMut(IpAddr, Option<Lease>)) -> Result<Vec<Error>, Error> {
         let mut unreadable = Vec::new();
+        let mut buffer = Vec::new();
+        self.entries(&mut |name, entry| {
+            let Some(ip) = lease::address(name) else { return };
+            // Links and folders are somebody's own; following one could lead anywhere.
+            if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                return visit(ip, None);
+            }
+            match self.read_file(ip, &mut buffer) {
+                Ok(Some(lease)) => visit(ip, Some(lease)),
+                Ok(None) => {}
+                Err(error) => {
+                    visit(ip, None);
+                    unreadable.push(error);
+                }
+            }
+        })?;
+        Ok(unreadable)
+    }
+
+    fn entries(&self, visit: &mut dyn FnMut(&str, &fs::DirEntry)) -> Result<(), Error> {
         let entries = match fs::read_dir(self.path()) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(unreadable),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             entries => entries.map_err(Error::io("read", self.path()))?,
         };
-        let mut buffer = Vec::new();
         for entry in entries {
             let entry = entry.map_err(Error::io("read", self.path()))?;
-            let name = entry.file_name();
-            let Some(name) = name.to_str() else { continue };
-            let kind = entry.file_type().ok();
-            match lease::address(name) {
-                // Links and folders are somebody's own; following one could lead anywhere.
-                Some(ip) if kind.is_some_and(|kind| kind.is_file()) => match self.read_file(ip, &mut buffer) {
-                    Ok(Some(lease)) => visit(Entry::Address(ip, Some(lease))),
-                    Ok(None) => {}
-                    Err(error) => {
-                        visit(Entry::Address(ip, None));
-                        unreadable.push(error);
-                    }
-                },
-                Some(ip) => visit(Entry::Address(ip, None)),
-                None if record::owner(name).is_some() && kind.is_some_and(|kind| kind.is_symlink()) => {
-                    visit(Entry::Record);
-                }
-                None => {}
+            if let Some(name) = entry.file_name().to_str() {
+                visit(name, &entry);
             }
         }
-        Ok(unreadable)
+        Ok(())
     }
 }
 
@@ -90,55 +89,47 @@ impl Store<'_> {
     /// As [`Directory::look`], and puts right what is beside the leases.
     pub(crate) fn scan(&self, visit: &mut dyn FnMut(&Seen<'_>)) -> Result<Vec<Error>, Error> {
         self.start_over();
+        self.sweep()?;
+        let until = Instant::now() + NOTING_WITHIN;
         let mut index = Index::empty();
-        // How many records there are, and how many there should be.
-        let (mut found, mut expected) = (0u64, 0u64);
-        let unreadable = self.walk(&mut |entry| match entry {
-            Entry::Record => found += 1,
-            Entry::Address(ip, lease) => {
-                index.mark(ip);
-                let record = lease.as_ref().and_then(|lease| match &lease.content {
-                    Content::Owned { container_id, ifname } => {
-                        let record = self.record_of(ip, lease, &Owner { container_id, ifname });
-                        expected += u64::from(record.leases.first().is_some_and(|(first, _)| *first == ip));
-                        Some(record)
-                    }
-                    // They name their container, and no record does that.
-                    Content::Legacy { .. } | Content::Torn { container_id: Some(_) } => {
-                        self.state().index.unrecorded = true;
-                        None
-                    }
-                    Content::Torn { container_id: None } | Content::Garbage => None,
-                });
-                visit(&Seen::new(ip, lease.as_ref(), record.as_ref()));
-            }
+        let unreadable = self.walk(&mut |ip, lease| {
+            index.mark(ip);
+            let record = lease.as_ref().and_then(|lease| match &lease.content {
+                Content::Owned { container_id, ifname } => {
+                    Some(self.record_of(ip, lease, &Owner { container_id, ifname }, until))
+                }
+                // They name their container, and no record does that.
+                Content::Legacy { .. } | Content::Torn { container_id: Some(_) } => {
+                    self.state().index.unrecorded = true;
+                    None
+                }
+                Content::Torn { container_id: None } | Content::Garbage => None,
+            });
+            visit(&Seen::new(ip, lease.as_ref(), record.as_ref()));
         })?;
         index.unrecorded = self.state().index.unrecorded || !unreadable.is_empty();
         self.state().index = index;
-        // Those made on the way may have been met as well, and hide a few that are too many: the next walk's.
-        if found > expected {
-            self.sweep()?;
-        }
         self.trust();
         Ok(unreadable)
     }
 
     /// The record of a lease, made where there is none that knows this very file.
-    fn record_of(&self, ip: IpAddr, lease: &Lease, owner: &Owner<'_>) -> Record {
+    fn record_of(&self, ip: IpAddr, lease: &Lease, owner: &Owner<'_>, until: Instant) -> Record {
         let mut leases = match self.note(owner) {
             Note::Record(record) if record.holds(ip, lease.identity) => return record,
             Note::Record(mut record) => {
                 record.leases.retain(|(other, _)| *other != ip);
-                self.bear_out(&mut record, owner);
+                self.bear_out(&mut record);
                 record.leases
             }
             _ => Vec::new(),
         };
         insert(&mut leases, (ip, lease.identity));
         // Of this boot, whatever was known before: one of them may be.
-        let record = Record { boot: self.boot.clone(), netns: None, leases };
-        if self.forget(owner).is_ok() {
-            self.write_note(owner, &record);
+        let record = Record::new(self.boot.as_deref(), None, leases);
+        match Instant::now() < until && self.forget(owner).is_ok() {
+            true => drop(self.write_note(owner, &record)),
+            false => self.state().index.unrecorded = true,
         }
         record
     }
@@ -146,15 +137,15 @@ impl Store<'_> {
     /// What an owner's record says, as far as the lease files bear it out.
     pub(crate) fn borne_out(&self, owner: &Owner<'_>) -> Option<Record> {
         let Note::Record(mut record) = self.note(owner) else { return None };
-        self.bear_out(&mut record, owner);
+        self.bear_out(&mut record);
         Some(record)
     }
 
-    /// Takes out of a record what the lease files do not bear out.
-    fn bear_out(&self, record: &mut Record, owner: &Owner<'_>) {
+    /// Takes out of a record what the lease files do not bear out. Those that it knows say what they said then.
+    fn bear_out(&self, record: &mut Record) {
         record.leases.retain(|(ip, identity)| {
-            let lease = self.read(*ip).ok().flatten();
-            lease.is_some_and(|lease| lease.content.is_of(owner) && lease.identity == *identity)
+            let file = fs::symlink_metadata(self.file(*ip)).ok().filter(fs::Metadata::is_file);
+            file.is_some_and(|file| Identity::of(&file) == *identity)
         });
     }
 
@@ -162,12 +153,12 @@ impl Store<'_> {
     fn sweep(&self) -> Result<(), Error> {
         // One walk to find them, and then the changes: a walk may miss or repeat what changes under it.
         let mut wrong = Vec::new();
-        self.walk_names(&mut |name| {
+        self.entries(&mut |name, _| {
             let Some(owner) = record::owner(name) else { return };
             match self.note(&owner) {
                 Note::Record(mut record) => {
                     let before = record.leases.len();
-                    self.bear_out(&mut record, &owner);
+                    self.bear_out(&mut record);
                     if record.leases.len() < before {
                         wrong.push((name.to_owned(), Some(record)));
                     }
@@ -183,16 +174,6 @@ impl Store<'_> {
                 && let Some(left) = left
             {
                 self.write_note(&owner, &left);
-            }
-        }
-        Ok(())
-    }
-
-    fn walk_names(&self, visit: &mut dyn FnMut(&str)) -> Result<(), Error> {
-        for entry in fs::read_dir(self.path()).map_err(Error::io("read", self.path()))? {
-            let entry = entry.map_err(Error::io("read", self.path()))?;
-            if let Some(name) = entry.file_name().to_str() {
-                visit(name);
             }
         }
         Ok(())

@@ -25,7 +25,7 @@ use crate::lease::{self, Content, Owner};
 use crate::lock::{LOCK_WITHIN, Lock};
 use crate::machine::Machine;
 use crate::range::{Set, Span};
-use crate::record::{self, Identity, Netns, Record};
+use crate::record::{self, Identity, Record};
 
 /// The reference reads every file here and goes by the content alone: to it this is a lease of nothing.
 pub(crate) const TEMPORARY: &str = ".lease.tmp";
@@ -344,8 +344,7 @@ impl<'a> Store<'a> {
     ) -> Result<T, Error> {
         let temporary = self.write_temporary(&owner.content(), &self.file(purpose))?;
         let worked = work(&temporary);
-        // The next one to walk over the directory would remove it: nothing to fail for.
-        let _ = fs::remove_file(&temporary);
+        self.remove_temporary(&temporary);
         worked
     }
 
@@ -385,12 +384,13 @@ impl<'a> Store<'a> {
 
     /// Notes who holds these leases, and where it lives. That it cannot be noted is no failure, but an old note that
     /// would speak against the owner is.
-    pub(crate) fn note_owner(&self, owner: &Owner<'_>, ips: &[IpAddr], netns: Option<Netns>) -> Result<(), Error> {
+    pub(crate) fn note_owner(&self, owner: &Owner<'_>, ips: &[IpAddr], netns: Option<u64>) -> Result<(), Error> {
         let identity = |ip: &IpAddr| Some((*ip, Identity::of(&fs::symlink_metadata(self.file(*ip)).ok()?)));
         let Some(leases) = ips.iter().map(identity).collect() else {
+            self.state().index.unrecorded = true;
             return self.forget(owner);
         };
-        let record = Record { boot: self.boot.clone(), netns, leases };
+        let record = Record::new(self.boot.as_deref(), netns, leases);
         match self.note(owner) {
             Note::Record(old) if old == record => return Ok(()),
             Note::Record(_) | Note::Unreadable => self.forget(owner)?,
@@ -439,7 +439,7 @@ impl<'a> Store<'a> {
         let path = self.last_reserved_file(index);
         let temporary = self.write_temporary(&lease::file_name(ip), &path)?;
         fs::rename(&temporary, &path).map_err(|error| {
-            let _ = fs::remove_file(&temporary);
+            self.remove_temporary(&temporary);
             Error::io("write", &path)(error)
         })
     }
@@ -469,11 +469,18 @@ impl<'a> Store<'a> {
         let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let written = created.map_err(Error::io("create", purpose)).and_then(|mut file| {
             file.write_all(content.as_bytes()).map_err(|error| {
-                let _ = fs::remove_file(&path);
+                self.remove_temporary(&path);
                 Error::io("write", purpose)(error)
             })
         });
         written.map(|()| path)
+    }
+
+    /// That it stays is nothing to fail for: whoever finds no index removes it, so the next one must find none.
+    fn remove_temporary(&self, path: &Path) {
+        if fs::remove_file(path).is_err_and(|error| error.kind() != ErrorKind::NotFound) {
+            self.state().right = false;
+        }
     }
 
     fn set_modified(&self, second: i64) -> io::Result<()> {

@@ -41,7 +41,7 @@ fn every_call_leaves_an_index_and_a_record_for_each_owner() {
     network.add("c1").unwrap();
     assert!(is_stamped(&network));
     let record = &network.records()["c1:eth0"];
-    assert!(record.starts_with("underlay:1 boot-1 - 10.0.0.2=") && record.contains(",fd00::2="), "{record}");
+    assert!(record.starts_with("u:1 boot-1 - 10.0.0.2=") && record.contains(",fd00::2="), "{record}");
     network.conf["ipam"]["ranges"] = json!([[{"subnet": "fd00::/64"}]]);
     network.add("c2").unwrap();
     network.add("c1").unwrap();
@@ -288,11 +288,11 @@ fn a_record_of_another_release_is_replaced() {
     network.add("c1").unwrap();
     let path = network.path().join("c1:eth0");
     fs::remove_file(&path).unwrap();
-    symlink("underlay:2 what is to come", &path).unwrap();
-    symlink("underlay:2 of an owner without a lease", network.path().join("c9:eth0")).unwrap();
+    symlink("u:2 what is to come", &path).unwrap();
+    symlink("u:2 of an owner without a lease", network.path().join("c9:eth0")).unwrap();
     network.add("c2").unwrap();
     assert_eq!(records(&network), ["c1:eth0", "c2:eth0"]);
-    assert!(network.records()["c1:eth0"].starts_with("underlay:1 boot-1 "));
+    assert!(network.records()["c1:eth0"].starts_with("u:1 boot-1 "));
 }
 
 #[test]
