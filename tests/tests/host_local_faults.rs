@@ -1,0 +1,326 @@
+//! host-local on file systems that fail, fill up, or cannot do all that a lease needs. What was there stays, what failed
+//! can be tried again, and the error names the path.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use e2e::plugin::write_script;
+use e2e::{Binaries, Call, Lab, Outcome, Plugin};
+use nix::mount::{MsFlags, mount, umount};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn conf(lab: &Lab) -> Value {
+    lab.conf_with(json!({
+        "type": "host-local", "dataDir": lab.data_dir(), "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.10", "rangeEnd": "10.0.0.99",
+    }))
+}
+
+/// About a container that has no network namespace here.
+fn call<'a>(plugin: &Plugin<'a>, command: &str, id: &str, conf: &Value) -> Call<'a> {
+    let call = plugin.call(command, conf).env("CNI_CONTAINERID", id);
+    call.env("CNI_IFNAME", "eth0").env("CNI_NETNS", "/run/netns/none")
+}
+
+fn address(outcome: &Outcome) -> String {
+    let result = outcome.result();
+    result["ips"][0]["address"].as_str().expect("an address").to_owned()
+}
+
+fn directory(lab: &Lab) -> PathBuf {
+    lab.data_dir().join("lan")
+}
+
+/// Every lease file with its content.
+fn leases(lab: &Lab) -> BTreeMap<String, String> {
+    let read = |name: String| {
+        let content = fs::read_to_string(directory(lab).join(&name)).expect("read a lease");
+        (name, content)
+    };
+    lab.leases().into_iter().map(read).collect()
+}
+
+/// Works with a file system of its own in place of the lease directory, in a mount namespace of its own.
+fn on(lab: &Lab, kind: &str, options: &str, work: impl FnOnce() + Send) {
+    fs::create_dir_all(lab.data_dir()).expect("make a directory");
+    lab.host.run(|| {
+        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace of our own");
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("keep our mounts to ourselves");
+        mount(Some(kind), &lab.data_dir(), Some(kind), MsFlags::empty(), Some(options)).expect("mount");
+        work();
+        umount(&lab.data_dir()).expect("unmount");
+    });
+}
+
+/// Ours under strace, with these words for it.
+fn traced<'a>(lab: &'a Lab, words: &str) -> Plugin<'a> {
+    let script = lab.path("traced");
+    let (program, log) = (lab.bin().join("host-local"), lab.path("trace"));
+    write_script(
+        &script,
+        &format!("PATH=/usr/bin:/bin exec strace -f -y -qq -o {} {words} {}", log.display(), program.display()),
+    );
+    Plugin::new(&lab.host, script)
+}
+
+/// The system calls of a call that concern the lease directory, each by its name and how many of that name there were.
+fn steps(lab: &Lab, command: &str, conf: &Value) -> Vec<(String, usize)> {
+    call(&traced(lab, ""), command, "traced", conf).run();
+    let trace = fs::read_to_string(lab.path("trace")).expect("read a trace");
+    let (mut counts, mut steps) = (BTreeMap::<&str, usize>::new(), Vec::new());
+    for line in trace.lines() {
+        let Some((name, arguments)) = line.split_once(' ').and_then(|(_, call)| call.trim_start().split_once('('))
+        else {
+            continue;
+        };
+        let count = counts.entry(name).or_default();
+        *count += 1;
+        // What cannot fail so, and what the kernel does not let strace touch.
+        if arguments.contains(lab.data_dir().to_str().expect("a path")) && !["close", "fcntl", "execve"].contains(&name)
+        {
+            steps.push((name.to_owned(), *count));
+        }
+    }
+    steps
+}
+
+/// Every system call on the directory fails, each in a run of its own.
+#[test]
+fn an_add_that_fails_at_any_call_leaves_what_was_there_and_can_be_tried_again() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let (ours, conf) = (lab.host_local(), conf(&lab));
+    call(&ours, "ADD", "first", &conf).run().result();
+    let steps = steps(&lab, "ADD", &conf);
+    assert!(steps.len() > 10, "{steps:?}");
+    call(&ours, "DEL", "traced", &conf).run().done();
+    let before = leases(&lab);
+    let mut failed = 0;
+    for errno in ["ENOSPC", "EDQUOT", "EROFS", "EIO"] {
+        for (name, count) in &steps {
+            let words = format!("-e inject={name}:error={errno}:when={count}");
+            let outcome = call(&traced(&lab, &words), "ADD", "second", &conf).run();
+            if outcome.status.success() {
+                let ip = address(&outcome);
+                let ip = ip.split('/').next().expect("an address");
+                assert_eq!(leases(&lab).get(ip).map(String::as_str), Some("second\r\neth0"), "{words}");
+            } else {
+                failed += 1;
+                outcome.fails(5, &[lab.data_dir().to_str().expect("a path")]);
+                assert_eq!(leases(&lab), before, "{words}: {}", outcome.text());
+            }
+            call(&ours, "ADD", "second", &conf).run().result();
+            assert_eq!(leases(&lab).len(), before.len() + 1, "{words}");
+            call(&ours, "DEL", "second", &conf).run().done();
+            assert_eq!(leases(&lab), before, "{words}");
+        }
+    }
+    assert!(failed > 4, "only {failed} calls failed");
+}
+
+#[test]
+fn a_del_that_fails_at_any_call_frees_the_lease_or_says_why_not() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let (ours, conf) = (lab.host_local(), conf(&lab));
+    call(&ours, "ADD", "first", &conf).run().result();
+    let before = leases(&lab);
+    call(&ours, "ADD", "traced", &conf).run().result();
+    let steps = steps(&lab, "DEL", &conf);
+    assert!(steps.len() > 8, "{steps:?}");
+    assert_eq!(leases(&lab), before);
+    let mut failed = 0;
+    for errno in ["ENOSPC", "EDQUOT", "EROFS", "EIO"] {
+        for (name, count) in &steps {
+            call(&ours, "ADD", "second", &conf).run().result();
+            let with = leases(&lab);
+            let words = format!("-e inject={name}:error={errno}:when={count}");
+            let outcome = call(&traced(&lab, &words), "DEL", "second", &conf).run();
+            if outcome.status.success() {
+                assert_eq!(leases(&lab), before, "{words}");
+            } else {
+                failed += 1;
+                outcome.fails(5, &[lab.data_dir().to_str().expect("a path")]);
+                assert_eq!(leases(&lab), with, "{words}: {}", outcome.text());
+            }
+            call(&ours, "DEL", "second", &conf).run().done();
+            assert_eq!(leases(&lab), before, "{words}");
+        }
+    }
+    assert!(failed > 3, "only {failed} calls failed");
+}
+
+#[test]
+fn without_hard_links_a_lease_is_renamed_into_place_and_never_over_another() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let conf = conf(&lab);
+    for errno in ["EPERM", "EOPNOTSUPP", "EMLINK", "ENOSYS"] {
+        let plugin = traced(&lab, &format!("-e inject=?link,linkat:error={errno}"));
+        assert_eq!(address(&call(&plugin, "ADD", "first", &conf).args("IP=10.0.0.50").run()), "10.0.0.50/24");
+        call(&plugin, "ADD", "second", &conf).args("IP=10.0.0.50").run().fails(101, &["10.0.0.50", "first eth0"]);
+        let other = address(&call(&plugin, "ADD", "second", &conf).run());
+        assert_ne!(other, "10.0.0.50/24");
+        assert_eq!(leases(&lab)["10.0.0.50"], "first\r\neth0", "{errno}");
+        assert_eq!(lab.lease_files().len(), 4, "{:?}", lab.lease_files());
+        for id in ["first", "second"] {
+            call(&plugin, "DEL", id, &conf).run().done();
+        }
+        assert_eq!(leases(&lab), BTreeMap::new());
+    }
+}
+
+#[test]
+fn without_flock_nothing_is_leased_and_the_message_says_why() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let conf = conf(&lab);
+    let lock = directory(&lab).join("lock");
+    for errno in ["ENOLCK", "ENOSYS", "EOPNOTSUPP"] {
+        let outcome = call(&traced(&lab, &format!("-e inject=flock:error={errno}")), "ADD", "c1", &conf).run();
+        outcome.fails(
+            5,
+            &[&format!("lock {}: ", lock.display()), "without flock(2) two containers could get one address"],
+        );
+        assert_eq!(leases(&lab), BTreeMap::new());
+    }
+}
+
+#[test]
+fn on_a_full_file_system_del_frees_and_add_names_the_file() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let (ours, conf) = (lab.host_local(), conf(&lab));
+    on(&lab, "tmpfs", "nr_inodes=40,size=200k", || {
+        for id in ["c1", "c2", "c3"] {
+            call(&ours, "ADD", id, &conf).run_here().result();
+        }
+        let fill = |name: String| fs::write(lab.data_dir().join(name), "x".repeat(4096));
+        let full = (0..100).map(|number| fill(format!("ballast.{number}"))).find_map(Result::err);
+        assert!(full.is_some(), "it is not full");
+        call(&ours, "ADD", "c4", &conf)
+            .run_here()
+            .fails(5, &[&directory(&lab).join("10.0.0.13").display().to_string()]);
+        assert_eq!(leases(&lab).len(), 3);
+        // Twice: the lock's own place is worth something, so somebody made room with it.
+        call(&ours, "DEL", "c1", &conf).run_here().done();
+        fs::remove_file(directory(&lab).join("lock")).expect("remove the lock");
+        let full = (100..200).map(|number| fill(format!("ballast.{number}"))).find_map(Result::err);
+        assert!(full.is_some(), "it is not full");
+        call(&ours, "DEL", "c2", &conf).run_here().done();
+        assert_eq!(leases(&lab), BTreeMap::from([("10.0.0.12".to_owned(), "c3\r\neth0".to_owned())]));
+        for number in 0..200 {
+            let _ = fs::remove_file(lab.data_dir().join(format!("ballast.{number}")));
+        }
+        call(&ours, "ADD", "c4", &conf).run_here().result();
+        for id in ["c3", "c4"] {
+            call(&ours, "DEL", id, &conf).run_here().done();
+        }
+        assert_eq!(leases(&lab), BTreeMap::new());
+    });
+}
+
+#[test]
+fn on_a_read_only_file_system_nothing_changes_and_every_answer_is_true() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let (ours, conf) = (lab.host_local(), conf(&lab));
+    on(&lab, "tmpfs", "", || {
+        let mut checked = conf.clone();
+        checked["prevResult"] = call(&ours, "ADD", "c1", &conf).run_here().result();
+        let remount = |flags: MsFlags| {
+            let flags = MsFlags::MS_REMOUNT | flags;
+            mount(None::<&str>, &lab.data_dir(), None::<&str>, flags, None::<&str>).expect("remount");
+        };
+        remount(MsFlags::MS_RDONLY);
+        let lease = directory(&lab).join("10.0.0.10").display().to_string();
+        call(&ours, "DEL", "c1", &conf).run_here().fails(5, &[&format!("remove {lease}: Read-only file system")]);
+        call(&ours, "DEL", "nobody", &conf).run_here().done();
+        call(&ours, "CHECK", "c1", &checked).run_here().done();
+        assert_eq!(address(&call(&ours, "ADD", "c1", &conf).run_here()), "10.0.0.10/24");
+        let next = directory(&lab).join("10.0.0.11").display().to_string();
+        call(&ours, "ADD", "c2", &conf).run_here().fails(5, &[&format!("create {next}: Read-only file system")]);
+        remount(MsFlags::empty());
+        assert_eq!(address(&call(&ours, "ADD", "c2", &conf).run_here()), "10.0.0.11/24");
+        for id in ["c1", "c2"] {
+            call(&ours, "DEL", id, &conf).run_here().done();
+        }
+        assert_eq!(leases(&lab), BTreeMap::new());
+    });
+}
+
+/// As in a container that is a node: what the image brought lies below, what changes above.
+#[test]
+fn on_an_overlay_fifty_adds_at_once_get_fifty_addresses_and_old_leases_count() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let (ours, conf) = (lab.host_local(), conf(&lab));
+    let layers = lab.path("layers");
+    fs::create_dir(&layers).expect("make a directory");
+    lab.host.run(|| {
+        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace of our own");
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("keep our mounts to ourselves");
+        mount(Some("tmpfs"), &layers, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount a tmpfs");
+        let [lower, upper, work] = ["lower", "upper", "work"].map(|name| layers.join(name));
+        for layer in [&lower.join("lan"), &upper, &work] {
+            fs::create_dir_all(layer).expect("make a layer");
+        }
+        fs::write(lower.join("lan/10.0.0.10"), "old\r\neth0").expect("write a lease");
+        fs::create_dir_all(lab.data_dir()).expect("make a directory");
+        let show = |path: &Path| path.display().to_string();
+        let options = format!("lowerdir={},upperdir={},workdir={}", show(&lower), show(&upper), show(&work));
+        mount(Some("overlay"), &lab.data_dir(), Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+            .expect("mount an overlay");
+
+        let all = |command: &'static str| -> Vec<Outcome> {
+            let one = |number: usize| call(&ours, command, &format!("c{number}"), &conf).run_here();
+            thread::scope(|scope| {
+                let calls: Vec<_> = (0..50).map(|number| scope.spawn(move || one(number))).collect();
+                calls.into_iter().map(|call| call.join().expect("a call")).collect()
+            })
+        };
+        let addresses: std::collections::BTreeSet<_> = all("ADD").iter().map(address).collect();
+        assert_eq!(addresses.len(), 50);
+        assert!(!addresses.contains("10.0.0.10/24"), "{addresses:?}");
+        assert_eq!(leases(&lab).len(), 51);
+        call(&ours, "DEL", "old", &conf).run_here().done();
+        for outcome in all("DEL") {
+            outcome.done();
+        }
+        assert_eq!(leases(&lab), BTreeMap::new());
+        umount(&lab.data_dir()).expect("unmount");
+    });
+}
+
+/// A list that lacks a live container: a runtime that has lost its memory must not cost anybody an address.
+#[test]
+fn gc_keeps_a_lease_as_long_as_its_netns_exists() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let ours = lab.host_local();
+    let mut conf = conf(&lab);
+    let container = lab.container();
+    ours.add(&container, "eth0", &conf).run().result();
+    call(&ours, "ADD", "nowhere", &conf).run().result();
+    conf["cniVersion"] = json!("1.1.0");
+    conf["cni.dev/valid-attachments"] = json!([]);
+    let gc = || {
+        let outcome = ours.call("GC", &conf).run();
+        outcome.done();
+        outcome.stderr
+    };
+    let said = gc();
+    let kept = "kept 10.0.0.10 of container-1 eth0: not a valid attachment, but its netns (";
+    assert!(said.contains(kept), "{said}");
+    assert!(said.contains("freed 10.0.0.11 of nowhere eth0: not a valid attachment"), "{said}");
+    assert_eq!(lab.leases(), ["10.0.0.10"]);
+
+    drop(container);
+    // The kernel takes it down in its own time, and a child of another test may hold it for an instant.
+    let deadline = Instant::now() + PATIENCE;
+    let mut said = gc();
+    while said.contains(kept) && Instant::now() < deadline {
+        said = gc();
+    }
+    assert!(said.contains("freed 10.0.0.10 of container-1 eth0: not a valid attachment"), "{said}");
+    assert_eq!(lab.leases(), [""; 0]);
+}
