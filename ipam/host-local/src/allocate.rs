@@ -4,12 +4,13 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::config::Config;
+use crate::directory::insert;
 use crate::error::Error;
 use crate::lease::Owner;
 use crate::range::Set;
 use crate::reclaim::{self, Census};
 use crate::request::Request;
-use crate::store::{Store, insert};
+use crate::store::Store;
 
 /// Leases one address from each set, or none at all. `warn` is told of everything that was done on the way and that
 /// nobody asked for.

@@ -4,6 +4,7 @@
 
 mod allocate;
 mod config;
+mod directory;
 mod error;
 mod index;
 mod lease;
@@ -25,12 +26,12 @@ use cni::{AddResult, Attachment, Call, Dns, Ip, Plugin};
 use ipnet::IpNet;
 
 use crate::config::Config;
+use crate::directory::{Directory, Held, Note};
 use crate::error::{Error, all_well};
 use crate::lease::{Content, Owner};
 use crate::machine::{Living, Machine};
 use crate::range::Set;
 use crate::reclaim::Census;
-use crate::store::{Directory, Held, Note};
 
 /// The plugin.
 pub struct HostLocal;

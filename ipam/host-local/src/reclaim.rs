@@ -5,12 +5,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
+use crate::directory::Directory;
 use crate::error::Error;
 use crate::lease::{Content, Owner};
 use crate::range::Set;
 use crate::record::Record;
 use crate::scan::Seen;
-use crate::store::{Directory, Store};
+use crate::store::Store;
 
 /// How many are reclaimed at once: enough for a while, in little memory.
 const AT_ONCE: usize = 4096;

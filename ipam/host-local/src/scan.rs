@@ -6,11 +6,12 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::directory::{Directory, Lease, Note, insert};
 use crate::error::Error;
 use crate::index::Index;
 use crate::lease::{self, Content, Owner};
 use crate::record::{self, Identity, Record};
-use crate::store::{Directory, Lease, Note, Store, insert};
+use crate::store::Store;
 
 /// How long one walk may make records for leases that have none: a container waits for it, and a slow disk takes long
 /// to make 60,000. The next call goes on.

@@ -1,6 +1,7 @@
 //! One network's lease directory, in the layout that the reference uses: a file per leased address, the last address
 //! given by each set, and the lock. Beside them lie an owner's record and, in the lock file, the index; both may vanish
-//! or be wrong without harm. Everything that touches these files is here and in `scan`; who gets which address is not.
+//! or be wrong without harm. Everything that changes these files is here and in `scan`; reading them is in
+//! `directory`, and who gets which address is in neither.
 //!
 //! A lease file is the only truth about its address. It appears whole or not at all: written under a temporary name,
 //! then linked. There is one temporary name, used under the lock, so a killed writer leaves at most one such file
@@ -11,172 +12,26 @@
 //! comes in between finds no index, walks over the directory and puts right what was left undone.
 
 use std::cell::{RefCell, RefMut};
-use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::fs::{self, File, FileTimes, OpenOptions};
+use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use crate::directory::{Directory, Held, Note};
 use crate::error::Error;
 use crate::index::{Head, Index};
-use crate::lease::{self, Content, Owner};
+use crate::lease::{self, Owner};
 use crate::lock::{LOCK_WITHIN, Lock};
-use crate::machine::Machine;
 use crate::range::{Set, Span};
 use crate::record::{self, Identity, Record};
 
 /// The reference reads every file here and goes by the content alone: to it this is a lease of nothing.
 pub(crate) const TEMPORARY: &str = ".lease.tmp";
-/// More than any owner needs; a file that is larger is none of ours, whatever follows.
-const MAX_LEASE_BYTES: usize = 1 << 16;
 /// How far back the directory's modification time is put, in seconds: no step of the clock that anybody makes by habit.
 const LAG: u64 = 4_663;
-
-/// The directory as anyone may see it, without the lock: a lease is there or it is not.
-#[derive(Debug)]
-pub(crate) struct Directory {
-    path: PathBuf,
-    pub(crate) machine: Machine,
-}
-
-/// What one owner holds.
-#[derive(Debug, Default)]
-pub(crate) struct Held {
-    /// By name of container and interface, in order.
-    pub(crate) leases: Vec<IpAddr>,
-    /// By files that name the container alone: whether they are this interface's, nobody knows.
-    pub(crate) of_container: Vec<IpAddr>,
-    /// Files that could not be read.
-    pub(crate) unreadable: Vec<Error>,
-}
-
-/// What lies under the name of an owner's record.
-pub(crate) enum Note {
-    Nothing,
-    Record(Record),
-    /// A record that cannot be read: another release's, or torn.
-    Unreadable,
-    /// Something that is not ours.
-    Foreign,
-}
-
-/// A lease file: what it says, and which file it is.
-pub(crate) struct Lease {
-    pub(crate) content: Content,
-    pub(crate) identity: Identity,
-    /// For a reader only.
-    pub(crate) modified: Option<SystemTime>,
-}
-
-impl Directory {
-    pub(crate) fn new(data_dir: &Path, network: &str, machine: Machine) -> Self {
-        Self { path: data_dir.join(network), machine }
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(crate) fn file(&self, ip: IpAddr) -> PathBuf {
-        self.path.join(lease::file_name(ip))
-    }
-
-    /// Makes the directory where it is missing, and locks it.
-    pub(crate) fn create(&self) -> Result<Store<'_>, Error> {
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(&self.path);
-        made.map_err(Error::io("create", &self.path))?;
-        Store::open(self, false)
-    }
-
-    /// Locks the directory to free leases; `None` where there is none, and so no lease.
-    pub(crate) fn lock(&self) -> Result<Option<Store<'_>>, Error> {
-        self.lock_for(true)
-    }
-
-    fn lock_for(&self, freeing: bool) -> Result<Option<Store<'_>>, Error> {
-        match fs::metadata(&self.path) {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-            Err(error) => return Err(Error::io("open", &self.path)(error)),
-            Ok(_) => {}
-        }
-        Store::open(self, freeing).map(Some)
-    }
-
-    /// Sees whether a lease could be written, and leaves no trace of that. With the index, says of each set whether an
-    /// address is free; `None` where nothing is known.
-    pub(crate) fn probe(&self, sets: &[Set]) -> Result<Option<Vec<bool>>, Error> {
-        if let Some(store) = self.lock_for(false)? {
-            store.probe()?;
-            let known = store.state().right;
-            return Ok(known.then(|| sets.iter().map(|set| store.has_free(set)).collect()));
-        }
-        // The folders that are missing would be made in the lowest one that is there.
-        let above = self.path.ancestors().skip(1).find(|above| fs::symlink_metadata(above).is_ok());
-        let probe = above.unwrap_or(Path::new("")).join(format!("{TEMPORARY}.{}", std::process::id()));
-        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe);
-        // One left by a killed process of this number is of no use to anybody, before as after.
-        let remove = || drop(fs::remove_file(&probe));
-        remove();
-        let written = create().and_then(|mut file| file.write_all(b"probe"));
-        remove();
-        written.map_err(Error::io("create", &self.path))?;
-        Ok(None)
-    }
-
-    /// The lease of one address; `None` where there is none, or something else in its place.
-    pub(crate) fn read(&self, ip: IpAddr) -> Result<Option<Lease>, Error> {
-        match fs::symlink_metadata(self.file(ip)) {
-            Ok(entry) if !entry.is_file() => Ok(None),
-            _ => self.read_file(ip, &mut Vec::new()),
-        }
-    }
-
-    /// As [`Directory::read`], of what is known to be a file.
-    pub(crate) fn read_file(&self, ip: IpAddr, buffer: &mut Vec<u8>) -> Result<Option<Lease>, Error> {
-        let path = self.file(ip);
-        let mut length = 0;
-        let read = File::open(&path).and_then(|mut file| {
-            loop {
-                if length == buffer.len() {
-                    // Room for all but the strangest, so that one read sees the content and the next one its end.
-                    buffer.resize((2 * length).max(1 << 10), 0);
-                }
-                match file.read(&mut buffer[length..])? {
-                    more if more > 0 && length < MAX_LEASE_BYTES => length += more,
-                    _ => return file.metadata(),
-                }
-            }
-        });
-        match read {
-            Ok(metadata) => Ok(Some(Lease {
-                content: Content::parse(&buffer[..length]),
-                identity: Identity::of(&metadata),
-                modified: metadata.modified().ok(),
-            })),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("read", &path)(error)),
-        }
-    }
-
-    /// Whether an owner holds an address.
-    pub(crate) fn is_held(&self, ip: IpAddr, owner: &Owner<'_>) -> bool {
-        self.read(ip).is_ok_and(|lease| lease.is_some_and(|lease| lease.content.is_of(owner)))
-    }
-
-    pub(crate) fn note(&self, owner: &Owner<'_>) -> Note {
-        let Some(name) = record::name(owner) else { return Note::Nothing };
-        match fs::read_link(self.path.join(name)) {
-            Ok(text) => match text.to_str() {
-                Some(text) if record::is_ours(text) => Record::parse(text).map_or(Note::Unreadable, Note::Record),
-                _ => Note::Foreign,
-            },
-            Err(error) if error.kind() == ErrorKind::NotFound => Note::Nothing,
-            Err(_) => Note::Foreign,
-        }
-    }
-}
 
 /// What a call knows of the directory while it has the lock.
 pub(crate) struct State {
@@ -211,10 +66,11 @@ impl std::ops::Deref for Store<'_> {
 }
 
 impl<'a> Store<'a> {
-    fn open(directory: &'a Directory, freeing: bool) -> Result<Self, Error> {
-        let lock = Lock::take(&directory.path.join("lock"), freeing, LOCK_WITHIN)?;
-        let opened = File::open(&directory.path).and_then(|folder| Ok((folder.metadata()?, folder)));
-        let (metadata, folder) = opened.map_err(Error::io("open", &directory.path))?;
+    /// Takes the lock, and sees what the index is worth.
+    pub(crate) fn open(directory: &'a Directory, freeing: bool) -> Result<Self, Error> {
+        let lock = Lock::take(&directory.path().join("lock"), freeing, LOCK_WITHIN)?;
+        let opened = File::open(directory.path()).and_then(|folder| Ok((folder.metadata()?, folder)));
+        let (metadata, folder) = opened.map_err(Error::io("open", directory.path()))?;
         let boot = directory.machine.boot();
         let head = lock.index().and_then(|file| Head::read(file, boot.as_deref()));
         let fits = |head: &&Head| (metadata.mtime(), metadata.mtime_nsec()) == (head.stamp, 0);
@@ -223,7 +79,7 @@ impl<'a> Store<'a> {
         if !right {
             // Whoever wrote one of these is dead: it would hold the lock. Where it cannot be removed, nothing can be
             // written either, and that says why.
-            let _ = fs::remove_file(directory.path.join(TEMPORARY));
+            let _ = fs::remove_file(directory.path().join(TEMPORARY));
         }
         let index = index.unwrap_or_else(Index::empty);
         let state = State { index, right, stamped: right, touched: false, released: Vec::new() };
@@ -314,7 +170,7 @@ impl<'a> Store<'a> {
     }
 
     /// Whether an address of a set could be leased.
-    fn has_free(&self, set: &Set) -> bool {
+    pub(crate) fn has_free(&self, set: &Set) -> bool {
         set.turn(None).into_iter().any(|span| {
             let mut rest = Some(span);
             while let Some((ip, span)) = rest.and_then(|span| self.first_free(set, span)) {
@@ -403,7 +259,7 @@ impl<'a> Store<'a> {
     /// Writes a record where there is none. Where it cannot be written, the absence of a record tells nothing any more.
     pub(crate) fn write_note(&self, owner: &Owner<'_>, record: &Record) -> bool {
         let written = match (record::name(owner), record.text()) {
-            (Some(name), Some(text)) => symlink(text, self.path.join(name)).is_ok(),
+            (Some(name), Some(text)) => symlink(text, self.path().join(name)).is_ok(),
             _ => false,
         };
         let mut state = self.state();
@@ -417,7 +273,7 @@ impl<'a> Store<'a> {
         let (Some(name), Note::Record(_) | Note::Unreadable) = (record::name(owner), self.note(owner)) else {
             return Ok(());
         };
-        let path = self.path.join(name);
+        let path = self.path().join(name);
         self.state().touched = true;
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -445,11 +301,12 @@ impl<'a> Store<'a> {
     }
 
     fn last_reserved_file(&self, index: usize) -> PathBuf {
-        self.path.join(format!("last_reserved_ip.{index}"))
+        self.path().join(format!("last_reserved_ip.{index}"))
     }
 
-    fn probe(&self) -> Result<(), Error> {
-        let temporary = self.path.join(TEMPORARY);
+    /// Writes a file and removes it again.
+    pub(crate) fn probe(&self) -> Result<(), Error> {
+        let temporary = self.path().join(TEMPORARY);
         self.write_temporary("probe", &temporary)?;
         fs::remove_file(&temporary).map_err(Error::io("remove", &temporary))?;
         let mut state = self.state();
@@ -463,7 +320,7 @@ impl<'a> Store<'a> {
 
     /// Writes a whole file under the temporary name. Errors name what it is for.
     fn write_temporary(&self, content: &str, purpose: &Path) -> Result<PathBuf, Error> {
-        let path = self.path.join(TEMPORARY);
+        let path = self.path().join(TEMPORARY);
         self.state().touched = true;
         // A new file always: through a link put there under this name we would write somebody else's.
         let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
@@ -518,23 +375,6 @@ impl Drop for Store<'_> {
             let _ = self.finish();
         }
     }
-}
-
-impl Held {
-    pub(crate) fn look(&mut self, ip: IpAddr, content: Option<&Content>, owner: &Owner<'_>) {
-        let Some(content) = content else { return };
-        if content.is_of(owner) {
-            insert(&mut self.leases, ip);
-        } else if content.names_only(owner.container_id) {
-            insert(&mut self.of_container, ip);
-        }
-    }
-}
-
-/// Keeps a list in order. An owner has few addresses, and a sort for any number takes 4 KB of code for each type.
-pub(crate) fn insert<T: PartialOrd>(list: &mut Vec<T>, one: T) {
-    let at = list.iter().position(|other| *other > one).unwrap_or(list.len());
-    list.insert(at, one);
 }
 
 /// EPERM, EMLINK, ENOSYS and EOPNOTSUPP: a file system without hard links, or with no more of them for this file.

@@ -3,6 +3,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
+use crate::machine::Machine;
 use crate::range::Range;
 
 const OWNER: Owner<'static> = Owner { container_id: "c1", ifname: "eth0" };

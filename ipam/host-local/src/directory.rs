@@ -1,0 +1,180 @@
+//! One network's lease directory as anyone may read it, with the lock or without: a lease is there or it is not. What
+//! changes it is in `store`.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::error::Error;
+use crate::lease::{self, Content, Owner};
+use crate::machine::Machine;
+use crate::range::Set;
+use crate::record::{self, Identity, Record};
+use crate::store::{Store, TEMPORARY};
+
+/// More than any owner needs; a file that is larger is none of ours, whatever follows.
+const MAX_LEASE_BYTES: usize = 1 << 16;
+
+/// The directory of one network on one machine.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    pub(crate) machine: Machine,
+}
+
+/// What one owner holds.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// By name of container and interface, in order.
+    pub(crate) leases: Vec<IpAddr>,
+    /// By files that name the container alone: whether they are this interface's, nobody knows.
+    pub(crate) of_container: Vec<IpAddr>,
+    /// Files that could not be read.
+    pub(crate) unreadable: Vec<Error>,
+}
+
+/// What lies under the name of an owner's record.
+pub(crate) enum Note {
+    Nothing,
+    Record(Record),
+    /// A record that cannot be read: another release's, or torn.
+    Unreadable,
+    /// Something that is not ours.
+    Foreign,
+}
+
+/// A lease file: what it says, and which file it is.
+pub(crate) struct Lease {
+    pub(crate) content: Content,
+    pub(crate) identity: Identity,
+    /// For a reader only.
+    pub(crate) modified: Option<SystemTime>,
+}
+
+impl Directory {
+    pub(crate) fn new(data_dir: &Path, network: &str, machine: Machine) -> Self {
+        Self { path: data_dir.join(network), machine }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn file(&self, ip: IpAddr) -> PathBuf {
+        self.path.join(lease::file_name(ip))
+    }
+
+    /// Makes the directory where it is missing, and locks it.
+    pub(crate) fn create(&self) -> Result<Store<'_>, Error> {
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(&self.path);
+        made.map_err(Error::io("create", &self.path))?;
+        Store::open(self, false)
+    }
+
+    /// Locks the directory to free leases; `None` where there is none, and so no lease.
+    pub(crate) fn lock(&self) -> Result<Option<Store<'_>>, Error> {
+        self.lock_for(true)
+    }
+
+    fn lock_for(&self, freeing: bool) -> Result<Option<Store<'_>>, Error> {
+        match fs::metadata(&self.path) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+            Err(error) => return Err(Error::io("open", &self.path)(error)),
+            Ok(_) => {}
+        }
+        Store::open(self, freeing).map(Some)
+    }
+
+    /// Sees whether a lease could be written, and leaves no trace of that. With the index, says of each set whether an
+    /// address is free; `None` where nothing is known.
+    pub(crate) fn probe(&self, sets: &[Set]) -> Result<Option<Vec<bool>>, Error> {
+        if let Some(store) = self.lock_for(false)? {
+            store.probe()?;
+            let known = store.state().right;
+            return Ok(known.then(|| sets.iter().map(|set| store.has_free(set)).collect()));
+        }
+        // The folders that are missing would be made in the lowest one that is there.
+        let above = self.path.ancestors().skip(1).find(|above| fs::symlink_metadata(above).is_ok());
+        let probe = above.unwrap_or(Path::new("")).join(format!("{TEMPORARY}.{}", std::process::id()));
+        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe);
+        // One left by a killed process of this number is of no use to anybody, before as after.
+        let remove = || drop(fs::remove_file(&probe));
+        remove();
+        let written = create().and_then(|mut file| file.write_all(b"probe"));
+        remove();
+        written.map_err(Error::io("create", &self.path))?;
+        Ok(None)
+    }
+
+    /// The lease of one address; `None` where there is none, or something else in its place.
+    pub(crate) fn read(&self, ip: IpAddr) -> Result<Option<Lease>, Error> {
+        match fs::symlink_metadata(self.file(ip)) {
+            Ok(entry) if !entry.is_file() => Ok(None),
+            _ => self.read_file(ip, &mut Vec::new()),
+        }
+    }
+
+    /// As [`Directory::read`], of what is known to be a file.
+    pub(crate) fn read_file(&self, ip: IpAddr, buffer: &mut Vec<u8>) -> Result<Option<Lease>, Error> {
+        let path = self.file(ip);
+        let mut length = 0;
+        let read = File::open(&path).and_then(|mut file| {
+            loop {
+                if length == buffer.len() {
+                    // Room for all but the strangest, so that one read sees the content and the next one its end.
+                    buffer.resize((2 * length).max(1 << 10), 0);
+                }
+                match file.read(&mut buffer[length..])? {
+                    more if more > 0 && length < MAX_LEASE_BYTES => length += more,
+                    _ => return file.metadata(),
+                }
+            }
+        });
+        match read {
+            Ok(metadata) => Ok(Some(Lease {
+                content: Content::parse(&buffer[..length]),
+                identity: Identity::of(&metadata),
+                modified: metadata.modified().ok(),
+            })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", &path)(error)),
+        }
+    }
+
+    /// Whether an owner holds an address.
+    pub(crate) fn is_held(&self, ip: IpAddr, owner: &Owner<'_>) -> bool {
+        self.read(ip).is_ok_and(|lease| lease.is_some_and(|lease| lease.content.is_of(owner)))
+    }
+
+    pub(crate) fn note(&self, owner: &Owner<'_>) -> Note {
+        let Some(name) = record::name(owner) else { return Note::Nothing };
+        match fs::read_link(self.path.join(name)) {
+            Ok(text) => match text.to_str() {
+                Some(text) if record::is_ours(text) => Record::parse(text).map_or(Note::Unreadable, Note::Record),
+                _ => Note::Foreign,
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => Note::Nothing,
+            Err(_) => Note::Foreign,
+        }
+    }
+}
+
+impl Held {
+    pub(crate) fn look(&mut self, ip: IpAddr, content: Option<&Content>, owner: &Owner<'_>) {
+        let Some(content) = content else { return };
+        if content.is_of(owner) {
+            insert(&mut self.leases, ip);
+        } else if content.names_only(owner.container_id) {
+            insert(&mut self.of_container, ip);
+        }
+    }
+}
+
+/// Keeps a list in order. An owner has few addresses, and a sort for any number takes 4 KB of code for each type.
+pub(crate) fn insert<T: PartialOrd>(list: &mut Vec<T>, one: T) {
+    let at = list.iter().position(|other| *other > one).unwrap_or(list.len());
+    list.insert(at, one);
+}
