@@ -8,7 +8,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # What the tests run beside ours, from Debian or Ubuntu.
 PACKAGES := iproute2 containerd runc containernetworking-plugins busybox-static user-mode-linux strace
 
-.PHONY: help build install demo test lint packages clean
+.PHONY: help build install demo test bench-ipam lint packages clean
 
 help: ## what there is to do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: packages build ## every lane: unit, native, guest, runtime
 	cargo test --locked --workspace --exclude e2e
 	@echo '== lanes: native, guest, runtime =='
 	cargo run --locked --quiet -p e2e --bin lanes
+
+bench-ipam: packages build ## host-local and the reference's, from 10 leases to 60,000
+	cargo run --locked --quiet --release -p e2e --bin bench-ipam
 
 lint: ## formatting and clippy, warnings as errors
 	cargo fmt --all --check
