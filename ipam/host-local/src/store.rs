@@ -185,10 +185,13 @@ impl<'a> Store<'a> {
 
     /// Addresses that were released within the last `delay` seconds, the oldest first.
     pub(crate) fn resting(&self, delay: u64) -> Vec<IpAddr> {
-        let (Some(now), Some(file), true) = (self.machine.uptime(), self.lock.index(), delay > 0) else {
+        if delay == 0 {
             return Vec::new();
-        };
-        self.head.resting(file, now, delay)
+        }
+        match (self.machine.uptime(), self.lock.index()) {
+            (Some(now), Some(file)) => self.head.resting(file, now, delay),
+            _ => Vec::new(),
+        }
     }
 
     /// Writes a lease file under the temporary name, for as long as `work` takes.

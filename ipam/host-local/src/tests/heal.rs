@@ -194,7 +194,10 @@ fn a_container_that_came_back_after_the_reboot_is_no_old_one() {
     // One by us, who give it its own address back; one by the reference, under the same ID with the same address.
     assert_eq!(addresses(network.add("same")), ["10.0.0.2/29"]);
     foreign(&network, "10.0.0.3", "theirs");
+    // Not even before we have walked over it.
+    assert_eq!(failure(network.status()).0, 50);
     assert_eq!(failure(network.add("c1")).0, 101);
+    assert!(network.records()["theirs:eth0"].starts_with("u:1 boot-2 "));
     let expected = files(&[("10.0.0.2", "same\r\neth0"), ("10.0.0.3", "theirs\r\neth0")]);
     assert_eq!(network.leases(), expected);
 }
