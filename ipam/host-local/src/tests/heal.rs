@@ -90,7 +90,7 @@ fn what_others_did_meanwhile_is_seen() {
     assert_eq!(network.leases(), files(&[("10.0.0.2", "c2\r\neth0")]));
     // The address went to somebody else: the record of the one who had it is worth nothing.
     foreign(&network, "10.0.0.2", "theirs");
-    network.del("c2").unwrap();
+    network.del("nobody").unwrap();
     assert_eq!(records(&network), ["theirs:eth0"]);
     assert_eq!(network.leases(), files(&[("10.0.0.2", "theirs\r\neth0")]));
 }
