@@ -243,12 +243,12 @@ fn section(
     let cpus = std::thread::available_parallelism()?;
     let mut text = format!(
         "## host-local\n\n![Time of each command by the number of leases](host-local.svg)\n\n\
-         Milliseconds of a whole process, medians of {} calls of ours and {ROUNDS} of the\n\
-         reference's, all sizes and both programs in turns; in brackets the ratio to 10 leases. The leases are files as the reference writes them, in\n\
-         a /16, with container IDs of 64 characters. Linux {}, {cpus} CPUs, {file_system}, {}.\n\
+         Milliseconds of a whole process, medians of {} calls of ours and {ROUNDS} of the reference's, all sizes and both\n\
+         programs in turns; in brackets the ratio to 10 leases. The leases are files as the reference writes them, in a\n\
+         /16, with container IDs of 64 characters. Linux {}, {cpus} CPUs, {file_system}, {}.\n\
          To repeat: `make bench-ipam`.\n\n",
         OURS_IN_A_ROUND * ROUNDS,
-        kernel.trim(),
+        kernel.trim().split('-').next().unwrap_or_default(),
         today(),
     );
     text += "| leases |";
@@ -273,8 +273,8 @@ fn section(
     }
     let name = format!("{}, the {FREE} free addresses far apart", grouped(ADDRESSES - FREE));
     row(&mut text, &name, scattered, "");
-    text += "\nThe first call of ours on a directory that the reference wrote walks over it once, and so does the first one\n\
-             after the reference was used again, or after a reboot:\n\n| leases | ms | peak KiB |\n|---:|---:|---:|\n";
+    text += "\nThe first call of ours on a directory that the reference wrote walks over it once and notes every owner; the\n\
+             first one after the reference was used again, or after a reboot, walks over it too:\n\n| leases | ms | peak KiB |\n|---:|---:|---:|\n";
     for Takeover { size, milliseconds, peak_kib } in takeovers {
         let _ = writeln!(text, "| {} | {milliseconds:.1} | {peak_kib} |", grouped(*size));
     }
