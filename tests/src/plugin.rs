@@ -2,6 +2,7 @@
 //! everything that came of it.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -20,6 +21,14 @@ use crate::{Container, Namespace};
 
 /// Longer than any plugin may take, DAD included; one that hangs is killed then.
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Names how many times that long it may be, on a slow machine; once without it.
+pub const PATIENCE_VARIABLE: &str = "UNDERLAY_PATIENCE";
+
+fn deadline() -> Duration {
+    let times = env::var(PATIENCE_VARIABLE).ok().and_then(|times| times.parse().ok());
+    DEADLINE * times.unwrap_or(1)
+}
 
 /// A plugin's program, and where it runs.
 #[derive(Clone, Debug)]
@@ -233,9 +242,10 @@ fn drain(pipe: &mut impl Read) -> Vec<u8> {
 /// Kills `pid` if `wait` has not come back by the deadline.
 pub(crate) fn with_deadline<T>(pid: u32, wait: impl FnOnce() -> T) -> T {
     let (done, watched) = mpsc::channel::<()>();
+    let deadline = deadline();
     thread::scope(|scope| {
         scope.spawn(move || {
-            if watched.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            if watched.recv_timeout(deadline) == Err(mpsc::RecvTimeoutError::Timeout) {
                 let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
             }
         });

@@ -19,6 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::interrupt;
 use crate::suite::{Report, Suite};
 
 /// Names the plan, for init in the guest.
@@ -30,6 +31,8 @@ const PROGRAM: &str = "linux.uml";
 /// The guest's memory, of which it takes what it needs.
 const MEMORY: &str = "2G";
 const BOOTS_WITHIN: Duration = Duration::from_secs(60);
+/// How soon an interruption and a deadline are noticed.
+const LOOKS_UP_EVERY: Duration = Duration::from_millis(500);
 /// No single test is silent for so long.
 const SPEAKS_WITHIN: Duration = Duration::from_secs(180);
 const ENDS_WITHIN: Duration = Duration::from_secs(25 * 60);
@@ -196,29 +199,29 @@ impl Guest {
     /// Passes on what it says, until it says no more.
     fn listen(&mut self) -> Result<(), String> {
         let begun = Instant::now();
+        let mut heard = begun;
         let mut up = false;
         loop {
-            let patience = if up { SPEAKS_WITHIN } else { BOOTS_WITHIN.saturating_sub(begun.elapsed()) };
-            let patience = patience.min(ENDS_WITHIN.saturating_sub(begun.elapsed()));
-            match self.console.recv_timeout(patience) {
-                Ok(line) if !up => {
-                    up = line == UP;
-                    self.remember(line);
-                }
+            match self.console.recv_timeout(LOOKS_UP_EVERY) {
                 Ok(line) => {
-                    println!("{line}");
+                    heard = Instant::now();
+                    if up {
+                        println!("{line}");
+                    }
+                    up = up || line == UP;
                     self.remember(line);
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                Err(RecvTimeoutError::Timeout) => {
-                    let what = match (up, begun.elapsed() < ENDS_WITHIN) {
-                        (false, _) => format!("the guest has not booted within {BOOTS_WITHIN:?}"),
-                        (true, true) => format!("the guest has said nothing for {SPEAKS_WITHIN:?}"),
-                        (true, false) => format!("the guest has not come to an end within {ENDS_WITHIN:?}"),
-                    };
-                    return Err(format!("{what}, and was killed"));
-                }
+                Err(RecvTimeoutError::Timeout) => {}
             }
+            interrupt::check()?;
+            let late = match up {
+                false if begun.elapsed() > BOOTS_WITHIN => format!("has not booted within {BOOTS_WITHIN:?}"),
+                true if heard.elapsed() > SPEAKS_WITHIN => format!("has said nothing for {SPEAKS_WITHIN:?}"),
+                true if begun.elapsed() > ENDS_WITHIN => format!("has not come to an end within {ENDS_WITHIN:?}"),
+                _ => continue,
+            };
+            return Err(format!("the guest {late}, and was killed"));
         }
     }
 

@@ -9,6 +9,7 @@
 mod executables;
 mod guest;
 mod init;
+mod interrupt;
 mod modules;
 mod suite;
 mod verdict;
@@ -27,7 +28,8 @@ fn main() -> ExitCode {
             return init::inside();
         }
     }
-    let outcome = Wishes::read(std::env::args().skip(1)).and_then(|wishes| run(&wishes));
+    let wishes = interrupt::listen().and_then(|()| Wishes::read(std::env::args().skip(1)));
+    let outcome = wishes.and_then(|wishes| run(&wishes));
     match outcome {
         Ok(verdict) => {
             print!("{verdict}");

@@ -9,9 +9,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use e2e::needs::LEDGER_VARIABLE;
+use e2e::plugin::PATIENCE_VARIABLE;
 use serde_json::{Value, json};
 
 use crate::executables::Executable;
+use crate::interrupt;
 
 /// Executables that run on this machine's own kernel only, each with the reason.
 const NATIVE_ONLY: [(&str, &str); 2] = [
@@ -26,6 +28,17 @@ pub(crate) enum Lane {
     Native,
     /// User-Mode Linux.
     Guest,
+}
+
+impl Lane {
+    /// How much longer than a machine of its own may take, a call may take there: a guest has one processor, and starts
+    /// a process in 20 to 35 ms.
+    fn patience(self) -> u32 {
+        match self {
+            Self::Native => 1,
+            Self::Guest => 4,
+        }
+    }
 }
 
 impl fmt::Display for Lane {
@@ -122,7 +135,8 @@ impl Suite {
                 continue;
             }
             let ledger = scratch.join(executable.name.replace('/', "-"));
-            let outcomes = run(executable, tests, &ledger)?;
+            let outcomes = run(executable, tests, lane, &ledger)?;
+            interrupt::check()?;
             report.outcomes.extend(outcomes.into_iter().map(|(test, what)| (full_name(executable, &test), what)));
         }
         report.took = begun.elapsed();
@@ -153,7 +167,7 @@ fn list(executable: &Executable) -> Result<Vec<String>, String> {
 }
 
 /// Runs these tests of one executable, its output going on to ours.
-fn run(executable: &Executable, tests: &[String], ledger: &Path) -> Result<Outcomes, String> {
+fn run(executable: &Executable, tests: &[String], lane: Lane, ledger: &Path) -> Result<Outcomes, String> {
     println!("-- {}", executable.name);
     let failed = |what: &str, e: std::io::Error| format!("{what} {}: {e}", executable.program.display());
     let mut child = Command::new(&executable.program)
@@ -163,6 +177,7 @@ fn run(executable: &Executable, tests: &[String], ledger: &Path) -> Result<Outco
         // Two at least, for the ledger; more, for the tests that wait.
         .env("RUST_TEST_THREADS", threads().to_string())
         .env(LEDGER_VARIABLE, ledger)
+        .env(PATIENCE_VARIABLE, lane.patience().to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

@@ -50,15 +50,15 @@ impl Verdict {
     }
 
     fn failed(&self) -> Vec<(Lane, &str)> {
-        let failed = |(lane, report): (&Lane, &'_ Report)| {
-            let lane = *lane;
-            let bad = |what: &Outcome| matches!(what, Outcome::Failed | Outcome::Lost(_));
-            let names: Vec<_> =
-                report.outcomes.iter().filter(|(_, what)| bad(what)).map(|(name, _)| name.clone()).collect();
-            names.into_iter().map(move |name| (lane, name))
-        };
-        let failed: Vec<(Lane, String)> = self.reports.iter().flat_map(failed).collect();
-        failed.into_iter().filter_map(|(lane, name)| self.tests.get(&name).map(|test| (lane, test.as_str()))).collect()
+        let mut failed = Vec::new();
+        for (lane, report) in &self.reports {
+            for (test, what) in &report.outcomes {
+                if matches!(what, Outcome::Failed | Outcome::Lost(_)) {
+                    failed.push((*lane, test.as_str()));
+                }
+            }
+        }
+        failed
     }
 
     /// Whether no test failed, and, if every lane was wanted, each ran in one.
@@ -110,5 +110,62 @@ impl fmt::Display for Verdict {
             writeln!(f, "NO TEST has such a name")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(outcomes: &[(&str, Outcome)]) -> Report {
+        let outcomes = outcomes.iter().map(|(name, what)| ((*name).to_owned(), what.clone())).collect();
+        Report { outcomes, ..Report::default() }
+    }
+
+    fn verdict(native: &[(&str, Outcome)], guest: Option<&[(&str, Outcome)]>) -> Verdict {
+        let tests = ["a", "b"].into_iter().map(str::to_owned).collect();
+        let mut verdict = Verdict { tests, reports: BTreeMap::new(), whole: true, guest_spared: guest.is_none() };
+        verdict.add(Lane::Native, report(native));
+        if let Some(guest) = guest {
+            verdict.add(Lane::Guest, report(guest));
+        }
+        verdict
+    }
+
+    fn absent() -> Outcome {
+        Outcome::Absent("ipvlan".into())
+    }
+
+    #[test]
+    fn what_cannot_run_in_one_lane_may_run_in_the_other() {
+        let verdict = verdict(&[("a", Outcome::Passed), ("b", absent())], Some(&[("b", Outcome::Passed)]));
+        assert!(verdict.good());
+        assert!(verdict.to_string().contains("only in the guest: 1\n  b\n"), "{verdict}");
+    }
+
+    #[test]
+    fn what_ran_nowhere_is_a_failure() {
+        let verdict = verdict(&[("a", Outcome::Passed), ("b", absent())], Some(&[("b", absent())]));
+        assert!(!verdict.good());
+        let why = "RAN NOWHERE: b (native: the kernel has no ipvlan; guest: the kernel has no ipvlan)";
+        assert!(verdict.to_string().contains(why), "{verdict}");
+    }
+
+    #[test]
+    fn a_failure_in_either_lane_is_one() {
+        let passed = [("a", Outcome::Passed), ("b", Outcome::Passed)];
+        assert!(verdict(&passed, None).good());
+        let failed = verdict(&passed, Some(&[("a", Outcome::Failed)]));
+        assert!(!failed.good());
+        assert!(failed.to_string().contains("FAILED in lane guest: a"), "{failed}");
+    }
+
+    /// An ignored test, or one whose executable died, has not run, whatever its lane was asked for.
+    #[test]
+    fn a_lost_test_is_a_failure_and_has_not_run() {
+        let lost = Outcome::Lost("the harness said \"ignored\"".into());
+        let verdict = verdict(&[("a", Outcome::Passed), ("b", lost)], None);
+        assert_eq!(verdict.missing(), [("b", "native: the harness said \"ignored\"".to_owned())]);
+        assert!(!verdict.good());
     }
 }
