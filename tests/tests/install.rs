@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -120,30 +120,34 @@ fn other_plugins_and_files_of_the_directory_stay_as_they_are() {
     }
 }
 
-/// The plugins that ours replace, as a distribution's package has left them: each a file of its own.
+/// The plugins that ours replace, as a distribution's package has left them: each a file of its own. One of them runs.
 #[test]
-fn plugins_that_run_are_replaced_and_run_on() {
+fn older_plugins_are_replaced_and_who_holds_one_holds_it_whole() {
     let directory = directory();
-    let macvlan = directory.path().join("macvlan");
-    // A program that runs until its input ends, and cannot be written to as long as it does (ETXTBSY).
-    let copied = Command::new("cp").arg("/bin/cat").arg(&macvlan).status().expect("start cp");
-    assert!(copied.success());
-    let whole = fs::read(&macvlan).expect("read the old plugin");
-    let mut old = File::open(&macvlan).expect("open the old plugin");
-    let before = inode(&macvlan);
-    let mut running = Command::new(&macvlan)
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
+    // A program that runs until its input ends.
+    let whole = fs::read("/bin/cat").expect("read a program");
+    let names = ["macvlan", "host-local"];
+    let held = names.map(|name| {
+        let path = directory.path().join(name);
+        let copied = Command::new("cp").arg("/bin/cat").arg(&path).status().expect("start cp");
+        assert!(copied.success());
+        (File::open(&path).expect("open an old plugin"), inode(&path))
+    });
+    let mut running = Command::new(directory.path().join("macvlan"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
         .spawn()
-        .expect("start the old plugin");
+        .expect("start an old plugin");
     install(directory.path());
-    assert_ne!(inode(&macvlan), before, "the running program was written into");
-    let mut held = Vec::new();
-    old.read_to_end(&mut held).expect("read the old plugin");
-    assert!(held == whole, "the old program is not what it was");
+    for (name, (mut file, before)) in names.into_iter().zip(held) {
+        assert_ne!(inode(&directory.path().join(name)), before, "{name} was written into");
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).expect("read an old plugin");
+        assert!(bytes == whole, "the old {name} is not what it was");
+    }
     // Closes its input.
     drop(running.stdin.take());
-    assert!(running.wait().expect("wait for the old plugin").success());
+    assert!(running.wait().expect("wait for an old plugin").success());
     assert_eq!(list(directory.path()), expected_names());
 }
 
