@@ -1,11 +1,13 @@
 //! Every key of macvlan, and what the kernel and the wire have of it afterwards.
 
+use std::fs;
 use std::time::Duration;
 
 use e2e::kernel::{Macvlan, NewRoute};
 use e2e::lab::{Families, NIC, lan4, lan6};
+use e2e::plugin::write_script;
 use e2e::traffic::{Wire, assert_reaches, assert_silent, echo};
-use e2e::{Container, Lab, cases};
+use e2e::{Container, Lab, Plugin, cases};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -370,5 +372,20 @@ cases! {
             lab.macvlan().add(&container, "eth0", &conf).run().result();
             lab.macvlan().del(&container, "eth0", &conf).run().done();
         });
+    }
+
+    /// The kernel takes it, and the access point drops the frames: nobody says so but we.
+    #[reference(fails: "no warning")]
+    fn a_wireless_parent_is_a_warning_that_names_ipvlan(lab) {
+        // What /sys shows of a wireless interface. The plugin sees it in a mount namespace of its own.
+        fs::create_dir_all(lab.path("sys/class/net").join(NIC).join("phy80211")).expect("make a directory");
+        let (sys, program) = (lab.path("sys"), lab.bin().join("macvlan"));
+        let script = lab.path("macvlan-with-wireless");
+        let mounted = format!("mount --bind {} /sys && exec {}", sys.display(), program.display());
+        write_script(&script, &format!("exec unshare -m sh -c '{mounted}'"));
+        let outcome = Plugin::new(&lab.host, script).search(lab.bin()).add(&lab.container(), "eth0", &lab.conf()).run();
+        outcome.result();
+        let warned = outcome.stderr.contains(&format!("parent {NIC} is wireless")) && outcome.stderr.contains("use ipvlan");
+        assert!(warned, "no warning: {}", outcome.text());
     }
 }

@@ -221,7 +221,9 @@ impl<'a> Attempt<'a> {
         }
         self.set_up(ifindex)?;
         self.add_routes(ifindex, &plan.routes, leased)?;
-        if let Some(text) = parent::silence(&self.parent) {
+        for text in
+            [parent::silence(&self.parent), parent::doubt(&self.parent, &self.choice.link)].into_iter().flatten()
+        {
             self.call.warn(format_args!("ADD: {text}"));
         }
         if let Some(detection) = detection

@@ -1,5 +1,7 @@
 //! The parent of a sub-interface: finding it, judging it, and saying why the kernel would not have it.
 
+use std::path::Path;
+
 use cni::Code;
 use linux::{Errno, Link, LinkKind, Rtnl};
 
@@ -51,6 +53,16 @@ pub fn silence(parent: &Link) -> Option<String> {
         (true, false) => Some(format!("parent {} has no carrier: nothing passes until it has", parent.name)),
         (true, true) => None,
     }
+}
+
+/// Why frames may be lost although the kernel takes the link; `None` where nothing is known against it.
+pub fn doubt(parent: &Link, kind: &LinkKind) -> Option<String> {
+    let own_mac = matches!(kind, LinkKind::Macvlan { .. });
+    let wireless = Path::new("/sys/class/net").join(&parent.name).join("phy80211").exists();
+    (own_mac && wireless).then(|| {
+        let name = &parent.name;
+        format!("parent {name} is wireless: access points drop frames from a second MAC; use ipvlan on it")
+    })
 }
 
 /// STATUS: code 50 where no ADD can work.
