@@ -605,6 +605,7 @@ cases! {
             behind(lab, "exec $PLUGIN >&-").add(&container, "eth0", &lab.conf()).run()
         });
         assert_eq!(outcome.status.code(), Some(1), "{}", outcome.text());
+        assert!(outcome.stderr.contains("stdout: it is closed"), "{}", outcome.text());
     }
 
     /// Who sends the result to /dev/null means it.

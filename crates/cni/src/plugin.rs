@@ -267,6 +267,9 @@ fn stdout_is_closed() -> bool {
 
 /// Writes to stdout in one go.
 fn stdout(bytes: &[u8]) -> std::io::Result<()> {
+    if stdout_is_closed() {
+        return Err(std::io::Error::other("it is closed"));
+    }
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(bytes)?;
     stdout.flush()
