@@ -20,8 +20,8 @@ use crate::suite::{Lane, Suite};
 /// Where Debian puts the modules of its User-Mode Linux.
 const MODULES: &str = "/usr/lib/uml/modules";
 /// What the Lab is made of, and what this machine's own kernel may lack.
-const LOADED: [&str; 11] =
-    ["unix", "ipv6", "af_packet", "veth", "bridge", "macvlan", "ipvlan", "8021q", "dummy", "bonding", "tun"];
+const LOADED: [&str; 12] =
+    ["unix", "ipv6", "af_packet", "veth", "bridge", "macvlan", "ipvlan", "8021q", "dummy", "bonding", "tun", "overlay"];
 /// A signal frame of User-Mode Linux 6.1 has no room for AVX-512: a handler that uses it, as the C library's string
 /// functions do, spoils it for the code that was interrupted. So none does.
 const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX512F,-AVX512BW,-AVX512VL";
