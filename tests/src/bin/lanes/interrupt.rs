@@ -1,13 +1,14 @@
 //! Being asked to stop, by Ctrl-C or by who has started us: noted, so that whoever looks can end in order and leave
 //! nothing behind.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 use std::thread;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 
-static ASKED: AtomicBool = AtomicBool::new(false);
+/// How we were asked first.
+static ASKED: OnceLock<String> = OnceLock::new();
 
 /// Takes the signals that ask, from now on. Before other threads are started, and they get none of them; processes that
 /// we start get them as ever, since the standard library gives each an empty mask.
@@ -17,8 +18,10 @@ pub(crate) fn listen() -> Result<(), String> {
     signals.thread_block().map_err(failed)?;
     let descriptor = SignalFd::new(&signals).map_err(failed)?;
     thread::spawn(move || {
-        while descriptor.read_signal().is_ok() {
-            ASKED.store(true, Ordering::Relaxed);
+        while let Ok(Some(info)) = descriptor.read_signal() {
+            let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+            let name = signal.map_or("a signal", Signal::as_str);
+            ASKED.get_or_init(|| format!("interrupted by {name} from process {}", info.ssi_pid));
         }
     });
     Ok(())
@@ -26,5 +29,5 @@ pub(crate) fn listen() -> Result<(), String> {
 
 /// An error, once we have been asked.
 pub(crate) fn check() -> Result<(), String> {
-    if ASKED.load(Ordering::Relaxed) { Err("interrupted".into()) } else { Ok(()) }
+    ASKED.get().map_or(Ok(()), |how| Err(how.clone()))
 }
