@@ -53,6 +53,15 @@ fn fifo(lab: &Lab, name: &str) -> fs::File {
     fs::OpenOptions::new().read(true).write(true).open(&path).expect("open a FIFO")
 }
 
+/// GC until so many leases are left: another test that looks through namespaces may hold a dead container's for an
+/// instant, and GC takes nothing from what lives.
+fn collect_until(lab: &Lab, conf: &Value, left: usize) {
+    wait_until("the leases that GC leaves", || {
+        lab.macvlan().call("GC", conf).run().done();
+        lab.leases().len() == left
+    });
+}
+
 cases! {
     /// IPAM had no address, the ADD failed, and its link stayed: when there was an address
     /// again, the retry failed with "file exists", until somebody deleted the link by hand.
@@ -168,7 +177,7 @@ cases! {
             assert_eq!(outcome.done().text().matches("192.168.50.").count(), 1, "{}", outcome.text());
             assert_eq!(lab.leases().len(), 2);
             drop(lost);
-            lab.macvlan().call("GC", &conf).run().done();
+            collect_until(lab, &conf, 1);
             assert_eq!(lab.leases(), [address.trim_end_matches("/24")]);
             assert!(kept.has_link("eth0"));
             // Another network's leases are not ours to judge.
@@ -179,7 +188,7 @@ cases! {
             assert_eq!(lab.leases().len(), 1);
             conf[key] = json!([]);
             drop(kept);
-            lab.macvlan().call("GC", &conf).run().done();
+            collect_until(lab, &conf, 0);
             assert_eq!(lab.leases(), [""; 0]);
         }
     }
@@ -259,7 +268,7 @@ cases! {
     }
 
     /// A restart with a static MAC: the old container is still going when the new one comes.
-    #[reference(fails: "did not succeed")]
+    #[reference(not_run: "it tries once, and whether the old one is still there at that moment is chance")]
     fn u13_a_mac_that_a_dying_container_still_has_is_waited_for(lab) {
         let mut conf = lab.conf();
         conf["mac"] = json!("02:00:00:00:00:07");

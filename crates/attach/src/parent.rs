@@ -108,6 +108,8 @@ fn alone(rtnl: &mut Rtnl, parent: &Link) -> String {
 }
 
 fn carries(rtnl: &mut Rtnl, parent: &Link, kind: &str) -> bool {
-    let is_it = |link: &Link| link.parent == Some(parent.ifindex) && link.kind.as_deref() == Some(kind);
+    let is_it = |link: &Link| {
+        link.parent == Some(parent.ifindex) && link.parent_netnsid.is_none() && link.kind.as_deref() == Some(kind)
+    };
     rtnl.links().is_ok_and(|links| links.iter().any(is_it))
 }
