@@ -45,22 +45,6 @@ impl NetnsSearch {
         }
     }
 
-    /// Paths to namespaces not seen before, by what they led to a moment ago. [`NetnsSearch::find`] opens them in time.
-    pub fn paths(&mut self, place: Place) -> Vec<PathBuf> {
-        let mut paths = Vec::new();
-        let mut note = |candidates: &mut dyn Iterator<Item = (u64, PathBuf)>| {
-            paths.extend(candidates.filter(|(inode, _)| self.seen.insert(*inode)).map(|(_, path)| path));
-        };
-        match place {
-            Place::Mounts => {
-                note(&mut mounts(&fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default()).into_iter())
-            }
-            Place::Processes => note(&mut processes().map(|process| process.join("ns/net")).filter_map(link)),
-            Place::ThreadsAndDescriptors => note(&mut processes().flat_map(threads_and_descriptors)),
-        }
-        paths
-    }
-
     /// A process, a thread or a descriptor may lead somewhere else by the time it is opened, as that of a plugin does
     /// which enters a container for an instant. So what counts as seen is what was opened: the other one may be held
     /// in a place that comes later.
