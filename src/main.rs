@@ -10,6 +10,7 @@ static PROGRAM: cni::Program = cni::Program {
         ("host-local", &host_local::HostLocal),
         ("ipvlan", &ipvlan::PLUGIN),
         ("ipvlan-l2", &ipvlan::PLUGIN_L2),
+        ("loopback", &loopback::PLUGIN),
         ("macvlan", &macvlan::PLUGIN),
     ],
 };

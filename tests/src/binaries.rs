@@ -24,7 +24,7 @@ pub enum Binaries {
 }
 
 /// The names that `CNI_PATH` offers.
-const NAMES: [&str; 3] = ["macvlan", "host-local", "ipvlan"];
+const NAMES: [&str; 4] = ["macvlan", "host-local", "ipvlan", "loopback"];
 
 impl Binaries {
     /// A directory with these programs under their names; `scratch` is there for copies.

@@ -1,0 +1,205 @@
+//! The loopback plugin: what containerd's and CRI-O's side for Kubernetes calls for every sandbox.
+
+use e2e::{Container, Lab, cases};
+use serde_json::{Value, json};
+
+/// A container as a runtime makes it: `lo` is there, and down.
+fn fresh(lab: &Lab) -> Container {
+    let container = lab.container();
+    container.set_down("lo");
+    container.delete_address("lo", "127.0.0.1/8".parse().expect("a prefix"));
+    assert!(!container.link("lo").up);
+    container
+}
+
+/// What containerd 1.6 and 1.7 call it with, but for the version.
+fn conf(version: &str) -> Value {
+    json!({"cniVersion": version, "name": "cni-loopback", "type": "loopback"})
+}
+
+fn add(lab: &Lab, container: &Container, conf: &Value) -> Value {
+    lab.plugin("loopback").add(container, "lo", conf).run().result()
+}
+
+cases! {
+    #[reference(passes)]
+    fn add_brings_lo_up_and_says_what_the_kernel_gave_it(lab) {
+        let container = fresh(lab);
+        let result = add(lab, &container, &conf("1.0.0"));
+        assert_eq!(result, json!({
+            "cniVersion": "1.0.0",
+            "interfaces": [{"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": container.path()}],
+            "ips": [{"interface": 0, "address": "127.0.0.1/8"}, {"interface": 0, "address": "::1/128"}],
+            "dns": {},
+        }));
+        assert!(container.link("lo").up);
+        assert_eq!(container.address_texts("lo"), ["127.0.0.1/8", "::1/128"]);
+    }
+
+    /// A runtime that is asked again, or has switched `lo` on itself.
+    #[reference(passes)]
+    fn add_of_a_lo_that_is_up_says_the_same(lab) {
+        let container = fresh(lab);
+        let first = add(lab, &container, &conf("1.0.0"));
+        assert_eq!(lab.unchanged(&[&container], || add(lab, &container, &conf("1.0.0"))), first);
+    }
+
+    #[reference(passes)]
+    fn versions_before_1_1_that_have_interfaces_are_answered_in_kind(lab) {
+        for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0"] {
+            let container = fresh(lab);
+            let result = add(lab, &container, &conf(version));
+            assert_eq!(result["cniVersion"], version);
+            assert_eq!(result["ips"][0]["address"], "127.0.0.1/8");
+            lab.plugin("loopback").del(&container, "lo", &conf(version)).run().done();
+        }
+    }
+
+    /// 0.1.0 and 0.2.0 have one address of each family and no interfaces. The reference answers in the shape of 0.3.0.
+    #[reference(fails: "127.0.0.1/8")]
+    fn the_oldest_versions_are_answered_in_kind(lab) {
+        for version in ["0.1.0", "0.2.0"] {
+            let result = add(lab, &fresh(lab), &conf(version));
+            let addresses = (&result["ip4"]["ip"], &result["ip6"]["ip"]);
+            assert_eq!(addresses, (&json!("127.0.0.1/8"), &json!("::1/128")), "{result}");
+        }
+    }
+
+    #[reference(fails: "did not succeed")]
+    fn version_1_1_is_spoken(lab) {
+        let container = fresh(lab);
+        let result = add(lab, &container, &conf("1.1.0"));
+        assert_eq!(result["interfaces"][0]["mtu"], 65536);
+        let call = |command: &str| lab.plugin("loopback").call(command, &conf("1.1.0")).run();
+        lab.unchanged(&[&container], || call("STATUS").done().status);
+        lab.unchanged(&[&container], || call("GC").done().status);
+    }
+
+    #[reference(passes)]
+    fn whatever_cni_ifname_says_it_is_lo(lab) {
+        let container = fresh(lab);
+        let result = lab.plugin("loopback").add(&container, "eth7", &conf("1.0.0")).run().result();
+        assert_eq!(result["interfaces"][0]["name"], "lo");
+        assert_eq!(container.link_names(), ["lo"]);
+    }
+
+    #[reference(passes)]
+    fn what_came_before_in_a_chain_is_the_result(lab) {
+        let container = fresh(lab);
+        let mut conf = conf("1.0.0");
+        let previous = json!({
+            "cniVersion": "1.0.0",
+            "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": "/run/netns/other"}],
+            "ips": [{"interface": 0, "address": "192.0.2.1/24", "gateway": "192.0.2.254"}],
+            "routes": [{"dst": "0.0.0.0/0"}],
+            "dns": {"nameservers": ["192.0.2.53"]},
+        });
+        conf["prevResult"] = previous.clone();
+        assert_eq!(add(lab, &container, &conf), previous);
+        assert!(container.link("lo").up);
+    }
+
+    #[reference(passes)]
+    fn a_container_without_ipv6_has_one_address(lab) {
+        let container = fresh(lab);
+        container.set_sysctl("net/ipv6/conf/all/disable_ipv6", "1");
+        let result = add(lab, &container, &conf("1.0.0"));
+        assert_eq!(result["ips"], json!([{"interface": 0, "address": "127.0.0.1/8"}]));
+    }
+
+    /// An address of a service, say, is not this plugin's to report. The reference refuses the ADD.
+    #[reference(fails: "did not succeed")]
+    fn an_address_on_lo_that_is_no_loopback_address_is_not_in_the_result(lab) {
+        let container = fresh(lab);
+        container.add_address("lo", "203.0.113.1/32".parse().expect("a prefix"));
+        let result = add(lab, &container, &conf("1.0.0"));
+        assert!(!result.to_string().contains("203.0.113.1"), "203.0.113.1/32 is in {result}");
+        assert_eq!(result["ips"][0]["address"], "127.0.0.1/8");
+    }
+
+    #[reference(passes)]
+    fn del_takes_lo_down_and_may_come_twice(lab) {
+        let container = fresh(lab);
+        add(lab, &container, &conf("1.0.0"));
+        for _ in 0..2 {
+            lab.plugin("loopback").del(&container, "lo", &conf("1.0.0")).run().done();
+            assert!(!container.link("lo").up);
+        }
+    }
+
+    #[reference(passes)]
+    fn del_without_a_netns_is_a_success(lab) {
+        let container = fresh(lab);
+        let call = lab.plugin("loopback").del(&container, "lo", &conf("1.0.0"));
+        lab.unchanged(&[&container], || {
+            call.clone().without("CNI_NETNS").run().done();
+            call.clone().env("CNI_NETNS", "").run().done();
+            call.clone().env("CNI_NETNS", lab.path("no-such-netns")).run().done();
+        });
+    }
+
+    /// The reference switches the host's lo off.
+    #[reference(fails: "something was changed")]
+    fn del_leaves_the_lo_of_the_host_alone(lab) {
+        let call = lab.plugin("loopback").del(&lab.container(), "lo", &conf("1.0.0"));
+        let call = call.env("CNI_NETNS", lab.host.path());
+        let outcome = lab.unchanged(&[], || call.run());
+        assert!(outcome.done().stderr.contains("the host's own network namespace"), "{}", outcome.text());
+        // Also where somebody insists.
+        lab.unchanged(&[], || call.clone().env("CNI_NETNS_OVERRIDE", "1").run().done().status);
+    }
+
+    #[reference(fails: "did not fail")]
+    fn add_and_check_in_the_netns_of_the_host_are_refused(lab) {
+        for command in ["ADD", "CHECK"] {
+            let call = lab.plugin("loopback").attachment(command, &lab.container(), "lo", &conf("1.0.0"));
+            lab.unchanged(&[], || call.env("CNI_NETNS", lab.host.path()).run()).fails(8, &["the host's own"]);
+        }
+    }
+
+    #[reference(fails: "another code")]
+    fn add_without_a_netns_names_it(lab) {
+        let missing = lab.path("no-such-netns");
+        let call = lab.plugin("loopback").add(&lab.container(), "lo", &conf("1.0.0"));
+        call.clone().env("CNI_NETNS", &missing).run().fails(8, &[&missing.to_string_lossy()]);
+        call.without("CNI_NETNS").run().fails(4, &["CNI_NETNS"]);
+    }
+
+    #[reference(passes)]
+    fn check_is_content_with_what_add_made(lab) {
+        let container = fresh(lab);
+        let mut conf = conf("1.0.0");
+        let result = add(lab, &container, &conf);
+        lab.plugin("loopback").check(&container, "lo", &conf).run().done();
+        conf["prevResult"] = result;
+        lab.unchanged(&[&container], || lab.plugin("loopback").check(&container, "lo", &conf).run()).done();
+    }
+
+    /// Addresses of other links in the result are other plugins' affair.
+    #[reference(passes)]
+    fn check_looks_at_lo_alone(lab) {
+        let container = fresh(lab);
+        let mut conf = conf("1.0.0");
+        add(lab, &container, &conf);
+        conf["prevResult"] = json!({
+            "cniVersion": "1.0.0",
+            "interfaces": [{"name": "eth0", "sandbox": container.path()}],
+            "ips": [{"interface": 0, "address": "192.0.2.1/24"}],
+        });
+        lab.plugin("loopback").check(&container, "lo", &conf).run().done();
+    }
+
+    #[reference(fails: "another code")]
+    fn check_says_that_lo_is_down(lab) {
+        lab.plugin("loopback").check(&fresh(lab), "lo", &conf("1.0.0")).run().fails(102, &["lo", "down"]);
+    }
+
+    #[reference(fails: "did not fail")]
+    fn check_names_an_address_that_is_gone(lab) {
+        let container = fresh(lab);
+        let mut conf = conf("1.0.0");
+        conf["prevResult"] = add(lab, &container, &conf);
+        container.delete_address("lo", "127.0.0.1/8".parse().expect("a prefix"));
+        lab.plugin("loopback").check(&container, "lo", &conf).run().fails(102, &["lo", "127.0.0.1/8"]);
+    }
+}
