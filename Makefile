@@ -16,13 +16,12 @@ help: ## what there is to do
 # An explicit --target spares build scripts and proc-macros the static C library.
 build: ## bin/: the static program under all its names
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(HOST) -p underlay
-	@sh install.sh $(PROGRAM) bin
+	@$(PROGRAM) install --to bin
 	@ls -l bin
 
 # Only the copying needs root, and cargo may not be root's.
 install: build ## the program under its plugin names into BINDIR (default /opt/cni/bin)
-	@$(shell test -w $(BINDIR) || echo $(SUDO)) sh install.sh bin/underlay $(BINDIR)
-	@ls -l $(addprefix $(BINDIR)/,$(shell bin/underlay --plugins))
+	@$(shell test -w $(BINDIR) || echo $(SUDO)) bin/underlay install --to $(BINDIR)
 
 demo: build ## two containers on a LAN of namespaces; needs no root
 	@cargo run --locked --quiet -p e2e --example demo

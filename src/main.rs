@@ -13,8 +13,9 @@ static PROGRAM: cni::Program = cni::Program {
         ("loopback", &loopback::PLUGIN),
         ("macvlan", &macvlan::PLUGIN),
     ],
+    commands: operator::COMMANDS,
 };
 
 fn main() -> ExitCode {
-    cni::run(&PROGRAM)
+    operator::run(&PROGRAM).unwrap_or_else(|| cni::run(&PROGRAM))
 }

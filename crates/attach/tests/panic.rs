@@ -106,6 +106,7 @@ static PROGRAM: Program = Program {
         ("panics", &Leases { add_panics: true, del_panics: false }),
         ("panics-twice", &Leases { add_panics: true, del_panics: true }),
     ],
+    commands: "",
 };
 
 /// A host with a NIC named `nic0`, a container, and a CNI_PATH that leads to this very executable by the names of its

@@ -48,6 +48,8 @@ pub struct Program {
     pub release: &'static str,
     /// The plugins by name.
     pub plugins: &'static [(&'static str, &'static dyn Plugin)],
+    /// Lines of its help about what it does for people under its own name; may be empty. [`run`] does none of that.
+    pub commands: &'static str,
 }
 
 impl Program {
@@ -70,7 +72,8 @@ impl Program {
             for (name, plugin) in self.plugins {
                 text.push_str(&format!("  {name:<12}{}\n", plugin.about()));
             }
-            text.push_str("Called by one of these names it is that plugin: link or copy it to /opt/cni/bin/NAME.\n");
+            text.push_str("Called by one of these names it is that plugin. Called by its own, it knows\n");
+            text.push_str(self.commands);
         }
         text
     }

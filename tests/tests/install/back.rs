@@ -1,0 +1,177 @@
+//! How what was there before comes back, whatever happened in between.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, chown, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::fixture::{PREVIOUS, Plugins, built, distributed, done, failed, inode, list, other_release, run};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn what_was_there_before_is_back_and_what_was_not_is_gone() {
+    let plugins = Plugins::of_a_distribution();
+    let before = ["macvlan", "host-local", "bridge"].map(|name| inode(&plugins.at(name)));
+    plugins.install();
+    plugins.assert_all_are(&built());
+    plugins.uninstall();
+    plugins.assert_of_a_distribution();
+    assert_eq!(["macvlan", "host-local", "bridge"].map(|name| inode(&plugins.at(name))), before);
+    assert!(plugins.uninstall().contains("nothing of underlay's"));
+    plugins.assert_of_a_distribution();
+}
+
+/// The second one must not keep the first in place of the distribution's.
+#[test]
+fn after_three_releases_the_distributions_plugins_are_still_what_comes_back() {
+    let plugins = Plugins::of_a_distribution();
+    let (_other, other) = other_release();
+    for release in [built(), other, built()] {
+        done(&plugins.install_of(&release));
+        plugins.assert_all_are(&release);
+        assert_eq!(list(&plugins.at(PREVIOUS)), ["host-local", "macvlan"]);
+    }
+    plugins.uninstall();
+    plugins.assert_of_a_distribution();
+}
+
+/// Where /opt/cni/bin leads to /usr/lib/cni plugin by plugin.
+#[test]
+fn symbolic_links_come_back_as_symbolic_links() {
+    let plugins = Plugins::of_a_distribution();
+    fs::rename(plugins.at("macvlan"), plugins.at("macvlan.real")).expect("rename a plugin");
+    symlink("macvlan.real", plugins.at("macvlan")).expect("link a plugin");
+    symlink("nowhere", plugins.at("ipvlan")).expect("link a plugin");
+    plugins.install();
+    plugins.assert_all_are(&built());
+    assert_eq!(String::from_utf8_lossy(&plugins.read("macvlan.real")), distributed("macvlan"));
+    plugins.uninstall();
+    assert_eq!(fs::read_link(plugins.at("macvlan")).expect("a link"), Path::new("macvlan.real"));
+    assert_eq!(fs::read_link(plugins.at("ipvlan")).expect("a link"), Path::new("nowhere"));
+}
+
+/// As an older installer, or a person, may have left it.
+#[test]
+fn a_symbolic_link_to_ours_and_a_copy_of_ours_are_ours() {
+    let plugins = Plugins::none();
+    plugins.install();
+    for name in ["macvlan", "ipvlan"] {
+        fs::remove_file(plugins.at(name)).expect("remove a plugin");
+    }
+    symlink("underlay", plugins.at("macvlan")).expect("link a plugin");
+    let copied = Command::new("cp").arg(built()).arg(plugins.at("ipvlan")).status().expect("start cp");
+    assert!(copied.success());
+    plugins.install();
+    plugins.assert_all_are(&built());
+    assert!(!plugins.at(PREVIOUS).exists(), "something of ours was kept");
+    plugins.uninstall();
+    assert_eq!(list(plugins.path()), Vec::<String>::new());
+}
+
+/// The distribution has upgraded its package over ours.
+#[test]
+fn a_plugin_that_came_over_ours_is_left_and_is_what_the_next_installation_keeps() {
+    let plugins = Plugins::of_a_distribution();
+    plugins.install();
+    plugins.write("macvlan", "a newer macvlan");
+    let said = plugins.uninstall();
+    assert!(said.contains("is not underlay's: left, and so is .underlay-previous/macvlan"), "{said}");
+    assert_eq!(String::from_utf8_lossy(&plugins.read("macvlan")), "a newer macvlan");
+    assert_eq!(String::from_utf8_lossy(&plugins.read("host-local")), distributed("host-local"));
+    plugins.install();
+    plugins.uninstall();
+    assert_eq!(String::from_utf8_lossy(&plugins.read("macvlan")), "a newer macvlan");
+    assert_eq!(list(plugins.path()), ["bridge", "host-local", "macvlan"]);
+}
+
+/// A release that has a plugin less than the one before.
+#[test]
+fn a_name_that_a_later_release_does_not_have_goes_back_too() {
+    let plugins = Plugins::of_a_distribution();
+    let (_other, other) = other_release();
+    let as_before = |dropped: &[&str]| {
+        for name in dropped {
+            fs::hard_link(plugins.at("underlay"), plugins.at(name)).expect("link a plugin");
+        }
+        fs::write(plugins.at(PREVIOUS).join("vlan"), distributed("vlan")).expect("write a predecessor");
+    };
+    plugins.install();
+    as_before(&["once", "vlan.new"]);
+    fs::rename(plugins.at("vlan.new"), plugins.at("vlan")).expect("rename a plugin");
+    done(&plugins.install_of(&other));
+    assert!(!plugins.at("once").exists(), "a name without a plugin is left");
+    assert_eq!(String::from_utf8_lossy(&plugins.read("vlan")), distributed("vlan"));
+    plugins.assert_all_are(&other);
+
+    fs::remove_file(plugins.at("vlan")).expect("remove a plugin");
+    as_before(&["once", "vlan"]);
+    plugins.uninstall();
+    assert_eq!(list(plugins.path()), ["bridge", "host-local", "macvlan", "vlan"]);
+    assert_eq!(String::from_utf8_lossy(&plugins.read("vlan")), distributed("vlan"));
+}
+
+/// As in a pod with `capabilities: drop: [ALL]`. Such a root may not link what is somebody else's
+/// (fs.protected_hardlinks), so that is copied.
+#[test]
+fn root_without_any_capability_can_install_and_go_back() {
+    let plugins = Plugins::of_a_distribution();
+    chown(plugins.at("macvlan"), Some(1000), Some(1000)).expect("give a plugin away: this test needs root");
+    let before = inode(&plugins.at("macvlan"));
+    let without = |words: [&str; 2]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]).arg(built());
+        done(&run(command.args(words).arg(plugins.path())))
+    };
+    without(["install", "--to"]);
+    plugins.assert_all_are(&built());
+    let kept = fs::metadata(plugins.at(PREVIOUS).join("macvlan")).expect("look at a predecessor");
+    assert_eq!((kept.mode() & 0o7777, kept.ino() == before), (0o755, false));
+    without(["uninstall", "--from"]);
+    plugins.assert_of_a_distribution();
+}
+
+#[test]
+fn with_wait_it_stays_until_sigterm_and_then_has_succeeded() {
+    let plugins = Plugins::of_a_distribution();
+    for words in [["install", "--wait", "--to"], ["uninstall", "--wait", "--from"]] {
+        let mut child = Command::new(built())
+            .args(words)
+            .arg(plugins.path())
+            .env_remove("CNI_COMMAND")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start the program");
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let (sender, lines) = mpsc::channel();
+        let reader = thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        while lines.recv_timeout(PATIENCE).expect("a line in time") != "waiting for SIGTERM" {}
+        assert_eq!(child.try_wait().expect("look at the program"), None, "it did not wait");
+        match words[0] {
+            "install" => plugins.assert_all_are(&built()),
+            _ => plugins.assert_of_a_distribution(),
+        }
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).expect("end the program");
+        // The end of its stdout is its own.
+        assert_eq!(lines.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected));
+        assert!(child.wait().expect("wait for the program").success());
+        reader.join().expect("read lines").expect("lines are taken");
+    }
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_an_error() {
+    let plugins = Plugins::none();
+    let output = run(Command::new(built()).args(["uninstall", "--from"]).arg(plugins.at("bin")));
+    let expected =
+        format!("underlay uninstall: open {}: No such file or directory (os error 2)\n", plugins.at("bin").display());
+    assert_eq!(failed(&output, 1), expected);
+    assert_eq!(list(plugins.path()), Vec::<String>::new());
+}

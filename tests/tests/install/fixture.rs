@@ -1,0 +1,156 @@
+//! A directory of plugins, as a distribution has left it, and runs of the program on it.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+pub(crate) const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// Where what was there before is kept.
+pub(crate) const PREVIOUS: &str = ".underlay-previous";
+/// The name of the whole, and those of plugins. The program may have more.
+const SOME_NAMES: [&str; 3] = ["underlay", "macvlan", "host-local"];
+
+/// What `make build` has left.
+pub(crate) fn built() -> PathBuf {
+    let program = Path::new(REPOSITORY).join("bin/underlay");
+    assert!(program.is_file(), "there is no {}: `make build` makes it", program.display());
+    program
+}
+
+/// What the program says that it is called: its own name, and those of its plugins.
+pub(crate) fn expected_names() -> Vec<String> {
+    let output = Command::new(built()).arg("--plugins").output().expect("start the program");
+    let mut names: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+    names.push("underlay".to_owned());
+    names.sort();
+    assert!(SOME_NAMES.iter().all(|name| names.iter().any(|its| its == name)), "{names:?}");
+    names
+}
+
+/// All of a directory, hidden files too, sorted.
+pub(crate) fn list(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap_or_else(|e| panic!("read {}: {e}", directory.display()));
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("read a directory").file_name();
+    let mut names: Vec<String> = entries.map(|entry| name(entry).to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+pub(crate) fn inode(path: &Path) -> u64 {
+    fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).ino()
+}
+
+/// A directory of plugins that is thrown away.
+pub(crate) struct Plugins {
+    directory: TempDir,
+}
+
+impl Plugins {
+    pub(crate) fn none() -> Self {
+        let directory = tempfile::Builder::new().prefix("underlay-install.").tempdir().expect("make a directory");
+        Self { directory }
+    }
+
+    /// As a distribution's package leaves it: two names of ours, and one that is not.
+    pub(crate) fn of_a_distribution() -> Self {
+        let plugins = Self::none();
+        for name in ["macvlan", "host-local", "bridge"] {
+            plugins.write(name, &distributed(name));
+        }
+        plugins
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes a plugin of somebody else's as a package does: a new file, renamed into place.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let new = self.at(&format!("{name}.dpkg-new"));
+        fs::write(&new, text).expect("write a plugin");
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("set a plugin's mode");
+        fs::rename(new, self.at(name)).expect("rename a plugin");
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.at(name)).unwrap_or_else(|e| panic!("read {name}: {e}"))
+    }
+
+    /// Calls a program to install itself here.
+    pub(crate) fn install_of(&self, program: &Path) -> Output {
+        run(Command::new(program).args(["install", "--to"]).arg(self.path()))
+    }
+
+    /// Installs what was built.
+    #[track_caller]
+    pub(crate) fn install(&self) -> String {
+        done(&self.install_of(&built()))
+    }
+
+    #[track_caller]
+    pub(crate) fn uninstall(&self) -> String {
+        done(&run(Command::new(built()).args(["uninstall", "--from"]).arg(self.path())))
+    }
+
+    /// Each name is the distribution's, and nothing else is here.
+    #[track_caller]
+    pub(crate) fn assert_of_a_distribution(&self) {
+        assert_eq!(list(self.path()), ["bridge", "host-local", "macvlan"]);
+        for name in ["macvlan", "host-local", "bridge"] {
+            assert_eq!(String::from_utf8_lossy(&self.read(name)), distributed(name));
+        }
+    }
+
+    /// Each name is one program, with these bytes.
+    #[track_caller]
+    pub(crate) fn assert_all_are(&self, program: &Path) {
+        let bytes = fs::read(program).expect("read the program");
+        assert!(self.read("underlay") == bytes, "underlay is not what was installed");
+        for name in expected_names() {
+            assert_eq!(inode(&self.at(&name)), inode(&self.at("underlay")), "{name} is another file");
+        }
+    }
+}
+
+/// What a distribution's plugin of that name holds.
+pub(crate) fn distributed(name: &str) -> String {
+    format!("the distribution's {name}")
+}
+
+/// Another release of the program, in a directory of its own: it holds one byte more, which the kernel does not look at.
+pub(crate) fn other_release() -> (TempDir, PathBuf) {
+    let directory = tempfile::Builder::new().prefix("underlay-release.").tempdir().expect("make a directory");
+    let program = directory.path().join("underlay");
+    // In another process: who has a file open for writing while another thread forks cannot execute it (ETXTBSY).
+    let script = "cp \"$0\" \"$1\" && printf x >> \"$1\"";
+    let status = Command::new("sh").args(["-c", script]).arg(built()).arg(&program).status().expect("start sh");
+    assert!(status.success(), "make another release");
+    (directory, program)
+}
+
+pub(crate) fn run(command: &mut Command) -> Output {
+    command.env_remove("CNI_COMMAND").output().unwrap_or_else(|e| panic!("start {command:?}: {e}"))
+}
+
+/// Asserts success, and returns what was said.
+#[track_caller]
+pub(crate) fn done(output: &Output) -> String {
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}\n{stdout}{stderr}", output.status);
+    assert!(stderr.is_empty(), "complained: {stderr}");
+    stdout.into_owned()
+}
+
+/// Asserts failure with that exit code, and returns the complaint.
+#[track_caller]
+pub(crate) fn failed(output: &Output, code: i32) -> String {
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}

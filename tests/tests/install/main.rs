@@ -1,0 +1,7 @@
+//! `underlay install` and `make install`: the names are there at every moment, each of them the old program or the new
+//! one; nothing else in the directory is touched; and `underlay uninstall` puts back what was there before.
+
+mod back;
+mod fixture;
+mod killed;
+mod place;
