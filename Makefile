@@ -28,7 +28,7 @@ demo: build ## two containers on a LAN of namespaces; needs no root
 
 test: packages build ## every lane: unit, native, guest, runtime
 	@echo '== lane: unit =='
-	cargo test --locked --workspace --exclude e2e
+	cargo test --locked --workspace --exclude e2e --exclude runtimes
 	@echo '== lanes: native, guest, runtime =='
 	cargo run --locked --quiet -p e2e --bin lanes
 

@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod lab;
 pub mod needs;
 pub mod netns;
+pub mod patience;
 pub mod plugin;
 pub mod runtime;
 pub mod snapshot;

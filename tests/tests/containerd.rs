@@ -3,22 +3,19 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use e2e::kernel::Link;
 use e2e::lab::{Families, lan4, lan6};
+use e2e::patience::await_that;
 use e2e::runtime::{Containerd, PAGE, Task, WITHOUT_CRI};
-use e2e::traffic::{assert_reaches, ping};
-use e2e::{Binaries, Lab, Namespace, cases};
+use e2e::traffic::{assert_reaches, await_silence, get};
+use e2e::{Binaries, Lab, cases};
 use serde_json::json;
-
-const PATIENCE: Duration = Duration::from_secs(5);
 
 cases! {
     #[reference(passes)]
@@ -232,24 +229,6 @@ fn end(task: Task<'_>) {
     assert_eq!(ctr.stderr, "", "{}", ctr.text());
 }
 
-/// The body of the page `/` at `ip`.
-fn get(from: &Namespace, ip: IpAddr) -> String {
-    let answer = from.run(|| {
-        let address = SocketAddr::new(ip, 80);
-        let mut stream =
-            TcpStream::connect_timeout(&address, PATIENCE).unwrap_or_else(|e| panic!("connect to {address}: {e}"));
-        stream.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("ask for a page");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap_or_else(|e| panic!("read the page of {address}: {e}"));
-        answer
-    });
-    match answer.split_once("\r\n\r\n") {
-        Some((head, body)) if head.starts_with("HTTP/1.") && head.contains(" 200 ") => body.to_owned(),
-        _ => panic!("not a page: {answer:?}"),
-    }
-}
-
 fn names(links: &[Link]) -> Vec<&str> {
     links.iter().map(|link| link.name.as_str()).collect()
 }
@@ -259,18 +238,4 @@ fn names(links: &[Link]) -> Vec<&str> {
 /// time.
 fn await_links(lab: &Lab, before: &[Link]) {
     await_that("the host's links are as before", || lab.host.links() == before);
-}
-
-/// Waits until nobody answers for `ip`.
-fn await_silence(from: &Namespace, ip: IpAddr) {
-    await_that(&format!("nobody answers for {ip}"), || ping(from, ip, Duration::from_millis(300)).is_none());
-}
-
-/// Asks again until it is so, or the time is over.
-fn await_that(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "still not: {what}");
-        thread::park_timeout(Duration::from_millis(10));
-    }
 }

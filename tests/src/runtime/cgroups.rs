@@ -20,9 +20,14 @@ impl Cgroups {
         Self { name }
     }
 
+    /// The group, as a runtime is told it.
+    pub(crate) fn path(&self) -> String {
+        format!("/{}", self.name)
+    }
+
     /// The group of one container, as a runtime is told it.
     pub(crate) fn of(&self, container: &str) -> String {
-        format!("/{}/{container}", self.name)
+        format!("{}/{container}", self.path())
     }
 
     /// The directories of the group that there are: one in the second version of the tree, one

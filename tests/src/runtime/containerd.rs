@@ -25,6 +25,12 @@ const SOCKET: &str = "run/containerd/containerd.sock";
 /// Where it looks for plugins by default.
 const PLUGINS: &str = "opt/cni/bin";
 
+/// Where it looks for networks by default, and the one that there is.
+const NETWORK: &str = "etc/cni/net.d/10-lan.conflist";
+
+/// The namespace of containerd's that Kubernetes uses.
+const KUBERNETES: &str = "k8s.io";
+
 /// How long containerd may take until it listens: it is a fraction of a second.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -46,14 +52,37 @@ impl<'a> Containerd<'a> {
     /// Starts containerd with that configuration file on the Lab's host, with the Lab's
     /// programs for plugins, and waits until it listens. A Lab has one at most.
     pub fn start(lab: &'a Lab, configuration: &str) -> Self {
-        for (program, package) in programs::CONTAINERD {
-            programs::find(program, package);
-        }
-        let root = lab.path("containerd");
-        Jail::prepare(&root);
-        write(&root.join("etc/containerd/config.toml"), configuration);
-        install_plugins(lab, &root.join(PLUGINS));
-        let jail = Jail::start(&lab.host, &root, &["containerd", "--log-level", "warn"]);
+        let root = prepare(lab, configuration);
+        Self::launch(lab, &root)
+    }
+
+    /// As [`Containerd::start`], with that list for a network from the beginning, since its side for Kubernetes is not
+    /// ready without one, and with the images imported where that side looks for them.
+    pub fn for_kubernetes(lab: &'a Lab, configuration: &str, list: &Value) -> Self {
+        let root = prepare(lab, configuration);
+        write(&root.join(NETWORK), &list.to_string());
+        let containerd = Self::launch(lab, &root);
+        containerd.import_image_into(KUBERNETES);
+        containerd
+    }
+
+    /// What a reboot of the host does: all processes end at once, without a word; /run is empty; the kernel's boot id
+    /// is another one; then containerd starts again. What is on disk stays: its own root, and the leases.
+    pub fn reboot(self) -> Self {
+        let Self { lab, mut jail, cgroups } = self;
+        jail.kill();
+        let root = jail.root().to_owned();
+        // It holds the mounts, and with them the containers' network namespaces.
+        drop(jail);
+        drop(cgroups);
+        let run = root.join("run");
+        fs::remove_dir_all(&run).and_then(|()| fs::create_dir(&run)).expect("empty /run");
+        Jail::renew_boot_id(&root);
+        Self::launch(lab, &root)
+    }
+
+    fn launch(lab: &'a Lab, root: &Path) -> Self {
+        let jail = Jail::start(&lab.host, root, &["containerd", "--log-level", "warn"]);
         let mut containerd = Self { lab, jail, cgroups: Cgroups::new(name_of(lab)) };
         containerd.wait_for_socket();
         containerd
@@ -75,7 +104,7 @@ impl<'a> Containerd<'a> {
             "name": plugins[0]["name"],
             "plugins": plugins,
         });
-        write(&self.jail.root().join("etc/cni/net.d/10-lan.conflist"), &list.to_string());
+        write(&self.jail.root().join(NETWORK), &list.to_string());
     }
 
     /// Installs one more plugin, which is somebody else's, beside those of the Lab.
@@ -88,9 +117,14 @@ impl<'a> Containerd<'a> {
 
     /// Makes the image [`IMAGE`] and imports it into containerd's namespace `default`.
     pub fn import_image(&self) {
+        self.import_image_into("default");
+    }
+
+    fn import_image_into(&self, namespace: &str) {
         let archive = image::write(&self.jail.root().join("scratch"));
         let archive = archive.to_str().expect("a path that is text");
-        self.ctr(&[&["image", "import"], &SNAPSHOTTER[..], &[archive]].concat()).done();
+        let import = ["--namespace", namespace, "image", "import"];
+        self.ctr(&[&import, &SNAPSHOTTER[..], &[archive]].concat()).done();
     }
 
     /// Calls `ctr`.
@@ -129,6 +163,21 @@ impl<'a> Containerd<'a> {
     /// Its /opt/cni/bin.
     pub fn plugin_dir(&self) -> PathBuf {
         self.jail.root().join(PLUGINS)
+    }
+
+    /// The control group that all its containers shall be below.
+    pub fn control_group(&self) -> String {
+        self.cgroups.path()
+    }
+
+    /// What containerd has said so far.
+    pub fn log(&self) -> String {
+        self.jail.log()
+    }
+
+    /// Something in its /run or another directory of its own, seen from outside.
+    pub fn see(&self, path: &str) -> PathBuf {
+        self.jail.see(path)
     }
 
     /// The pid namespace of containerd and of all that it starts.
@@ -170,6 +219,18 @@ impl<'a> Containerd<'a> {
             thread::park_timeout(Duration::from_millis(10));
         }
     }
+}
+
+/// Its directories, its configuration and its plugins.
+fn prepare(lab: &Lab, configuration: &str) -> PathBuf {
+    for (program, package) in programs::CONTAINERD {
+        programs::find(program, package);
+    }
+    let root = lab.path("containerd");
+    Jail::prepare(&root);
+    write(&root.join("etc/containerd/config.toml"), configuration);
+    install_plugins(lab, &root.join(PLUGINS));
+    root
 }
 
 pub(crate) fn strs(arguments: &[String]) -> Vec<&str> {

@@ -12,13 +12,15 @@ use super::programs;
 
 /// The name that the image has once it is imported.
 pub const IMAGE: &str = "underlay.test/busybox:latest";
+/// The name of another image of the same layer, which only waits: what keeps a pod's namespaces.
+pub const PAUSE_IMAGE: &str = "underlay.test/pause:latest";
 /// What its web server says to `GET /`.
 pub const PAGE: &str = "a page from a container\n";
 
 /// The names under which the image has busybox.
 const APPLETS: [&str; 5] = ["httpd", "ip", "sh", "sleep", "true"];
 
-/// Writes the image in `scratch`, a new directory, in the form of `docker save`, which wants no digests for
+/// Writes the images in `scratch`, a new directory, in the form of `docker save`, which wants no digests for
 /// names. Returns the archive's path.
 pub(crate) fn write(scratch: &Path) -> PathBuf {
     fs::create_dir(scratch).unwrap_or_else(|e| panic!("make {}: {e}", scratch.display()));
@@ -26,14 +28,23 @@ pub(crate) fn write(scratch: &Path) -> PathBuf {
     let image = scratch.join("image");
     fs::create_dir(&image).expect("make a directory for an image");
     fs::rename(&layer, image.join("layer.tar")).expect("put the layer into the image");
-    let config = json!({
-        "architecture": architecture(),
-        "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["httpd", "-f", "-p", "80", "-h", "/www"]},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&image.join("layer.tar")))]},
-    });
-    let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
-    fs::write(image.join("config.json"), config.to_string()).expect("write the image's configuration");
+    let digest = sha256(&image.join("layer.tar"));
+    let config = |command: &[&str]| {
+        json!({
+            "architecture": architecture(),
+            "os": "linux",
+            "config": {"Env": ["PATH=/bin"], "Cmd": command},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        })
+    };
+    let manifest = json!([
+        {"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]},
+        {"Config": "pause.json", "RepoTags": [PAUSE_IMAGE], "Layers": ["layer.tar"]},
+    ]);
+    let serve = config(&["httpd", "-f", "-p", "80", "-h", "/www"]);
+    fs::write(image.join("config.json"), serve.to_string()).expect("write the image's configuration");
+    let pause = config(&["sleep", "86400"]);
+    fs::write(image.join("pause.json"), pause.to_string()).expect("write the other image's configuration");
     fs::write(image.join("manifest.json"), manifest.to_string()).expect("write the image's manifest");
     let archive = scratch.join("image.tar");
     pack(&image, &archive);

@@ -19,6 +19,9 @@ const PRIVATE: [&str; 4] = ["etc", "opt", "run", "var/lib"];
 /// What of the machine's /etc a daemon may need; the rest is none of its business.
 const SHARED_ETC: [&str; 5] = ["group", "hosts", "ld.so.cache", "passwd", "resolv.conf"];
 
+/// The kernel's boot id as the jail sees it.
+const BOOT_ID: &str = "boot_id";
+
 /// The first process. `$1` is where the private directories lie, `$2` names them, the rest is
 /// the daemon.
 ///
@@ -32,6 +35,7 @@ for directory in $2; do
     mount --bind "$1/$directory" "/$directory"
 done
 mount -t proc proc /proc
+mount --bind "$1/boot_id" /proc/sys/kernel/random/boot_id
 shift 2
 exec 3<&0 </dev/null
 "$@" 3<&- &
@@ -66,6 +70,13 @@ impl Jail {
                 fs::copy(&from, &to).unwrap_or_else(|e| panic!("copy {}: {e}", from.display()));
             }
         }
+        Self::renew_boot_id(root);
+    }
+
+    /// Gives the next jail at `root` a boot id that no earlier one there had.
+    pub(crate) fn renew_boot_id(root: &Path) {
+        let id = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("ask the kernel for an id");
+        fs::write(root.join(BOOT_ID), id).expect("write a boot id");
     }
 
     /// Starts `daemon` on the network of `host`; `root` has been prepared.
@@ -116,6 +127,12 @@ impl Jail {
             command.env_clear().env("PATH", PATH);
             command.spawn().unwrap_or_else(|e| panic!("start {}: {e}", command.get_program().display()))
         })
+    }
+
+    /// Ends all its processes by SIGKILL: the kernel passes it on from the first to all others.
+    pub(crate) fn kill(&mut self) {
+        self.init.kill().expect("kill a jail");
+        with_deadline(self.init.id(), || self.init.wait()).expect("wait for a jail's end");
     }
 
     /// Whether the first process is still there.

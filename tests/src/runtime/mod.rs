@@ -11,5 +11,5 @@ mod task;
 
 pub use containerd::{Containerd, WITHOUT_CRI};
 pub use ctr::Ctr;
-pub use image::{IMAGE, PAGE};
+pub use image::{IMAGE, PAGE, PAUSE_IMAGE};
 pub use task::Task;

@@ -13,6 +13,7 @@ use nix::sys::socket::{
 
 use super::readable;
 use crate::Namespace;
+use crate::patience::await_that;
 
 /// How long somebody who is there may take; on one machine it is microseconds.
 const REACH: Duration = Duration::from_secs(5);
@@ -36,6 +37,12 @@ pub fn assert_silent(from: &Namespace, to: IpAddr) {
     if let Some(time) = ping(from, to, SILENCE) {
         panic!("{to} answers, after {time:?}");
     }
+}
+
+/// Waits until nobody answers for `to`: its link goes with its namespace, which the kernel takes down in its own time.
+#[track_caller]
+pub fn await_silence(from: &Namespace, to: IpAddr) {
+    await_that(&format!("nobody answers for {to}"), || ping(from, to, Duration::from_millis(300)).is_none());
 }
 
 /// Sends echo requests until one is answered or the time is over. The duration is that of

@@ -1,11 +1,13 @@
-//! Real traffic across the Lab, each exchange with a deadline: ICMP, TCP, and frames as they
-//! are on the wire.
+//! Real traffic across the Lab, each exchange with a deadline: ICMP, TCP, HTTP, and frames as
+//! they are on the wire.
 
+mod http;
 mod icmp;
 mod tcp;
 mod wire;
 
-pub use icmp::{assert_reaches, assert_silent, ping};
+pub use http::get;
+pub use icmp::{assert_reaches, assert_silent, await_silence, ping};
 pub use tcp::echo;
 pub use wire::{Frame, Wire, arp_probe};
 

@@ -16,12 +16,14 @@ use crate::executables::Executable;
 use crate::interrupt;
 
 /// Executables that run on this machine's own kernel only, each with the reason.
-const NATIVE_ONLY: [(&str, &str); 5] = [
+const NATIVE_ONLY: [(&str, &str); 7] = [
     ("e2e/containerd", "a lane of its own: a container runtime, whatever the kernel"),
     ("e2e/footprint", "what a call costs: a guest is for truth, not for timing"),
     ("e2e/host_local_faults", "about files, not links: hundreds of traced calls, each thirty times as slow there"),
     ("e2e/host_local_mixed", "about files, not links: thousands of calls, each thirty times as slow there"),
     ("e2e/install", "about files, not links"),
+    ("runtimes/cri", "as e2e/containerd"),
+    ("runtimes/reboot", "as e2e/containerd"),
 ];
 
 /// Where tests run.

@@ -1,0 +1,213 @@
+//! A client of the Kubernetes Container Runtime Interface, as the kubelet is one: it calls containerd on its socket and
+//! waits for the answer. A call that fails panics with everything that is known, but where a test asks for the failure.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use e2e::Namespace;
+use e2e::runtime::{Containerd, IMAGE, PAUSE_IMAGE};
+use prost::Message;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+use tonic_prost::ProstCodec;
+
+use crate::messages::{
+    ContainerConfig, ContainerId, ContainerMetadata, CreateContainerRequest, Empty, ExecSyncRequest, ExecSyncResponse,
+    ImageSpec, ImageStatusRequest, ImageStatusResponse, LinuxPodSandboxConfig, ListPodSandboxResponse,
+    PodSandboxConfig, PodSandboxId, PodSandboxMetadata, PodSandboxStatusResponse, RunPodSandboxRequest, StatusResponse,
+};
+
+/// How long one call may take; and how long containerd, to be ready.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `SANDBOX_READY` of `PodSandboxState`.
+const READY: i32 = 0;
+
+/// The connection to one containerd.
+#[derive(Debug)]
+pub struct Cri<'a> {
+    containerd: &'a Containerd<'a>,
+    runtime: tokio::runtime::Runtime,
+    channel: Channel,
+}
+
+/// A pod that containerd has been asked for: its sandbox's ID and what it was asked with.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// What the plugins get for `CNI_CONTAINERID`.
+    pub id: String,
+    config: PodSandboxConfig,
+}
+
+/// What containerd says of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodStatus {
+    /// Whether it has its namespaces and its network.
+    pub ready: bool,
+    /// Its addresses; first the one that Kubernetes shows.
+    pub ips: Vec<String>,
+}
+
+impl<'a> Cri<'a> {
+    /// Connects, and waits until containerd has its network and the images.
+    pub fn connect(containerd: &'a Containerd<'a>) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("start tokio");
+        let channel = runtime.block_on(async { open(&containerd.socket()) });
+        let cri = Self { containerd, runtime, channel };
+        cri.wait_until("containerd is ready", || {
+            let status: StatusResponse = cri.ask("RuntimeService/Status", Empty {}).map_err(|e| e.to_string())?;
+            let conditions = status.status.map(|status| status.conditions).unwrap_or_default();
+            match conditions.iter().find(|condition| !condition.status) {
+                None if conditions.is_empty() => Err("no conditions".into()),
+                None => Ok(()),
+                Some(amiss) => Err(format!("{}: {}", amiss.kind, amiss.message)),
+            }
+        });
+        // They are imported; this side of containerd learns of it by an event.
+        for image in [IMAGE, PAUSE_IMAGE] {
+            cri.wait_until(image, || {
+                let request = ImageStatusRequest { image: Some(ImageSpec { image: image.into() }) };
+                let status: ImageStatusResponse =
+                    cri.ask("ImageService/ImageStatus", request).map_err(|e| e.to_string())?;
+                status.image.map(|_| ()).ok_or_else(|| "no such image".into())
+            });
+        }
+        cri
+    }
+
+    /// RunPodSandbox: namespaces, `lo`, and the network.
+    pub fn run_pod(&self, name: &str) -> Pod {
+        self.try_run_pod(name).unwrap_or_else(|status| self.fail("RunPodSandbox", &status))
+    }
+
+    /// As [`Cri::run_pod`], for a test that wants to see it fail. What is returned then is containerd's message.
+    pub fn try_run_pod(&self, name: &str) -> Result<Pod, Status> {
+        let config = PodSandboxConfig {
+            metadata: Some(PodSandboxMetadata {
+                name: name.into(),
+                uid: format!("uid-of-{name}"),
+                namespace: "default".into(),
+                attempt: 0,
+            }),
+            hostname: name.into(),
+            // In /run, which is its own.
+            log_directory: format!("/run/logs/{name}"),
+            annotations: Default::default(),
+            linux: Some(LinuxPodSandboxConfig { cgroup_parent: self.containerd.control_group() }),
+        };
+        let request = RunPodSandboxRequest { config: Some(config.clone()) };
+        let answer: PodSandboxId = self.ask("RuntimeService/RunPodSandbox", request)?;
+        Ok(Pod { id: answer.pod_sandbox_id, config })
+    }
+
+    /// CreateContainer and StartContainer: the image [`IMAGE`] with its own command, which serves a page. Returns the
+    /// container's ID.
+    pub fn serve(&self, pod: &Pod) -> String {
+        let config = ContainerConfig {
+            metadata: Some(ContainerMetadata { name: "web".into() }),
+            image: Some(ImageSpec { image: IMAGE.into() }),
+            log_path: "web.log".into(),
+        };
+        let created: ContainerId = self.must(
+            "RuntimeService/CreateContainer",
+            CreateContainerRequest {
+                pod_sandbox_id: pod.id.clone(),
+                config: Some(config),
+                sandbox_config: Some(pod.config.clone()),
+            },
+        );
+        let _: Empty = self.must("RuntimeService/StartContainer", created.clone());
+        created.container_id
+    }
+
+    /// ExecSync: runs a command in a container to its good end. Returns what it printed.
+    pub fn exec(&self, container: &str, command: &[&str]) -> String {
+        let request = ExecSyncRequest {
+            container_id: container.into(),
+            cmd: command.iter().map(|&word| word.to_owned()).collect(),
+            timeout: 30,
+        };
+        let answer: ExecSyncResponse = self.must("RuntimeService/ExecSync", request);
+        let stderr = String::from_utf8_lossy(&answer.stderr);
+        assert_eq!(answer.exit_code, 0, "{command:?}: {stderr}");
+        String::from_utf8_lossy(&answer.stdout).into_owned()
+    }
+
+    /// PodSandboxStatus.
+    pub fn status(&self, id: &str) -> PodStatus {
+        let answer: PodSandboxStatusResponse = self.must("RuntimeService/PodSandboxStatus", about(id));
+        let status = answer.status.expect("a status");
+        let network = status.network.unwrap_or_default();
+        let further = network.additional_ips.into_iter().map(|ip| ip.ip);
+        let ips = [network.ip].into_iter().chain(further).filter(|ip| !ip.is_empty()).collect();
+        PodStatus { ready: status.state == READY, ips }
+    }
+
+    /// ListPodSandbox: IDs, each with whether it is ready.
+    pub fn pods(&self) -> Vec<(String, bool)> {
+        let answer: ListPodSandboxResponse = self.must("RuntimeService/ListPodSandbox", Empty {});
+        let mut pods: Vec<_> = answer.items.into_iter().map(|item| (item.id, item.state == READY)).collect();
+        pods.sort();
+        pods
+    }
+
+    /// StopPodSandbox: ends the containers, and takes the pod off its network.
+    pub fn stop(&self, id: &str) {
+        let _: Empty = self.must("RuntimeService/StopPodSandbox", about(id));
+    }
+
+    /// RemovePodSandbox.
+    pub fn remove(&self, id: &str) {
+        let _: Empty = self.must("RuntimeService/RemovePodSandbox", about(id));
+    }
+
+    /// The network namespace of a pod whose container runs.
+    pub fn netns(&self, container: &str) -> Namespace {
+        // The number that the process has for containerd: the jail's /proc knows it.
+        let file = format!("/run/containerd/io.containerd.runtime.v2.task/k8s.io/{container}/init.pid");
+        let file = self.containerd.see(&file);
+        let pid = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("read {}: {e}", file.display()));
+        let path = self.containerd.see(&format!("/proc/{}/ns/net", pid.trim()));
+        Namespace::open(&path).unwrap_or_else(|e| panic!("open {}: {e}", path.display()))
+    }
+
+    fn must<A: Message + Default + 'static>(&self, method: &str, request: impl Message + 'static) -> A {
+        self.ask(method, request).unwrap_or_else(|status| self.fail(method, &status))
+    }
+
+    fn fail(&self, method: &str, status: &Status) -> ! {
+        panic!("{method}: {status}\ncontainerd says:\n{}", self.containerd.log())
+    }
+
+    fn ask<A: Message + Default + 'static>(&self, method: &str, request: impl Message + 'static) -> Result<A, Status> {
+        let path: PathAndQuery = format!("/runtime.v1.{method}").parse().expect("a path");
+        self.runtime.block_on(async {
+            let mut grpc = Grpc::new(self.channel.clone());
+            grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
+            let answer = grpc.unary(Request::new(request), path, ProstCodec::default()).await?;
+            Ok(answer.into_inner())
+        })
+    }
+
+    fn wait_until(&self, what: &str, is_so: impl Fn() -> Result<(), String>) {
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(why_not) = is_so() {
+            let log = || self.containerd.log();
+            assert!(Instant::now() < deadline, "{what}: {why_not}\ncontainerd says:\n{}", log());
+            thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+}
+
+fn about(id: &str) -> PodSandboxId {
+    PodSandboxId { pod_sandbox_id: id.into() }
+}
+
+fn open(socket: &Path) -> Channel {
+    let address = format!("unix://{}", socket.display());
+    let endpoint = Endpoint::from_shared(address).expect("an address");
+    endpoint.timeout(PATIENCE).connect_lazy()
+}

@@ -1,0 +1,17 @@
+//! Waiting for something that comes by itself and tells nobody, such as the end of a container's namespace.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long anything of the kind may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks again until it is so, or the time is over.
+#[track_caller]
+pub fn await_that(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        thread::park_timeout(Duration::from_millis(10));
+    }
+}
