@@ -4,24 +4,40 @@ HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PROGRAM := $(TARGET_DIR)/$(HOST)/release/underlay
 BINDIR ?= /opt/cni/bin
+# What packages say is their date: the commit's.
+DATED := SOURCE_DATE_EPOCH=$(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))
+# Static, and without the place where it was built in its bytes. Separated as cargo's encoded form wants it, so that a
+# directory's name may have spaces.
+RUST_FLAGS := printf '%s\037%s' -Ctarget-feature=+crt-static \
+	"--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}/registry/src=crates"
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # What the tests run beside ours, from Debian or Ubuntu.
-PACKAGES := iproute2 containerd runc containernetworking-plugins busybox-static user-mode-linux strace
+PACKAGES := iproute2 containerd runc containernetworking-plugins busybox-static user-mode-linux strace mandoc
 
-.PHONY: help build install demo test bench-ipam lint packages clean
+.PHONY: help build install deb image reproducible demo test bench-ipam lint packages clean
 
 help: ## what there is to do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
 
 # An explicit --target spares build scripts and proc-macros the static C library.
 build: ## bin/: the static program under all its names
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $(HOST) -p underlay
+	CARGO_ENCODED_RUSTFLAGS="$$($(RUST_FLAGS))" \
+		cargo build --locked --release --target $(HOST) -p underlay
 	@$(PROGRAM) install --to bin
 	@ls -l bin
 
 # Only the copying needs root, and cargo may not be root's.
 install: build ## the program under its plugin names into BINDIR (default /opt/cni/bin)
 	@$(shell test -w $(BINDIR) || echo $(SUDO)) bin/underlay install --to $(BINDIR)
+
+deb: build ## a Debian package, in dist/
+	@$(DATED) packaging/deb.sh bin/underlay dist
+
+image: build ## a container image that installs itself on a node, in dist/
+	@$(DATED) packaging/image.sh bin/underlay dist
+
+reproducible: ## builds this commit in two directories: the bytes are the same
+	@packaging/reproducible.sh
 
 demo: build ## two containers on a LAN of namespaces; needs no root
 	@cargo run --locked --quiet -p e2e --example demo

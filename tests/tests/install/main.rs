@@ -2,6 +2,8 @@
 //! one; nothing else in the directory is touched; and `underlay uninstall` puts back what was there before.
 
 mod back;
+mod deb;
 mod fixture;
 mod killed;
+mod manuals;
 mod place;

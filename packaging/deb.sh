@@ -1,0 +1,73 @@
+#!/bin/sh
+# Writes a Debian package with the program under its plugin names, manual pages and examples into DIRECTORY. The same
+# program and SOURCE_DATE_EPOCH give the same bytes. How it lives beside Debian's own plugins: packaging/README.md.
+#
+# usage: packaging/deb.sh PROGRAM DIRECTORY
+set -eu
+program=$1
+directory=$2
+: "${SOURCE_DATE_EPOCH:?the date of the commit, in seconds since 1970}"
+here=$(cd "$(dirname "$0")" && pwd)
+release=$("$program" --version)
+release=${release#underlay }
+names=$("$program" --plugins | tr '\n' ' ')
+architecture=$(dpkg --print-architecture)
+maintainer=${MAINTAINER:-The Underlay developers <underlay@example.org>}
+
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT INT TERM
+chmod 755 "$root"
+umask 022
+document=$root/usr/share/doc/underlay
+
+# In one directory, hard links are one file for dpkg as well.
+install -D -m 755 "$program" "$root/usr/lib/cni/underlay"
+for name in $names; do
+	ln "$root/usr/lib/cni/underlay" "$root/usr/lib/cni/$name"
+done
+mkdir -p "$root/usr/sbin" "$root/usr/share/man/man8" "$document"
+ln -s ../lib/cni/underlay "$root/usr/sbin/underlay"
+for page in "$here"/man/*.8; do
+	gzip -9nc "$page" >"$root/usr/share/man/man8/$(basename "$page").gz"
+done
+cp -r "$here/../conf-examples" "$document/examples"
+find "$document/examples" -type f -exec chmod 644 {} +
+install -m 644 "$here/deb/copyright" "$document/copyright"
+gzip -9n <<EOF >"$document/changelog.gz"
+underlay ($release) unstable; urgency=medium
+
+  * Release $release. What is new for operators is in CHANGELOG.md.
+
+ -- $maintainer  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
+EOF
+install -D -m 644 "$here/deb/lintian-overrides" "$root/usr/share/lintian/overrides/underlay"
+
+mkdir "$root/DEBIAN"
+for script in preinst postinst postrm; do
+	sed "s/@NAMES@/${names% }/" "$here/deb/$script" >"$root/DEBIAN/$script"
+	chmod 755 "$root/DEBIAN/$script"
+done
+(cd "$root" && find usr -type f | LC_ALL=C sort | xargs md5sum) >"$root/DEBIAN/md5sums"
+cat >"$root/DEBIAN/control" <<EOF
+Package: underlay
+Version: $release
+Architecture: $architecture
+Maintainer: $maintainer
+Installed-Size: $(du -ks --exclude DEBIAN "$root" | cut -f 1)
+Enhances: containerd, podman
+Section: net
+Priority: optional
+Description: container network plugins that put containers on the host's LAN
+ CNI plugins macvlan, ipvlan, loopback and host-local as one static program. A
+ container gets an interface straight on the host's LAN, without a bridge, NAT,
+ tunnel or daemon.
+ .
+ The plugins replace those of the same names from containernetworking-plugins,
+ with the same configurations and the same files on disk, where that package is
+ installed; its files are diverted, and back when this package is removed.
+EOF
+find "$root" -exec touch --no-dereference -d "@$SOURCE_DATE_EPOCH" {} +
+mkdir -p "$directory"
+# With one thread: xz writes other bytes with several.
+DPKG_DEB_THREADS_MAX=1 dpkg-deb --root-owner-group -Zxz --build "$root" "$directory/underlay_${release}_$architecture.deb" >/dev/null
+echo "$directory/underlay_${release}_$architecture.deb"

@@ -1,0 +1,217 @@
+//! The Debian package, on a machine that is this one as far as can be seen, and is thrown away: an overlay over the whole
+//! of it, with Debian's own plugins and the database of its packages.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::fixture::{Plugins, REPOSITORY, built, distributed, done, expected_names, list, run};
+
+/// Where plugins are on Debian.
+const PLUGINS: &str = "usr/lib/cni";
+/// Any day, but the same one: it is the date of all files.
+const DATE: &str = "1700000000";
+
+/// Makes a package of that program in a directory. Returns its path.
+fn package(program: &Path, directory: &Path) -> PathBuf {
+    let script = Path::new(REPOSITORY).join("packaging/deb.sh");
+    let output = run(Command::new(script).arg(program).arg(directory).env("SOURCE_DATE_EPOCH", DATE));
+    PathBuf::from(done(&output).trim_end())
+}
+
+/// Another release, which has the plugin `vlan` and lacks `ipvlan-l2`: for a package's sake its answers will do.
+fn other_release(scratch: &Plugins, version: &str) -> PathBuf {
+    let names: Vec<String> =
+        expected_names().into_iter().filter(|name| name != "ipvlan-l2" && name != "underlay").collect();
+    let script = format!(
+        "case $1 in --version) echo underlay {version} ;; --plugins) printf '%s\\n' {} vlan ;; esac",
+        names.join(" ")
+    );
+    e2e::plugin::write_script(&scratch.at(version), &script);
+    scratch.at(version)
+}
+
+/// A later release of Debian's plugins, as far as two of them go.
+fn their_upgrade(scratch: &Plugins) -> PathBuf {
+    let root = scratch.at("theirs");
+    fs::create_dir_all(root.join(PLUGINS)).expect("make a directory");
+    fs::create_dir(root.join("DEBIAN")).expect("make a directory");
+    for name in ["macvlan", "bridge"] {
+        fs::write(root.join(PLUGINS).join(name), distributed(name)).expect("write a plugin");
+    }
+    let control = "Package: containernetworking-plugins\nVersion: 99\nArchitecture: all\nMaintainer: nobody <n@example.org>\nDescription: plugins\n";
+    fs::write(root.join("DEBIAN/control"), control).expect("write a package's control file");
+    let package = scratch.at("theirs.deb");
+    done(&run(Command::new("dpkg-deb").args(["--root-owner-group", "-Znone", "--build"]).args([&root, &package])));
+    package
+}
+
+/// A machine that is thrown away.
+struct Machine {
+    /// Holds the mount namespace until its input ends.
+    holder: Child,
+    directory: Plugins,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let directory = Plugins::none();
+        let script = "mount -t tmpfs none \"$0\" && cd \"$0\" && mkdir upper work root && \
+                      mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work none root && \
+                      mount --bind /dev root/dev && echo there && read line";
+        let mut holder = Command::new("unshare")
+            .args(["--mount", "sh", "-c", script])
+            .arg(directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start unshare");
+        let mut line = String::new();
+        let stdout = holder.stdout.as_mut().expect("stdout is a pipe");
+        BufReader::new(stdout).read_line(&mut line).expect("read a line");
+        let machine = Self { holder, directory };
+        assert_eq!(line, "there\n", "an overlay over / could not be made: this test needs root");
+        machine
+    }
+
+    /// A path on the machine, seen from outside.
+    fn at(&self, path: &str) -> PathBuf {
+        let root = self.directory.path().strip_prefix("/").expect("an absolute path").join("root");
+        Path::new("/proc").join(self.holder.id().to_string()).join("root").join(root).join(path)
+    }
+
+    #[track_caller]
+    fn run(&self, words: &[&str]) -> String {
+        let namespace = format!("--mount=/proc/{}/ns/mnt", self.holder.id());
+        let mut command = Command::new("nsenter");
+        command.args([&namespace, "--", "chroot"]).arg(self.directory.at("root")).args(words);
+        let output = run(command.env("DEBIAN_FRONTEND", "noninteractive"));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {}\n{stderr}", output.status);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    #[track_caller]
+    fn dpkg(&self, action: &str, what: &Path) {
+        let what = match action {
+            "--install" => {
+                fs::copy(what, self.at("package.deb")).expect("bring a package to the machine");
+                "/package.deb"
+            }
+            _ => what.to_str().expect("text"),
+        };
+        self.run(&["dpkg", "--no-triggers", action, what]);
+    }
+
+    fn read(&self, plugin: &str) -> Vec<u8> {
+        let path = self.at(PLUGINS).join(plugin);
+        fs::read(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()))
+    }
+
+    fn plugins(&self) -> Vec<String> {
+        list(&self.at(PLUGINS))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // The end of its input is its own.
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
+    }
+}
+
+#[test]
+fn the_package_and_debians_own_live_side_by_side_through_upgrades_of_both() {
+    let (scratch, machine) = (Plugins::none(), Machine::new());
+    let before = machine.plugins();
+    assert!(before.contains(&"macvlan".to_owned()), "containernetworking-plugins is not installed");
+    let (macvlan, vlan, ours) = (machine.read("macvlan"), machine.read("vlan"), fs::read(built()).expect("read it"));
+
+    machine.dpkg("--install", &package(&built(), scratch.path()));
+    for name in expected_names() {
+        assert!(machine.read(&name) == ours, "{name} is not ours");
+    }
+    assert!(machine.read("macvlan.distrib") == macvlan, "theirs is not aside");
+    assert!(machine.run(&["dpkg", "--verify", "underlay", "containernetworking-plugins"]).is_empty());
+    assert!(machine.run(&["underlay", "--version"]).starts_with("underlay "));
+    assert!(machine.run(&["mandoc", "-Tmarkdown", "/usr/share/man/man8/underlay-macvlan.8.gz"]).contains("passthru"));
+
+    // Theirs comes in a new version, and goes where it belongs.
+    machine.dpkg("--install", &their_upgrade(&scratch));
+    assert!(machine.read("macvlan") == ours, "their upgrade has come over ours");
+    assert_eq!(String::from_utf8_lossy(&machine.read("macvlan.distrib")), distributed("macvlan"));
+
+    // Ours comes in a new version that has other names.
+    let other = other_release(&scratch, "9.0.0");
+    machine.dpkg("--install", &package(&other, scratch.path()));
+    let others = fs::read(&other).expect("read it");
+    assert!(machine.read("macvlan") == others && machine.read("vlan") == others, "ours was not upgraded");
+    assert!(!machine.plugins().contains(&"ipvlan-l2".to_owned()), "a name that it does not have is left");
+
+    machine.dpkg("--remove", Path::new("underlay"));
+    assert_eq!(machine.plugins(), ["bridge", "macvlan"], "what version 99 of theirs has, and no more");
+    assert_eq!(String::from_utf8_lossy(&machine.read("macvlan")), distributed("macvlan"));
+    assert_eq!(machine.run(&["dpkg-divert", "--list", "/usr/lib/cni/*"]), "");
+    // Theirs had a vlan before its upgrade: it was aside then, and is gone with that version.
+    assert!(!vlan.is_empty());
+}
+
+#[test]
+fn removed_it_leaves_debians_plugins_as_they_were() {
+    let (scratch, machine) = (Plugins::none(), Machine::new());
+    let stat = || machine.plugins().into_iter().map(|name| (machine.read(&name), name)).collect::<Vec<_>>();
+    let before = stat();
+    let package = package(&built(), scratch.path());
+    machine.dpkg("--install", &package);
+    // Once more, as `apt reinstall` does.
+    machine.dpkg("--install", &package);
+    machine.dpkg("--purge", Path::new("underlay"));
+    assert!(stat() == before, "something in {PLUGINS} is not what it was");
+}
+
+#[test]
+fn without_debians_plugins_it_comes_and_goes_alone() {
+    let (scratch, machine) = (Plugins::none(), Machine::new());
+    machine.run(&["dpkg", "--no-triggers", "--force-depends", "--purge", "containernetworking-plugins"]);
+    machine.dpkg("--install", &package(&built(), scratch.path()));
+    assert_eq!(machine.plugins(), expected_names());
+    machine.dpkg("--purge", Path::new("underlay"));
+    assert!(!machine.at(PLUGINS).exists() || machine.plugins().is_empty(), "{:?}", machine.plugins());
+}
+
+/// A runtime starts containers while packages are upgraded.
+#[test]
+fn while_it_is_installed_and_upgraded_every_plugin_is_there() {
+    let (scratch, machine) = (Plugins::none(), Machine::new());
+    let paths = ["macvlan", "host-local", "ipvlan"].map(|name| machine.at(PLUGINS).join(name));
+    let over = AtomicBool::new(false);
+    let looks = thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut looks = 0_u32;
+            while !over.load(Ordering::Relaxed) {
+                for path in &paths {
+                    fs::metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+                }
+                looks += 1;
+            }
+            looks
+        });
+        machine.dpkg("--install", &package(&built(), scratch.path()));
+        machine.dpkg("--install", &package(&other_release(&scratch, "9.0.0"), scratch.path()));
+        machine.dpkg("--install", &their_upgrade(&scratch));
+        over.store(true, Ordering::Relaxed);
+        watch.join().expect("every plugin is there at every moment")
+    });
+    assert!(looks > 1000, "{looks} looks");
+}
+
+#[test]
+fn the_same_program_gives_the_same_package() {
+    let scratch = Plugins::none();
+    let [first, second] = ["a", "another"].map(|directory| package(&built(), &scratch.at(directory)));
+    assert!(fs::read(first).expect("read a package") == fs::read(second).expect("read a package"));
+}

@@ -1,0 +1,33 @@
+//! The manual pages: there is one for every plugin, and they are well formed.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use crate::fixture::{REPOSITORY, expected_names, list, run};
+
+#[test]
+fn manual_pages_are_without_a_fault_that_mandoc_knows() {
+    let directory = Path::new(REPOSITORY).join("packaging/man");
+    let pages = list(&directory);
+    assert!(pages.contains(&"underlay.8".to_owned()), "{pages:?}");
+    let output = run(Command::new("mandoc").args(["-T", "lint", "-W", "style"]).args(&pages).current_dir(&directory));
+    let said = String::from_utf8_lossy(&output.stdout);
+    // Whether pages that they refer to are installed on this machine says nothing about them.
+    let faults: Vec<&str> = said.lines().filter(|line| !line.contains("referenced manual not found")).collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(output.status.code().is_some_and(|code| code <= 2), "{output:?}");
+}
+
+#[test]
+fn every_plugin_is_in_a_manual_page() {
+    let directory = Path::new(REPOSITORY).join("packaging/man");
+    let text: String = list(&directory)
+        .iter()
+        .map(|page| std::fs::read_to_string(directory.join(page)).expect("read a manual page"))
+        .collect();
+    let words: BTreeSet<&str> = text.split_whitespace().collect();
+    for name in expected_names() {
+        assert!(words.contains(name.as_str()), "no manual page speaks of {name}");
+    }
+}
