@@ -27,10 +27,11 @@ impl Plan {
     /// Plans the attachment. Layer 2 only, with nothing leased, changes nothing but the link.
     pub fn new(ifname: &str, mtu: u32, leased: &AddResult) -> Result<Self> {
         let addresses: Vec<IpNet> = leased.ips.iter().map(|ip| ip.address).collect();
-        let (v4, v6) = (addresses.iter().any(is_v4), addresses.iter().any(|address| !is_v4(address)));
+        let v6 = addresses.iter().any(|address| !is_v4(address));
         let mut sysctls = Vec::new();
-        if v4 {
-            // One gratuitous ARP per address when the link comes up: the LAN learns of a moved address at once.
+        if !addresses.is_empty() {
+            // One gratuitous ARP per address when the link comes up: the LAN learns of a moved address at once, also of
+            // one that is added later.
             sysctls.push((format!("net/ipv4/conf/{ifname}/arp_notify"), "1"));
         }
         if v6 && mtu < 1280 {
@@ -38,7 +39,9 @@ impl Plan {
             return Err(Error::Config { key: "mtu", value: mtu.to_string(), cause });
         }
         if v6 {
-            // Some runtimes switch IPv6 off in new namespaces; an address asked for is wanted.
+            // Some runtimes switch IPv6 off in new namespaces; an address asked for is wanted. So is ::1 then: the
+            // reference gives both, and there are programs that talk to themselves over it.
+            sysctls.push(("net/ipv6/conf/lo/disable_ipv6".to_owned(), "0"));
             sysctls.push((format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0"));
             sysctls.push((format!("net/ipv6/conf/{ifname}/ndisc_notify"), "1"));
         }
@@ -154,11 +157,14 @@ mod tests {
             keys(&result),
             [
                 "net/ipv4/conf/eth0.5/arp_notify=1",
+                "net/ipv6/conf/lo/disable_ipv6=0",
                 "net/ipv6/conf/eth0.5/disable_ipv6=0",
                 "net/ipv6/conf/eth0.5/ndisc_notify=1"
             ]
         );
-        result.ips.pop();
+        result.ips.swap_remove(0);
+        assert_eq!(keys(&result).len(), 4, "an IPv4 address may be added to it later");
+        result.ips = leased().ips[..1].to_vec();
         assert_eq!(keys(&result), ["net/ipv4/conf/eth0.5/arp_notify=1"]);
     }
 
