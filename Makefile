@@ -14,7 +14,9 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # What the tests run beside ours, from Debian or Ubuntu.
 PACKAGES := iproute2 containerd runc containernetworking-plugins busybox-static user-mode-linux strace mandoc
 
-.PHONY: help build install deb image reproducible demo test bench-ipam lint packages clean
+REFERENCE_BIN := $(if $(REFERENCE),UNDERLAY_REFERENCE_BIN=$(abspath $(REFERENCE)))
+
+.PHONY: help build install deb image reproducible demo test compliance bench-ipam lint packages clean
 
 help: ## what there is to do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
@@ -45,8 +47,14 @@ demo: build ## two containers on a LAN of namespaces; needs no root
 test: packages build ## every lane: unit, native, guest, runtime
 	@echo '== lane: unit =='
 	cargo test --locked --workspace --exclude e2e --exclude runtimes
+	cargo test --locked -p e2e --lib --bins
 	@echo '== lanes: native, guest, runtime =='
 	cargo run --locked --quiet -p e2e --bin lanes
+
+compliance: packages build ## the same calls on the reference (or REFERENCE=directory) and on ours, and what differs
+	$(REFERENCE_BIN) cargo run --locked --quiet -p e2e --bin lanes -- e2e/compliance:
+	@$(REFERENCE_BIN) cargo test --locked --quiet -p e2e --test compliance -- --exact --nocapture \
+		every_row_of_the_page_is_shown_and_every_difference_has_a_row
 
 bench-ipam: packages build ## host-local and the reference's, from 10 leases to 60,000
 	cargo run --locked --quiet --release -p e2e --bin bench-ipam

@@ -8,6 +8,7 @@
 
 pub mod binaries;
 pub mod cases;
+pub mod compliance;
 pub mod kernel;
 pub mod lab;
 pub mod needs;

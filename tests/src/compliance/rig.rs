@@ -1,0 +1,189 @@
+//! One run of a case: a Lab, whose programs make which calls, and everything that was seen after each.
+
+use std::cell::RefCell;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+
+use super::answer;
+use super::state::{self, Facts};
+use crate::{Binaries, Call, Container, Lab, Outcome, Plugin};
+
+/// MACs that a case asks for begin so; all others are the kernel's, and by chance.
+const ASKED_FOR: &str = "02:00:5e:10:00:";
+
+/// Who makes which calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Roles {
+    /// Whose ADD it is.
+    pub(super) adds: Binaries,
+    /// Whose every other command.
+    pub(super) ends: Binaries,
+}
+
+/// What was seen after one call.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Which call, as in "2 CHECK".
+    pub(super) name: String,
+    pub(super) facts: Facts,
+}
+
+/// The hands of a case.
+#[derive(Debug)]
+pub struct Rig {
+    lab: Lab,
+    roles: Roles,
+    containers: RefCell<Vec<Rc<Container>>>,
+    steps: RefCell<Vec<Step>>,
+}
+
+impl Deref for Rig {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
+impl Rig {
+    pub(super) fn new(roles: Roles) -> Self {
+        let lab = Lab::new(Binaries::HardLinks);
+        Self { lab, roles, containers: RefCell::default(), steps: RefCell::default() }
+    }
+
+    pub(super) fn into_steps(self) -> Vec<Step> {
+        self.steps.into_inner()
+    }
+
+    /// A new container, which is looked at after every call from now on.
+    pub fn container(&self) -> Rc<Container> {
+        let container = Rc::new(self.lab.container());
+        self.containers.borrow_mut().push(Rc::clone(&container));
+        container
+    }
+
+    /// Whether the reference makes the ADDs of this run: for what a case has to prepare, never for what it looks at.
+    pub fn reference_adds(&self) -> bool {
+        self.roles.adds == Binaries::Reference
+    }
+
+    fn directory(&self, command: &str) -> PathBuf {
+        let whose = if command == "ADD" { self.roles.adds } else { self.roles.ends };
+        whose.directory(Path::new(""))
+    }
+
+    /// The program of that name, of whoever makes such calls.
+    pub fn program(&self, command: &str, name: &str) -> Plugin<'_> {
+        let directory = self.directory(command);
+        Plugin::new(&self.lab.host, directory.join(name)).search(directory)
+    }
+
+    /// The program that a configuration names.
+    fn program_of(&self, command: &str, conf: &Value) -> Plugin<'_> {
+        self.program(command, conf["type"].as_str().expect("a configuration has a type"))
+    }
+
+    /// An ADD; its result, or null.
+    pub fn add(&self, container: &Container, ifname: &str, conf: &Value) -> Value {
+        self.see("ADD", &self.program_of("ADD", conf).add(container, ifname, conf))
+    }
+
+    /// A DEL.
+    pub fn del(&self, container: &Container, ifname: &str, conf: &Value) {
+        self.see("DEL", &self.program_of("DEL", conf).del(container, ifname, conf));
+    }
+
+    /// A CHECK; `conf` holds the prevResult.
+    pub fn check(&self, container: &Container, ifname: &str, conf: &Value) {
+        self.see("CHECK", &self.program_of("CHECK", conf).check(container, ifname, conf));
+    }
+
+    /// Makes a call and notes everything about it; its result, or null.
+    pub fn see(&self, command: &str, call: &Call<'_>) -> Value {
+        let outcome = call.run();
+        self.note(command, &outcome);
+        match outcome.status.success() && !outcome.stdout.is_empty() {
+            true => outcome.json(),
+            false => Value::Null,
+        }
+    }
+
+    /// The whole life of one attachment: ADD, CHECK where the version has one, DEL, and DEL again.
+    pub fn live(&self, conf: &Value) {
+        self.live_with(conf, |call| call);
+    }
+
+    /// As [`Rig::live`], with something added to every call.
+    pub fn live_with(&self, conf: &Value, with: impl Fn(Call<'_>) -> Call<'_>) {
+        let container = self.container();
+        let make = |command: &str, conf: &Value| {
+            let call = self.program_of(command, conf).attachment(command, &container, "eth0", conf);
+            self.see(command, &with(call))
+        };
+        let result = make("ADD", conf);
+        let mut later = conf.clone();
+        if result.is_object() {
+            later["prevResult"] = result;
+            if conf["cniVersion"].as_str().is_some_and(|version| version >= "0.4.0") {
+                make("CHECK", &later);
+            }
+        }
+        make("DEL", &later);
+        make("DEL", conf);
+    }
+
+    fn note(&self, command: &str, outcome: &Outcome) {
+        let mut facts = Facts::default();
+        answer::describe(outcome, &mut facts);
+        let containers = self.containers.borrow();
+        state::describe(&self.lab, containers.iter().map(Rc::as_ref), &mut facts);
+        let names = self.names();
+        let plain = |text: String| names.iter().fold(text, |text, (chance, name)| text.replace(chance, name));
+        let facts = facts.map(plain);
+        let mut steps = self.steps.borrow_mut();
+        let name = format!("{} {command}", steps.len() + 1);
+        steps.push(Step { name, facts });
+    }
+
+    /// What is by chance in this Lab, and what stands for it; the longest first, since one may begin another.
+    fn names(&self) -> Vec<(String, String)> {
+        let containers = self.containers.borrow();
+        let mut names = vec![(self.lab.path("").display().to_string(), "<lab>/".to_owned())];
+        let mut add = |whose: &str, netns: &crate::Namespace| {
+            names.push((netns.path().display().to_string(), format!("<netns of {whose}>")));
+            let macs = netns.links().into_iter().filter(|link| link.name != "lo" && !link.mac.starts_with(ASKED_FOR));
+            names.extend(macs.map(|link| (link.mac, format!("<mac of {whose} {}>", link.name))));
+        };
+        // The host's first: an ipvlan slave has the MAC of its parent, and that is what is to be seen.
+        add("host", &self.lab.host);
+        containers.iter().for_each(|container| add(&container.id, container));
+        names.sort_by_key(|(chance, _)| std::cmp::Reverse(chance.len()));
+        names
+    }
+}
+
+/// A configuration with another value for a key.
+pub fn with(mut conf: Value, key: &str, value: Value) -> Value {
+    conf[key] = value;
+    conf
+}
+
+/// A configuration without a key.
+pub fn without(mut conf: Value, key: &str) -> Value {
+    if let Some(keys) = conf.as_object_mut() {
+        keys.remove(key);
+    }
+    conf
+}
+
+/// A host-local configuration, called by itself, with these keys in `ipam`.
+pub fn host_local(lab: &Lab, keys: Value) -> Value {
+    let mut conf = lab.conf_with(keys);
+    conf["type"] = json!("host-local");
+    conf["ipam"]["type"] = json!("host-local");
+    conf["ipam"]["dataDir"] = json!(lab.data_dir());
+    conf
+}

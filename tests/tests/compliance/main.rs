@@ -1,0 +1,73 @@
+//! Side by side with the reference: each case on its programs and on ours, and once with the ADD by one and the rest by
+//! the other, both ways. What differs is a row of docs/migrating.md, or a failure.
+
+mod ends;
+mod macvlan;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use e2e::compliance::{Case, EVERYWHERE, read_rows};
+
+const CASES: [(&str, &[Case]); 2] = [("macvlan", macvlan::CASES), ("ends", ends::CASES)];
+
+/// All tests of this package, as text.
+fn sources() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let entries = fs::read_dir(&folder).expect("read the folder of the tests").flatten();
+    let files = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|suffix| suffix == "rs"));
+    files.map(|path| fs::read_to_string(path).expect("read a test")).collect()
+}
+
+/// A difference without a reason, or a reason without a difference, is not a page that anybody could believe.
+#[test]
+fn every_row_of_the_page_is_shown_and_every_difference_has_a_row() {
+    let rows = read_rows();
+    let ids: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    assert_eq!(ids.len(), rows.len(), "an id has two rows");
+    let sources = sources();
+    let mut shown: BTreeMap<&str, usize> = BTreeMap::new();
+    for case in CASES.iter().flat_map(|(_, cases)| cases.iter()) {
+        for row in case.rows() {
+            assert!(ids.contains(row), "{}: docs/migrating.md has no row {row}", case.name);
+            *shown.entry(row).or_default() += 1;
+        }
+    }
+    for (row, _) in EVERYWHERE {
+        assert!(shown.contains_key(row), "{row} is let pass everywhere, and no case looks for it");
+    }
+    for row in &rows {
+        for beginning in &row.shown_by {
+            assert!(sources.contains(&format!("fn {beginning}")), "{}: there is no test {beginning}...", row.id);
+        }
+        let id = row.id.as_str();
+        assert!(shown.contains_key(id) || !row.shown_by.is_empty(), "{id}: no case and no test shows it");
+    }
+    #[allow(clippy::disallowed_macros, reason = "for a reader, who asks for it with --nocapture")]
+    {
+        print!("{}", table(&rows, &shown));
+    }
+}
+
+/// What was compared, for a reader. That it is so is what all the other tests say.
+fn table(rows: &[e2e::compliance::Row], shown: &BTreeMap<&str, usize>) -> String {
+    let mut lines = Vec::new();
+    for (module, case) in CASES.iter().flat_map(|(module, cases)| cases.iter().map(move |case| (module, case))) {
+        let rows = case.rows();
+        let verdict = if rows.is_empty() { "equal".to_owned() } else { format!("differs: {}", rows.join(", ")) };
+        lines.push(format!("{:<70} {verdict}", format!("{module}: {}", case.name.replace('_', " "))));
+    }
+    let (cases, equal) = (lines.len(), lines.iter().filter(|line| line.ends_with(" equal")).count());
+    lines.push(format!("{cases} cases, {equal} equal, {} differ as docs/migrating.md says", cases - equal));
+    let everywhere: BTreeSet<&str> = EVERYWHERE.iter().map(|(row, _)| *row).collect();
+    let everywhere: Vec<&str> = everywhere.into_iter().collect();
+    lines.push(format!("equal: but for {}, which are looked for in one case and known in all", everywhere.join(", ")));
+    lines.push("rows, with the number of cases that show each:".to_owned());
+    for row in rows {
+        let count = shown.get(row.id.as_str()).copied().unwrap_or_default();
+        let tests = row.shown_by.iter().map(|beginning| format!(", tests {beginning}...")).collect::<String>();
+        lines.push(format!("  {:<4} {count}{tests}", row.id));
+    }
+    lines.join("\n") + "\n"
+}
