@@ -35,7 +35,8 @@ pub fn add(
     if let Some(previous) = &chained {
         keys.take_master(previous)?;
     }
-    let mut attempt = Attempt::look(call, attachment, kind, choice, &keys, ipam, chained)?;
+    let asked = Asked { call, attachment, kind, choice, keys: &keys };
+    let mut attempt = Attempt::look(asked, ipam, chained)?;
     match attempt.make() {
         Ok(result) => {
             attempt.made = None;
@@ -49,13 +50,18 @@ pub fn add(
     }
 }
 
-/// An ADD in progress. Dropped before it has succeeded, it undoes what it did.
-struct Attempt<'a> {
+/// What an ADD is asked for.
+struct Asked<'a> {
     call: &'a Call<'a>,
     attachment: &'a Attachment,
     kind: &'a dyn Kind,
     choice: &'a Choice,
     keys: &'a Keys,
+}
+
+/// An ADD in progress. Dropped before it has succeeded, it undoes what it did.
+struct Attempt<'a> {
+    asked: Asked<'a>,
     ipam: Option<Ipam<'a>>,
     /// What the plugin before this one in a chain has leased, in place of IPAM.
     chained: Option<AddResult>,
@@ -77,43 +83,22 @@ struct Made {
 impl<'a> Attempt<'a> {
     /// Opens and judges everything that the attachment needs. Changes nothing.
     fn look(
-        call: &'a Call<'a>,
-        attachment: &'a Attachment,
-        kind: &'a dyn Kind,
-        choice: &'a Choice,
-        keys: &'a Keys,
+        asked: Asked<'a>,
         ipam: Option<Ipam<'a>>,
         chained: Option<AddResult>,
     ) -> std::result::Result<Self, cni::Error> {
-        let netns = container::open(call, attachment)?;
+        let keys = asked.keys;
+        let (netns, home) = container::open_from_home(asked.call, asked.attachment)?;
         let open = || -> Result<_> {
-            let home = Netns::current()?;
             let mut host = Rtnl::open()?;
             let mut inside = Rtnl::open_in(&netns)?;
             let beside_parent = if keys.link_in_container { &mut inside } else { &mut host };
             let parent = parent::find(beside_parent, keys.master.as_deref())?;
             parent::refuse_mtu(&parent, keys.mtu)?;
-            Ok((home, host, inside, parent))
+            Ok((host, inside, parent))
         };
-        let (home, host, inside, parent) = open()?;
-        let mut attempt = Self {
-            call,
-            attachment,
-            kind,
-            choice,
-            keys,
-            ipam,
-            chained,
-            home,
-            host,
-            inside,
-            netns,
-            parent,
-            made: None,
-            leased: false,
-        };
-        attempt.refuse_taken_name()?;
-        Ok(attempt)
+        let (host, inside, parent) = open()?;
+        Ok(Self { asked, ipam, chained, home, host, inside, netns, parent, made: None, leased: false })
     }
 
     fn make(&mut self) -> std::result::Result<AddResult, cni::Error> {
@@ -125,30 +110,30 @@ impl<'a> Attempt<'a> {
                 // Also when it fails: a plugin that was killed half way may have leased something.
                 self.leased = true;
                 // Its result has no interfaces, by the specification (section 4); what it has is none of ours.
-                AddResult { interfaces: Vec::new(), ..ipam.add(self.attachment)? }
+                AddResult { interfaces: Vec::new(), ..ipam.add(self.asked.attachment)? }
             }
             None => self.chained.take().unwrap_or_default(),
         };
         self.furnish(&link, &mut leased).map_err(|error| self.blame_the_gone(error))?;
-        Ok(plan::result(self.attachment, &link, leased, &self.keys.dns))
+        Ok(plan::result(self.asked.attachment, &link, leased, &self.asked.keys.dns))
     }
 
     fn permit(&mut self) -> std::result::Result<Permit, cni::Error> {
-        let in_container = self.keys.link_in_container;
+        let in_container = self.asked.keys.link_in_container;
         let mut place = Place {
             beside_parent: if in_container { &mut self.inside } else { &mut self.host },
             parent_netns: if in_container { &self.netns } else { &self.home },
             parent: &self.parent,
             netns: &self.netns,
-            temporary_name: temporary_name(self.attachment),
+            temporary_name: temporary_name(self.asked.attachment),
         };
-        self.kind.permit(self.choice, &mut place)
+        self.asked.kind.permit(self.asked.choice, &mut place)
     }
 
     /// Makes the link in the container's netns at once, down, with its final name.
     fn create(&mut self) -> Result<Link> {
-        let ifname = &self.attachment.ifname;
-        let operation = format!("create {} {ifname} on {}", self.choice.link.name(), self.parent.name);
+        let ifname = &self.asked.attachment.ifname;
+        let operation = format!("create {} {ifname} on {}", self.asked.choice.link.name(), self.parent.name);
         let refused = match self.new_link(ifname) {
             Ok(()) => return self.created(ifname.clone(), &operation),
             Err(error) => error,
@@ -158,13 +143,14 @@ impl<'a> Attempt<'a> {
             self.made = Some(Made { name: ifname.clone(), ifindex: None });
             return Err(refused.during(operation).into());
         }
+        // Nobody has looked before whether the name is free: only who makes the link can know.
         if refused.errno() != Some(Errno::EEXIST) {
-            let rtnl = if self.keys.link_in_container { &mut self.inside } else { &mut self.host };
-            return Err(parent::explain(rtnl, &self.parent, &self.choice.link, refused.during(operation)));
+            let rtnl = if self.asked.keys.link_in_container { &mut self.inside } else { &mut self.host };
+            return Err(parent::explain(rtnl, &self.parent, &self.asked.choice.link, refused.during(operation)));
         }
         self.refuse_taken_name()?;
         // An older kernel (6.1) minds a link of that name on the host, where this one will never be.
-        let temporary = temporary_name(self.attachment);
+        let temporary = temporary_name(self.asked.attachment);
         delete_temporary(&mut self.inside, &temporary)?;
         self.new_link(&temporary).map_err(|error| error.during(operation.as_str()))?;
         let link = self.created(temporary, &operation)?;
@@ -176,7 +162,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn refuse_taken_name(&mut self) -> Result<()> {
-        let ifname = &self.attachment.ifname;
+        let ifname = &self.asked.attachment.ifname;
         match self.inside.link(ifname)? {
             Some(link) => Err(Error::NameTaken { ifname: ifname.clone(), what: describe(&link) }),
             None => Ok(()),
@@ -186,13 +172,13 @@ impl<'a> Attempt<'a> {
     fn new_link(&mut self, name: &str) -> linux::Result<()> {
         let link = NewLink {
             name,
-            kind: self.choice.link,
+            kind: self.asked.choice.link,
             parent: self.parent.ifindex,
-            mtu: self.keys.mtu,
-            mac: self.choice.mac,
-            netns: (!self.keys.link_in_container).then_some(&self.netns),
+            mtu: self.asked.keys.mtu,
+            mac: self.asked.choice.mac,
+            netns: (!self.asked.keys.link_in_container).then_some(&self.netns),
         };
-        let rtnl = if self.keys.link_in_container { &mut self.inside } else { &mut self.host };
+        let rtnl = if self.asked.keys.link_in_container { &mut self.inside } else { &mut self.host };
         rtnl.new_link(&link)
     }
 
@@ -207,12 +193,12 @@ impl<'a> Attempt<'a> {
     /// Everything inside the container, in the order in which it takes effect: sysctls and addresses while the link is
     /// down, so that the kernel itself announces them when it comes up; routes; and IPv6 addresses usable on return.
     fn furnish(&mut self, link: &Link, leased: &mut AddResult) -> Result<()> {
-        let (ifname, ifindex) = (&self.attachment.ifname, link.ifindex);
+        let (ifname, ifindex) = (&self.asked.attachment.ifname, link.ifindex);
         let plan = Plan::new(ifname, link.mtu, leased)?;
         if !plan.sysctls.is_empty() {
             let pairs: Vec<_> = plan.sysctls.iter().map(|(key, value)| (key.as_str(), *value)).collect();
             for error in sysctl::write_all(&self.netns, &pairs).into_iter().filter_map(linux::Result::err) {
-                self.call.warn(format_args!("ADD: {error}"));
+                self.asked.call.warn(format_args!("ADD: {error}"));
             }
         }
         let detection = Detection::begin(&self.netns, ifname, plan.ipv6())?;
@@ -222,14 +208,16 @@ impl<'a> Attempt<'a> {
         self.set_up(ifindex)?;
         self.add_routes(ifindex, &plan.routes, leased)?;
         for text in
-            [parent::silence(&self.parent), parent::doubt(&self.parent, &self.choice.link)].into_iter().flatten()
+            [parent::silence(&self.parent), parent::doubt(&self.parent, &self.asked.choice.link)].into_iter().flatten()
         {
-            self.call.warn(format_args!("ADD: {text}"));
+            self.asked.call.warn(format_args!("ADD: {text}"));
         }
         if let Some(detection) = detection
             && !detection.end(&self.netns, &mut self.inside, ifindex)?
         {
-            self.call.warn(format_args!("ADD: {ifname} has no carrier: IPv6 addresses stay tentative until it has"));
+            self.asked
+                .call
+                .warn(format_args!("ADD: {ifname} has no carrier: IPv6 addresses stay tentative until it has"));
         }
         self.see_it_stays(ifindex)
     }
@@ -238,15 +226,18 @@ impl<'a> Attempt<'a> {
     fn set_up(&mut self, ifindex: u32) -> Result<()> {
         let outcome = held::retry(|| self.inside.set_up(ifindex));
         outcome.map_err(|error| {
-            let mac = self.choice.mac.map(|mac| mac.to_string()).unwrap_or_default();
-            self.explain_held(error.during(format!("set {} up", self.attachment.ifname)), &format!("the MAC {mac}"))
+            let mac = self.asked.choice.mac.map(|mac| mac.to_string()).unwrap_or_default();
+            self.explain_held(
+                error.during(format!("set {} up", self.asked.attachment.ifname)),
+                &format!("the MAC {mac}"),
+            )
         })
     }
 
     fn assign(&mut self, ifindex: u32, address: IpNet) -> Result<()> {
         let outcome = held::retry(|| self.inside.new_address(ifindex, address));
         outcome.map_err(|error| {
-            let operation = format!("assign {address} to {}", self.attachment.ifname);
+            let operation = format!("assign {address} to {}", self.asked.attachment.ifname);
             self.explain_held(error.during(operation), "this address")
         })
     }
@@ -264,7 +255,7 @@ impl<'a> Attempt<'a> {
 
     /// Adds the routes, and takes those out of the result that the container had already.
     fn add_routes(&mut self, ifindex: u32, routes: &[linux::Route], leased: &mut AddResult) -> Result<()> {
-        let ifname = &self.attachment.ifname;
+        let ifname = &self.asked.attachment.ifname;
         let mut added = Vec::with_capacity(routes.len());
         for route in routes {
             let outcome = self.inside.new_route(&linux::Route { oif: Some(ifindex), ..route.clone() });
@@ -273,7 +264,9 @@ impl<'a> Attempt<'a> {
                 Ok(()) => {}
                 // The first one stays: often the default route of another network of this container.
                 Err(error) if error.errno() == Some(Errno::EEXIST) => {
-                    self.call.warn(format_args!("ADD: the container already has a route to {}: it is kept", route.dst));
+                    self.asked
+                        .call
+                        .warn(format_args!("ADD: the container already has a route to {}: it is kept", route.dst));
                 }
                 Err(error) => {
                     let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
@@ -291,7 +284,7 @@ impl<'a> Attempt<'a> {
     fn see_it_stays(&mut self, ifindex: u32) -> Result<()> {
         match self.inside.link_by_index(ifindex)? {
             Some(link) if link.group != LEAVING => Ok(()),
-            _ => Err(Error::LinkGone(format!("create {}", self.attachment.ifname))),
+            _ => Err(Error::LinkGone(format!("create {}", self.asked.attachment.ifname))),
         }
     }
 
@@ -301,7 +294,7 @@ impl<'a> Attempt<'a> {
             Error::Linux(cause) if error::is_gone(cause) => {
                 let gone = self.made.as_ref().and_then(|made| made.ifindex);
                 let gone = gone.is_some_and(|ifindex| matches!(self.inside.link_by_index(ifindex), Ok(None)));
-                if gone { Error::LinkGone(format!("create {}", self.attachment.ifname)) } else { error }
+                if gone { Error::LinkGone(format!("create {}", self.asked.attachment.ifname)) } else { error }
             }
             _ => error,
         }
@@ -321,7 +314,7 @@ impl<'a> Attempt<'a> {
         };
         let leased = std::mem::take(&mut self.leased);
         let ipam = self.ipam.as_ref().filter(|_| leased);
-        let release = || ipam.map_or(Ok(()), |ipam| ipam.del(self.attachment));
+        let release = || ipam.map_or(Ok(()), |ipam| ipam.del(self.asked.attachment));
         dismantle(ifindex.map(|ifindex| (&mut self.inside, ifindex)), release)
     }
 }

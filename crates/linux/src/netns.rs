@@ -1,12 +1,12 @@
 //! Network namespaces: opening one, telling two apart, working inside one.
 
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -25,6 +25,8 @@ pub struct Netns {
     file: File,
     path: PathBuf,
     id: NetnsId,
+    /// Where that thread is at home: its way back from a visit.
+    home: Option<(ThreadId, File)>,
 }
 
 /// What makes a namespace itself: two paths with equal ids lead to the same one.
@@ -35,6 +37,25 @@ pub struct NetnsId {
 }
 
 impl NetnsId {
+    /// What lies at `path`, where it is on nsfs: [`Netns::open`] makes sure of that, this does not.
+    ///
+    /// # Errors
+    ///
+    /// `Io` when there is nothing to be seen.
+    pub fn at(path: &Path) -> Result<Self> {
+        let stat = fs::metadata(path).map_err(|source| open_error(path, source))?;
+        Ok(Self { dev: stat.dev(), inode: stat.ino() })
+    }
+
+    /// The namespace of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// `Io` without a /proc.
+    pub fn current() -> Result<Self> {
+        Self::at(Path::new(CURRENT))
+    }
+
     /// The device of the namespace's file on nsfs.
     pub const fn dev(self) -> u64 {
         self.dev
@@ -80,7 +101,19 @@ impl Netns {
             return Err(Error::NotNetns { path: path.to_owned() });
         }
         let stat = file.metadata().map_err(|source| open_error(path, source))?;
-        Ok(Self { file, path: path.to_owned(), id: NetnsId { dev: stat.dev(), inode: stat.ino() } })
+        let id = NetnsId { dev: stat.dev(), inode: stat.ino() };
+        Ok(Self { file, path: path.to_owned(), id, home: None })
+    }
+
+    /// The same, for a thread that is in `home`, and will be whenever it enters this one: the kernel need not be asked
+    /// each time.
+    ///
+    /// # Errors
+    ///
+    /// `Io` when there is no descriptor to be had.
+    pub fn from_home(self, home: &Self) -> Result<Self> {
+        let file = home.file.try_clone().map_err(|source| open_error(&home.path, source))?;
+        Ok(Self { home: Some((thread::current().id(), file)), ..self })
     }
 
     /// The namespace of the calling thread.
@@ -114,7 +147,14 @@ impl Netns {
     /// When the thread cannot come back: whatever it did next would happen to the wrong
     /// network.
     pub fn enter<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
-        let home = File::open(CURRENT).map_err(|source| Error::Io { operation: format!("open {CURRENT}"), source })?;
+        let opened;
+        let home = match &self.home {
+            Some((thread, home)) if *thread == thread::current().id() => home,
+            _ => {
+                opened = File::open(CURRENT).map_err(|source| open_error(Path::new(CURRENT), source))?;
+                &opened
+            }
+        };
         setns(&self.file, CloneFlags::CLONE_NEWNET)
             .map_err(|errno| Error::kernel(format_args!("enter network namespace {}", self.path.display()), errno))?;
         let _way_back = WayBack(home);
@@ -168,11 +208,11 @@ impl AsFd for Netns {
 }
 
 /// Leads the thread home when it is dropped, on a return as on a panic.
-struct WayBack(File);
+struct WayBack<'a>(&'a File);
 
-impl Drop for WayBack {
+impl Drop for WayBack<'_> {
     fn drop(&mut self) {
-        if let Err(errno) = setns(&self.0, CloneFlags::CLONE_NEWNET) {
+        if let Err(errno) = setns(self.0, CloneFlags::CLONE_NEWNET) {
             // Last words: nobody else is left to say them.
             let words = format!("return to the network namespace: {}\n", errno.desc());
             let _ = io::stderr().write_all(words.as_bytes());

@@ -29,24 +29,27 @@ pub(crate) fn allocate(
     let one = Allocation { store, owner, held: &held.leases, resting: &resting, warn };
     let mut undo = Undo { store, leased: Vec::new() };
     let mut addresses = Vec::with_capacity(config.sets.len());
+    let mut turns = Vec::with_capacity(config.sets.len());
     for (number, (set, request)) in config.sets.iter().zip(&config.requests).enumerate() {
-        match one.serve(set, request.as_ref(), store.last_reserved(number)) {
+        let turn = store.turn(number);
+        match one.serve(set, request.as_ref(), turn.last) {
             Ok(Served::Again(ip)) => addresses.push(ip),
             Ok(Served::New(ip)) => {
-                undo.leased.push((number, ip));
+                undo.leased.push(ip);
+                turns.push((turn, ip));
                 addresses.push(ip);
             }
             Err(error) => return Err(undo.after(error)),
         }
     }
     let mut all = held.leases.clone();
-    undo.leased.iter().for_each(|(_, ip)| insert(&mut all, *ip));
+    undo.leased.iter().for_each(|ip| insert(&mut all, *ip));
     if let Err(error) = store.note_owner(owner, &all, netns) {
         return Err(undo.after(error));
     }
     // Only now: a failed ADD leaves the turn where it was. And a hint is not worth failing for.
-    for (number, ip) in &undo.leased {
-        if let Err(error) = store.set_last_reserved(*number, *ip) {
+    for (turn, ip) in turns {
+        if let Err(error) = store.end_turn(turn, ip) {
             warn(format_args!("the next address may be one that was freed just now: {error}"));
         }
     }
@@ -119,10 +122,10 @@ impl Allocation<'_> {
     }
 }
 
-/// What this call leased so far, by number of the set. Released when it is dropped: a panic must leave no lease either.
+/// What this call leased so far. Released when it is dropped: a panic must leave no lease either.
 struct Undo<'a> {
     store: &'a Store<'a>,
-    leased: Vec<(usize, IpAddr)>,
+    leased: Vec<IpAddr>,
 }
 
 impl Undo<'_> {
@@ -135,7 +138,7 @@ impl Undo<'_> {
     }
 
     fn run(&mut self) -> Vec<Error> {
-        self.leased.drain(..).filter_map(|(_, ip)| self.store.release(ip).err()).collect()
+        self.leased.drain(..).filter_map(|ip| self.store.release(ip).err()).collect()
     }
 }
 

@@ -69,6 +69,10 @@ impl Directory {
 
     /// Makes the directory where it is missing, and locks it.
     pub(crate) fn create(&self) -> Result<Store<'_>, Error> {
+        match Store::open(self, false) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            opened => return opened,
+        }
         let made = DirBuilder::new().recursive(true).mode(0o755).create(&self.path);
         made.map_err(Error::io("create", &self.path))?;
         Store::open(self, false)

@@ -17,6 +17,7 @@ mod request;
 mod resolv;
 mod scan;
 mod store;
+mod turn;
 
 use std::collections::HashSet;
 use std::net::IpAddr;

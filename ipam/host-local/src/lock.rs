@@ -36,14 +36,18 @@ impl Lock {
             }
             (opened, _) => opened.map_err(Error::io("open", path))?,
         };
-        // Through a link, or in a file with another name, we would write somebody else's.
-        let same = |entry: fs::Metadata, file: fs::Metadata| {
-            entry.is_file() && (entry.dev(), entry.ino(), entry.nlink()) == (file.dev(), file.ino(), 1)
-        };
-        let writable = writable
-            && fs::symlink_metadata(path).is_ok_and(|entry| file.metadata().is_ok_and(|file| same(entry, file)));
+        let writable = writable && is_the_only_entry(path, &file);
         wait(file, path, within).map(|file| Self { file, writable })
     }
+}
+
+/// Whether a file is what lies at the path itself, and nowhere else: through a link, or in a file with another name, we
+/// would write somebody else's.
+pub(crate) fn is_the_only_entry(path: &Path, file: &File) -> bool {
+    let same = |entry: fs::Metadata, file: fs::Metadata| {
+        entry.is_file() && (entry.dev(), entry.ino(), entry.nlink()) == (file.dev(), file.ino(), 1)
+    };
+    fs::symlink_metadata(path).is_ok_and(|entry| file.metadata().is_ok_and(|file| same(entry, file)))
 }
 
 /// Whether a file could not be made for want of space, or because nothing can be made there.

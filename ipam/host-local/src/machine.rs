@@ -1,9 +1,10 @@
 //! What this machine says about itself and about its network namespaces: evidence on who may still be alive.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use linux::{NetnsSearch, Place};
+use linux::{NetnsId, NetnsSearch, Place};
 
 /// As much as the index has room for; a boot id has 36.
 const MAX_BOOT: usize = 40;
@@ -22,8 +23,10 @@ impl Machine {
 
     /// What is different after a reboot.
     pub(crate) fn boot(&self) -> Option<String> {
-        let text = fs::read_to_string(self.proc.join("sys/kernel/random/boot_id")).ok()?;
-        let boot = text.trim();
+        // One read sees all of it.
+        let mut text = [0; 64];
+        let length = File::open(self.proc.join("sys/kernel/random/boot_id")).ok()?.read(&mut text).ok()?;
+        let boot = std::str::from_utf8(&text[..length]).ok()?.trim();
         let plain = !boot.is_empty() && boot.len() <= MAX_BOOT && boot.bytes().all(|byte| byte.is_ascii_graphic());
         plain.then(|| boot.to_owned())
     }
@@ -38,9 +41,10 @@ impl Machine {
 /// The inode of the namespace at a path, as evidence about what lives in it. None for our own: it is there whatever
 /// becomes of a container.
 pub(crate) fn netns(path: &Path) -> Option<u64> {
-    let id = linux::Netns::open(path).ok()?.id();
-    let own = linux::Netns::current().ok()?.id();
-    (id != own).then(|| id.inode())
+    let own = NetnsId::current().ok()?;
+    let id = NetnsId::at(path).ok()?;
+    // Namespaces of all kinds are on one device. That of another kind never lives as a network, which is as good as none.
+    (id.dev() == own.dev() && id != own).then(|| id.inode())
 }
 
 /// The network namespaces that something holds: a mount, a process, a thread or a descriptor. Looked for in the

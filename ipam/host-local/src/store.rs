@@ -27,6 +27,7 @@ use crate::lease::{self, Owner};
 use crate::lock::{LOCK_WITHIN, Lock};
 use crate::range::{Set, Span};
 use crate::record::{self, Identity, Record};
+use crate::turn::Turn;
 
 /// The reference reads every file here and goes by the content alone: to it this is a lease of nothing.
 pub(crate) const TEMPORARY: &str = ".lease.tmp";
@@ -287,16 +288,19 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// The address that set `index` gave last, a hint where to go on; `None` where nothing sensible is written.
-    pub(crate) fn last_reserved(&self, index: usize) -> Option<IpAddr> {
-        let path = self.last_reserved_file(index);
-        let is_file = fs::symlink_metadata(&path).is_ok_and(|entry| entry.is_file());
-        is_file.then(|| fs::read_to_string(&path).ok()?.trim().parse().ok()).flatten()
+    /// Where set `index` goes on.
+    pub(crate) fn turn(&self, index: usize) -> Turn {
+        Turn::read(self.last_reserved_file(index))
     }
 
-    pub(crate) fn set_last_reserved(&self, index: usize, ip: IpAddr) -> Result<(), Error> {
-        let path = self.last_reserved_file(index);
-        let temporary = self.write_temporary(&lease::file_name(ip), &path)?;
+    /// Notes the address that a set gave last.
+    pub(crate) fn end_turn(&self, turn: Turn, ip: IpAddr) -> Result<(), Error> {
+        let text = lease::file_name(ip);
+        if turn.overwrite(&text) {
+            return Ok(());
+        }
+        let path = turn.path;
+        let temporary = self.write_temporary(&text, &path)?;
         fs::rename(&temporary, &path).map_err(|error| {
             self.remove_temporary(&temporary);
             Error::io("write", &path)(error)

@@ -73,13 +73,39 @@ fn links_planted_in_the_directory_are_not_written_through() {
     let store = directory.create().unwrap();
     assert!(!store.lease(ip("10.0.0.2"), &OWNER).unwrap());
     assert!(store.lease(ip("10.0.0.3"), &OWNER).unwrap());
-    store.set_last_reserved(0, ip("10.0.0.3")).unwrap();
-    assert_eq!(store.last_reserved(0), Some(ip("10.0.0.3")));
+    store.end_turn(store.turn(0), ip("10.0.0.3")).unwrap();
+    assert_eq!(store.turn(0).last, Some(ip("10.0.0.3")));
     assert_eq!(store.read(ip("10.0.0.2")).unwrap().map(|lease| lease.content), None);
     plant(TEMPORARY);
     let error = store.lease(ip("10.0.0.4"), &OWNER).unwrap_err().to_string();
     assert_eq!(error, format!("create {}: File exists (os error 17)", directory.path().join("10.0.0.4").display()));
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+}
+
+#[test]
+fn the_turn_is_written_in_place_only_into_a_file_of_this_directory_alone() {
+    let (folder, directory) = directory();
+    let store = directory.create().unwrap();
+    let path = directory.path().join("last_reserved_ip.0");
+    let inode = || fs::metadata(&path).unwrap().ino();
+    let note = |last: &str| {
+        store.end_turn(store.turn(0), ip(last)).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), last);
+        inode()
+    };
+    let first = note("10.0.0.2");
+    assert_eq!(note("10.0.0.3"), first, "the same length needs no new file");
+    assert_ne!(note("10.0.0.10"), first, "another length would not be there at once");
+    let elsewhere = folder.path().join("elsewhere");
+    fs::hard_link(&path, &elsewhere).unwrap();
+    note("10.0.0.11");
+    assert_eq!(fs::read_to_string(elsewhere).unwrap(), "10.0.0.10");
+    fs::write(&path, "10.0.0.12\n").unwrap();
+    assert_eq!(store.turn(0).last, Some(ip("10.0.0.12")));
+    note("10.0.0.13");
+    fs::write(&path, "1".repeat(100)).unwrap();
+    assert_eq!(store.turn(0).last, None);
+    note("10.0.0.14");
 }
 
 #[test]

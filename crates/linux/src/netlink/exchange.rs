@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::acknowledgement::{end_of_dump, verdict};
 use super::constants::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN};
-use super::socket::{Size, Socket};
+use super::socket::{Received, Size, Socket};
 use super::{Decode, Message, Messages, Request};
 use crate::{Error, Result};
 
@@ -29,7 +29,7 @@ impl Socket {
         operation: fmt::Arguments<'_>,
         decode: impl Fn(&Message<'_>) -> Decode<T>,
     ) -> Result<T> {
-        self.converse(&mut request, Size::Unknown, operation, |message| {
+        self.converse(&mut request, Size::Usual, operation, |message| {
             if message.kind == NLMSG_ERROR {
                 return Err("acknowledged, but nothing sent");
             }
@@ -47,6 +47,7 @@ impl Socket {
         operation: fmt::Arguments<'_>,
         decode: impl Fn(&Message<'_>, &mut Vec<T>) -> Decode<()>,
     ) -> Result<Vec<T>> {
+        self.be_strict();
         let mut list = Vec::new();
         for _ in 0..DUMP_ATTEMPTS {
             list.clear();
@@ -77,11 +78,21 @@ impl Socket {
         operation: fmt::Arguments<'_>,
         mut take: impl FnMut(&Message<'_>) -> Decode<ControlFlow<T>>,
     ) -> Result<T> {
-        let sequence = self.send(request).map_err(|errno| Error::kernel(operation, errno))?;
-        let port = self.port();
         let malformed = |what| Error::malformed(operation, what);
+        let port = self.port();
+        let mut sequence = self.send(request).map_err(|errno| Error::kernel(operation, errno))?;
+        let mut asked_again = false;
         loop {
-            for message in Messages::new(self.receive(size, operation)?) {
+            let datagram = match self.receive(size, operation)? {
+                Received::Whole(datagram) => datagram,
+                Received::Cut if size == Size::Usual && !asked_again => {
+                    asked_again = true;
+                    sequence = self.send(request).map_err(|errno| Error::kernel(operation, errno))?;
+                    continue;
+                }
+                Received::Cut => return Err(malformed("datagram cut short")),
+            };
+            for message in Messages::new(datagram) {
                 let message = message.map_err(malformed)?;
                 if message.sequence != sequence || message.port != port {
                     continue;
@@ -131,6 +142,14 @@ mod tests {
             })
             .unwrap();
         assert_eq!(sequence, 3);
+    }
+
+    #[test]
+    fn an_object_that_is_larger_than_the_buffer_is_asked_for_again() {
+        let mut socket = Socket::open().unwrap();
+        socket.set_buffer(64);
+        let kind = socket.get(question(0), format_args!("find lo"), |message| Ok(message.kind)).unwrap();
+        assert_eq!(kind, RTM_NEWLINK);
     }
 
     #[test]

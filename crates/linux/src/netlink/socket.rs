@@ -7,19 +7,18 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, recvmsg, setsockopt, sockopt};
-use nix::sys::time::TimeVal;
+use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, recvmsg};
 
 use super::Request;
 use crate::{Error, Result};
 
 /// How long the kernel may take to answer. It answers in microseconds unless somebody
 /// holds the rtnl lock, and nobody does that for seconds.
-const PATIENCE_SECONDS: i64 = 10;
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The largest datagram the kernel makes of its own accord; a dump in one of these takes
-/// the fewest calls.
-const BUFFER: usize = 32 * 1024;
+/// Room for any link and any acknowledgement. Lists come in larger datagrams, for which it grows: each page that is
+/// touched costs a page fault, which is dearer than most system calls.
+const BUFFER: usize = 4096;
 
 /// A `NETLINK_ROUTE` socket. It belongs to the network namespace in which it was opened,
 /// is closed on exec, and is never cloned: a clone of netlink-sys' socket is closed twice.
@@ -27,6 +26,8 @@ pub(crate) struct Socket {
     inner: netlink_sys::Socket,
     port: u32,
     sequence: u32,
+    /// Whether dumps are filtered by what their request says.
+    strict: bool,
     buffer: Vec<u8>,
 }
 
@@ -35,8 +36,19 @@ pub(crate) struct Socket {
 pub(super) enum Size {
     /// An acknowledgement: it echoes at most the request.
     Small,
-    /// An object, or many: its size is asked for before it is read.
+    /// One object: hardly ever, and then it may be asked for again.
+    Usual,
+    /// Many: the size of each datagram is asked for before it is read.
     Unknown,
+}
+
+/// What came.
+#[derive(Debug)]
+pub(super) enum Received<'a> {
+    /// A datagram.
+    Whole(&'a [u8]),
+    /// One that did not fit, and is lost: the next one like it would.
+    Cut,
 }
 
 impl Socket {
@@ -46,14 +58,19 @@ impl Socket {
 
     fn prepare() -> io::Result<Self> {
         let mut inner = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
-        // Older kernels lack these (CAP_ACK 4.3, EXT_ACK 4.12, GET_STRICT_CHK 4.20):
-        // they explain less and filter less, and every decoder here copes.
+        // Before Linux 4.12 the kernel explains less, and the decoder copes.
         let _ = inner.set_ext_ack(true);
-        let _ = inner.set_cap_ack(true);
-        let _ = inner.set_netlink_get_strict_chk(true);
-        setsockopt(&inner, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE_SECONDS, 0))?;
         let port = inner.bind_auto()?.port_number();
-        Ok(Self { inner, port, sequence: 0, buffer: vec![0; BUFFER] })
+        Ok(Self { inner, port, sequence: 0, strict: false, buffer: vec![0; BUFFER] })
+    }
+
+    /// Has the kernel list what a request for a list says, and no more. Before Linux 4.20 it lists all, and every
+    /// decoder copes.
+    pub(super) fn be_strict(&mut self) {
+        if !self.strict {
+            self.strict = true;
+            let _ = self.inner.set_netlink_get_strict_chk(true);
+        }
     }
 
     /// Joins a multicast group (`RTNLGRP_*`).
@@ -61,6 +78,11 @@ impl Socket {
         self.inner
             .add_membership(group)
             .map_err(|error| Error::kernel(format_args!("subscribe to route group {group}"), errno_of(&error)))
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_buffer(&mut self, length: usize) {
+        self.buffer = vec![0; length];
     }
 
     pub(super) fn port(&self) -> u32 {
@@ -80,14 +102,21 @@ impl Socket {
         }
     }
 
-    /// Waits for one datagram from the kernel.
-    pub(super) fn receive(&mut self, size: Size, operation: fmt::Arguments<'_>) -> Result<&[u8]> {
-        let received = self.receive_with(size, MsgFlags::empty());
-        match received {
-            Ok(Datagram::Whole(length)) => Ok(&self.buffer[..length]),
-            Ok(Datagram::Cut) => Err(Error::malformed(operation, "datagram cut short")),
-            Err(Errno::EAGAIN) => Err(Error::Timeout { operation: operation.to_string() }),
-            Err(errno) => Err(Error::kernel(operation, errno)),
+    /// Waits for one datagram from the kernel. It has answered by the time that a request is sent, so waiting is rare.
+    pub(super) fn receive(&mut self, size: Size, operation: fmt::Arguments<'_>) -> Result<Received<'_>> {
+        let mut deadline = None;
+        loop {
+            match self.receive_with(size) {
+                Ok(Datagram::Whole(length)) => return Ok(Received::Whole(&self.buffer[..length])),
+                Ok(Datagram::Cut(length)) => {
+                    self.buffer.resize(length.max(self.buffer.len()), 0);
+                    return Ok(Received::Cut);
+                }
+                Err(Errno::EAGAIN) => {
+                    self.readable(*deadline.get_or_insert_with(|| Instant::now() + PATIENCE), operation)?;
+                }
+                Err(errno) => return Err(Error::kernel(operation, errno)),
+            }
         }
     }
 
@@ -97,9 +126,9 @@ impl Socket {
         loop {
             self.readable(deadline, operation)?;
             // What was readable may have come from somebody other than the kernel.
-            match self.receive_with(Size::Unknown, MsgFlags::MSG_DONTWAIT) {
+            match self.receive_with(Size::Unknown) {
                 Ok(Datagram::Whole(length)) => return Ok(Some(&self.buffer[..length])),
-                Ok(Datagram::Cut) | Err(Errno::ENOBUFS) => return Ok(None),
+                Ok(Datagram::Cut(_)) | Err(Errno::ENOBUFS) => return Ok(None),
                 Err(Errno::EAGAIN) => {}
                 Err(errno) => return Err(Error::kernel(operation, errno)),
             }
@@ -123,11 +152,14 @@ impl Socket {
         }
     }
 
-    fn receive_with(&mut self, size: Size, flags: MsgFlags) -> nix::Result<Datagram> {
+    /// Reads what has come; `EAGAIN` when nothing has.
+    fn receive_with(&mut self, size: Size) -> nix::Result<Datagram> {
+        // MSG_TRUNC: the length that it has, not the one that fitted.
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
         let socket = self.inner.as_raw_fd();
         loop {
             if size == Size::Unknown {
-                let peek = flags | MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+                let peek = flags | MsgFlags::MSG_PEEK;
                 let length = match recv(socket, &mut [], peek) {
                     Err(Errno::EINTR) => continue,
                     result => result?,
@@ -146,7 +178,7 @@ impl Socket {
                 continue;
             }
             return Ok(if received.flags.contains(MsgFlags::MSG_TRUNC) {
-                Datagram::Cut
+                Datagram::Cut(received.bytes)
             } else {
                 Datagram::Whole(received.bytes)
             });
@@ -162,7 +194,8 @@ impl fmt::Debug for Socket {
 
 enum Datagram {
     Whole(usize),
-    Cut,
+    /// Of this length, and lost.
+    Cut(usize),
 }
 
 fn errno_of(error: &io::Error) -> Errno {
