@@ -16,7 +16,7 @@ PACKAGES := iproute2 containerd runc containernetworking-plugins busybox-static 
 
 REFERENCE_BIN := $(if $(REFERENCE),UNDERLAY_REFERENCE_BIN=$(abspath $(REFERENCE)))
 
-.PHONY: help build install deb image reproducible demo test compliance bench-ipam lint packages clean
+.PHONY: help build install deb image release reproducible demo test compliance bench-ipam lint packages clean
 
 help: ## what there is to do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ deb: build ## a Debian package, in dist/
 
 image: build ## a container image that installs itself on a node, in dist/
 	@$(DATED) packaging/image.sh bin/underlay dist
+
+release: ## everything that is published, in dist/release/, tested and built twice; uploads nothing
+	@packaging/release.sh dist/release
 
 reproducible: ## builds this commit in two directories: the bytes are the same
 	@packaging/reproducible.sh

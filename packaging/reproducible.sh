@@ -2,10 +2,10 @@
 # Builds the commit that is checked out twice, in different directories with different homes of cargo, and compares the
 # program, the package and the image byte for byte. Says their sums.
 #
-# usage: packaging/reproducible.sh [DIRECTORY, where the second build's files are left]
+# usage: packaging/reproducible.sh [DIRECTORY, where the first build's files are left]
 set -eu
 repository=$(cd "$(dirname "$0")/.." && pwd)
-left=${1:-}
+left=${1:+$(realpath -m "$1")}
 SOURCE_DATE_EPOCH=$(git -C "$repository" log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
 unset CARGO_TARGET_DIR MAKEFLAGS MAKELEVEL

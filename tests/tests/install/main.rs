@@ -4,6 +4,7 @@
 mod back;
 mod deb;
 mod fixture;
+mod image;
 mod killed;
 mod manuals;
 mod place;

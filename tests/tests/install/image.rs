@@ -1,0 +1,156 @@
+//! The container image, as containerd runs it with what the Kubernetes manifest allows it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use e2e::patience::await_that;
+use e2e::runtime::{Containerd, WITHOUT_CRI};
+use e2e::{Binaries, Lab};
+use yaml_rust2::{Yaml, YamlLoader};
+
+use crate::fixture::{Plugins, REPOSITORY, built, done, run};
+
+/// What a runtime gives a container that does not say otherwise.
+const CAPABILITIES: [&str; 14] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
+];
+
+fn manifest() -> Yaml {
+    let path = Path::new(REPOSITORY).join("packaging/daemonset.yaml");
+    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
+    YamlLoader::load_from_str(&text).expect("YAML").remove(0)
+}
+
+fn image(directory: &Path) -> PathBuf {
+    let script = Path::new(REPOSITORY).join("packaging/image.sh");
+    let output = run(Command::new(script).arg(built()).arg(directory).env("SOURCE_DATE_EPOCH", "1700000000"));
+    PathBuf::from(done(&output).trim_end())
+}
+
+/// The manifest's container, by `ctr`: its image, with the plugins' directory for a volume.
+struct Pod<'a> {
+    containerd: &'a Containerd<'a>,
+    image: String,
+    plugins: &'a Path,
+}
+
+impl Pod<'_> {
+    /// Starts it with these words in place of those of the image, if there are any.
+    fn start(&self, id: &str, arguments: &[&str]) {
+        let container = &manifest()["spec"]["template"]["spec"]["containers"][0];
+        let security = &container["securityContext"];
+        let directory = container["volumeMounts"][0]["mountPath"].as_str().expect("a directory");
+        let mount = format!("type=bind,src={},dst={directory},options=rbind:rw", self.plugins.display());
+        let group = format!("{}/{id}", self.containerd.control_group());
+        // The image's own user, which this ctr cannot change.
+        assert_eq!(security["runAsUser"].as_i64(), Some(0));
+        let memory = container["resources"]["limits"]["memory"].as_str().and_then(|text| text.strip_suffix("Mi"));
+        let memory = memory.and_then(|text| text.parse::<u64>().ok()).expect("a limit of memory in Mi");
+        let memory = (memory << 20).to_string();
+        let mut words = vec!["run", "--detach", "--snapshotter", "native", "--cgroup", &group, "--mount", &mount];
+        words.extend(["--memory-limit", &memory]);
+        assert_eq!(security["readOnlyRootFilesystem"].as_bool(), Some(true));
+        words.push("--read-only");
+        assert_eq!(security["seccompProfile"]["type"].as_str(), Some("RuntimeDefault"));
+        words.push("--seccomp");
+        assert_eq!(security["capabilities"]["drop"][0].as_str(), Some("ALL"));
+        let capabilities = CAPABILITIES.map(|name| format!("CAP_{name}"));
+        words.extend(capabilities.iter().flat_map(|name| ["--cap-drop", name]));
+        words.extend([self.image.as_str(), id]);
+        words.extend(arguments);
+        self.containerd.ctr(&words).done();
+    }
+
+    /// What the kernel says of its process.
+    fn status(&self, id: &str) -> String {
+        let tasks = self.containerd.ctr(&["task", "list"]);
+        let line = tasks.done().lines().find(|line| line.starts_with(id)).expect("the task is listed").to_owned();
+        let pid = line.split_whitespace().nth(1).expect("a task has a process");
+        fs::read_to_string(self.containerd.see(&format!("/proc/{pid}/status"))).expect("read a process's status")
+    }
+
+    /// Ends it as the kubelet does, and asserts that it went well.
+    fn end(&self, id: &str) {
+        self.containerd.ctr(&["task", "kill", "--signal", "SIGTERM", id]).done();
+        await_that("the container ends", || {
+            let tasks = self.containerd.ctr(&["task", "list"]);
+            tasks.done().lines().any(|line| line.starts_with(id) && line.contains("STOPPED"))
+        });
+        // Says how the process ended.
+        self.containerd.ctr(&["task", "delete", id]).done();
+        self.containerd.ctr(&["container", "delete", id]).done();
+    }
+}
+
+/// All words of a container's `securityContext` are the runtime's flags here; what they come to is read from the kernel.
+#[test]
+fn the_image_installs_itself_on_a_node_with_no_more_than_the_manifest_allows_and_goes_back() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let containerd = Containerd::start(&lab, WITHOUT_CRI);
+    let (scratch, plugins) = (Plugins::none(), Plugins::of_a_distribution());
+    let archive = image(scratch.path());
+    let archive = archive.to_str().expect("a path that is text");
+    containerd.ctr(&["image", "import", "--snapshotter", "native", archive]).done();
+    let container = &manifest()["spec"]["template"]["spec"]["containers"][0];
+    let image = container["image"].as_str().expect("an image").to_owned();
+    let pod = Pod { containerd: &containerd, image, plugins: plugins.path() };
+
+    // The image's own arguments are the manifest's.
+    pod.start("installer", &[]);
+    await_that("the plugins are installed", || plugins.at("underlay").exists());
+    plugins.assert_all_are(&built());
+    let status = pod.status("installer");
+    for nothing in ["CapPrm", "CapEff", "CapBnd"] {
+        assert!(status.contains(&format!("{nothing}:\t0000000000000000\n")), "{status}");
+    }
+    assert!(status.contains("NoNewPrivs:\t1\n") && status.contains("Seccomp:\t2\n"), "{status}");
+    pod.end("installer");
+    plugins.assert_all_are(&built());
+
+    pod.start("back", &["/underlay", "uninstall", "--wait"]);
+    await_that("the plugins are as before", || !plugins.at("underlay").exists());
+    pod.end("back");
+    plugins.assert_of_a_distribution();
+}
+
+/// What the manifest does not ask for counts as much as what it does.
+#[test]
+fn the_manifest_asks_for_nothing_of_the_host_but_one_directory() {
+    let manifest = manifest();
+    let pod = &manifest["spec"]["template"]["spec"];
+    for asked in ["hostNetwork", "hostPID", "hostIPC", "serviceAccountName"] {
+        assert!(pod[asked].is_badvalue(), "it asks for {asked}");
+    }
+    assert_eq!(pod["automountServiceAccountToken"].as_bool(), Some(false));
+    assert_eq!(pod["volumes"].as_vec().map(Vec::len), Some(1));
+    assert_eq!(pod["volumes"][0]["hostPath"]["path"].as_str(), Some("/opt/cni/bin"));
+    let container = &pod["containers"][0];
+    let arguments: Vec<_> = container["args"].as_vec().expect("arguments").iter().filter_map(Yaml::as_str).collect();
+    assert_eq!(arguments, ["install", "--wait"]);
+    let security = &container["securityContext"];
+    assert!(security["privileged"].is_badvalue() && security["capabilities"]["add"].is_badvalue());
+    assert_eq!(security["allowPrivilegeEscalation"].as_bool(), Some(false));
+    let release = done(&run(Command::new(built()).arg("--version"))).trim_end().replace(' ', ":");
+    assert_eq!(container["image"].as_str(), Some(format!("docker.io/library/{release}").as_str()));
+}
+
+#[test]
+fn the_same_program_gives_the_same_image() {
+    let scratch = Plugins::none();
+    let [first, second] = ["a", "another"].map(|directory| image(&scratch.at(directory)));
+    assert!(fs::read(first).expect("read an image") == fs::read(second).expect("read an image"));
+}
