@@ -8,7 +8,10 @@
 
 pub mod binaries;
 pub mod cases;
+pub mod chart;
 pub mod compliance;
+pub mod document;
+pub mod interrupt;
 pub mod kernel;
 pub mod lab;
 pub mod needs;
@@ -16,6 +19,7 @@ pub mod netns;
 pub mod patience;
 pub mod plugin;
 pub mod runtime;
+pub mod samples;
 pub mod snapshot;
 pub mod trace;
 pub mod traffic;
@@ -24,3 +28,4 @@ pub use binaries::Binaries;
 pub use lab::{Container, Lab, Machine};
 pub use netns::Namespace;
 pub use plugin::{Call, CniError, Outcome, Plugin};
+pub use samples::Samples;

@@ -9,12 +9,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use e2e::{Binaries, Call, Namespace, Outcome, Plugin};
-use plotters::coord::combinators::IntoLogRange;
-use plotters::prelude::*;
+use e2e::chart::{self, Line, Panel, Values};
+use e2e::document::{self, Section, grouped};
+use e2e::{Binaries, Call, Namespace, Outcome, Plugin, Samples};
 use serde_json::{Value, json};
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const SIZES: [u32; 4] = [10, 1_000, 10_000, 60_000];
 const COMMANDS: [&str; 4] = ["ADD", "DEL", "CHECK", "second DEL"];
@@ -27,10 +27,8 @@ const ADDRESSES: u32 = 65_533;
 /// How many of them are free in the nearly full range.
 const FREE: u32 = 8;
 
-const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md");
-const PLOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/host-local.svg");
-const BEGIN: &str = "<!-- host-local: written by `make bench-ipam` -->\n";
-const END: &str = "<!-- host-local: end -->\n";
+const SECTION: Section = Section { name: "host-local", command: "make bench-ipam" };
+const PLOT: &str = "host-local.svg";
 
 /// One of the two, on a lease directory of its own.
 struct Side<'a> {
@@ -72,13 +70,13 @@ fn main() -> Result<()> {
     let (mut directories, mut takeovers) = (Vec::new(), Vec::new());
     say("leases: ")?;
     for size in SIZES {
-        say(&format!("{} ", grouped(size)))?;
+        say(&format!("{} ", grouped(u64::from(size))))?;
         let sides = [side(0, &size.to_string()), side(1, &size.to_string())];
         sides.iter().try_for_each(|side| side.fill((0..size).map(address)))?;
         takeovers.push(sides[0].take_over(size));
         directories.push(sides);
     }
-    say(&format!("{}\n{ROUNDS} rounds: ", grouped(ADDRESSES - FREE)))?;
+    say(&format!("{}\n{ROUNDS} rounds: ", grouped(u64::from(ADDRESSES - FREE))))?;
     let apart = ADDRESSES / FREE;
     let sides = [side(0, "apart"), side(1, "apart")];
     let leased = (0..ADDRESSES).filter(|number| number % apart != apart / 2 || number / apart >= FREE);
@@ -100,8 +98,8 @@ fn main() -> Result<()> {
     let text = section(&measured, &takeovers, &scattered, &file_system)?;
     say(&format!("\n{text}\n"))?;
     plot(&measured)?;
-    insert(&text)?;
-    say(&format!("wrote {DOCUMENT}\nwrote {PLOT}\n"))
+    SECTION.insert(&document::folder(), &text)?;
+    say(&format!("wrote benchmarks.md and {PLOT} in {}\n", document::folder().display()))
 }
 
 /// Progress, and in the end the result, for whoever watches.
@@ -196,7 +194,7 @@ fn milliseconds(outcome: &Outcome) -> f64 {
 }
 
 fn measure(directories: &[[Side<'_>; 2]]) -> Result<Vec<[Medians; 2]>> {
-    let mut samples: Vec<[[Vec<f64>; 4]; 2]> = directories.iter().map(|_| Default::default()).collect();
+    let mut samples: Vec<[[Samples; 4]; 2]> = directories.iter().map(|_| Default::default()).collect();
     for round in 0..ROUNDS + 2 {
         say(".")?;
         for (sides, samples) in directories.iter().zip(&mut samples) {
@@ -211,12 +209,7 @@ fn measure(directories: &[[Side<'_>; 2]]) -> Result<Vec<[Medians; 2]>> {
             }
         }
     }
-    Ok(samples.into_iter().map(|sides| sides.map(|samples| samples.map(median))).collect())
-}
-
-fn median(mut samples: Vec<f64>) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
+    Ok(samples.into_iter().map(|sides| sides.map(|samples| samples.each_ref().map(Samples::median))).collect())
 }
 
 /// The kind of file system that a path is on.
@@ -239,17 +232,14 @@ fn section(
     scattered: &[Medians; 2],
     file_system: &str,
 ) -> Result<String> {
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let cpus = std::thread::available_parallelism()?;
     let mut text = format!(
         "## host-local\n\n![Time of each command by the number of leases](host-local.svg)\n\n\
          Milliseconds of a whole process, medians of {} calls of ours and {ROUNDS} of the reference's, all sizes and both\n\
          programs in turns; in brackets the ratio to 10 leases. The leases are files as the reference writes them, in a\n\
-         /16, with container IDs of 64 characters. Linux {}, {cpus} CPUs, {file_system}, {}.\n\
+         /16, with container IDs of 64 characters. {}, {file_system}.\n\
          To repeat: `make bench-ipam`.\n\n",
         OURS_IN_A_ROUND * ROUNDS,
-        kernel.trim().split('-').next().unwrap_or_default(),
-        today(),
+        document::setting(),
     );
     text += "| leases |";
     for name in ["ours", "reference"] {
@@ -269,103 +259,36 @@ fn section(
     };
     for one in measured {
         let peaks = format!("{} / {}", one.peaks_kib[0], one.peaks_kib[1]);
-        row(&mut text, &grouped(one.size), &one.medians, &peaks);
+        row(&mut text, &grouped(u64::from(one.size)), &one.medians, &peaks);
     }
-    let name = format!("{}, the {FREE} free addresses far apart", grouped(ADDRESSES - FREE));
+    let name = format!("{}, the {FREE} free addresses far apart", grouped(u64::from(ADDRESSES - FREE)));
     row(&mut text, &name, scattered, "");
     text += "\nThe first call of ours on a directory that the reference wrote walks over it once and notes every owner; the\n\
              first one after the reference was used again, or after a reboot, walks over it too:\n\n| leases | ms | peak KiB |\n|---:|---:|---:|\n";
     for Takeover { size, milliseconds, peak_kib } in takeovers {
-        let _ = writeln!(text, "| {} | {milliseconds:.1} | {peak_kib} |", grouped(*size));
+        let _ = writeln!(text, "| {} | {milliseconds:.1} | {peak_kib} |", grouped(u64::from(*size)));
     }
     Ok(text)
 }
 
-fn grouped(number: u32) -> String {
-    match number {
-        0..1000 => number.to_string(),
-        _ => format!("{},{:03}", number / 1000, number % 1000),
-    }
-}
-
-/// Year, month and day of the machine's clock.
-fn today() -> String {
-    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-    // Days to a date of the proleptic Gregorian calendar, counted in years that begin in March.
-    let days = seconds / 86_400 + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    format!("{}-{month:02}-{day:02}", era * 400 + year + u64::from(month <= 2))
-}
-
-/// Puts the section into the document, in place of the one that was there.
-fn insert(section: &str) -> Result<()> {
-    let old = fs::read_to_string(DOCUMENT).unwrap_or_else(|_| "# Benchmarks\n\n".to_owned());
-    let new = format!("{BEGIN}{section}{END}");
-    let whole = match (old.find(BEGIN), old.find(END)) {
-        (Some(begin), Some(end)) => format!("{}{new}{}", &old[..begin], &old[end + END.len()..]),
-        _ => format!("{}\n\n{new}", old.trim_end()),
-    };
-    Ok(fs::write(DOCUMENT, whole)?)
-}
-
-/// A panel for each command, both axes logarithmic.
+/// A panel for each command.
 fn plot(measured: &[Measured]) -> Result<()> {
-    let root = SVGBackend::new(PLOT, (960, 640)).into_drawing_area();
-    root.fill(&WHITE)?;
-    let all = measured.iter().flat_map(|one| one.medians).flatten();
-    let (least, most) = all.fold((f64::MAX, 0f64), |(least, most), median| (least.min(median), most.max(median)));
-    for (command, area) in root.split_evenly((2, 2)).iter().enumerate() {
-        let mut chart = ChartBuilder::on(area)
-            .caption(COMMANDS[command], ("sans-serif", 20))
-            .margin(12)
-            .x_label_area_size(36)
-            .y_label_area_size(56)
-            .build_cartesian_2d(
-                (f64::from(SIZES[0]) * 0.6..f64::from(SIZES[3]) * 1.3).log_scale(),
-                (least * 0.5..most * 2.0).log_scale(),
-            )?;
-        chart
-            .configure_mesh()
-            .x_desc("leases")
-            .y_desc("milliseconds")
-            .x_labels(5)
-            .y_labels(6)
-            .x_label_formatter(&|leases| grouped(*leases as u32))
-            .y_label_formatter(&|milliseconds| {
-                if *milliseconds < 1.0 { milliseconds.to_string() } else { grouped(*milliseconds as u32) }
-            })
-            .light_line_style(WHITE)
-            .draw()?;
-        for (which, (name, colour)) in
-            [("Underlay", RGBColor(0, 114, 178)), ("reference", RGBColor(213, 94, 0))].into_iter().enumerate()
-        {
-            let points: Vec<_> =
-                measured.iter().map(|one| (f64::from(one.size), one.medians[which][command])).collect();
-            chart
-                .draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-            chart.draw_series(points.iter().map(|point| Circle::new(*point, 4, colour.filled())))?;
-            for (at, (x, y)) in points.iter().enumerate() {
-                // Where both are near each other, above the one and below the other.
-                let shift = if which == 0 { 8 } else { -20 };
-                let style = ("sans-serif", 12).into_font().color(&colour);
-                let left = if at + 1 == points.len() { -26 } else { -10 };
-                chart.draw_series([EmptyElement::at((*x, *y)) + Text::new(format!("{y:.1}"), (left, shift), style)])?;
-            }
-        }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE)
-            .border_style(RGBColor(200, 200, 200))
-            .label_font(("sans-serif", 13))
-            .draw()?;
-    }
-    Ok(root.present()?)
+    let span = chart::span(measured.iter().flat_map(|one| one.medians).flatten());
+    let line = |which: usize, command: usize| Line {
+        name: ["Underlay", "reference"][which].to_owned(),
+        colour: [chart::BLUE, chart::VERMILION][which],
+        points: measured.iter().map(|one| (f64::from(one.size), one.medians[which][command])).collect(),
+        // Where both are near each other, above the one and below the other.
+        values: [Values::Below, Values::Above][which],
+    };
+    let panels: Vec<Panel> = (0..COMMANDS.len())
+        .map(|command| Panel {
+            caption: COMMANDS[command].to_owned(),
+            x: "leases".to_owned(),
+            y: "milliseconds".to_owned(),
+            span: span.clone(),
+            lines: [0, 1].map(|which| line(which, command)).to_vec(),
+        })
+        .collect();
+    chart::draw_lines(&document::folder().join(PLOT), (960, 640), (2, 2), &panels)
 }

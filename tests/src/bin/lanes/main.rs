@@ -9,13 +9,13 @@
 mod executables;
 mod guest;
 mod init;
-mod interrupt;
 mod modules;
 mod suite;
 mod verdict;
 
 use std::process::ExitCode;
 
+use e2e::interrupt;
 use suite::{Lane, Suite};
 use verdict::Verdict;
 

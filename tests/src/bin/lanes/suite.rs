@@ -8,15 +8,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use e2e::interrupt;
 use e2e::needs::LEDGER_VARIABLE;
 use e2e::plugin::PATIENCE_VARIABLE;
 use serde_json::{Value, json};
 
 use crate::executables::Executable;
-use crate::interrupt;
 
 /// Executables, or modules of one, that run on this machine's own kernel only, each with the reason.
-const NATIVE_ONLY: [(&str, &str); 9] = [
+const NATIVE_ONLY: [(&str, &str); 10] = [
+    ("e2e/benchmark", "the benchmarks: a guest is for truth, not for timing"),
     ("e2e/compliance: ends", "every kernel is the same to both sides; of ipvlan there is only the guest's"),
     ("e2e/compliance: macvlan", "as the one before"),
     ("e2e/containerd", "a lane of its own: a container runtime, whatever the kernel"),

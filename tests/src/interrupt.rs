@@ -12,7 +12,7 @@ static ASKED: OnceLock<String> = OnceLock::new();
 
 /// Takes the signals that ask, from now on. Before other threads are started, and they get none of them; processes that
 /// we start get them as ever, since the standard library gives each an empty mask.
-pub(crate) fn listen() -> Result<(), String> {
+pub fn listen() -> Result<(), String> {
     let failed = |errno: nix::Error| format!("take signals: {errno}");
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     signals.thread_block().map_err(failed)?;
@@ -28,6 +28,6 @@ pub(crate) fn listen() -> Result<(), String> {
 }
 
 /// An error, once we have been asked.
-pub(crate) fn check() -> Result<(), String> {
+pub fn check() -> Result<(), String> {
     ASKED.get().map_or(Ok(()), |how| Err(how.clone()))
 }

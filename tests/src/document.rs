@@ -1,0 +1,90 @@
+//! docs/benchmarks.md, whose sections are written by the programs that measure, and the words and numbers in them.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// The repository's docs/.
+pub fn folder() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"))
+}
+
+/// A part of docs/benchmarks.md between two markers, which one program writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// In the markers.
+    pub name: &'static str,
+    /// What writes it.
+    pub command: &'static str,
+}
+
+impl Section {
+    /// Puts the text into `folder`/benchmarks.md, in place of the one that was there, else at the end.
+    pub fn insert(&self, folder: &Path, text: &str) -> io::Result<()> {
+        let path = folder.join("benchmarks.md");
+        let old = match fs::read_to_string(&path) {
+            Ok(old) => old,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => "# Benchmarks\n".to_owned(),
+            Err(e) => return Err(e),
+        };
+        fs::write(path, self.inserted(&old, text))
+    }
+
+    fn inserted(&self, old: &str, text: &str) -> String {
+        let begin = format!("<!-- {}: written by `{}` -->\n", self.name, self.command);
+        let end = format!("<!-- {}: end -->\n", self.name);
+        let new = format!("{begin}{}\n{end}", text.trim_end());
+        match (old.find(&begin), old.find(&end)) {
+            (Some(from), Some(to)) => format!("{}{new}{}", &old[..from], &old[to + end.len()..]),
+            _ => format!("{}\n\n{new}", old.trim_end()),
+        }
+    }
+}
+
+/// Where and when: kernel, processors, date.
+pub fn setting() -> String {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("Linux {}, {cpus} CPUs, {}", kernel(), today())
+}
+
+/// The kernel's release, without what a distribution adds.
+pub fn kernel() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim().split('-').next().unwrap_or_default().to_owned()
+}
+
+/// A number with a comma before the thousands.
+pub fn grouped(number: u64) -> String {
+    match number {
+        0..1000 => number.to_string(),
+        _ => format!("{},{:03}", grouped(number / 1000), number % 1000),
+    }
+}
+
+/// A number with three digits that say something, at least.
+pub fn digits(value: f64) -> String {
+    match value.abs() {
+        size if size >= 1000.0 => grouped(value.round() as u64),
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// Year, month and day of the machine's clock.
+pub fn today() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    date(now.unwrap_or_default().as_secs())
+}
+
+/// Year, month and day of a time in seconds since 1970.
+pub fn date(seconds: u64) -> String {
+    // Days to a date of the proleptic Gregorian calendar, counted in years that begin in March.
+    let days = seconds / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    format!("{}-{month:02}-{day:02}", era * 400 + year + u64::from(month <= 2))
+}
