@@ -16,7 +16,7 @@ PACKAGES := iproute2 containerd runc containernetworking-plugins busybox-static 
 
 REFERENCE_BIN := $(if $(REFERENCE),UNDERLAY_REFERENCE_BIN=$(abspath $(REFERENCE)))
 
-.PHONY: help build install deb image release reproducible demo test compliance bench-ipam lint packages clean
+.PHONY: help build install deb image release reproducible demo test compliance floor bench bench-ipam lint packages clean
 
 help: ## what there is to do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
@@ -47,7 +47,7 @@ reproducible: ## builds this commit in two directories: the bytes are the same
 demo: build ## two containers on a LAN of namespaces; needs no root
 	@cargo run --locked --quiet -p e2e --example demo
 
-test: packages build ## every lane: unit, native, guest, runtime
+test: packages build floor ## every lane: unit, native, guest, runtime
 	@echo '== lane: unit =='
 	cargo test --locked --workspace --exclude e2e --exclude runtimes
 	cargo test --locked -p e2e --lib --bins
@@ -58,6 +58,14 @@ compliance: packages build ## the same calls on the reference (or REFERENCE=dire
 	$(REFERENCE_BIN) cargo run --locked --quiet -p e2e --bin lanes -- e2e/compliance:
 	@$(REFERENCE_BIN) cargo test --locked --quiet -p e2e --test compliance -- --exact --nocapture \
 		every_row_of_the_page_is_shown_and_every_difference_has_a_row
+
+# What the benchmarks compare with: static, as the program itself.
+floor:
+	CARGO_ENCODED_RUSTFLAGS="$$($(RUST_FLAGS))" \
+		cargo build --locked --release --target $(HOST) -p floor
+
+bench: packages build floor ## ADD and DEL beside the reference's: one, bursts, growth. QUICK=1 OUT=file.json REFERENCE=dir
+	$(REFERENCE_BIN) cargo run --locked --quiet -p e2e --bin bench -- $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
 
 bench-ipam: packages build ## host-local and the reference's, from 10 leases to 60,000
 	cargo run --locked --quiet --release -p e2e --bin bench-ipam

@@ -63,6 +63,16 @@ impl Binaries {
     }
 }
 
+/// The program that does the bare kernel operations, static, as `make floor` leaves it.
+pub fn floor() -> PathBuf {
+    let target = directory_from("CARGO_TARGET_DIR", concat!(env!("CARGO_MANIFEST_DIR"), "/../target"));
+    // One folder for each target; debug/ and release/ beside them hold what is not static.
+    let programs = fs::read_dir(&target).into_iter().flatten();
+    let programs = programs.filter_map(|entry| Some(entry.ok()?.path().join("release/floor")));
+    let newest = programs.filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path))).max();
+    newest.unwrap_or_else(|| panic!("there is no floor in {}: `make floor` builds it", target.display())).1
+}
+
 fn built() -> PathBuf {
     let directory = directory_from(BIN_VARIABLE, concat!(env!("CARGO_MANIFEST_DIR"), "/../bin"));
     let program = directory.join(NAMES[0]);

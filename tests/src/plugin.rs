@@ -127,6 +127,11 @@ impl Call<'_> {
         self
     }
 
+    /// The program's file.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// The variables, for a reader.
     pub fn environment(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.environment.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))

@@ -1,0 +1,105 @@
+//! Many ADDs at once, then as many DELs: what a node does after a reboot.
+
+use std::panic::resume_unwind;
+use std::sync::Barrier;
+use std::thread::{self, ScopedJoinHandle};
+use std::time::Instant;
+
+use e2e::{Samples, interrupt};
+
+use crate::field::{Field, Pod};
+use crate::launch::{Ready, children_cpu, milliseconds, prepare};
+use crate::scenario::{Scenario, WHOLE};
+use crate::side::{Programs, Side};
+use crate::{Plan, Result, say};
+
+/// Who takes part.
+pub(crate) const SIDES: [Side; 3] = [Side::Ours, Side::Reference, Side::Floor];
+
+/// One command of one side.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rush {
+    /// Attachments per second, from the first start to the last end, by round.
+    pub(crate) rates: Samples,
+    /// From the first start to each one's end, in milliseconds, of all rounds.
+    pub(crate) latencies: Samples,
+    /// User and system time for each attachment, in milliseconds, by round.
+    pub(crate) cpu: Samples,
+}
+
+/// Bursts of one size.
+#[derive(Clone, Debug)]
+pub(crate) struct Burst {
+    pub(crate) size: usize,
+    pub(crate) rounds: usize,
+    /// By side: ADD, DEL.
+    pub(crate) sides: [[Rush; 2]; 3],
+}
+
+/// Measures bursts of all sizes.
+pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result<Vec<Burst>> {
+    let scenario = Scenario::of(WHOLE);
+    let mut bursts = Vec::new();
+    for &(size, rounds) in plan.bursts {
+        say(&format!("bursts of {size}, {rounds} rounds: "))?;
+        let mut burst = Burst { size, rounds, sides: Default::default() };
+        // The first round warms the caches.
+        for round in 0..=rounds {
+            say(".")?;
+            for turn in 0..SIDES.len() {
+                interrupt::check()?;
+                let at = (turn + round) % SIDES.len();
+                let mut pods: Vec<Pod> = (0..size).map(|_| field.pod(scenario, SIDES[at])).collect();
+                for (which, command) in ["ADD", "DEL"].into_iter().enumerate() {
+                    let (latencies, cpu) = rush(field, programs, scenario, &mut pods, command)?;
+                    if round == 0 {
+                        continue;
+                    }
+                    let rush = &mut burst.sides[at][which];
+                    rush.rates.push(size as f64 / latencies.quantile(1.0) * 1e3);
+                    rush.cpu.push(cpu / size as f64);
+                    rush.latencies.extend(latencies);
+                }
+                field.retire(pods)?;
+            }
+        }
+        say("\n")?;
+        bursts.push(burst);
+    }
+    Ok(bursts)
+}
+
+/// All at once, each from a thread that stands ready: latencies, and CPU time in all, in milliseconds.
+fn rush(
+    field: &Field,
+    programs: &Programs,
+    scenario: &Scenario,
+    pods: &mut [Pod],
+    command: &str,
+) -> Result<(Samples, f64)> {
+    let calls: Vec<_> =
+        pods.iter().map(|pod| field.call(programs, scenario, 0, pod, command)).collect::<Result<_>>()?;
+    let all_ready: Vec<_> = calls.iter().map(prepare).collect::<Result<_>>()?;
+    let gate = Barrier::new(calls.len());
+    let before = children_cpu()?;
+    let start = |ready: Ready<'_>| {
+        gate.wait();
+        let begun = Instant::now();
+        (ready.go(), begun, Instant::now())
+    };
+    let start = &start;
+    let outcomes: Vec<_> = thread::scope(|scope| {
+        // A thread of the host's netns starts threads of the host's netns.
+        let threads: Vec<_> = all_ready.into_iter().map(|ready| scope.spawn(move || start(ready))).collect();
+        let join = |thread: ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        threads.into_iter().map(join).collect()
+    });
+    let cpu = milliseconds(children_cpu()? - before);
+    let begun = outcomes.iter().map(|(_, begun, _)| *begun).min().ok_or("a burst of none")?;
+    let mut latencies = Samples::default();
+    for ((pod, call), (ended, _, at)) in pods.iter_mut().zip(&calls).zip(outcomes) {
+        pod.learn(command, ended?.success(call)?)?;
+        latencies.push(milliseconds(at - begun));
+    }
+    Ok((latencies, cpu))
+}

@@ -1,0 +1,137 @@
+//! One ADD and one DEL at a time: every scenario, its sides in turns, each in a fresh netns.
+
+use e2e::{Samples, interrupt};
+
+use crate::count::{Counts, HELD, count};
+use crate::field::{Field, Pod};
+use crate::launch::{children_cpu, milliseconds, prepare};
+use crate::scenario::{Leases, SCENARIOS, Scenario, WHOLE};
+use crate::side::{Programs, Side};
+use crate::{Plan, Result, say};
+
+/// Rounds that share the namespaces made for them beforehand.
+const BATCH: usize = 25;
+/// Rounds that only warm the caches.
+const WARM_UP: usize = 2;
+
+/// One command of one side, in milliseconds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Times {
+    pub(crate) wall: Samples,
+    pub(crate) cpu: Samples,
+}
+
+/// One side in one scenario: its ADD, its DEL.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    pub(crate) side: Side,
+    pub(crate) times: [Times; 2],
+    pub(crate) counts: [Counts; 2],
+}
+
+/// What came of one scenario.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured {
+    pub(crate) scenario: &'static Scenario,
+    pub(crate) rounds: usize,
+    pub(crate) cells: Vec<Cell>,
+}
+
+/// What came of all.
+#[derive(Clone, Debug)]
+pub(crate) struct Control {
+    pub(crate) scenarios: Vec<Measured>,
+    /// A static process that ends at once.
+    pub(crate) empty: Times,
+    pub(crate) empty_counts: Counts,
+    /// The system call that deletes the link of the most usual attachment, in milliseconds.
+    pub(crate) kernel_delete: Samples,
+}
+
+impl Control {
+    /// One cell.
+    pub(crate) fn cell(&self, scenario: &str, side: Side) -> Option<&Cell> {
+        let measured = self.scenarios.iter().find(|measured| measured.scenario.key == scenario)?;
+        measured.cells.iter().find(|cell| cell.side == side)
+    }
+}
+
+/// Measures all. In the host's netns.
+pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result<Control> {
+    let mut control = Control {
+        scenarios: Vec::new(),
+        empty: Times::default(),
+        empty_counts: Counts::default(),
+        kernel_delete: Samples::default(),
+    };
+    for scenario in &SCENARIOS {
+        let rounds = if matches!(scenario.leases, Leases::V6 | Leases::Dual) { plan.slow_rounds } else { plan.rounds };
+        say(&format!("{}, {rounds} rounds: ", scenario.title))?;
+        let measured = one(field, programs, scenario, rounds, &mut control)?;
+        control.scenarios.push(measured);
+        say("\nsystem calls and memory: ")?;
+        for which in 0..scenario.sides.len() {
+            interrupt::check()?;
+            let cells = &mut control.scenarios.last_mut().ok_or("a scenario")?.cells;
+            cells[which].counts = count(field, programs, scenario, cells[which].side, plan.counts, &plan.scratch)?;
+            say(".")?;
+        }
+        say("\n")?;
+    }
+    let idle = field.idle(programs);
+    let (outcome, trace) = idle.clone().env(HELD, "1").run_traced();
+    outcome.done();
+    control.empty_counts.peak_kib = trace.peaks_kib.iter().copied().max().unwrap_or_default() as f64;
+    control.empty_counts.processes = trace.processes();
+    control.empty_counts.system_calls = crate::count::count_system_calls(&idle, &plan.scratch)?.0 as f64;
+    Ok(control)
+}
+
+fn one(
+    field: &Field,
+    programs: &Programs,
+    scenario: &'static Scenario,
+    rounds: usize,
+    control: &mut Control,
+) -> Result<Measured> {
+    let cell = |side: &Side| Cell { side: *side, times: Default::default(), counts: Default::default() };
+    let mut cells: Vec<Cell> = scenario.sides.iter().map(cell).collect();
+    let idle = field.idle(programs);
+    let all: Vec<usize> = (0..rounds + WARM_UP).collect();
+    for batch in all.chunks(BATCH) {
+        say(".")?;
+        let mut pods: Vec<Pod> =
+            batch.iter().flat_map(|_| scenario.sides.iter().map(|side| field.pod(scenario, *side))).collect();
+        for (round, pods) in batch.iter().zip(pods.chunks_mut(scenario.sides.len())) {
+            interrupt::check()?;
+            for (which, command) in ["ADD", "DEL"].into_iter().enumerate() {
+                for turn in 0..cells.len() {
+                    // Everybody goes first in some rounds: who comes after a slow one meets other caches.
+                    let at = (turn + round) % cells.len();
+                    let done = field.time(programs, scenario, &mut pods[at], command)?;
+                    if *round < WARM_UP {
+                        if command == "ADD" {
+                            field.inspect(scenario, &pods[at])?;
+                        }
+                        continue;
+                    }
+                    let times = &mut cells[at].times[which];
+                    times.wall.push(done.wall);
+                    times.cpu.push(done.cpu);
+                    if scenario.key == WHOLE && command == "DEL" && cells[at].side == Side::Floor {
+                        control.kernel_delete.push(done.kernel_time()?);
+                    }
+                }
+            }
+            if scenario.key == WHOLE && *round >= WARM_UP {
+                let before = children_cpu()?;
+                let ended = prepare(&idle)?.go()?;
+                ended.success(&idle)?;
+                control.empty.cpu.push(milliseconds(children_cpu()? - before));
+                control.empty.wall.push(milliseconds(ended.wall));
+            }
+        }
+        field.retire(pods)?;
+    }
+    Ok(Measured { scenario, rounds, cells })
+}

@@ -1,0 +1,92 @@
+//! What does not depend on the machine's mood: system calls and peak memory, counted apart from the timed calls since
+//! a tracer slows them down.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use e2e::{Call, Samples};
+
+use crate::Result;
+use crate::field::Field;
+use crate::scenario::Scenario;
+use crate::side::{Programs, Side};
+
+/// Lets the floor, which reads nothing, wait for its tracer. Nobody else knows it.
+pub(crate) const HELD: &str = "FLOOR_HELD";
+
+/// Of one command of one side.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    /// Medians, of the whole chain with all processes.
+    pub(crate) system_calls: f64,
+    /// Of the largest process, in KiB.
+    pub(crate) peak_kib: f64,
+    /// Processes that were started.
+    pub(crate) processes: usize,
+}
+
+/// Counts ADD and DEL of one side, `times` over. In the host's netns.
+pub(crate) fn count(
+    field: &Field,
+    programs: &Programs,
+    scenario: &Scenario,
+    side: Side,
+    times: usize,
+    scratch: &Path,
+) -> Result<[Counts; 2]> {
+    let mut counts = <[Counts; 2]>::default();
+    let mut samples: [[Samples; 2]; 2] = Default::default();
+    let mut pods = Vec::new();
+    for _ in 0..times {
+        let (mut weighed, mut traced) = (field.pod(scenario, side), field.pod(scenario, side));
+        for (which, command) in ["ADD", "DEL"].into_iter().enumerate() {
+            let (mut system_calls, mut peak, mut processes) = (0, 0, 0);
+            field.perform(programs, scenario, &mut weighed, command, |call| {
+                let (outcome, trace) = call.clone().env(HELD, "1").run_traced();
+                if !outcome.status.success() {
+                    return Err(outcome.text().into());
+                }
+                peak = trace.peaks_kib.iter().copied().fold(peak, u64::max);
+                processes += trace.processes();
+                Ok(outcome.stdout)
+            })?;
+            field.perform(programs, scenario, &mut traced, command, |call| {
+                let (counted, stdout) = count_system_calls(call, scratch)?;
+                system_calls += counted;
+                Ok(stdout)
+            })?;
+            samples[which][0].push(system_calls as f64);
+            samples[which][1].push(peak as f64);
+            counts[which].processes = processes;
+        }
+        pods.extend([weighed, traced]);
+    }
+    for (counts, samples) in counts.iter_mut().zip(samples) {
+        [counts.system_calls, counts.peak_kib] = samples.each_ref().map(Samples::median);
+    }
+    field.retire(pods)?;
+    Ok(counts)
+}
+
+/// All system calls of a call's processes and threads, from its execve on; and what it printed.
+pub(crate) fn count_system_calls(call: &Call<'_>, scratch: &Path) -> Result<(u64, Vec<u8>)> {
+    let summary = scratch.join("strace");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-c", "-U", "calls,name", "-o"]).arg(&summary).arg("--").arg(call.program());
+    command.env_clear().envs(call.environment());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| format!("start strace: {e}"))?;
+    // It fits into the pipe. Dropped, so that the plugin sees its end.
+    child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(call.input()))?;
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        let [stdout, stderr] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        return Err(format!("strace {}: {}\n{stdout}{stderr}", call.program().display(), output.status).into());
+    }
+    let text = fs::read_to_string(&summary)?;
+    let total =
+        text.lines().find_map(|line| line.trim().strip_suffix("total")?.split_whitespace().next()?.parse().ok());
+    Ok((total.ok_or_else(|| format!("strace counted nothing: {text}"))?, output.stdout))
+}

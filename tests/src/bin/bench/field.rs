@@ -1,0 +1,224 @@
+//! Where it happens: a host with a NIC in a Lab of its own, the leases of each side, and containers to attach.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use e2e::lab::NIC;
+use e2e::{Binaries, Call, Lab, Namespace, Plugin};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::Result;
+use crate::launch::{children_cpu, milliseconds, prepare};
+use crate::scenario::Scenario;
+use crate::side::{Programs, Side};
+
+/// The interface in the container.
+pub(crate) const IFNAME: &str = "eth0";
+/// A link that shows when namespaces are gone.
+const MARKER: &str = "marker";
+/// Far more than the kernel needs to take a few hundred namespaces apart.
+const GONE_WITHIN: Duration = Duration::from_secs(120);
+
+/// A host on a LAN, and leases.
+pub(crate) struct Field {
+    pub(crate) lab: Lab,
+    parent: u32,
+    data: PathBuf,
+    pods: AtomicU32,
+}
+
+/// One container of one side, in a netns of its own.
+pub(crate) struct Pod {
+    pub(crate) side: Side,
+    id: String,
+    pub(crate) netns: Namespace,
+    /// The floor's part of the configuration.
+    addresses: String,
+    /// What its ADD has printed.
+    result: Value,
+}
+
+impl Pod {
+    /// Takes what a plugin has printed.
+    pub(crate) fn learn(&mut self, command: &str, stdout: &[u8]) -> Result<()> {
+        if command == "ADD" && !stdout.is_empty() {
+            self.result = serde_json::from_slice(stdout)?;
+        }
+        Ok(())
+    }
+}
+
+/// One ADD or DEL of a whole chain, timed.
+pub(crate) struct Done {
+    /// In milliseconds.
+    pub(crate) wall: f64,
+    /// User and system, in milliseconds. Meaningless where other calls ran beside it.
+    pub(crate) cpu: f64,
+    /// What the last one printed.
+    stdout: Vec<u8>,
+}
+
+impl Done {
+    /// What the floor's DEL says: the kernel's own time for the deletion of the link, in milliseconds.
+    pub(crate) fn kernel_time(&self) -> Result<f64> {
+        let text = String::from_utf8_lossy(&self.stdout);
+        let nanoseconds: f64 = text.trim().parse().map_err(|e| format!("the floor's DEL said {text:?}: {e}"))?;
+        Ok(nanoseconds / 1e6)
+    }
+}
+
+impl Field {
+    /// The leases go into `data`, which is not there yet.
+    pub(crate) fn new(data: PathBuf) -> Result<Self> {
+        fs::create_dir(&data)?;
+        let lab = Lab::new(Binaries::HardLinks);
+        let parent = lab.host.link(NIC).ifindex;
+        Ok(Self { lab, parent, data, pods: AtomicU32::new(0) })
+    }
+
+    /// The directory of a side's leases in a scenario. The floor wants its network's to be there.
+    pub(crate) fn leases(&self, scenario: &Scenario, side: Side) -> Result<PathBuf> {
+        let path = self.data.join(format!("{}-{}", scenario.key, side.key()));
+        fs::create_dir_all(path.join("lan"))?;
+        Ok(path)
+    }
+
+    /// A container that has nothing yet.
+    pub(crate) fn pod(&self, scenario: &Scenario, side: Side) -> Pod {
+        let number = self.pods.fetch_add(1, Ordering::Relaxed);
+        // As long as those of runtimes.
+        let id = format!("{number:064x}");
+        Pod { side, id, netns: Namespace::new(), addresses: scenario.floor_addresses(number), result: Value::Null }
+    }
+
+    /// Makes the calls of an ADD or DEL, one after the other, by way of `run`, which gives what a call printed. Each
+    /// of an ADD's is told the result of the one before, and a DEL's that of the last.
+    pub(crate) fn perform<'a>(
+        &'a self,
+        programs: &Programs,
+        scenario: &Scenario,
+        pod: &mut Pod,
+        command: &str,
+        mut run: impl FnMut(&Call<'a>) -> Result<Vec<u8>>,
+    ) -> Result<()> {
+        let places = 0..scenario.chain.len();
+        let places: Vec<usize> = if command == "DEL" { places.rev().collect() } else { places.collect() };
+        for place in places {
+            let call = self.call(programs, scenario, place, pod, command)?;
+            let stdout = run(&call)?;
+            pod.learn(command, &stdout)?;
+        }
+        Ok(())
+    }
+
+    /// The call of one plugin of the chain.
+    pub(crate) fn call<'a>(
+        &'a self,
+        programs: &Programs,
+        scenario: &Scenario,
+        place: usize,
+        pod: &Pod,
+        command: &str,
+    ) -> Result<Call<'a>> {
+        let leases = self.leases(scenario, pod.side)?;
+        // What is chained is the reference's in any case.
+        let from = if place == 0 { pod.side } else { Side::Reference };
+        let plugin = scenario.chain[place];
+        let mut conf = scenario.conf(plugin, pod.side, NIC, &leases);
+        if pod.result != Value::Null {
+            conf["prevResult"] = pod.result.clone();
+        }
+        let program = Plugin::new(&self.lab.host, programs.program(from, plugin)).search(programs.directory(from));
+        let mut call = program
+            .call(command, &conf)
+            .env("CNI_CONTAINERID", &pod.id)
+            .env("CNI_NETNS", pod.netns.path())
+            .env("CNI_IFNAME", IFNAME);
+        if pod.side == Side::Floor {
+            call = call.env("FLOOR_ADDRESSES", &pod.addresses);
+            if scenario.has_link() {
+                call = call.env("FLOOR_PARENT", self.parent.to_string());
+            }
+            if !pod.addresses.is_empty() {
+                call = call.env("FLOOR_LEASES", leases.join("lan"));
+            }
+        }
+        Ok(call)
+    }
+
+    /// A static process that ends at once.
+    pub(crate) fn idle<'a>(&'a self, programs: &Programs) -> Call<'a> {
+        Plugin::new(&self.lab.host, programs.floor.clone()).bare()
+    }
+
+    /// ADD or DEL, timed; in the calling thread's netns, which is the host's.
+    pub(crate) fn time(&self, programs: &Programs, scenario: &Scenario, pod: &mut Pod, command: &str) -> Result<Done> {
+        let mut done = Done { wall: 0.0, cpu: 0.0, stdout: Vec::new() };
+        self.perform(programs, scenario, pod, command, |call| {
+            let before = children_cpu()?;
+            let ended = prepare(call)?.go()?;
+            done.cpu += milliseconds(children_cpu()? - before);
+            done.wall += milliseconds(ended.wall);
+            done.stdout = ended.success(call)?.to_owned();
+            Ok(done.stdout.clone())
+        })?;
+        Ok(done)
+    }
+
+    /// Whether an ADD has made what the scenario promises: what is not the same cannot be compared.
+    pub(crate) fn inspect(&self, scenario: &Scenario, pod: &Pod) -> Result<()> {
+        let wrong = |what: &str| Err(format!("{}, {}: {what} after ADD", scenario.title, pod.side.name()).into());
+        let ranges = [scenario.leases.v4(), scenario.leases.v6()].into_iter().filter(|has| *has).count();
+        let leased = fs::read_dir(self.leases(scenario, pod.side)?.join("lan"))?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<IpAddr>().ok());
+        if leased.count() < ranges {
+            return wrong("no lease");
+        }
+        if !scenario.has_link() {
+            return Ok(());
+        }
+        match pod.netns.find_link(IFNAME) {
+            Some(link) if link.up && link.kind.as_deref() == Some("macvlan") => {}
+            other => return wrong(&format!("the link is {other:?}")),
+        }
+        let addresses = pod.netns.addresses(IFNAME);
+        if addresses.len() != ranges || addresses.iter().any(|address| address.tentative() || address.duplicate()) {
+            return wrong(&format!("the addresses are {addresses:?}"));
+        }
+        let routes = pod.netns.routes_of(IFNAME);
+        if routes.iter().filter(|route| route.dst.prefix_len() == 0).count() != ranges {
+            return wrong(&format!("the routes are {routes:?}"));
+        }
+        Ok(())
+    }
+
+    /// Lets namespaces go, and waits until the kernel has taken their links apart: it does so beside whatever comes next.
+    pub(crate) fn retire(&self, pods: Vec<Pod>) -> Result<()> {
+        let last = Namespace::new();
+        self.lab.host.create_veth(MARKER, &last, MARKER);
+        drop(pods);
+        drop(last);
+        let deadline = Instant::now() + GONE_WITHIN;
+        while self.lab.host.has_link(MARKER) {
+            if Instant::now() > deadline {
+                return Err("the kernel does not take namespaces apart".into());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+}
+
+/// Where leases lie: in memory, where there is such a place and nobody has named another, since a disk's journal is
+/// everybody's on the machine.
+pub(crate) fn scratch() -> Result<TempDir> {
+    let memory = Path::new("/dev/shm");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("underlay-bench.");
+    let in_memory = memory.is_dir() && env::var_os("TMPDIR").is_none();
+    Ok(if in_memory { builder.tempdir_in(memory)? } else { builder.tempdir()? })
+}

@@ -1,0 +1,84 @@
+//! One process from its start to its end, as a runtime starts it, with nothing of ours beside it: no thread, no pipe to
+//! feed or drain meanwhile.
+
+use std::io::{PipeReader, Read, Write, pipe};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use e2e::Call;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+
+use crate::Result;
+
+/// What came of it.
+pub(crate) struct Ended {
+    pub(crate) wall: Duration,
+    status: ExitStatus,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+/// A process that only has to be started.
+pub(crate) struct Ready<'a> {
+    call: &'a Call<'a>,
+    command: Command,
+    stdout: PipeReader,
+    stderr: PipeReader,
+}
+
+/// Prepares a call. Input and output fit into a pipe (64 KiB).
+pub(crate) fn prepare<'a>(call: &'a Call<'a>) -> Result<Ready<'a>> {
+    let (stdin, mut input) = pipe()?;
+    input.write_all(call.input())?;
+    drop(input);
+    let ((stdout, out), (stderr, err)) = (pipe()?, pipe()?);
+    let mut command = Command::new(call.program());
+    command.env_clear().envs(call.environment()).stdin(stdin).stdout(out).stderr(err);
+    Ok(Ready { call, command, stdout, stderr })
+}
+
+impl Ready<'_> {
+    /// Starts it in the calling thread's netns, and waits for its end.
+    pub(crate) fn go(mut self) -> Result<Ended> {
+        let begun = Instant::now();
+        // posix_spawn, since nothing here needs more: the size of this process does not matter.
+        let status = self.command.spawn().and_then(|mut child| child.wait());
+        let wall = begun.elapsed();
+        // It holds the other ends of the pipes.
+        drop(self.command);
+        let status = status.map_err(|e| format!("start {}: {e}", self.call.program().display()))?;
+        Ok(Ended { wall, status, stdout: drain(&mut self.stdout)?, stderr: drain(&mut self.stderr)? })
+    }
+}
+
+fn drain(pipe: &mut PipeReader) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    pipe.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+impl Ended {
+    /// What it printed, if it succeeded.
+    pub(crate) fn success(&self, call: &Call<'_>) -> Result<&[u8]> {
+        if self.status.success() {
+            return Ok(&self.stdout);
+        }
+        let [stdout, stderr] = [&self.stdout, &self.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        Err(format!("{}: {}\n{stdout}{stderr}", call.program().display(), self.status).into())
+    }
+}
+
+/// User and system time of all children that have ended, and of theirs.
+pub(crate) fn children_cpu() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let duration = |time: TimeVal| {
+        Duration::from_secs(time.tv_sec().unsigned_abs()) + Duration::from_micros(time.tv_usec().unsigned_abs())
+    };
+    Ok(duration(usage.user_time()) + duration(usage.system_time()))
+}
+
+/// In milliseconds.
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

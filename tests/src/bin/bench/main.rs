@@ -1,0 +1,147 @@
+//! The control plane, measured: whole processes of ours, of the reference plugins, and of a floor that does the bare
+//! kernel operations, in turns in one run. One call at a time, bursts, and growth. Writes JSON, the sections of
+//! docs/benchmarks.md that are its own, and their plots.
+#![forbid(unsafe_code)]
+
+mod burst;
+mod control;
+mod count;
+mod field;
+mod growth;
+mod launch;
+mod options;
+mod plots;
+mod record;
+mod report;
+mod scenario;
+mod side;
+mod target;
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+use std::{env, fs};
+
+use e2e::interrupt;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use burst::Burst;
+use control::Control;
+use field::Field;
+use growth::Stage;
+use options::Options;
+use side::{Programs, Side};
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Descriptors for a few hundred namespaces and their processes' pipes.
+const DESCRIPTORS: u64 = 8192;
+
+/// How much of everything is done.
+struct Plan {
+    /// Of each scenario.
+    rounds: usize,
+    /// Of those in which the reference waits a second or two for duplicate address detection.
+    slow_rounds: usize,
+    /// How often system calls and memory are counted.
+    counts: usize,
+    /// Sizes and rounds.
+    bursts: &'static [(usize, usize)],
+    /// Live attachments.
+    growth: &'static [u32],
+    growth_rounds: usize,
+    scratch: PathBuf,
+}
+
+impl Plan {
+    fn new(quick: bool, scratch: &Path) -> Self {
+        let scratch = scratch.to_owned();
+        if quick {
+            let (bursts, growth) = (&[(1, 2), (8, 1)], &[1, 10]);
+            return Self { rounds: 3, slow_rounds: 1, counts: 1, bursts, growth, growth_rounds: 2, scratch };
+        }
+        let bursts = &[(1, 100), (8, 30), (64, 10), (256, 4)];
+        let growth = &[1, 10, 100, 300, 1000];
+        Self { rounds: 200, slow_rounds: 25, counts: 5, bursts, growth, growth_rounds: 40, scratch }
+    }
+}
+
+/// Everything that a run has found out.
+struct Findings {
+    control: Control,
+    bursts: Vec<Burst>,
+    growth: Vec<Stage>,
+    /// Of macvlan and host-local, by side, in bytes.
+    on_disk: Vec<(Side, u64)>,
+    /// Whose reference it is.
+    reference: String,
+    /// Of the whole run, in seconds.
+    took: f64,
+}
+
+fn main() -> ExitCode {
+    let outcome = interrupt::listen()
+        .map_err(Into::into)
+        .and_then(|()| Options::read(env::args().skip(1)))
+        .and_then(|options| run(&options));
+    // A call that failed since the one who interrupted us interrupted it as well is no news.
+    match interrupt::check().map_err(Into::into).and(outcome) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "\nbench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let begun = Instant::now();
+    allow_descriptors()?;
+    let scratch = field::scratch()?;
+    let plan = Plan::new(options.quick, scratch.path());
+    let field = Field::new(scratch.path().join("data"))?;
+    let programs = Programs::find(&field.lab)?;
+    let host = &field.lab.host;
+    let (control, bursts) = host.run(|| {
+        let control = control::measure(&field, &programs, &plan)?;
+        Ok::<_, Box<dyn Error + Send + Sync>>((control, burst::measure(&field, &programs, &plan)?))
+    })?;
+    let growth = growth::measure(&programs, &plan)?;
+    let on_disk = [Side::Ours, Side::Copies, Side::Reference].map(|side| (side, programs.bytes_on_disk(side)));
+    let on_disk = on_disk.into_iter().map(|(side, bytes)| Ok((side, bytes?))).collect::<Result<_>>()?;
+    let reference = programs.reference_name();
+    let took = begun.elapsed().as_secs_f64();
+    let findings = Findings { control, bursts, growth, on_disk, reference, took };
+    write(options, &findings)
+}
+
+fn write(options: &Options, findings: &Findings) -> Result<()> {
+    let folder = options.out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.map_or(Ok(()), fs::create_dir_all)?;
+    fs::write(&options.out, format!("{:#}\n", record::json(findings)))?;
+    plots::draw(&options.docs, findings)?;
+    for (section, text) in report::sections(findings)? {
+        say(&format!("\n{text}"))?;
+        section.insert(&options.docs, &text)?;
+    }
+    let (out, docs) = (options.out.display(), options.docs.display());
+    say(&format!("\nwrote {out}, and benchmarks.md with its plots in {docs}, after {:.0} s\n", findings.took))
+}
+
+/// Progress, and in the end the result, for whoever watches.
+fn say(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Many shells allow 1,024.
+fn allow_descriptors() -> Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < DESCRIPTORS {
+        setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS.min(hard), hard)?;
+    }
+    Ok(())
+}

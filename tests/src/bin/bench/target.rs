@@ -1,0 +1,83 @@
+//! What was promised, beside what was measured.
+
+use crate::Findings;
+use crate::burst;
+use crate::scenario::{IPV6, WHOLE};
+use crate::side::Side;
+
+/// One promise.
+pub(crate) struct Target {
+    pub(crate) what: &'static str,
+    /// In words, with its figure.
+    pub(crate) promised: Bound,
+    pub(crate) measured: f64,
+}
+
+/// Which side of a figure is the good one.
+#[derive(Clone, Copy)]
+pub(crate) enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Target {
+    pub(crate) fn met(&self) -> bool {
+        match self.promised {
+            Bound::AtMost(most) => self.measured <= most,
+            Bound::AtLeast(least) => self.measured >= least,
+        }
+    }
+}
+
+/// The burst in which rates are compared; in a quick run the largest there is.
+const BURST: usize = 64;
+
+/// All promises.
+pub(crate) fn targets(findings: &Findings) -> Vec<Target> {
+    let control = &findings.control;
+    let wall = |scenario, side, which: usize| {
+        control.cell(scenario, side).map_or(f64::NAN, |cell| cell.times[which].wall.median())
+    };
+    let cpu = |side| control.cell(WHOLE, side).map_or(f64::NAN, |cell| cell.times[0].cpu.median());
+    let peak = |side| control.cell(WHOLE, side).map_or(f64::NAN, |cell| cell.counts[0].peak_kib);
+    let rate = |side: Side| {
+        let burst = findings.bursts.iter().rfind(|burst| burst.size <= BURST);
+        let at = burst::SIDES.iter().position(|its| *its == side);
+        burst.zip(at).map_or(f64::NAN, |(burst, at)| burst.sides[at][0].rates.median())
+    };
+    let on_disk =
+        findings.on_disk.iter().find(|(side, _)| *side == Side::Ours).map_or(f64::NAN, |(_, size)| *size as f64);
+    let (ours, theirs) = (wall(WHOLE, Side::Ours, 0), wall(WHOLE, Side::Reference, 0));
+    let target = |what, promised, measured| Target { what, promised, measured };
+    vec![
+        target("whole ADD, wall, of the reference's", Bound::AtMost(0.22), ours / theirs),
+        target("whole ADD, wall, of the floor's", Bound::AtMost(1.4), ours / wall(WHOLE, Side::Floor, 0)),
+        target("whole ADD, user+sys, of the reference's", Bound::AtMost(0.2), cpu(Side::Ours) / cpu(Side::Reference)),
+        target(
+            "whole ADD, peak memory, of the reference's",
+            Bound::AtMost(0.4),
+            peak(Side::Ours) / peak(Side::Reference),
+        ),
+        target(
+            "whole ADD with IPAM executed, wall, of the reference's",
+            Bound::AtMost(0.35),
+            wall(WHOLE, Side::Copies, 0) / theirs,
+        ),
+        target(
+            "ADD with an IPv6 address usable on return, wall, of the reference's",
+            Bound::AtMost(0.2),
+            wall(IPV6, Side::Ours, 0) / wall(IPV6, Side::Reference, 0),
+        ),
+        target(
+            "whole DEL, wall, of the kernel's own time for deleting that link",
+            Bound::AtMost(1.15),
+            wall(WHOLE, Side::Ours, 1) / control.kernel_delete.median(),
+        ),
+        target(
+            "64 parallel ADDs, rate, of the reference's",
+            Bound::AtLeast(5.0),
+            rate(Side::Ours) / rate(Side::Reference),
+        ),
+        target("bytes on disk of `bin/`, in millions", Bound::AtMost(2.0), on_disk / 1e6),
+    ]
+}
