@@ -11,6 +11,7 @@ pub mod cases;
 pub mod chart;
 pub mod compliance;
 pub mod document;
+pub mod faults;
 pub mod interrupt;
 pub mod kernel;
 pub mod lab;

@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::trace::{Trace, trace};
+use crate::trace::{Fault, Trace, Watch, trace};
 use crate::{Container, Namespace};
 
 /// Longer than any plugin may take, DAD included; one that hangs is killed then.
@@ -176,23 +176,28 @@ impl Call<'_> {
 
     /// Makes the call and counts its processes and their memory on the way.
     pub fn run_traced(&self) -> (Outcome, Trace) {
-        self.run_under_trace(None)
+        self.run_under_trace(Watch::Cost)
     }
 
     /// Makes the call, and kills it the `stop`th time that it enters or leaves a system call
     /// after it was given its input. A call that ends before was not killed.
     pub fn run_killed_at(&self, stop: usize) -> Outcome {
-        self.run_under_trace(Some(stop)).0
+        self.run_under_trace(Watch::KillAt(stop)).0
     }
 
-    fn run_under_trace(&self, kill_at: Option<usize>) -> (Outcome, Trace) {
+    /// Makes the call and notes its system calls, and those of all that it starts. With a fault, one of them goes wrong.
+    pub fn run_stepwise(&self, fault: Option<&Fault>) -> (Outcome, Trace) {
+        self.run_under_trace(Watch::Steps(fault.cloned()))
+    }
+
+    fn run_under_trace(&self, watch: Watch) -> (Outcome, Trace) {
         self.host.run(|| {
             let start = Instant::now();
             // The plugin reads its whole input before it does anything, and gets none before
             // the tracer is in place: nothing is missed.
             let child = self.spawn();
-            let tracer = trace(Pid::from_raw(child.id().cast_signed()), kill_at);
-            let ((status, trace), stdout, stderr) = self.talk(child, |_| tracer.wait());
+            let tracer = trace(Pid::from_raw(child.id().cast_signed()), watch);
+            let ((status, trace), stdout, stderr) = self.talk(child, |_| tracer.wait(deadline()));
             (Outcome::new(self, status, stdout, stderr, start.elapsed()), trace)
         })
     }

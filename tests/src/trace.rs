@@ -1,12 +1,20 @@
-//! How many processes a call is, how much memory each takes at its peak, and what becomes of
-//! one that is killed half way: by ptrace.
+//! How many processes a call is, how much memory each takes at its peak, which system calls it makes, and what becomes
+//! of it when it is killed at one of them, or when one of them fails: by ptrace.
 //!
 //! Not by wait4: the kernel counts into a child's `ru_maxrss` what its parent had at the time
 //! of the fork, and a test process is far larger than a plugin.
 
+mod datagram;
+mod registers;
+mod steps;
+
+use std::collections::BTreeSet;
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::{fs, mem};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -15,7 +23,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::plugin::with_deadline;
+use steps::Steps;
 
 /// What was counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +32,12 @@ pub struct Trace {
     pub peaks_kib: Vec<u64>,
     /// Threads that were started.
     pub threads: usize,
+    /// The system calls, where they were watched.
+    pub steps: Vec<Step>,
+    /// Whether the fault happened: its step may not come in every run.
+    pub struck: bool,
+    /// Whether the process had to be killed because it did not end.
+    pub hung: bool,
 }
 
 impl Trace {
@@ -33,6 +47,53 @@ impl Trace {
     }
 }
 
+/// One system call of a traced process, known again in the next run by its task, its number and how many of that number
+/// the task had made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// `0` is the plugin, `0.1` the first thread or process that it starts, and so on.
+    pub task: String,
+    /// `SYS_*` of this architecture.
+    pub number: i64,
+    /// From 1. Of the plugin's own those count that it makes from the first read of its input on.
+    pub nth: usize,
+    /// The types of the netlink requests that it sends. (`RTM_*`)
+    pub requests: Vec<u16>,
+}
+
+/// What happens at a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// The process is killed as it enters the call.
+    Kill,
+    /// The call is not made, and returns this.
+    Fail(Errno),
+    /// The call is made, and returns this all the same.
+    FailAfter(Errno),
+    /// The kernel refuses that request of those that the call sends: its answer carries the number.
+    Refuse(usize, Errno),
+}
+
+/// Something that goes wrong in a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where.
+    pub step: Step,
+    /// What.
+    pub deed: Deed,
+}
+
+/// How closely a process is watched.
+#[derive(Clone, Debug)]
+pub(crate) enum Watch {
+    /// What it costs.
+    Cost,
+    /// It is killed that manieth time that it enters or leaves a system call.
+    KillAt(usize),
+    /// All system calls, of all that it starts as well; one may go wrong.
+    Steps(Option<Fault>),
+}
+
 /// A process under trace. All of it belongs to the thread that began it.
 #[derive(Debug)]
 pub(crate) struct Tracer {
@@ -40,11 +101,13 @@ pub(crate) struct Tracer {
     trace: Trace,
     kill_at: Option<usize>,
     syscall_stops: usize,
+    steps: Option<Steps>,
+    /// Those that live, for who ends them at the deadline.
+    living: Arc<Mutex<BTreeSet<Pid>>>,
 }
 
-/// Starts to trace a child of the calling thread, and all that it will start. With `kill_at` the
-/// child is killed the `kill_at`th time that it enters or leaves a system call.
-pub(crate) fn trace(pid: Pid, kill_at: Option<usize>) -> Tracer {
+/// Starts to trace a child of the calling thread, and all that it will start.
+pub(crate) fn trace(pid: Pid, watch: Watch) -> Tracer {
     let options = Options::PTRACE_O_TRACEFORK
         | Options::PTRACE_O_TRACEVFORK
         | Options::PTRACE_O_TRACECLONE
@@ -52,38 +115,77 @@ pub(crate) fn trace(pid: Pid, kill_at: Option<usize>) -> Tracer {
         | Options::PTRACE_O_TRACESYSGOOD
         | Options::PTRACE_O_EXITKILL;
     ptrace::seize(pid, options).unwrap_or_else(|e| panic!("trace a plugin: {e}"));
-    if kill_at.is_some() {
+    let (kill_at, steps) = match watch {
+        Watch::Cost => (None, None),
+        Watch::KillAt(stop) => (Some(stop), None),
+        Watch::Steps(fault) => (None, Some(Steps::new(pid, fault))),
+    };
+    if kill_at.is_some() || steps.is_some() {
         // Only a stopped one can be told to stop at system calls.
         ptrace::interrupt(pid).unwrap_or_else(|e| panic!("stop a plugin: {e}"));
     }
-    Tracer { first: pid, trace: Trace::default(), kill_at, syscall_stops: 0 }
+    let living = Arc::new(Mutex::new(BTreeSet::from([pid])));
+    Tracer { first: pid, trace: Trace::default(), kill_at, syscall_stops: 0, steps, living }
 }
 
 impl Tracer {
-    /// Waits for the end of the first process and of all others.
-    pub(crate) fn wait(mut self) -> (ExitStatus, Trace) {
-        let pid = self.first.as_raw().cast_unsigned();
-        with_deadline(pid, || {
-            let mut end = None;
-            // Children of this thread only: other tests have their own.
-            let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
-            loop {
-                match waitpid(None, Some(flags)) {
-                    Ok(WaitStatus::Exited(pid, code)) if pid == self.first => {
-                        end = Some(ExitStatus::from_raw(code << 8));
+    /// Waits for the end of the first process and of all others; kills them all at the deadline.
+    pub(crate) fn wait(mut self, deadline: Duration) -> (ExitStatus, Trace) {
+        let (done, watched) = mpsc::channel::<()>();
+        let living = Arc::clone(&self.living);
+        let (end, hung) = thread::scope(|scope| {
+            let watch = scope.spawn(move || {
+                let late = watched.recv_timeout(deadline) == Err(mpsc::RecvTimeoutError::Timeout);
+                if late {
+                    for task in living.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                        let _ = kill(*task, Signal::SIGKILL);
                     }
-                    Ok(WaitStatus::Signaled(pid, signal, _)) if pid == self.first => {
-                        end = Some(ExitStatus::from_raw(signal as i32));
-                    }
-                    Ok(status) => self.go_on(status),
-                    Err(Errno::EINTR) => {}
-                    Err(Errno::ECHILD) => break,
-                    Err(e) => panic!("wait for a traced plugin: {e}"),
                 }
+                late
+            });
+            let end = self.wait_for_all();
+            drop(done);
+            (end, watch.join().expect("watch the clock"))
+        });
+        self.trace.hung = hung;
+        if let Some(steps) = self.steps {
+            (self.trace.steps, self.trace.struck) = steps.end();
+        }
+        (end, self.trace)
+    }
+
+    fn wait_for_all(&mut self) -> ExitStatus {
+        let mut end = None;
+        // Children of this thread only: other tests have their own.
+        let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
+        loop {
+            match waitpid(None, Some(flags)) {
+                Ok(WaitStatus::Exited(pid, code)) => {
+                    self.forget(pid);
+                    end = if pid == self.first { Some(ExitStatus::from_raw(code << 8)) } else { end };
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    self.forget(pid);
+                    end = if pid == self.first { Some(ExitStatus::from_raw(signal as i32)) } else { end };
+                }
+                Ok(status) => self.go_on(status),
+                Err(Errno::EINTR) => {}
+                Err(Errno::ECHILD) => break,
+                Err(e) => panic!("wait for a traced plugin: {e}"),
             }
-            let trace = mem::take(&mut self.trace);
-            (end.expect("the first process ended"), trace)
-        })
+        }
+        end.expect("the first process ended")
+    }
+
+    fn living(&self) -> std::sync::MutexGuard<'_, BTreeSet<Pid>> {
+        self.living.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&mut self, task: Pid) {
+        self.living().remove(&task);
+        if let Some(steps) = &mut self.steps {
+            steps.forget(task);
+        }
     }
 
     fn go_on(&mut self, status: WaitStatus) {
@@ -94,20 +196,47 @@ impl Tracer {
             }
             WaitStatus::PtraceSyscall(pid) => {
                 self.syscall_stops += 1;
-                if self.kill_at == Some(self.syscall_stops) {
+                let kill_now = match &mut self.steps {
+                    Some(steps) => steps.stop(pid),
+                    None => self.kill_at == Some(self.syscall_stops),
+                };
+                if kill_now {
                     kill(pid, Signal::SIGKILL).expect("kill a plugin");
                     return;
                 }
                 (pid, None)
             }
-            WaitStatus::PtraceEvent(pid, ..) => (pid, None),
+            WaitStatus::PtraceEvent(pid, _, event) => {
+                if let Some(steps) = &mut self.steps {
+                    if matches!(event, libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK) {
+                        steps.start(pid);
+                    }
+                    if !steps.knows(pid) {
+                        // It has stopped for the first time before its parent has told of it.
+                        steps.wait_for_parent(pid);
+                        self.living().insert(pid);
+                        return;
+                    }
+                }
+                self.living().insert(pid);
+                (pid, None)
+            }
             WaitStatus::Stopped(pid, signal) => (pid, Some(signal)),
             _ => return,
         };
+        self.resume(pid, signal);
+        let early = self.steps.as_mut().and_then(Steps::early);
+        if let Some(child) = early {
+            self.resume(child, None);
+        }
+    }
+
+    fn resume(&self, task: Pid, signal: Option<Signal>) {
         // It may have been killed between the stop and now.
-        let _ = match self.kill_at {
-            Some(_) if pid == self.first => ptrace::syscall(pid, signal),
-            _ => ptrace::cont(pid, signal),
+        let _ = match (&self.steps, self.kill_at) {
+            (Some(_), _) => ptrace::syscall(task, signal),
+            (None, Some(_)) if task == self.first => ptrace::syscall(task, signal),
+            _ => ptrace::cont(task, signal),
         };
     }
 

@@ -1,13 +1,16 @@
-//! Calls that do not come to their end, or come at the wrong time: killed at every step, unheard,
-//! overtaken by a DEL. In the end there is nothing, or all of it.
+//! Calls that do not come to their end, or come at the wrong time: unheard, overtaken by a DEL, without an answer of the
+//! kernel's. In the end there is nothing, or all of it. What is killed, or fails, at every step in turn is in `faults`.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use e2e::kernel::Address;
 use e2e::lab::{Families, lan4, lan6};
+use e2e::trace::{Deed, Fault};
 use e2e::traffic::{Wire, assert_reaches, assert_silent};
-use e2e::{Binaries, Call, Container, Lab, cases};
+use e2e::{Binaries, Call, Container, Lab, Outcome, cases};
+use nix::errno::Errno;
+use nix::libc;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,20 +27,34 @@ fn assert_zero(lab: &Lab, container: &Container, when: &str) {
     assert!(rest.is_empty(), "{when}: {rest:?} left in the lease directory");
 }
 
-/// Kills a call at each of its system calls in turn, and looks after each at what is there. Ends
-/// with the first call that comes to its own end; at least `least` must not.
-fn killed_at_every_step<'a>(least: usize, call: impl Fn() -> (Container, Call<'a>), then: impl Fn(&Container, &str)) {
-    // Leaving one call and entering the next are one moment as far as the kernel's state goes.
-    for (step, stop) in (1..MANY).step_by(2).enumerate() {
-        let (container, call) = call();
-        let outcome = call.run_killed_at(stop);
-        if outcome.status.success() {
-            assert!(step >= least, "only {step} steps were killed");
-            return;
+/// Makes one system call after the other fail, in a run of its own each: those of the call that `which` picks by the
+/// requests sent before it and by its number. Afterwards `then` looks at what is there; of a call that nothing happens
+/// to, too.
+fn failing_at_each<'a>(
+    errno: Errno,
+    which: impl Fn(&[u16], i64) -> bool,
+    call: impl Fn() -> (Container, Call<'a>),
+    then: impl Fn(&Container, &Outcome),
+) {
+    let (container, well) = call();
+    let (outcome, trace) = well.run_stepwise(None);
+    then(&container, &outcome);
+    let steps = trace.steps;
+    let (mut asked, mut picked) = (Vec::new(), 0);
+    for step in steps {
+        if which(&asked, step.number) {
+            picked += 1;
+            let (container, call) = call();
+            let fault = Fault { step: step.clone(), deed: Deed::Fail(errno) };
+            let (outcome, trace) = call.run_stepwise(Some(&fault));
+            assert!(trace.struck, "another run than the one before it: {fault:?}");
+            then(&container, &outcome);
         }
-        then(&container, &format!("killed at step {step}"));
+        if !step.requests.is_empty() {
+            asked = step.requests;
+        }
     }
-    panic!("it never comes to its end");
+    assert!(picked > 1, "only {picked} calls failed");
 }
 
 fn one_ipv6_address(lab: &Lab) -> Value {
@@ -51,33 +68,66 @@ fn forget_leases(lab: &Lab) {
 }
 
 cases! {
-    /// A node runs out of memory, a runtime loses patience. The runtime then calls DEL.
+    /// The link of a killed DEL had no addresses any more. Where it has the MAC of its parent, the next DEL took it for
+    /// somebody else's, and it stayed for ever.
     #[reference(not_run: "its threads make every run another one")]
-    fn an_add_killed_at_any_step_leaves_nothing_after_del(lab) {
+    fn a_del_that_was_killed_when_the_addresses_were_off_is_finished_by_the_next(lab) {
+        let mut conf = lab.conf();
+        conf["mode"] = json!("passthru");
+        let killed = |stop: usize| {
+            let container = lab.container();
+            let mut conf = conf.clone();
+            conf["prevResult"] = lab.macvlan().add(&container, "eth0", &conf).run().result();
+            let del = lab.macvlan().del(&container, "eth0", &conf);
+            let outcome = del.run_killed_at(stop);
+            let bare = container.has_link("eth0") && container.address_texts("eth0").is_empty();
+            if !outcome.status.success() {
+                del.run().done();
+            }
+            assert_zero(lab, &container, &format!("killed at stop {stop}"));
+            (outcome.status.success(), bare)
+        };
+        let ends: Vec<_> = (1..MANY).step_by(4).map(killed).take_while(|(ended, _)| !ended).collect();
+        assert!(ends.iter().any(|(_, bare)| *bare), "it was never killed in between: {ends:?}");
+    }
+
+    /// The kernel had made the link, and there was no memory for its answer: that was taken for a no.
+    #[reference(not_run: "its threads make every run another one")]
+    fn an_add_without_memory_for_an_answer_leaves_nothing(lab) {
         let conf = lab.conf();
         let add = || {
             let container = lab.container();
             let call = lab.macvlan().add(&container, "eth0", &conf);
             (container, call)
         };
-        killed_at_every_step(50, add, |container, when| {
-            lab.macvlan().del(container, "eth0", &conf).run().done();
-            assert_zero(lab, container, when);
+        let receives = |_: &[u16], number| number == libc::SYS_recvmsg;
+        failing_at_each(Errno::ENOMEM, receives, add, |container, outcome| {
+            if outcome.status.success() {
+                lab.macvlan().del(container, "eth0", &conf).run().done();
+            } else {
+                outcome.fails(100, &["out of memory"]);
+            }
+            assert_zero(lab, container, &outcome.text());
         });
     }
 
-    #[reference(not_run: "its threads make every run another one")]
-    fn a_del_killed_at_any_step_leaves_nothing_after_another(lab) {
-        let conf = lab.conf();
-        let del = || {
+    /// The guard of the parent's mode makes a macvlan for an instant, and did not undo what it had not heard of.
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it has no guard")]
+    fn an_ipvlan_add_that_misses_an_answer_about_a_link_leaves_nothing(lab) {
+        let conf = lab.ipvlan_conf("l2");
+        let add = || {
             let container = lab.container();
-            lab.macvlan().add(&container, "eth0", &conf).run().result();
-            let call = lab.macvlan().del(&container, "eth0", &conf);
+            let call = lab.ipvlan().add(&container, "eth0", &conf);
             (container, call)
         };
-        killed_at_every_step(30, del, |container, when| {
-            lab.macvlan().del(container, "eth0", &conf).run().done();
-            assert_zero(lab, container, when);
+        let about_links = |asked: &[u16], number| number == libc::SYS_recvmsg && asked.iter().any(|kind| *kind <= 18);
+        failing_at_each(Errno::EAGAIN, about_links, add, |container, outcome| {
+            if outcome.status.success() {
+                assert_eq!(container.link_names(), ["eth0", "lo"], "{}", outcome.text());
+                lab.ipvlan().del(container, "eth0", &conf).run().done();
+            }
+            assert_zero(lab, container, &outcome.text());
         });
     }
 

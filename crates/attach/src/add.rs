@@ -102,7 +102,10 @@ impl<'a> Attempt<'a> {
     }
 
     fn make(&mut self) -> std::result::Result<AddResult, cni::Error> {
+        // Whoever has to be asked for a permit may make a link of this name for an instant.
+        self.made = Some(Made { name: temporary_name(self.attachment), ifindex: None });
         let permit = self.permit()?;
+        self.made = None;
         let link = self.create()?;
         drop(permit);
         let mut leased = match &self.ipam {
@@ -152,7 +155,10 @@ impl<'a> Attempt<'a> {
         // An older kernel (6.1) minds a link of that name on the host, where this one will never be.
         let temporary = temporary_name(self.asked.attachment);
         delete_temporary(&mut self.inside, &temporary)?;
-        self.new_link(&temporary).map_err(|error| error.during(operation.as_str()))?;
+        if let Err(error) = self.new_link(&temporary) {
+            self.made = (!is_verdict(&error)).then_some(Made { name: temporary, ifindex: None });
+            return Err(error.during(operation).into());
+        }
         let link = self.created(temporary, &operation)?;
         if let Err(error) = self.inside.rename(link.ifindex, ifname) {
             self.refuse_taken_name()?;
@@ -327,12 +333,7 @@ impl Drop for Attempt<'_> {
     }
 }
 
-/// Whether the kernel itself answered no. Any other failure leaves open what it did.
+/// Whether the kernel itself answered no, or was not even asked. Any other failure leaves open what it did.
 fn is_verdict(error: &linux::Error) -> bool {
-    match error {
-        linux::Error::InterfaceName { .. } => true,
-        _ => error
-            .errno()
-            .is_some_and(|errno| !matches!(errno, Errno::ENOBUFS | Errno::EINTR | Errno::EAGAIN | Errno::EIO)),
-    }
+    matches!(error, linux::Error::Kernel { .. } | linux::Error::InterfaceName { .. })
 }

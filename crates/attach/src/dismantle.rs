@@ -85,7 +85,11 @@ fn own_link(
 ) -> Result<Option<Link>> {
     let ifname = &attachment.ifname;
     if let Some(link) = rtnl.link(ifname)? {
-        let foreign = if link.kind.as_deref() == Some(kind) {
+        // A DEL that was killed has begun with it, so it has been judged, and may have no address left to know it by.
+        let begun = link.group == LEAVING;
+        let foreign = if begun {
+            None
+        } else if link.kind.as_deref() == Some(kind) {
             let expected = call.prev_result().unwrap_or_else(|error| {
                 call.warn(format_args!("DEL: goes on without it: {error}"));
                 None

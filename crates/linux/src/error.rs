@@ -25,6 +25,15 @@ pub enum Error {
         ext_ack: Option<String>,
     },
 
+    /// The kernel's answer did not come through: whether it has done what it was asked for is not known.
+    #[error("{operation}: {}", words(*.errno))]
+    Unheard {
+        /// What was tried, and on what object.
+        operation: String,
+        /// Why there was no answer to be had.
+        errno: Errno,
+    },
+
     /// There is no file at the path of a network namespace.
     #[error("open network namespace {}: no such file or directory", .path.display())]
     NetnsMissing {
@@ -88,7 +97,7 @@ impl Error {
     /// The error number, where the kernel gave one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
-            Self::Kernel { errno, .. } => Some(*errno),
+            Self::Kernel { errno, .. } | Self::Unheard { errno, .. } => Some(*errno),
             Self::Io { source, .. } => source.raw_os_error().map(Errno::from_raw),
             _ => None,
         }
@@ -102,6 +111,7 @@ impl Error {
     pub fn during(mut self, words: impl Into<String>) -> Self {
         match &mut self {
             Self::Kernel { operation, .. }
+            | Self::Unheard { operation, .. }
             | Self::Io { operation, .. }
             | Self::Timeout { operation }
             | Self::Malformed { operation, .. } => *operation = words.into(),
@@ -113,6 +123,10 @@ impl Error {
 
     pub(crate) fn kernel(operation: impl fmt::Display, errno: Errno) -> Self {
         Self::Kernel { operation: operation.to_string(), errno, ext_ack: None }
+    }
+
+    pub(crate) fn unheard(operation: impl fmt::Display, errno: Errno) -> Self {
+        Self::Unheard { operation: operation.to_string(), errno }
     }
 
     pub(crate) fn malformed(operation: impl fmt::Display, what: impl Into<String>) -> Self {

@@ -136,6 +136,7 @@ fn probe(place: &mut Place<'_>) -> Result<Probe, Error> {
         Err(error) if error.errno() == Some(Errno::EBUSY) && place.parent.master.is_none() => Ok(Probe::Taken),
         // A macvlan in passthru mode has the parent alone, so no ipvlan has it.
         Err(error) if error.errno() == Some(Errno::EINVAL) => Ok(Probe::Free),
-        Err(_) => Ok(Probe::Unknown),
+        // It may have been made all the same.
+        Err(_) => place.delete_temporary().map(|()| Probe::Unknown).map_err(Error::from),
     }
 }

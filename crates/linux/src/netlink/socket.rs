@@ -115,7 +115,7 @@ impl Socket {
                 Err(Errno::EAGAIN) => {
                     self.readable(*deadline.get_or_insert_with(|| Instant::now() + PATIENCE), operation)?;
                 }
-                Err(errno) => return Err(Error::kernel(operation, errno)),
+                Err(errno) => return Err(Error::unheard(operation, errno)),
             }
         }
     }
@@ -147,7 +147,7 @@ impl Socket {
             match poll(&mut watched, PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)) {
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) => return Ok(()),
-                Err(errno) => return Err(Error::kernel(operation, errno)),
+                Err(errno) => return Err(Error::unheard(operation, errno)),
             }
         }
     }

@@ -41,7 +41,15 @@ const GOES_WITHIN: Duration = Duration::from_secs(20);
 /// How much of the console is shown when something went wrong.
 const TAIL: usize = 60;
 /// Variables that tests may go by, taken along.
-const VARIABLES: [&str; 5] = ["PATH", "UNDERLAY_BIN", "UNDERLAY_REFERENCE_BIN", "RUST_BACKTRACE", "LANG"];
+const VARIABLES: [&str; 7] = [
+    "PATH",
+    "UNDERLAY_BIN",
+    "UNDERLAY_REFERENCE_BIN",
+    "UNDERLAY_FAULTS",
+    "UNDERLAY_FAULTS_OFFSET",
+    "RUST_BACKTRACE",
+    "LANG",
+];
 
 /// The directory that this program and the guest share, and the names in it.
 #[derive(Clone, Debug)]
@@ -113,7 +121,7 @@ fn plan(suite: &Suite, exchange: &Exchange) -> Result<Value, String> {
         VARIABLES.into_iter().filter_map(|name| Some((name, env::var(name).ok()?))).collect();
     let mut needed: Vec<PathBuf> = vec![exchange.0.clone(), repository()];
     needed.extend(suite.programs().filter_map(|executable| executable.program.parent().map(Path::to_owned)));
-    needed.extend(environment.iter().filter(|(name, _)| name.starts_with("UNDERLAY_")).map(|(_, path)| path.into()));
+    needed.extend(environment.iter().filter(|(name, _)| name.ends_with("_BIN")).map(|(_, path)| path.into()));
     needed.sort();
     needed.dedup();
     Ok(json!({"suite": suite.to_json(), "environment": environment, "needed": needed}))

@@ -1,0 +1,90 @@
+//! Which of all faults are injected: every one of them, or a share that is another one every day.
+
+use std::env;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::trace::{Deed, Fault};
+
+/// `all`, or how many for each scenario.
+pub(super) const COUNT_VARIABLE: &str = "UNDERLAY_FAULTS";
+/// Which share; the number of the day without it.
+pub(super) const OFFSET_VARIABLE: &str = "UNDERLAY_FAULTS_OFFSET";
+
+/// So that neighbours on the list, which are much alike, are not all in one share. The same in every run.
+const SEED: u64 = 0x756e_6465_726c_6179;
+
+/// A choice among faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// All of them.
+    All,
+    /// The process is killed, at every step in turn.
+    Kills,
+    /// About so many. With every other offset others, till all have had their turn.
+    Share {
+        /// How many.
+        count: usize,
+        /// Which ones.
+        offset: usize,
+    },
+}
+
+impl Selection {
+    /// What the environment says; `count` and the day where it says nothing.
+    pub fn from_environment(count: usize) -> Self {
+        let number = |name: &str| -> Option<usize> { env::var(name).ok()?.parse().ok() };
+        if env::var(COUNT_VARIABLE).is_ok_and(|text| text == "all") {
+            return Self::All;
+        }
+        let today = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() / 86_400) as usize;
+        Self::Share {
+            count: number(COUNT_VARIABLE).unwrap_or(count),
+            offset: number(OFFSET_VARIABLE).unwrap_or_else(today),
+        }
+    }
+
+    /// The chosen ones.
+    pub(super) fn choose<'a>(&self, faults: &'a [Fault]) -> Vec<&'a Fault> {
+        let mut all: Vec<&Fault> = faults.iter().collect();
+        let (count, offset) = match *self {
+            Self::All => return all,
+            Self::Kills => {
+                all.retain(|fault| fault.deed == Deed::Kill);
+                return all;
+            }
+            Self::Share { count, offset } => (count, offset),
+        };
+        shuffle(&mut all);
+        let stride = all.len().div_ceil(count.max(1)).max(1);
+        all.into_iter().skip(offset % stride).step_by(stride).collect()
+    }
+}
+
+/// Fisher and Yates, by a linear congruential generator (Knuth's MMIX): the same order in every run.
+fn shuffle<T>(list: &mut [T]) {
+    let mut state = SEED;
+    for at in (1..list.len()).rev() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        list.swap(at, (state >> 33) as usize % (at + 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::Step;
+
+    #[test]
+    fn every_fault_has_its_day() {
+        let step = |nth| Step { task: "0".into(), number: 0, nth, requests: Vec::new() };
+        let faults: Vec<_> = (0..103).map(|nth| Fault { step: step(nth), deed: Deed::Kill }).collect();
+        let mut turns = vec![0; faults.len()];
+        for offset in 7..18 {
+            let chosen = Selection::Share { count: 10, offset }.choose(&faults);
+            assert!((9..=10).contains(&chosen.len()), "{}", chosen.len());
+            chosen.iter().for_each(|fault| turns[fault.step.nth] += 1);
+        }
+        assert_eq!(turns, vec![1; faults.len()]);
+        assert_eq!(Selection::All.choose(&faults).len(), faults.len());
+    }
+}

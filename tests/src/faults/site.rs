@@ -1,0 +1,221 @@
+//! Where things go wrong: a Lab with a container, another one that nothing must happen to, and what there was before.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use super::{Command, End, Layers, Scenario, judge};
+use crate::kernel::Address;
+use crate::lab::Families;
+use crate::snapshot::Snapshot;
+use crate::trace::{Fault, Step};
+use crate::{Container, Lab};
+
+const IFNAME: &str = "eth0";
+
+/// See above.
+#[derive(Debug)]
+pub(super) struct Site {
+    scenario: Scenario,
+    lab: Lab,
+    container: Container,
+    bystander: Container,
+    conf: Value,
+    before: Snapshot,
+    files: BTreeSet<String>,
+}
+
+impl Site {
+    pub(super) fn new(scenario: Scenario) -> Self {
+        let lab = Lab::new(scenario.binaries);
+        // As every host has one: Linux 6.1 then makes no link of this name in a container at once.
+        lab.host.create_stray(IFNAME);
+        let conf = conf(&lab, scenario);
+        let (container, bystander) = (lab.container(), lab.container());
+        // A second slave of ipvlan has to be searched for in every descriptor of the machine.
+        let plugin = if scenario.plugin == "ipvlan" { "host-local" } else { scenario.plugin };
+        if (plugin, scenario.layers) != ("host-local", Layers::Two) {
+            lab.plugin(plugin).add(&bystander, IFNAME, &conf).run().result();
+        }
+        // Once round: what stays for good is there now.
+        let result = lab.plugin(scenario.plugin).add(&container, IFNAME, &conf).run().result();
+        lab.plugin(scenario.plugin).del(&container, IFNAME, &with(&conf, Some(&result))).run().done();
+        let before = lab.snapshot(&[&container, &bystander]);
+        let files = files(&lab);
+        Self { scenario, lab, container, bystander, conf, before, files }
+    }
+
+    /// The system calls of a run in which nothing goes wrong.
+    pub(super) fn learn(&self) -> Vec<Step> {
+        let added = (self.scenario.command == Command::Del).then(|| self.add());
+        let (outcome, trace) = self.call(added.as_ref()).run_stepwise(None);
+        match &added {
+            None => self.del(Some(&outcome.result())),
+            Some(_) => drop(outcome.done()),
+        }
+        self.assert_as_before("after the run that learns");
+        trace.steps
+    }
+
+    /// Lets one thing go wrong. How the call ended, and whether it went wrong at all.
+    ///
+    /// # Panics
+    ///
+    /// When something is not as it was promised.
+    pub(super) fn suffer(&self, fault: &Fault) -> (End, bool) {
+        let added = (self.scenario.command == Command::Del).then(|| self.add());
+        let (outcome, trace) = self.call(added.as_ref()).run_stepwise(Some(fault));
+        assert!(!trace.hung, "it does not end: {}", outcome.text());
+        self.assert_addresses_are_leased(&outcome.text());
+        let end = judge(fault, &outcome, trace.struck);
+        let result = match (end, self.scenario.command) {
+            (End::Succeeded, Command::Add) => Some(outcome.result()),
+            _ => added,
+        };
+        match (end, self.scenario.command) {
+            (End::Succeeded, Command::Add) => self.assert_whole(&outcome.result(), &outcome.text()),
+            (End::Succeeded, Command::Del) => self.assert_nothing_left(&outcome.done().text()),
+            (End::Failed, Command::Add) => self.assert_nothing_left(&outcome.text()),
+            _ => {}
+        }
+        self.del(result.as_ref());
+        self.assert_nothing_left(&format!("after DEL, after {}", outcome.text()));
+        let again = self.add();
+        self.assert_whole(&again, "ADD again");
+        self.del(Some(&again));
+        self.assert_as_before(&format!("after {}", outcome.text()));
+        (end, trace.struck)
+    }
+
+    fn call(&self, added: Option<&Value>) -> crate::Call<'_> {
+        let plugin = self.lab.plugin(self.scenario.plugin);
+        match self.scenario.command {
+            Command::Add => plugin.add(&self.container, IFNAME, &self.conf),
+            Command::Del => plugin.del(&self.container, IFNAME, &with(&self.conf, added)),
+        }
+    }
+
+    fn add(&self) -> Value {
+        self.lab.plugin(self.scenario.plugin).add(&self.container, IFNAME, &self.conf).run().result()
+    }
+
+    fn del(&self, result: Option<&Value>) {
+        let conf = with(&self.conf, result);
+        self.lab.plugin(self.scenario.plugin).del(&self.container, IFNAME, &conf).run().done();
+    }
+
+    fn makes_links(&self) -> bool {
+        self.scenario.plugin != "host-local"
+    }
+
+    /// Everything that the result speaks of is really there.
+    fn assert_whole(&self, result: &Value, what: &str) {
+        let list = |key: &str| result[key].as_array().cloned().unwrap_or_default();
+        let addresses: Vec<IpNet> = list("ips").iter().map(|ip| parse(&ip["address"])).collect();
+        let expected = match self.scenario.layers {
+            Layers::Two => 0,
+            Layers::V4 => 1,
+            Layers::Dual => 2,
+        };
+        assert_eq!(addresses.len(), expected, "another number of addresses: {result}\n{what}");
+        let leased: BTreeSet<String> = addresses.iter().map(|address| address.addr().to_string()).collect();
+        assert_eq!(self.leased(), leased, "other leases than in the result: {what}");
+        if !self.makes_links() {
+            return;
+        }
+        let link = self.container.find_link(IFNAME).unwrap_or_else(|| panic!("there is no {IFNAME}: {what}"));
+        assert!(link.up, "{IFNAME} is down: {what}");
+        assert_eq!(link.kind.as_deref(), Some(self.scenario.plugin), "{what}");
+        assert_eq!(result["interfaces"][0]["mac"], link.mac.as_str(), "{what}");
+        let its = self.addresses();
+        let unusable = its.iter().find(|address| address.tentative() || address.duplicate());
+        assert!(unusable.is_none(), "{unusable:?} cannot be used: {what}");
+        let its: BTreeSet<IpNet> = its.iter().map(|address| address.net).collect();
+        assert_eq!(its, addresses.into_iter().collect(), "other addresses than in the result: {what}");
+        let routes = self.container.routes();
+        for route in list("routes") {
+            let dst: IpNet = parse(&route["dst"]);
+            let there = routes.iter().any(|its| its.dst == dst && its.oif == Some(link.ifindex));
+            assert!(there, "the route to {dst} is missing: {what}");
+        }
+    }
+
+    fn assert_nothing_left(&self, what: &str) {
+        if self.makes_links() {
+            assert_eq!(self.container.link_names(), ["lo"], "a link is left: {what}");
+        }
+        assert_eq!(self.leased(), BTreeSet::new(), "a lease is left: {what}");
+    }
+
+    /// Whatever happens, no address is on a link that could be given to another container.
+    fn assert_addresses_are_leased(&self, what: &str) {
+        let leased = self.leased();
+        for address in self.addresses() {
+            let ip = address.net.addr().to_string();
+            assert!(leased.contains(&ip), "{ip} is on the link, and not leased: {what}");
+        }
+    }
+
+    fn assert_as_before(&self, what: &str) {
+        let now = self.lab.snapshot(&[&self.container, &self.bystander]);
+        let mut difference = self.before.difference(&now);
+        // Where the next lease goes on from: it changes with every ADD.
+        difference.retain(|line| !line.contains("/last_reserved_ip."));
+        assert!(difference.is_empty(), "not as before: {difference:?} {what}");
+        assert_eq!(files(&self.lab), self.files, "other files than before: {what}");
+    }
+
+    /// The container's own addresses, without those that the kernel makes itself.
+    fn addresses(&self) -> Vec<Address> {
+        let on = |link: &String| self.container.addresses(link).into_iter().filter(|address| !address.link_local());
+        self.container.link_names().iter().filter(|name| *name != "lo").flat_map(on).collect()
+    }
+
+    /// What is leased to the container.
+    fn leased(&self) -> BTreeSet<String> {
+        let owner = format!("{}\r\n{IFNAME}", self.container.id);
+        let is_its = |ip: &String| {
+            fs::read_to_string(self.lab.data_dir().join("lan").join(ip)).is_ok_and(|content| content == owner)
+        };
+        self.lab.leases().into_iter().filter(is_its).collect()
+    }
+}
+
+fn conf(lab: &Lab, scenario: Scenario) -> Value {
+    let mut conf = match (scenario.plugin, scenario.layers) {
+        (_, Layers::Two) => lab.conf_with(json!({})),
+        (_, Layers::V4) => lab.conf_with(lab.ipam(Families::V4)),
+        (_, Layers::Dual) => lab.conf_with(lab.ipam(Families::Dual)),
+    };
+    let routes = match scenario.layers {
+        Layers::Two => json!(null),
+        Layers::V4 => json!([{"dst": "0.0.0.0/0"}]),
+        Layers::Dual => json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]),
+    };
+    if routes.is_array() {
+        conf["ipam"]["routes"] = routes;
+    }
+    conf["type"] = json!(scenario.plugin);
+    conf
+}
+
+fn with(conf: &Value, result: Option<&Value>) -> Value {
+    let mut conf = conf.clone();
+    if let Some(result) = result {
+        conf["prevResult"] = result.clone();
+    }
+    conf
+}
+
+fn parse<T: std::str::FromStr>(value: &Value) -> T {
+    let text = value.as_str().unwrap_or_default();
+    text.parse().unwrap_or_else(|_| panic!("a result with {value} in it"))
+}
+
+/// The names of everything below the data directory, those of temporary files and records included.
+fn files(lab: &Lab) -> BTreeSet<String> {
+    let entries = fs::read_dir(lab.data_dir().join("lan")).into_iter().flatten();
+    entries.map(|entry| entry.expect("read a directory").file_name().to_string_lossy().into_owned()).collect()
+}

@@ -1,0 +1,49 @@
+//! macvlan and host-local with one thing going wrong: killed, or refused by the kernel, at every system call. A share of
+//! it each day, all of it by `make faults FULL=1`. ipvlan is in `faults_ipvlan`, since not every kernel has it.
+
+use e2e::Binaries;
+use e2e::faults::{Command, Layers, Scenario, Selection};
+
+e2e::scenarios! {
+    count: 60,
+    needs: &[],
+    macvlan_add_layer_2: "macvlan" Add Two HardLinks,
+    macvlan_del_layer_2: "macvlan" Del Two HardLinks,
+    macvlan_add_v4: "macvlan" Add V4 HardLinks,
+    macvlan_del_v4: "macvlan" Del V4 HardLinks,
+    macvlan_add_dual: "macvlan" Add Dual HardLinks,
+    macvlan_del_dual: "macvlan" Del Dual HardLinks,
+    macvlan_add_v4_ipam_as_a_process: "macvlan" Add V4 PlainCopies,
+    macvlan_del_v4_ipam_as_a_process: "macvlan" Del V4 PlainCopies,
+    macvlan_add_dual_ipam_as_a_process: "macvlan" Add Dual PlainCopies,
+    macvlan_del_dual_ipam_as_a_process: "macvlan" Del Dual PlainCopies,
+    host_local_add_v4: "host-local" Add V4 HardLinks,
+    host_local_del_v4: "host-local" Del V4 HardLinks,
+    host_local_add_dual: "host-local" Add Dual HardLinks,
+    host_local_del_dual: "host-local" Del Dual HardLinks,
+}
+
+/// A node runs out of memory, a runtime loses patience. These every day, and all of them.
+fn survives_kills(command: Command, binaries: Binaries) {
+    Scenario { plugin: "macvlan", command, layers: Layers::V4, binaries }.survives(&Selection::Kills);
+}
+
+#[test]
+fn an_add_killed_at_any_step_leaves_nothing_after_del() {
+    survives_kills(Command::Add, Binaries::HardLinks);
+}
+
+#[test]
+fn a_del_killed_at_any_step_leaves_nothing_after_another() {
+    survives_kills(Command::Del, Binaries::HardLinks);
+}
+
+#[test]
+fn an_add_killed_at_any_step_of_it_or_of_ipam_leaves_nothing_after_del() {
+    survives_kills(Command::Add, Binaries::PlainCopies);
+}
+
+#[test]
+fn a_del_killed_at_any_step_of_it_or_of_ipam_leaves_nothing_after_another() {
+    survives_kills(Command::Del, Binaries::PlainCopies);
+}
