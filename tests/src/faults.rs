@@ -24,6 +24,8 @@ pub enum Command {
     Add,
     /// DEL of what an ADD has made.
     Del,
+    /// ADD of what is attached already, and must stay so.
+    AddAgain,
 }
 
 /// What is attached.
@@ -69,6 +71,7 @@ impl Scenario {
         let command = match self.command {
             Command::Add => "ADD",
             Command::Del => "DEL",
+            Command::AddAgain => "ADD again",
         };
         let layers = match self.layers {
             Layers::Two => "layer 2",
@@ -124,15 +127,21 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// How it ended, and that it did so in an orderly way.
-fn judge(fault: &Fault, outcome: &Outcome, struck: bool) -> End {
+fn judge(command: Command, fault: &Fault, outcome: &Outcome, struck: bool) -> End {
     use std::os::unix::process::ExitStatusExt;
     match (outcome.status.code(), outcome.status.signal()) {
         (Some(0), _) => End::Succeeded,
         (_, Some(9)) if struck && fault.deed == Deed::Kill => End::Killed,
         (_, Some(6)) if may_abort(fault) => End::Aborted,
+        // The error object itself could not be written: then stderr has it.
+        (Some(1), _) if outcome.stdout.is_empty() && writes(fault) => {
+            assert!(outcome.stderr.contains("(and stdout: "), "not even stderr: {}", outcome.text());
+            End::Failed
+        }
         _ => {
             let error = outcome.error();
-            assert!(struck, "nothing went wrong, and yet: {}", outcome.text());
+            let refused = command == Command::AddAgain && error.code == 7;
+            assert!(struck || refused, "nothing went wrong, and yet: {}", outcome.text());
             assert!(error.code > 0 && !error.msg.is_empty(), "an error that says nothing: {}", outcome.text());
             let version = outcome.json()["cniVersion"].clone();
             // Of a configuration that could not be read, nobody knows the version.
@@ -148,6 +157,10 @@ fn judge(fault: &Fault, outcome: &Outcome, struck: bool) -> End {
 /// whatever it did next would happen to the wrong network.
 fn may_abort(fault: &Fault) -> bool {
     calls::takes_memory(fault) || calls::name(fault.step.number) == "setns"
+}
+
+fn writes(fault: &Fault) -> bool {
+    matches!(fault.deed, Deed::Fail(_)) && calls::name(fault.step.number) == "write"
 }
 
 /// Turns each line into a test of that name: a plugin, and three words of [`Scenario`]'s. `count` is how many faults each

@@ -17,6 +17,7 @@ e2e::scenarios! {
     macvlan_del_v4_ipam_as_a_process: "macvlan" Del V4 PlainCopies,
     macvlan_add_dual_ipam_as_a_process: "macvlan" Add Dual PlainCopies,
     macvlan_del_dual_ipam_as_a_process: "macvlan" Del Dual PlainCopies,
+    macvlan_add_again: "macvlan" AddAgain V4 HardLinks,
     host_local_add_v4: "host-local" Add V4 HardLinks,
     host_local_del_v4: "host-local" Del V4 HardLinks,
     host_local_add_dual: "host-local" Add Dual HardLinks,

@@ -103,7 +103,7 @@ impl<'a> Attempt<'a> {
 
     fn make(&mut self) -> std::result::Result<AddResult, cni::Error> {
         // Whoever has to be asked for a permit may make a link of this name for an instant.
-        self.made = Some(Made { name: temporary_name(self.attachment), ifindex: None });
+        self.made = Some(Made { name: temporary_name(self.asked.attachment), ifindex: None });
         let permit = self.permit()?;
         self.made = None;
         let link = self.create()?;
@@ -309,7 +309,10 @@ impl<'a> Attempt<'a> {
     /// Undoes what was done, and says what could not be.
     fn undo(&mut self) -> Vec<cni::Error> {
         let found = match self.made.take() {
-            Some(Made { ifindex: None, name }) => self.inside.link(&name).map(|link| link.map(|link| link.ifindex)),
+            // Whether it was made is not known. One that is up was not: it was there before, and somebody lives by it.
+            Some(Made { ifindex: None, name }) => {
+                self.inside.link(&name).map(|link| link.filter(|link| !link.up).map(|link| link.ifindex))
+            }
             Some(Made { ifindex, .. }) => Ok(ifindex),
             None => Ok(None),
         };

@@ -92,7 +92,8 @@ const ROWS: &[Row] = &[
     (libc::SYS_munmap, "munmap", MEMORY),
     (libc::SYS_madvise, "madvise", MEMORY),
     (libc::SYS_brk, "brk", MEMORY),
-    (libc::SYS_futex, "futex", &[Errno::EINTR, Errno::EAGAIN]),
+    // To wake somebody cannot fail, and who wakes too early looks again.
+    (libc::SYS_futex, "futex", SURE),
     (libc::SYS_nanosleep, "nanosleep", WAITING),
     (libc::SYS_clock_nanosleep, "clock_nanosleep", WAITING),
     (libc::SYS_getrandom, "getrandom", WAITING),

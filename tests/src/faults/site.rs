@@ -49,11 +49,12 @@ impl Site {
 
     /// The system calls of a run in which nothing goes wrong.
     pub(super) fn learn(&self) -> Vec<Step> {
-        let added = (self.scenario.command == Command::Del).then(|| self.add());
+        let added = self.prepare();
         let (outcome, trace) = self.call(added.as_ref()).run_stepwise(None);
-        match &added {
-            None => self.del(Some(&outcome.result())),
-            Some(_) => drop(outcome.done()),
+        match self.scenario.command {
+            Command::Add => self.del(Some(&outcome.result())),
+            Command::Del => drop(outcome.done()),
+            Command::AddAgain => self.del(added.as_ref()),
         }
         self.assert_as_before("after the run that learns");
         trace.steps
@@ -65,34 +66,51 @@ impl Site {
     ///
     /// When something is not as it was promised.
     pub(super) fn suffer(&self, fault: &Fault) -> (End, bool) {
-        let added = (self.scenario.command == Command::Del).then(|| self.add());
+        let added = self.prepare();
         let (outcome, trace) = self.call(added.as_ref()).run_stepwise(Some(fault));
-        assert!(!trace.hung, "it does not end: {}", outcome.text());
-        self.assert_addresses_are_leased(&outcome.text());
-        let end = judge(fault, &outcome, trace.struck);
-        let result = match (end, self.scenario.command) {
-            (End::Succeeded, Command::Add) => Some(outcome.result()),
+        let what = outcome.text();
+        assert!(!trace.hung, "it does not end: {what}");
+        self.assert_addresses_are_leased(&what);
+        let end = judge(self.scenario.command, fault, &outcome, trace.struck);
+        let result = match (self.scenario.command, end) {
+            (Command::Add, End::Succeeded) => {
+                self.assert_whole(&outcome.result(), &what);
+                Some(outcome.result())
+            }
+            (Command::Add, End::Failed) => {
+                self.assert_nothing_left(&what);
+                None
+            }
+            (Command::Del, End::Succeeded) => {
+                self.assert_nothing_left(&outcome.done().text());
+                added
+            }
+            (Command::AddAgain, _) => {
+                // host-local alone says again what there is.
+                assert!(end != End::Succeeded || !self.makes_links(), "it was attached already: {what}");
+                self.assert_whole(added.as_ref().expect("it was attached"), &what);
+                added
+            }
             _ => added,
         };
-        match (end, self.scenario.command) {
-            (End::Succeeded, Command::Add) => self.assert_whole(&outcome.result(), &outcome.text()),
-            (End::Succeeded, Command::Del) => self.assert_nothing_left(&outcome.done().text()),
-            (End::Failed, Command::Add) => self.assert_nothing_left(&outcome.text()),
-            _ => {}
-        }
         self.del(result.as_ref());
-        self.assert_nothing_left(&format!("after DEL, after {}", outcome.text()));
+        self.assert_nothing_left(&format!("after DEL, after {what}"));
         let again = self.add();
         self.assert_whole(&again, "ADD again");
         self.del(Some(&again));
-        self.assert_as_before(&format!("after {}", outcome.text()));
+        self.assert_as_before(&format!("after {what}"));
         (end, trace.struck)
+    }
+
+    /// What has to be there before the call.
+    fn prepare(&self) -> Option<Value> {
+        (self.scenario.command != Command::Add).then(|| self.add())
     }
 
     fn call(&self, added: Option<&Value>) -> crate::Call<'_> {
         let plugin = self.lab.plugin(self.scenario.plugin);
         match self.scenario.command {
-            Command::Add => plugin.add(&self.container, IFNAME, &self.conf),
+            Command::Add | Command::AddAgain => plugin.add(&self.container, IFNAME, &self.conf),
             Command::Del => plugin.del(&self.container, IFNAME, &with(&self.conf, added)),
         }
     }
