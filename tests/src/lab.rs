@@ -194,16 +194,22 @@ impl Lab {
 
     /// The addresses leased in the network `lan`, sorted as text.
     pub fn leases(&self) -> Vec<String> {
-        let mut leases: Vec<String> =
-            self.lease_files().into_iter().filter(|name| name.parse::<IpAddr>().is_ok()).collect();
-        leases.sort();
-        leases
+        self.leases_in("lan")
+    }
+
+    /// The addresses leased in the network of that name, sorted as text.
+    pub fn leases_in(&self, network: &str) -> Vec<String> {
+        self.files_in(network).into_iter().filter(|name| name.parse::<IpAddr>().is_ok()).collect()
     }
 
     /// The names of all files in the lease directory of the network `lan`, sorted. Without the owners' records, which are
     /// links that lead nowhere, and caches.
     pub fn lease_files(&self) -> Vec<String> {
-        let mut names: Vec<String> = match fs::read_dir(self.data_dir().join("lan")) {
+        self.files_in("lan")
+    }
+
+    fn files_in(&self, network: &str) -> Vec<String> {
+        let mut names: Vec<String> = match fs::read_dir(self.data_dir().join(network)) {
             Ok(entries) => entries
                 .map(|entry| entry.expect("read a directory"))
                 .filter(|entry| !entry.file_type().expect("read a directory").is_symlink())

@@ -250,7 +250,7 @@ fn drain(pipe: &mut impl Read) -> Vec<u8> {
 }
 
 /// Kills `pid` if `wait` has not come back by the deadline.
-pub(crate) fn with_deadline<T>(pid: u32, wait: impl FnOnce() -> T) -> T {
+pub fn with_deadline<T>(pid: u32, wait: impl FnOnce() -> T) -> T {
     let (done, watched) = mpsc::channel::<()>();
     let deadline = deadline();
     thread::scope(|scope| {

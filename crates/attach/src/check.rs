@@ -110,7 +110,8 @@ fn is_as_wanted(its: &linux::Route, wanted: &linux::Route, route: &cni::Route, l
     its.dst == wanted.dst
         && its.kind == RouteKind::Unicast
         && (its.gateway == gateway || (its.oif != Some(link.ifindex) && gateway.is_none()))
-        && its.table.unwrap_or(MAIN) == wanted.table.unwrap_or(MAIN)
+        // A result that names no table leaves it to the next plugin of the chain: sbr moves all routes to one of its own.
+        && (wanted.table.is_none() || its.table.unwrap_or(MAIN) == wanted.table.unwrap_or(MAIN))
         && same(its.priority, wanted.priority)
         && same(its.mtu, wanted.mtu)
         && same(its.advmss, wanted.advmss)

@@ -4,7 +4,10 @@
 #![forbid(unsafe_code)]
 
 pub mod cri;
+pub mod example;
+pub mod libcni;
 mod messages;
 pub mod recipe;
 
 pub use cri::{Cri, Pod};
+pub use libcni::Libcni;

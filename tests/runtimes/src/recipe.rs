@@ -1,4 +1,4 @@
-//! The files of `conf-examples/` that are not CNI's own: read as their programs read them.
+//! The files of `conf-examples/`, and those of them that are not CNI's own, read as their programs read them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,16 @@ const CRI: &str = "io.containerd.grpc.v1.cri";
 /// The path of an example.
 pub fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conf-examples").join(name)
+}
+
+/// The names of all examples.
+pub fn names() -> Vec<String> {
+    let directory = path("");
+    let entries = fs::read_dir(&directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
+    let names = entries.map(|entry| entry.expect("read a directory").file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| name != "README.md").collect();
+    names.sort();
+    names
 }
 
 /// An example in TOML.

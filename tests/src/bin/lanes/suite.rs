@@ -28,7 +28,12 @@ const NATIVE_ONLY: &[(&str, &str)] = &[
     ("e2e/install", "about files, not links"),
     ("runtimes/cri", "as e2e/containerd"),
     ("runtimes/reboot", "as e2e/containerd"),
+    ("runtimes/recipes", "as e2e/containerd"),
 ];
+
+/// Executables of which the guest runs only the tests that this machine's kernel could not, each with the reason.
+const LEFT_OVER: &[(&str, &str)] =
+    &[("runtimes/libcni", "a client and plugins in Go, each thirty times as slow there")];
 
 /// Where tests run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,6 +123,17 @@ impl Suite {
     /// The executables.
     pub(crate) fn programs(&self) -> impl Iterator<Item = &Executable> {
         self.executables.iter().map(|(executable, _)| executable)
+    }
+
+    /// What the guest has to run after the native lane has run all but `missing`.
+    pub(crate) fn left_over(&self, missing: &[&str]) -> Self {
+        let is_left_over = |executable: &Executable| LEFT_OVER.iter().any(|(name, _)| *name == executable.name);
+        let keep = |(executable, tests): &(Executable, Vec<String>)| {
+            let wanted =
+                |test: &&String| !is_left_over(executable) || missing.contains(&full_name(executable, test).as_str());
+            (executable.clone(), tests.iter().filter(wanted).cloned().collect())
+        };
+        Self { executables: self.executables.iter().map(keep).collect() }
     }
 
     /// For the guest.
