@@ -15,11 +15,11 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use e2e::interrupt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::interrupt;
 use crate::suite::{Report, Suite};
 
 /// Names the plan, for init in the guest.
@@ -97,13 +97,36 @@ impl Exchange {
 
 /// Boots a guest, runs the suite in it, and brings its report home.
 pub(crate) fn run(suite: &Suite) -> Result<Report, String> {
+    let folders = suite.programs().filter_map(|executable| executable.program.parent().map(Path::to_owned));
+    visit("suite", suite.to_json(), folders, |exchange| {
+        let report = serde_json::from_str(&read(exchange.report())?).ok();
+        report.as_ref().and_then(Report::from_json).ok_or_else(|| "the guest's report cannot be read".to_owned())
+    })
+}
+
+/// Boots a guest and runs that command in it: a program and its arguments. What it prints is printed.
+pub(crate) fn run_command(command: &[String]) -> Result<(), String> {
+    let program = command.first().ok_or("there is no command to run in the guest")?;
+    let program = fs::canonicalize(program).map_err(|e| format!("{program}: {e}"))?;
+    let words = [program.to_string_lossy().into_owned()].into_iter().chain(command[1..].iter().cloned());
+    let words: Vec<String> = words.collect();
+    visit("command", json!(words), program.parent().map(Path::to_owned).into_iter(), |_| Ok(()))
+}
+
+/// Boots a guest for an errand, and takes home what came of it.
+fn visit<T>(
+    kind: &str,
+    errand: Value,
+    folders: impl Iterator<Item = PathBuf>,
+    take_home: impl FnOnce(&Exchange) -> Result<T, String>,
+) -> Result<T, String> {
     let directory = tempfile::Builder::new().prefix("underlay-guest.").tempdir();
     let directory = directory.map_err(|e| format!("make a directory for the guest: {e}"))?;
     let exchange = Exchange(directory.path().to_owned());
     for folder in [exchange.cover(), exchange.memory()] {
         fs::create_dir(&folder).map_err(|e| format!("make {}: {e}", folder.display()))?;
     }
-    let plan = plan(suite, &exchange)?;
+    let plan = plan(kind, errand, folders, &exchange);
     fs::write(exchange.plan(), plan.to_string()).map_err(|e| format!("write {}: {e}", exchange.plan().display()))?;
     // Not by its own path: building the tests may have replaced the file there.
     let program = exchange.program();
@@ -112,19 +135,23 @@ pub(crate) fn run(suite: &Suite) -> Result<Report, String> {
 
     let mut guest = Guest::boot(&exchange)?;
     let ended = guest.listen().and_then(|()| guest.wait());
-    ended.and_then(|()| read_outcome(&exchange)).map_err(|error| format!("{error}\n{}", guest.tail()))
+    let outcome = ended.and_then(|()| match read(exchange.status())?.as_str() {
+        "ok" => take_home(&exchange),
+        status => Err(format!("in the guest: {status}")),
+    });
+    outcome.map_err(|error| format!("{error}\n{}", guest.tail()))
 }
 
 /// What to run, with which environment, and what of /tmp and /run has to stay visible: the guest has its own of those.
-fn plan(suite: &Suite, exchange: &Exchange) -> Result<Value, String> {
+fn plan(kind: &str, errand: Value, folders: impl Iterator<Item = PathBuf>, exchange: &Exchange) -> Value {
     let environment: Vec<(&str, String)> =
         VARIABLES.into_iter().filter_map(|name| Some((name, env::var(name).ok()?))).collect();
     let mut needed: Vec<PathBuf> = vec![exchange.0.clone(), repository()];
-    needed.extend(suite.programs().filter_map(|executable| executable.program.parent().map(Path::to_owned)));
+    needed.extend(folders);
     needed.extend(environment.iter().filter(|(name, _)| name.ends_with("_BIN")).map(|(_, path)| path.into()));
     needed.sort();
     needed.dedup();
-    Ok(json!({"suite": suite.to_json(), "environment": environment, "needed": needed}))
+    json!({kind: errand, "environment": environment, "needed": needed})
 }
 
 fn repository() -> PathBuf {
@@ -143,16 +170,8 @@ fn compile_preload(to: &Path) -> Result<(), String> {
     }
 }
 
-fn read_outcome(exchange: &Exchange) -> Result<Report, String> {
-    let read = |path: PathBuf| {
-        fs::read_to_string(&path).map_err(|e| format!("the guest ended without leaving {}: {e}", path.display()))
-    };
-    let status = read(exchange.status())?;
-    if status != "ok" {
-        return Err(format!("in the guest: {status}"));
-    }
-    let report = serde_json::from_str(&read(exchange.report())?).ok();
-    report.as_ref().and_then(Report::from_json).ok_or_else(|| "the guest's report cannot be read".to_owned())
+fn read(path: PathBuf) -> Result<String, String> {
+    fs::read_to_string(&path).map_err(|e| format!("the guest ended without leaving {}: {e}", path.display()))
 }
 
 /// A guest that runs.

@@ -20,8 +20,22 @@ use crate::suite::{Lane, Suite};
 /// Where Debian puts the modules of its User-Mode Linux.
 const MODULES: &str = "/usr/lib/uml/modules";
 /// What the Lab is made of, and what this machine's own kernel may lack.
-const LOADED: [&str; 12] =
-    ["unix", "ipv6", "af_packet", "veth", "bridge", "macvlan", "ipvlan", "8021q", "dummy", "bonding", "tun", "overlay"];
+const LOADED: [&str; 14] = [
+    "unix",
+    "ipv6",
+    "af_packet",
+    "veth",
+    "bridge",
+    "macvlan",
+    "ipvlan",
+    "8021q",
+    "dummy",
+    "bonding",
+    "tun",
+    "overlay",
+    "vxlan",
+    "sch_netem",
+];
 /// A signal frame of User-Mode Linux 6.1 has no room for AVX-512: a handler that uses it, as the C library's string
 /// functions do, spoils it for the code that was interrupted. So none does.
 const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX512F,-AVX512BW,-AVX512VL";
@@ -45,11 +59,14 @@ pub(crate) fn main() -> ! {
     panic!("power off: {errno}");
 }
 
-/// The second process: runs the suite, and leaves the report.
+/// The second process: runs the suite and leaves the report, or runs a command.
 pub(crate) fn inside() -> ExitCode {
     let plan = PathBuf::from(env::var_os(PLAN_VARIABLE).unwrap_or_default());
     let exchange = Exchange::of_plan(&plan);
     let outcome = read_plan(&exchange).and_then(|plan| {
+        if let Some(command) = plan["command"].as_array() {
+            return run(&command.iter().filter_map(Value::as_str).collect::<Vec<_>>());
+        }
         let suite = Suite::from_json(&plan["suite"]).ok_or("the plan has no suite")?;
         let report = suite.run(Lane::Guest, Path::new("/tmp"))?;
         let path = exchange.report();
@@ -61,6 +78,16 @@ pub(crate) fn inside() -> ExitCode {
             eprintln!("lanes: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(command: &[&str]) -> Result<(), String> {
+    let (program, arguments) = command.split_first().ok_or("the plan has an empty command")?;
+    let status = Command::new(program).args(arguments).env_remove(PLAN_VARIABLE).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{program}: {status}")),
+        Err(e) => Err(format!("start {program}: {e}")),
     }
 }
 
@@ -95,13 +122,13 @@ fn serve(exchange: &Exchange) -> Result<(), String> {
     loop {
         match wait() {
             Ok(WaitStatus::Exited(pid, code)) if pid.as_raw() == child.id().cast_signed() => {
-                return if code == 0 { Ok(()) } else { Err(format!("the process with the tests ended with {code}")) };
+                return if code == 0 { Ok(()) } else { Err(format!("the process inside ended with {code}")) };
             }
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid.as_raw() == child.id().cast_signed() => {
-                return Err(format!("the process with the tests was ended by {signal}"));
+                return Err(format!("the process inside was ended by {signal}"));
             }
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(format!("wait for the process with the tests: {errno}")),
+            Err(errno) => return Err(format!("wait for the process inside: {errno}")),
         }
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! `lanes [--only native|guest] [WORD]...`: a word restricts the tests to those whose name contains one. What is left
 //! out is not judged then.
+//!
+//! `lanes --run PROGRAM [ARGUMENT]...`: no tests; that program in a guest, its output here.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_macros, reason = "this program talks to a person at a terminal")]
 
@@ -28,18 +30,27 @@ fn main() -> ExitCode {
             return init::inside();
         }
     }
-    let wishes = interrupt::listen().and_then(|()| Wishes::read(std::env::args().skip(1)));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((option, command)) = arguments.split_first()
+        && option == "--run"
+    {
+        let outcome = interrupt::listen().and_then(|()| guest::run_command(command));
+        return outcome.map_or_else(fail, |()| ExitCode::SUCCESS);
+    }
+    let wishes = interrupt::listen().and_then(|()| Wishes::read(arguments.into_iter()));
     let outcome = wishes.and_then(|wishes| run(&wishes));
     match outcome {
         Ok(verdict) => {
             print!("{verdict}");
             if verdict.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => {
-            eprintln!("lanes: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(error),
     }
+}
+
+fn fail(error: String) -> ExitCode {
+    eprintln!("lanes: {error}");
+    ExitCode::FAILURE
 }
 
 /// What the command line asks for.
