@@ -13,11 +13,11 @@ RUST_FLAGS := printf '%s\037%s' -Ctarget-feature=+crt-static \
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # What the tests run beside ours, from Debian or Ubuntu.
 PACKAGES := iproute2 containerd runc containernetworking-plugins busybox-static user-mode-linux strace mandoc \
-	golang-go golang-github-appc-cni-dev podman
+	golang-go golang-github-appc-cni-dev podman iperf3 ethtool nftables
 
 REFERENCE_BIN := $(if $(REFERENCE),UNDERLAY_REFERENCE_BIN=$(abspath $(REFERENCE)))
 
-.PHONY: help build install deb image release reproducible demo test compliance floor bench bench-ipam lint packages clean
+.PHONY: help build install deb image release reproducible demo test compliance floor bench bench-ipam bench-lan lint packages clean
 
 help: ## what there is to do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ bench: packages build floor ## ADD and DEL beside the reference's: one, bursts, 
 
 bench-ipam: packages build ## host-local and the reference's, from 10 leases to 60,000
 	cargo run --locked --quiet --release -p e2e --bin bench-ipam
+
+bench-lan: packages build ## a sub-interface beside bridges, routes and tunnels; QUICK=1 for a look, OUT=directory
+	cargo build --locked --quiet -p e2e --bin lanes --bin bench-lan
+	$(if $(QUICK),QUICK=$(QUICK)) $(if $(OUT),OUT=$(abspath $(OUT))) $(TARGET_DIR)/debug/bench-lan
 
 lint: ## formatting and clippy, warnings as errors
 	cargo fmt --all --check

@@ -18,6 +18,7 @@ use crate::executables::Executable;
 /// Executables, or modules of one, that run on this machine's own kernel only, each with the reason.
 const NATIVE_ONLY: &[(&str, &str)] = &[
     ("e2e/benchmark", "the benchmarks: a guest is for truth, not for timing"),
+    ("e2e/bench_lan", "boots a guest of its own"),
     ("e2e/compliance: ends", "every kernel is the same to both sides; of ipvlan there is only the guest's"),
     ("e2e/compliance: macvlan", "as the one before"),
     ("e2e/containerd", "a lane of its own: a container runtime, whatever the kernel"),

@@ -1,0 +1,67 @@
+//! What a packet costs on its way from a container on one host to a container on another: on a sub-interface as this
+//! suite makes it, beside the bridge, the routes and the tunnel that it takes the place of. Two hosts are two network
+//! namespaces, and all traffic stays in namespaces that are made for it.
+//!
+//! `bench-lan` measures on this machine's own kernel, and in a User-Mode Linux guest what that kernel lacks (ipvlan,
+//! netem), and writes tables, JSON and plots. `QUICK=1`: one short round, for a test, that is
+//! written nowhere. `OUT=DIR`: written there, and not into docs/.
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_macros, reason = "this program talks to a person at a terminal")]
+
+mod guest;
+mod load;
+mod measure;
+mod peer;
+mod plot;
+mod report;
+mod scene;
+mod way;
+mod wire;
+
+use std::env;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use e2e::{document, interrupt};
+use measure::Effort;
+use report::Report;
+use scene::{Place, Scene};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match arguments[..] {
+        [peer::ARGUMENT, ref rest @ ..] => peer::main(rest),
+        [guest::ARGUMENT, effort] => guest::main(effort),
+        [] => run(),
+        _ => Err(format!("{arguments:?}: bench-lan takes no arguments, but QUICK=1 and OUT=DIR in the environment")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-lan: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), String> {
+    interrupt::listen()?;
+    let begun = Instant::now();
+    let quick = env::var("QUICK").is_ok_and(|value| !value.is_empty() && value != "0");
+    let effort = if quick { Effort::Quick } else { Effort::Whole };
+    // What a short run measures is not worth a place in docs/.
+    let out = env::var_os("OUT").map(PathBuf::from);
+    let out = out.or_else(|| (effort == Effort::Whole).then(document::folder));
+    let mut scenes = Scene::all(Place::Native, effort);
+    scene::measure(&mut scenes, effort)?;
+    scenes.extend(guest::measure(effort)?);
+    let report = Report::new(scenes);
+    print!("\n{}", report.markdown());
+    for path in out.map_or(Ok(Vec::new()), |out| report.write(&out))? {
+        println!("wrote {}", path.display());
+    }
+    println!("all of it took {:.0} s", begun.elapsed().as_secs_f64());
+    Ok(())
+}

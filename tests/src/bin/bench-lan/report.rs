@@ -1,0 +1,252 @@
+//! What was measured, in words and numbers: tables, comparisons that are computed, JSON.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use e2e::Samples;
+use e2e::document::{self, Section, digits};
+use serde_json::json;
+
+use crate::measure::{CONNECTIONS, METRICS, PAIRS, STREAM, STREAM_CPU};
+use crate::plot;
+use crate::scene::{Measured, Place, Scene};
+use crate::way::Way;
+use crate::wire;
+
+const SECTION: Section = Section { name: "lan", command: "make bench-lan" };
+const JSON: &str = "lan.json";
+/// Which of the metrics are in one table.
+const TABLES: [(&str, std::ops::Range<usize>); 2] = [
+    ("One stream (iperf3) and one connection with one byte there and back (RR)", 0..4),
+    ("Connect, one byte there and back, close (CRR)", 4..8),
+];
+
+/// All scenes.
+#[derive(Debug)]
+pub(crate) struct Report {
+    scenes: Vec<Scene>,
+}
+
+impl Report {
+    pub(crate) fn new(scenes: Vec<Scene>) -> Self {
+        Self { scenes }
+    }
+
+    /// Writes the document's section, the JSON and the plots into a folder.
+    pub(crate) fn write(&self, folder: &Path) -> Result<Vec<PathBuf>, String> {
+        fs::create_dir_all(folder).map_err(|e| format!("make {}: {e}", folder.display()))?;
+        let mut written = vec![folder.join("benchmarks.md"), folder.join(JSON)];
+        SECTION.insert(folder, &self.markdown()).map_err(|e| format!("write {}: {e}", written[0].display()))?;
+        let scenes: Vec<_> = self.scenes.iter().map(Scene::to_json).collect();
+        let whole = json!({"date": document::today(), "crr_clients": PAIRS, "scenes": scenes});
+        let text = format!("{whole:#}\n");
+        fs::write(&written[1], text).map_err(|e| format!("write {}: {e}", written[1].display()))?;
+        for scene in &self.scenes {
+            let path = folder.join(picture(scene));
+            plot::draw(&path, scene).map_err(|e| format!("draw {}: {e}", path.display()))?;
+            written.push(path);
+        }
+        Ok(written)
+    }
+
+    /// The section, and what the terminal shows.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = format!(
+            "## From container to container\n\n\
+             Two hosts on one wire, a container on each, and the same load on each way between them. Hosts are network\n\
+             namespaces of one machine, and the wire is a veth pair. All ways and wires are measured in turns, round by round.\n\
+             A cell is the median of all rounds, with the least and the most in brackets. CPU is that of the whole machine, which\n\
+             is both hosts and the wire (/proc/stat: user, system, interrupts). RR: one connection with TCP_NODELAY, a process\n\
+             at each end. CRR: {PAIRS} client processes at once, each with a server process of its own; the client closes first. Every\n\
+             namespace has tcp_tw_reuse 1 and all ports from 1024 up; streams use cubic; with NAT, finished\n\
+             connections are forgotten after a second, since the benchmark alone would fill the table. No way has rules of a\n\
+             kube-proxy or a network policy. {}. To repeat: `make bench-lan`.\n\n",
+            document::today(),
+        );
+        text += "| way | how it is built |\n|---|---|\n";
+        for way in Way::ALL {
+            let _ = writeln!(text, "| {} | {} |", way.name(), way.about());
+        }
+        if !self.scenes.iter().any(|scene| scene.place == Place::Native && scene.wire == wire::Kind::Delayed) {
+            text += "\nThis machine's own kernel cannot delay frames (it has no netem), so that is measured in the guest.\n";
+        }
+        self.scenes.iter().for_each(|scene| describe(scene, &mut text));
+        text
+    }
+}
+
+/// The name of the scene's plot.
+fn picture(scene: &Scene) -> String {
+    format!("lan-{}-{}.svg", scene.place, scene.wire.name())
+}
+
+/// A scene in a few words.
+pub(crate) fn title(scene: &Scene) -> String {
+    let mut about = scene.wire.about().to_owned();
+    about[..1].make_ascii_uppercase();
+    if scene.place == Place::Guest { format!("{about}, in a guest") } else { about }
+}
+
+fn describe(scene: &Scene, text: &mut String) {
+    let cpus = if scene.cpus == 1 { "1 CPU".to_owned() } else { format!("{} CPUs", scene.cpus) };
+    let rounds = scene.ways.first().map_or(0, |measured| measured.samples.len());
+    let place = if scene.place == Place::Guest { "User-Mode Linux, Linux" } else { "Linux" };
+    let _ = write!(
+        text,
+        "\n### {}\n\n![{}]({})\n\n{place} {}, {cpus}, {rounds} rounds.\n",
+        title(scene),
+        title(scene),
+        picture(scene),
+        scene.kernel
+    );
+    for (caption, metrics) in TABLES {
+        let with_frames = metrics.start == 0;
+        let _ = write!(text, "\n{caption}:\n\n| way |");
+        for metric in &METRICS[metrics.clone()] {
+            let _ = write!(text, " {} |", metric.title);
+        }
+        text.push_str(if with_frames { " bytes per frame |\n|---|" } else { "\n|---|" });
+        text.push_str(&"---:|".repeat(metrics.len() + usize::from(with_frames)));
+        text.push('\n');
+        for measured in &scene.ways {
+            let _ = write!(text, "| {} |", measured.way.name());
+            for metric in metrics.clone() {
+                let _ = write!(text, " {} |", cell(&measured.values(metric)));
+            }
+            if with_frames {
+                let frames: Samples = measured.frames.iter().copied().collect();
+                let _ = write!(text, " {} |", digits(frames.median()));
+            }
+            text.push('\n');
+        }
+    }
+    compare(scene, text);
+}
+
+fn cell(values: &Samples) -> String {
+    let [least, median, most] = [0.0, 0.5, 1.0].map(|share| digits(values.quantile(share)));
+    format!("{median} ({least}-{most})")
+}
+
+/// Ours beside each other way: ratios of medians, sorted by who is ahead. A difference counts only where no round of the
+/// one was as good as any round of the other.
+fn compare(scene: &Scene, text: &mut String) {
+    for ours in scene.ways.iter().filter(|measured| measured.way.is_ours()) {
+        let others = || scene.ways.iter().filter(|other| other.way != ours.way);
+        let _ = write!(text, "\n{}", in_short(ours, others()));
+        text.push_str("\n\n| beside | ahead | behind | no difference beyond the spread |\n|---|---|---|---|\n");
+        for other in others() {
+            let mut columns = [Vec::new(), Vec::new(), Vec::new()];
+            for (which, metric) in METRICS.iter().enumerate() {
+                let (ratio, verdict) = compare_one(ours, other, which);
+                columns[verdict as usize].push(format!("{} {ratio:.2}", metric.short));
+            }
+            let _ = writeln!(text, "| {} | {} |", other.way.name(), columns.map(|words| words.join(", ")).join(" | "));
+        }
+    }
+}
+
+/// What the numbers say, as a paragraph.
+fn in_short<'a>(ours: &Measured, others: impl Iterator<Item = &'a Measured>) -> String {
+    let name = ours.way.name();
+    let mut text = format!("What {name} has of each other way, as a ratio of medians.");
+    let (mut ahead, mut behind) = (Vec::new(), Vec::new());
+    for other in others {
+        let verdicts = || (0..METRICS.len()).map(|which| compare_one(ours, other, which).1);
+        let count = |wanted| verdicts().filter(|verdict| *verdict == wanted).count();
+        if other.way == Way::Host {
+            let ratio = |which| compare_one(ours, other, which).0;
+            let _ = write!(
+                text,
+                " Of what the hosts themselves do it has {:.2} of the stream, for {:.2} of the CPU per Gbit, and {:.2} of the\n\
+                 connections per second.",
+                ratio(STREAM),
+                ratio(STREAM_CPU),
+                ratio(CONNECTIONS)
+            );
+            continue;
+        }
+        for (list, wanted) in [(&mut ahead, Verdict::Ahead), (&mut behind, Verdict::Behind)] {
+            if count(wanted) > 0 {
+                list.push(format!("{} in {}", other.way.name(), count(wanted)));
+            }
+        }
+    }
+    let listed = |list: Vec<String>| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+    let _ = write!(
+        text,
+        "\nOf these {} measures it is ahead of {}; and behind {}. Counted are those where no round of\n\
+         the one was as good as any round of the other.",
+        METRICS.len(),
+        listed(ahead),
+        listed(behind)
+    );
+    text
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Ahead,
+    Behind,
+    Same,
+}
+
+/// The ratio of one metric, and who is ahead in it.
+fn compare_one(ours: &Measured, other: &Measured, which: usize) -> (f64, Verdict) {
+    judge(&ours.values(which), &other.values(which), METRICS[which].more_is_better)
+}
+
+fn judge(ours: &Samples, other: &Samples, more_is_better: bool) -> (f64, Verdict) {
+    let above = ours.quantile(0.0) > other.quantile(1.0);
+    let below = ours.quantile(1.0) < other.quantile(0.0);
+    let verdict = match (above, below) {
+        (true, _) if more_is_better => Verdict::Ahead,
+        (_, true) if !more_is_better => Verdict::Ahead,
+        (false, false) => Verdict::Same,
+        _ => Verdict::Behind,
+    };
+    (ours.median() / other.median(), verdict)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(values: [f64; 3]) -> Samples {
+        values.into_iter().collect()
+    }
+
+    #[test]
+    fn a_difference_counts_where_no_round_reaches_the_other() {
+        let (low, high, between) = (samples([1.0, 2.0, 3.0]), samples([4.0, 4.5, 5.0]), samples([2.0, 3.5, 4.0]));
+        let verdict = |ours, other, more| judge(ours, other, more).1;
+        assert_eq!(verdict(&high, &low, true), Verdict::Ahead);
+        assert_eq!(verdict(&high, &low, false), Verdict::Behind);
+        assert_eq!(verdict(&low, &high, true), Verdict::Behind);
+        assert_eq!(verdict(&low, &high, false), Verdict::Ahead);
+        assert_eq!(verdict(&between, &high, true), Verdict::Same);
+        assert_eq!(judge(&high, &low, true).0, 2.25);
+    }
+
+    #[test]
+    fn every_scene_has_its_tables_and_its_comparison() {
+        let measured = |way, value| Measured { way, samples: vec![[value; METRICS.len()]; 3], frames: vec![1514.0] };
+        let scene = Scene {
+            place: Place::Guest,
+            wire: wire::Kind::Delayed,
+            kernel: "6.1.176".to_owned(),
+            cpus: 1,
+            ways: vec![measured(Way::Host, 2.0), measured(Way::Macvlan, 0.5), measured(Way::Ipvlan, 1.0)],
+        };
+        let text = Report::new(vec![scene]).markdown();
+        let row = "| host to host | CPU/Gbit 0.50, RR p50 0.50, RR p99 0.50, CPU/CRR 0.50, CRR p50 0.50, CRR p99 0.50 \
+                   | stream 0.50, CRR/s 0.50 |  |\n";
+        assert!(text.contains(row), "{text}");
+        let short = "it has 0.50 of the stream, for 0.50 of the CPU per Gbit, and 0.50 of the\nconnections per second.";
+        assert!(text.contains(short), "{text}");
+        assert!(text.contains("ahead of macvlan bridge in 2; and behind macvlan bridge in 6."), "{text}");
+        assert!(text.contains("| ipvlan l2 | 1.00 (1.00-1.00) |"), "{text}");
+        assert!(text.contains("(lan-guest-delayed.svg)"), "{text}");
+    }
+}

@@ -1,0 +1,190 @@
+//! A scene: one kind of wire on one kernel, with several ways on it that are measured in turns.
+
+use std::fmt;
+use std::time::Instant;
+
+use e2e::Samples;
+use e2e::document;
+use e2e::interrupt;
+use e2e::needs::Feature;
+use serde_json::{Map, Value, json};
+
+use crate::measure::{Effort, METRICS, Sample, measure as measure_one};
+use crate::way::{Built, Way};
+use crate::wire;
+
+/// On which kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    Native,
+    Guest,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Guest => "guest",
+        })
+    }
+}
+
+/// What is measured on one way.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Measured {
+    pub(crate) way: Way,
+    /// Turn by turn.
+    pub(crate) samples: Vec<Sample>,
+    /// The mean size of a frame on the wire, in bytes, while streams ran.
+    pub(crate) frames: Vec<f64>,
+}
+
+/// One table.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Scene {
+    pub(crate) place: Place,
+    pub(crate) wire: wire::Kind,
+    pub(crate) kernel: String,
+    pub(crate) cpus: usize,
+    pub(crate) ways: Vec<Measured>,
+}
+
+/// Whether this kernel has every way and every wire, so that no guest is needed.
+pub(crate) fn all_is_here() -> bool {
+    Feature::Ipvlan.is_here() && wire::can_delay()
+}
+
+impl Scene {
+    /// All that this kernel has of what belongs there.
+    pub(crate) fn all(place: Place, effort: Effort) -> Vec<Self> {
+        let (wires, ways): (&[wire::Kind], &[Way]) = match (place, effort) {
+            (Place::Native, _) => (&wire::Kind::ALL, &Way::ALL),
+            (Place::Guest, Effort::Quick) => (&[wire::Kind::Delayed], &[Way::Macvlan, Way::Ipvlan]),
+            // A guest is for what is not here, beside something that is.
+            (Place::Guest, _) => (
+                &[wire::Kind::Offloaded, wire::Kind::Delayed],
+                &[Way::Host, Way::Macvlan, Way::Ipvlan, Way::Calico, Way::Vxlan],
+            ),
+        };
+        let kernel = document::kernel();
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let can_delay = wire::can_delay();
+        let scene = |wire: &wire::Kind| {
+            let measured = |way: &Way| Measured { way: *way, samples: Vec::new(), frames: Vec::new() };
+            let ways = ways.iter().filter(|way| way.is_here()).map(measured).collect();
+            Self { place, wire: *wire, kernel: kernel.clone(), cpus, ways }
+        };
+        wires.iter().filter(|wire| can_delay || **wire != wire::Kind::Delayed).map(scene).collect()
+    }
+
+    /// For the way out of the guest, and for readers that are programs.
+    pub(crate) fn to_json(&self) -> Value {
+        let ways: Vec<Value> = self.ways.iter().map(Measured::to_json).collect();
+        json!({
+            "place": self.place.to_string(), "wire": self.wire.name(), "kernel": self.kernel, "cpus": self.cpus,
+            "ways": ways,
+        })
+    }
+
+    /// The inverse of [`Scene::to_json`].
+    pub(crate) fn from_json(value: &Value) -> Option<Self> {
+        let place = value["place"].as_str()?;
+        Some(Self {
+            place: [Place::Native, Place::Guest].into_iter().find(|one| one.to_string() == place)?,
+            wire: wire::Kind::from_name(value["wire"].as_str()?)?,
+            kernel: value["kernel"].as_str()?.to_owned(),
+            cpus: value["cpus"].as_u64()?.try_into().ok()?,
+            ways: value["ways"].as_array()?.iter().map(Measured::from_json).collect::<Option<_>>()?,
+        })
+    }
+}
+
+impl Measured {
+    /// All values of one of [`METRICS`].
+    pub(crate) fn values(&self, metric: usize) -> Samples {
+        self.samples.iter().map(|sample| sample[metric]).collect()
+    }
+
+    fn to_json(&self) -> Value {
+        let sample = |sample: &Sample| {
+            let pairs = METRICS.iter().zip(sample).map(|(metric, value)| (metric.key.to_owned(), json!(value)));
+            Value::Object(pairs.collect::<Map<_, _>>())
+        };
+        let samples: Vec<Value> = self.samples.iter().map(sample).collect();
+        json!({"way": self.way.name(), "rounds": samples, "frame_bytes": self.frames})
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        let sample = |value: &Value| {
+            let mut sample = Sample::default();
+            for (metric, slot) in METRICS.iter().zip(&mut sample) {
+                *slot = value[metric.key].as_f64()?;
+            }
+            Some(sample)
+        };
+        Some(Self {
+            way: Way::from_name(value["way"].as_str()?)?,
+            samples: value["rounds"].as_array()?.iter().map(sample).collect::<Option<_>>()?,
+            frames: value["frame_bytes"].as_array()?.iter().map(Value::as_f64).collect::<Option<_>>()?,
+        })
+    }
+}
+
+/// Builds all ways of all scenes, and measures them in turns, so that whatever else the machine does hits all.
+pub(crate) fn measure(scenes: &mut [Scene], effort: Effort) -> Result<(), String> {
+    let mut stages = Vec::new();
+    for (at, scene) in scenes.iter().enumerate() {
+        for (which, measured) in scene.ways.iter().enumerate() {
+            interrupt::check()?;
+            stages.push((at, which, Built::new(measured.way, scene.wire)?));
+        }
+    }
+    let place = scenes.first().map_or(Place::Native, |scene| scene.place);
+    println!("{place}: {} ways stand, {} rounds", stages.len(), effort.rounds());
+    let begun = Instant::now();
+    for round in 1..=effort.rounds() {
+        let round_begun = Instant::now();
+        for (at, which, built) in &stages {
+            let (wire, measured) = (scenes[*at].wire, &mut scenes[*at].ways[*which]);
+            let turn = measure_one(built, effort);
+            interrupt::check()?;
+            let named = |error| format!("{} on {}: {error}", measured.way.name(), wire.about());
+            let (sample, frame) = turn.map_err(named)?;
+            if wire.is_segmented() && frame > 1514.0 {
+                return Err(named(format!("frames of {frame:.0} bytes on a wire of 1500")));
+            }
+            measured.samples.push(sample);
+            measured.frames.push(frame);
+        }
+        let took = round_begun.elapsed();
+        println!("{place}: round {round} of {} took {:.0} s", effort.rounds(), took.as_secs_f64());
+        if begun.elapsed() + took > effort.within() {
+            println!("{place}: no time for more rounds");
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scene_comes_out_of_the_guest_as_it_was() {
+        let measured = Measured {
+            way: Way::Ipvlan,
+            samples: vec![[0.1, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.5]],
+            frames: vec![1498.25],
+        };
+        let scene = Scene {
+            place: Place::Guest,
+            wire: wire::Kind::Delayed,
+            kernel: "6.1.176".to_owned(),
+            cpus: 1,
+            ways: vec![measured],
+        };
+        let text = scene.to_json().to_string();
+        assert_eq!(Scene::from_json(&serde_json::from_str(&text).unwrap()), Some(scene));
+    }
+}

@@ -1,0 +1,332 @@
+//! The ways from a container on one host to a container on another, each built anew on hosts of its own, as the software
+//! that it is named after builds it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use e2e::needs::Feature;
+use e2e::traffic::readable;
+use e2e::{Binaries, Namespace, Plugin};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::load::{FIRST_PORT, STREAM_PORT};
+use crate::measure::PAIRS;
+use crate::wire::{self, NIC, script};
+
+/// The hosts' addresses on the wire.
+const HOSTS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(192, 168, 50, 10)), IpAddr::V4(Ipv4Addr::new(192, 168, 50, 20))];
+/// A container's interface.
+const IFNAME: &str = "eth0";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Way {
+    Host,
+    Macvlan,
+    Ipvlan,
+    Calico,
+    HostGw,
+    Nat,
+    Vxlan,
+}
+
+impl Way {
+    /// All of them, in the order of the tables.
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Host, Self::Macvlan, Self::Ipvlan, Self::Calico, Self::HostGw, Self::Nat, Self::Vxlan];
+
+    /// What a reader sees.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host to host",
+            Self::Macvlan => "macvlan bridge",
+            Self::Ipvlan => "ipvlan l2",
+            Self::Calico => "routed veth",
+            Self::HostGw => "host-gw",
+            Self::Nat => "bridge + NAT",
+            Self::Vxlan => "VXLAN",
+        }
+    }
+
+    /// How it is built, for a reader.
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            Self::Host => "no containers: the hosts themselves",
+            Self::Macvlan => "this suite's macvlan and host-local, default mode",
+            Self::Ipvlan => "this suite's ipvlan and host-local, default mode",
+            Self::Calico => "Calico without a tunnel: a veth, a /32 route, proxy ARP; no bridge",
+            Self::HostGw => "Flannel's host-gw: veth, bridge, a route to the other host's subnet",
+            Self::Nat => "veth, bridge, masquerade on the one host, DNAT on the other (nftables)",
+            Self::Vxlan => "Flannel's VXLAN: veth, bridge, VNI 1 on port 8472, permanent entries, MTU 1450",
+        }
+    }
+
+    /// Whether the suite is what made it.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Self::Macvlan | Self::Ipvlan)
+    }
+
+    /// Whether this kernel has it.
+    pub(crate) fn is_here(self) -> bool {
+        self != Self::Ipvlan || Feature::Ipvlan.is_here()
+    }
+
+    /// By [`Way::name`].
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|way| way.name() == name)
+    }
+}
+
+/// A way that stands.
+pub(crate) struct Built {
+    hosts: [Namespace; 2],
+    /// None where the hosts themselves talk.
+    containers: Option<[Namespace; 2]>,
+    /// Where the client reaches the server.
+    address: IpAddr,
+    /// Whom the server sees.
+    seen: IpAddr,
+    /// A device of the client's host that sends on this way.
+    passes: &'static str,
+    /// Leases.
+    _directory: Option<TempDir>,
+}
+
+impl Built {
+    /// Builds it on a wire of that kind, and asserts that packets go the way that they should.
+    pub(crate) fn new(way: Way, kind: wire::Kind) -> Result<Self, String> {
+        let hosts = wire::hosts(HOSTS);
+        let built = match way {
+            Way::Host => {
+                Self { hosts, containers: None, address: HOSTS[1], seen: HOSTS[0], passes: NIC, _directory: None }
+            }
+            Way::Macvlan => sub_interface(hosts, "macvlan"),
+            Way::Ipvlan => sub_interface(hosts, "ipvlan"),
+            Way::Calico => calico(hosts)?,
+            Way::HostGw => host_gw(hosts)?,
+            Way::Nat => nat(hosts)?,
+            Way::Vxlan => vxlan(hosts)?,
+        };
+        for end in [built.client(), built.server()] {
+            wire::tune(end);
+        }
+        kind.apply(&built.hosts)?;
+        built.prove().map_err(|e| format!("{}: {e}", way.name()))?;
+        Ok(built)
+    }
+
+    /// Where requests come from.
+    pub(crate) fn client(&self) -> &Namespace {
+        self.containers.as_ref().map_or(&self.hosts[0], |containers| &containers[0])
+    }
+
+    /// Where they go to.
+    pub(crate) fn server(&self) -> &Namespace {
+        self.containers.as_ref().map_or(&self.hosts[1], |containers| &containers[1])
+    }
+
+    /// The address by which the client reaches that port of the server.
+    pub(crate) fn to(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address, port)
+    }
+
+    /// The mean size of the frames that the client's host has sent while `f` ran: bytes with Ethernet's header.
+    pub(crate) fn frame_size<T>(&self, f: impl FnOnce() -> T) -> (T, f64) {
+        let before = wire::sent(&self.hosts[0], NIC);
+        let value = f();
+        let after = wire::sent(&self.hosts[0], NIC);
+        (value, (after.bytes - before.bytes) as f64 / (after.packets - before.packets).max(1) as f64)
+    }
+
+    /// A connection that the server sees from the right address, over the right device.
+    fn prove(&self) -> Result<(), String> {
+        let before = wire::sent(&self.hosts[0], self.passes).packets;
+        let at = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), STREAM_PORT);
+        let listener = self.server().run(|| TcpListener::bind(at)).map_err(|e| format!("listen on {at}: {e}"))?;
+        let to = self.to(STREAM_PORT);
+        let seen = thread::scope(|scope| {
+            let client = scope.spawn(|| self.client().run(|| TcpStream::connect_timeout(&to, PATIENCE)));
+            let came = readable(&listener, Instant::now() + PATIENCE).map_err(|e| format!("wait on {at}: {e}"))?;
+            let connected = client.join().map_err(|_| "the client panicked".to_owned())?;
+            connected.map_err(|e| format!("connect to {to}: {e}"))?;
+            if !came {
+                return Err(format!("nobody comes to {at}"));
+            }
+            listener.accept().map(|(_, seen)| seen.ip()).map_err(|e| format!("accept on {at}: {e}"))
+        })?;
+        if seen != self.seen {
+            return Err(format!("the server sees {seen}, and not {}", self.seen));
+        }
+        if wire::sent(&self.hosts[0], self.passes).packets == before {
+            return Err(format!("a connection sends nothing by {}", self.passes));
+        }
+        Ok(())
+    }
+}
+
+/// By the built plugins, as a runtime would.
+fn sub_interface(hosts: [Namespace; 2], kind: &str) -> Built {
+    let directory = tempfile::Builder::new().prefix("underlay-bench-lan.").tempdir();
+    let directory = directory.expect("make a directory for leases");
+    let bin = Binaries::HardLinks.directory(directory.path());
+    let containers = [Namespace::new(), Namespace::new()];
+    let addresses: Vec<IpAddr> = (0..2)
+        .map(|end| {
+            let range = format!("192.168.50.1{end}0");
+            let conf = json!({"cniVersion": "1.0.0", "name": "lan", "type": kind, "master": NIC, "ipam": {
+                "type": "host-local", "dataDir": directory.path().join(end.to_string()),
+                "ranges": [[{"subnet": "192.168.50.0/24", "rangeStart": range}]],
+            }});
+            let plugin = Plugin::new(&hosts[end], bin.join(kind)).search(&bin);
+            let call = plugin.call("ADD", &conf).env("CNI_CONTAINERID", "bench").env("CNI_IFNAME", IFNAME);
+            let result = call.env("CNI_NETNS", containers[end].path()).run().result();
+            let address = result["ips"][0]["address"].as_str().and_then(|address| address.split('/').next());
+            address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address in {result}"))
+        })
+        .collect();
+    Built {
+        hosts,
+        containers: Some(containers),
+        address: addresses[1],
+        seen: addresses[0],
+        passes: NIC,
+        _directory: Some(directory),
+    }
+}
+
+/// The address of the container of that host, in host-gw and VXLAN.
+fn pod(end: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 244, u8::from(end == 1), 2))
+}
+
+fn routed(hosts: [Namespace; 2], containers: [Namespace; 2], passes: &'static str) -> Built {
+    Built { hosts, containers: Some(containers), address: pod(1), seen: pod(0), passes, _directory: None }
+}
+
+/// A container on a bridge: `10.244.<end>.0/24`, its first address the bridge's, its second the container's.
+fn bridged(host: &Namespace, end: usize, mtu: u32) -> Result<Namespace, String> {
+    let container = Namespace::new();
+    host.set_sysctl("net/ipv4/ip_forward", "1");
+    host.create_veth("veth0", &container, IFNAME);
+    script(
+        host,
+        &["ip", "-batch", "-"],
+        &format!(
+            "link add cni0 mtu {mtu} type bridge\nlink set cni0 up\naddress add 10.244.{end}.1/24 dev cni0\n\
+             link set veth0 mtu {mtu} master cni0 up\n"
+        ),
+    )?;
+    script(
+        &container,
+        &["ip", "-batch", "-"],
+        &format!(
+            "address add 10.244.{end}.2/24 dev {IFNAME}\nlink set {IFNAME} mtu {mtu} up\n\
+             route add default via 10.244.{end}.1\n"
+        ),
+    )?;
+    Ok(container)
+}
+
+fn host_gw(hosts: [Namespace; 2]) -> Result<Built, String> {
+    let containers = [bridged(&hosts[0], 0, 1500)?, bridged(&hosts[1], 1, 1500)?];
+    for (end, host) in hosts.iter().enumerate() {
+        let other = 1 - end;
+        let route = format!("route add 10.244.{other}.0/24 via {} dev {NIC}\n", HOSTS[other]);
+        script(host, &["ip", "-batch", "-"], &route)?;
+    }
+    Ok(routed(hosts, containers, "cni0"))
+}
+
+fn vxlan(hosts: [Namespace; 2]) -> Result<Built, String> {
+    let containers = [bridged(&hosts[0], 0, 1450)?, bridged(&hosts[1], 1, 1450)?];
+    for end in 0..2 {
+        script(
+            &hosts[end],
+            &["ip", "-batch", "-"],
+            &format!(
+                "link add flannel.1 mtu 1450 type vxlan id 1 dev {NIC} local {} dstport 8472 nolearning\n\
+                 address add 10.244.{end}.0/32 dev flannel.1\nlink set flannel.1 up\n",
+                HOSTS[end]
+            ),
+        )?;
+    }
+    for end in 0..2 {
+        let other = 1 - end;
+        let mac = hosts[other].link("flannel.1").mac;
+        script(
+            &hosts[end],
+            &["ip", "-batch", "-"],
+            &format!(
+                "neighbour add 10.244.{other}.0 lladdr {mac} dev flannel.1 nud permanent\n\
+                 route add 10.244.{other}.0/24 via 10.244.{other}.0 dev flannel.1 onlink\n"
+            ),
+        )?;
+        let entry = format!("fdb add {mac} dev flannel.1 dst {} self permanent\n", HOSTS[other]);
+        script(&hosts[end], &["bridge", "-batch", "-"], &entry)?;
+    }
+    Ok(routed(hosts, containers, "flannel.1"))
+}
+
+fn calico(hosts: [Namespace; 2]) -> Result<Built, String> {
+    let containers = [Namespace::new(), Namespace::new()];
+    for (end, (host, container)) in hosts.iter().zip(&containers).enumerate() {
+        let other = 1 - end;
+        host.set_sysctl("net/ipv4/ip_forward", "1");
+        host.create_veth("cali0", container, IFNAME);
+        host.set_sysctl("net/ipv4/conf/cali0/proxy_arp", "1");
+        host.set_sysctl("net/ipv4/neigh/cali0/proxy_delay", "0");
+        script(
+            host,
+            &["ip", "-batch", "-"],
+            &format!(
+                "link set cali0 address ee:ee:ee:ee:ee:ee up\nroute add {}/32 dev cali0 scope link\n\
+                 route add 10.244.{other}.0/26 via {} dev {NIC}\nroute add default via {} dev {NIC}\n",
+                pod(end),
+                HOSTS[other],
+                // Every host has one, and the kernel answers for 169.254.1.1 only where it has a way there.
+                HOSTS[other]
+            ),
+        )?;
+        script(
+            container,
+            &["ip", "-batch", "-"],
+            &format!(
+                "address add {}/32 dev {IFNAME}\nlink set {IFNAME} up\nroute add 169.254.1.1 dev {IFNAME} scope link\n\
+                 route add default via 169.254.1.1 dev {IFNAME}\n",
+                pod(end)
+            ),
+        )?;
+    }
+    Ok(routed(hosts, containers, "cali0"))
+}
+
+/// The server is reached by its host's address, and sees the client's host.
+fn nat(hosts: [Namespace; 2]) -> Result<Built, String> {
+    let containers = [bridged(&hosts[0], 0, 1500)?, bridged(&hosts[1], 1, 1500)?];
+    let last = FIRST_PORT + PAIRS;
+    for (end, host) in hosts.iter().enumerate() {
+        let table = format!(
+            "table ip nat {{\n\
+               chain prerouting {{\n type nat hook prerouting priority dstnat;\n\
+                 iifname {NIC} tcp dport {{ {STREAM_PORT}, {FIRST_PORT}-{last} }} dnat to {}\n }}\n\
+               chain postrouting {{\n type nat hook postrouting priority srcnat;\n\
+                 ip saddr 10.244.{end}.0/24 oifname {NIC} masquerade\n }}\n}}\n",
+            pod(end)
+        );
+        script(host, &["nft", "-f", "-"], &table)?;
+        // A connection of the benchmark lasts a millisecond and would be remembered for two minutes: the table, which all
+        // namespaces share in size, would be full, which is another subject.
+        host.set_sysctl("net/netfilter/nf_conntrack_tcp_timeout_time_wait", "1");
+    }
+    Ok(Built {
+        hosts,
+        containers: Some(containers),
+        address: HOSTS[1],
+        seen: HOSTS[0],
+        passes: "cni0",
+        _directory: None,
+    })
+}

@@ -1,0 +1,162 @@
+//! The wire between two hosts, and what is set on it.
+
+use std::fs;
+use std::io::Write;
+use std::net::IpAddr;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use e2e::Namespace;
+use ipnet::IpNet;
+
+/// The name of each host's NIC.
+pub(crate) const NIC: &str = "ens3";
+/// How long a frame takes on a wire with delay, each way.
+pub(crate) const DELAY: &str = "100us";
+
+/// What the wire is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// As the kernel makes it: a veth pair, on which a frame may hold 64 KiB, as with the best of NICs.
+    Offloaded,
+    /// Frames of 1500 bytes, cut where the wire begins and never put together: offloads off.
+    Segmented,
+    /// The same, and each frame takes [`DELAY`].
+    Delayed,
+}
+
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Offloaded, Self::Segmented, Self::Delayed];
+
+    /// In file names and JSON.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Offloaded => "offloaded",
+            Self::Segmented => "segmented",
+            Self::Delayed => "delayed",
+        }
+    }
+
+    /// For a reader.
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            Self::Offloaded => "a wire with offloads (frames of up to 64 KiB)",
+            Self::Segmented => "a wire of 1500 bytes, offloads off",
+            Self::Delayed => "a wire of 1500 bytes, offloads off, delay 0.1 ms each way",
+        }
+    }
+
+    /// By [`Kind::name`].
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether frames have to be of the wire's size.
+    pub(crate) fn is_segmented(self) -> bool {
+        self != Self::Offloaded
+    }
+
+    /// Makes the wire between these hosts so. Last, when all devices are there.
+    pub(crate) fn apply(self, hosts: &[Namespace; 2]) -> Result<(), String> {
+        if self == Self::Offloaded {
+            return Ok(());
+        }
+        for host in hosts {
+            // Where frames are cut is the same for every way, the NIC: macvlan's own offloads cannot be switched off.
+            let cut = ["tso", "gso", "gro", "tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation"];
+            let words = cut.into_iter().flat_map(|feature| [feature, "off"]);
+            script(host, &[&["ethtool", "-K", NIC], &words.collect::<Vec<_>>()[..]].concat(), "")?;
+            if host.has_link("flannel.1") {
+                // It would put together what the NIC may not.
+                script(host, &["ethtool", "-K", "flannel.1", "gro", "off"], "")?;
+            }
+            if self == Self::Delayed {
+                script(host, &["tc", "qdisc", "add", "dev", NIC, "root", "netem", "delay", DELAY], "")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Two hosts on one wire, up, with these addresses in a /24.
+pub(crate) fn hosts(addresses: [IpAddr; 2]) -> [Namespace; 2] {
+    let hosts = [Namespace::new(), Namespace::new()];
+    hosts[0].create_veth(NIC, &hosts[1], NIC);
+    for (host, address) in hosts.iter().zip(addresses) {
+        host.add_address(NIC, IpNet::new(address, 24).expect("a prefix length"));
+        host.set_up(NIC);
+        tune(host);
+    }
+    hosts
+}
+
+/// What TCP needs for many short connections, and to do the same everywhere.
+pub(crate) fn tune(end: &Namespace) {
+    end.set_sysctl("net/ipv4/ip_local_port_range", "1024 65535");
+    end.set_sysctl("net/ipv4/tcp_tw_reuse", "1");
+    // Whatever the machine prefers: one that paces itself by timers measures the timers. A namespace may always have
+    // reno; streams ask for cubic.
+    end.set_sysctl("net/ipv4/tcp_congestion_control", "reno");
+}
+
+/// Whether this kernel can delay frames.
+pub(crate) fn can_delay() -> bool {
+    let host = Namespace::new();
+    host.create_stray(NIC);
+    script(&host, &["tc", "qdisc", "add", "dev", NIC, "root", "netem", "delay", DELAY], "").is_ok()
+}
+
+/// What a link has sent since it was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) bytes: u64,
+    pub(crate) packets: u64,
+}
+
+/// Reads it. (proc_pid_net(5): the ninth and tenth column of /proc/net/dev)
+pub(crate) fn sent(netns: &Namespace, link: &str) -> Sent {
+    let table = netns.run(|| fs::read_to_string("/proc/thread-self/net/dev")).expect("read /proc/net/dev");
+    decode_sent(&table, link).unwrap_or_else(|| panic!("there is no {link} in {table}"))
+}
+
+fn decode_sent(table: &str, link: &str) -> Option<Sent> {
+    let rest = table.lines().find_map(|line| line.trim().strip_prefix(link)?.strip_prefix(':'))?;
+    let columns: Vec<u64> = rest.split_whitespace().map_while(|column| column.parse().ok()).collect();
+    Some(Sent { bytes: *columns.get(8)?, packets: *columns.get(9)? })
+}
+
+/// Runs a command in the namespace, with that as its input.
+pub(crate) fn script(netns: &Namespace, command: &[&str], input: &str) -> Result<(), String> {
+    let (program, arguments) = command.split_first().ok_or("a command without a program")?;
+    let output = netns.run(|| {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let mut stdin = child.stdin.take().expect("stdin is a pipe");
+        thread::scope(|scope| {
+            // Who refuses a line does not read the rest.
+            scope.spawn(move || drop(stdin.write_all(input.as_bytes())));
+            child.wait_with_output()
+        })
+    });
+    let output = output.map_err(|e| format!("start {program}: {e}; `make packages` installs what is needed"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{}: {}: {}", command.join(" "), output.status, String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_read_from_the_right_columns() {
+        let table = "Inter-|   Receive   |  Transmit\n face |bytes packets ...\n  \
+                     ens3: 1 2 3 4 5 6 7 8 90 10 11 12 13 14 15 16\n ens30: 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
+        let sent = decode_sent(table, "ens3").unwrap();
+        assert_eq!((sent.bytes, sent.packets), (90, 10));
+        assert!(decode_sent(table, "ens").is_none());
+    }
+}

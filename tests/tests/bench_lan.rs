@@ -1,0 +1,151 @@
+//! `make bench-lan` in short: it goes every way, says what it saw, and leaves nothing behind, whether it comes to its end
+//! or not. What it measures then is nobody's business here.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use e2e::patience::await_that;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// In the environment of everything that one run starts, whatever it does there.
+const MARK: &str = "UNDERLAY_BENCH_LAN_TEST";
+const METRICS: [&str; 8] = [
+    "stream_gbit_s",
+    "stream_cpu_ms_per_gbit",
+    "rr_p50_us",
+    "rr_p99_us",
+    "crr_per_s",
+    "crr_cpu_us",
+    "crr_p50_us",
+    "crr_p99_us",
+];
+
+/// A folder for what it writes, and one for what it should take away.
+struct Folders {
+    out: TempDir,
+    scratch: TempDir,
+    mark: String,
+}
+
+impl Folders {
+    fn new() -> Self {
+        let directory = || tempfile::Builder::new().prefix("underlay-bench-lan-test.").tempdir();
+        let (out, scratch) = (directory().expect("make a directory"), directory().expect("make a directory"));
+        let mark = scratch.path().display().to_string();
+        Self { out, scratch, mark }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench-lan"));
+        command.env("OUT", self.out.path()).env("TMPDIR", self.scratch.path()).env(MARK, &self.mark);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// The whole measurement, begun: its servers and clients come and go.
+    fn begin(&self) -> Child {
+        let mut child = self.command().env_remove("QUICK").spawn().expect("start bench-lan");
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.as_mut().expect("stdout is a pipe"));
+        out.read_line(&mut line).expect("read what bench-lan says");
+        assert!(line.starts_with("native: ") && line.contains(" ways stand"), "{line}");
+        await_that("bench-lan has a process of its own", || self.processes() > 1);
+        child
+    }
+
+    /// How many there are that have the mark.
+    fn processes(&self) -> usize {
+        let entries = fs::read_dir("/proc").expect("list the processes");
+        let environments = entries.filter_map(|entry| fs::read(entry.ok()?.path().join("environ")).ok());
+        let mark = format!("{MARK}={}", self.mark).into_bytes();
+        environments.filter(|environment| environment.split(|byte| *byte == 0).any(|pair| pair == mark)).count()
+    }
+
+    fn assert_nothing_is_left(&self) {
+        await_that("all of its processes are gone", || self.processes() == 0);
+        assert_empty(self.scratch.path());
+    }
+}
+
+fn assert_empty(directory: &Path) {
+    let rest: Vec<_> = fs::read_dir(directory).expect("list a directory").collect();
+    assert!(rest.is_empty(), "{rest:?} left");
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().cast_signed()), signal).expect("send a signal");
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_short_run_goes_every_way_and_writes_it_down() {
+    let folders = Folders::new();
+    let output = folders.command().env("QUICK", "1").output().expect("start bench-lan");
+    assert!(output.status.success(), "{}: {}", output.status, stderr(&output));
+    folders.assert_nothing_is_left();
+
+    let read = |name: &str| {
+        let path = folders.out.path().join(name);
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()))
+    };
+    let (page, json) = (read("benchmarks.md"), read("lan.json"));
+    let whole: Value = serde_json::from_str(&json).expect("lan.json is JSON");
+    let mut seen = Vec::new();
+    for scene in whole["scenes"].as_array().expect("scenes are a list") {
+        let wire = scene["wire"].as_str().expect("a wire has a name");
+        let picture = format!("lan-{}-{wire}.svg", scene["place"].as_str().expect("a place has a name"));
+        assert!(page.contains(&format!("({picture})")), "{picture} is not on the page: {page}");
+        let picture = read(&picture);
+        for measured in scene["ways"].as_array().expect("ways are a list") {
+            let way = measured["way"].as_str().expect("a way has a name");
+            let rounds = measured["rounds"].as_array().expect("rounds are a list");
+            assert_eq!(rounds.len(), 1, "{way} on {wire}");
+            for metric in METRICS {
+                let value = rounds[0][metric].as_f64().unwrap_or(f64::NAN);
+                // Of a short time, /proc/stat may have counted no tick.
+                let least = if metric.contains("cpu") { 0.0 } else { f64::MIN_POSITIVE };
+                assert!(value >= least && value.is_finite(), "{metric} of {way} on {wire}: {}", rounds[0]);
+            }
+            assert!(page.contains(&format!("| {way} |")), "{way} is not on the page: {page}");
+            assert!(picture.contains(way), "{way} is not in the picture");
+            seen.push(format!("{way}, {wire}"));
+        }
+    }
+    let ways = ["host to host", "macvlan bridge", "routed veth", "host-gw", "bridge + NAT", "VXLAN"];
+    let wires = ["offloaded", "segmented"];
+    let native = wires.iter().flat_map(|wire| ways.iter().map(move |way| format!("{way}, {wire}")));
+    for expected in native.chain(["macvlan bridge, delayed".to_owned(), "ipvlan l2, delayed".to_owned()]) {
+        assert!(seen.contains(&expected), "no {expected} in {seen:?}");
+    }
+}
+
+#[test]
+fn interrupted_it_ends_in_order() {
+    let folders = Folders::new();
+    let child = folders.begin();
+    signal(&child, Signal::SIGINT);
+    let output = child.wait_with_output().expect("wait for bench-lan");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("interrupted by SIGINT"), "{}", stderr(&output));
+    folders.assert_nothing_is_left();
+    assert_empty(folders.out.path());
+}
+
+/// Killed, it cannot tidy up its files. Its processes go all the same, and with them its namespaces.
+#[test]
+fn killed_it_takes_its_processes_along() {
+    let folders = Folders::new();
+    let mut child = folders.begin();
+    signal(&child, Signal::SIGKILL);
+    child.wait().expect("wait for bench-lan");
+    await_that("all of its processes are gone", || folders.processes() == 0);
+    assert_empty(folders.out.path());
+}
