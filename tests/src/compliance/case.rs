@@ -148,7 +148,7 @@ fn union<'a, T>(one: &'a BTreeMap<String, T>, other: &'a BTreeMap<String, T>) ->
 
 /// Cases: each body a test by that name, and all of them a table `CASES` for whoever looks at them together.
 ///
-/// `#[needs(Ipvlan)]` is as in [`crate::cases`]; `#[differs("U17": "words*of it", ...)]` says what is known to differ.
+/// `#[needs(Ipvlan)]` is as in [`crate::cases!`]; `#[differs("U17": "words*of it", ...)]` says what is known to differ.
 #[macro_export]
 macro_rules! compliance {
     ($(
