@@ -1,7 +1,8 @@
 //! One turn on one way: a stream, small exchanges on one connection, and many connections in parallel.
 
 use std::fs;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::load::{self, Amount, Exchange, FIRST_PORT, Peers, STREAM_PORT};
 use crate::way::Built;
@@ -11,6 +12,9 @@ pub(crate) const PAIRS: u16 = 32;
 
 /// Ticks of /proc/stat in a second: USER_HZ, which is 100 on whatever Rust's standard library runs on.
 const TICKS: f64 = 100.0;
+
+/// How long it is listened for others on the machine.
+const LISTENS: Duration = Duration::from_millis(400);
 
 /// How much is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +108,8 @@ pub(crate) const STREAM: usize = 0;
 /// Where in [`METRICS`].
 pub(crate) const STREAM_CPU: usize = 1;
 /// Where in [`METRICS`].
+pub(crate) const LATENCY: usize = 2;
+/// Where in [`METRICS`].
 pub(crate) const CONNECTIONS: usize = 4;
 
 /// One value of each of [`METRICS`].
@@ -161,6 +167,13 @@ fn decode_busy(stat: &str) -> Option<f64> {
     let columns: Vec<f64> =
         stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|column| column.parse().ok()).collect();
     [0, 1, 2, 5, 6].into_iter().map(|column| columns.get(column)).sum()
+}
+
+/// How much of the processors others use, from 0 to 1, seen while nothing of ours runs.
+pub(crate) fn used_by_others() -> f64 {
+    let begun = Instant::now();
+    let ((), busy) = busy_during(|| thread::park_timeout(LISTENS));
+    busy / begun.elapsed().as_secs_f64() / thread::available_parallelism().map_or(1.0, |cpus| cpus.get() as f64)
 }
 
 fn sorted(nanos: impl Iterator<Item = u32>) -> Vec<u32> {

@@ -8,7 +8,7 @@ use e2e::document::digits;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::measure::{CONNECTIONS, METRICS, STREAM, STREAM_CPU};
+use crate::measure::{CONNECTIONS, LATENCY, METRICS, STREAM, STREAM_CPU};
 use crate::report;
 use crate::scene::Scene;
 use crate::way::Way;
@@ -16,7 +16,7 @@ use crate::way::Way;
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Stream, its CPU, median latency, connections per second.
-const SHOWN: [usize; 4] = [STREAM, STREAM_CPU, 2, CONNECTIONS];
+const SHOWN: [usize; 4] = [STREAM, STREAM_CPU, LATENCY, CONNECTIONS];
 const WIDTH: i32 = 1000;
 const HEADER: i32 = 40;
 const ROW: i32 = 24;

@@ -100,6 +100,13 @@ fn describe(scene: &Scene, text: &mut String) {
         picture(scene),
         scene.kernel
     );
+    if scene.place == Place::Guest {
+        text.push_str("Its one processor does all the work there is: compare its figures among themselves.\n");
+    } else {
+        let others: Samples = scene.others.iter().map(|share| share * 100.0).collect();
+        let [median, most] = [0.5, 1.0].map(|share| others.quantile(share));
+        let _ = writeln!(text, "Others used {median:.0} % of the processors before a round, at most {most:.0} %.");
+    }
     for (caption, metrics) in TABLES {
         let with_frames = metrics.start == 0;
         let _ = write!(text, "\n{caption}:\n\n| way |");
@@ -237,6 +244,7 @@ mod tests {
             wire: wire::Kind::Delayed,
             kernel: "6.1.176".to_owned(),
             cpus: 1,
+            others: vec![0.0; 3],
             ways: vec![measured(Way::Host, 2.0), measured(Way::Macvlan, 0.5), measured(Way::Ipvlan, 1.0)],
         };
         let text = Report::new(vec![scene]).markdown();

@@ -9,7 +9,7 @@ use e2e::interrupt;
 use e2e::needs::Feature;
 use serde_json::{Map, Value, json};
 
-use crate::measure::{Effort, METRICS, Sample, measure as measure_one};
+use crate::measure::{Effort, LATENCY, METRICS, Sample, measure as measure_one, used_by_others};
 use crate::way::{Built, Way};
 use crate::wire;
 
@@ -46,6 +46,8 @@ pub(crate) struct Scene {
     pub(crate) wire: wire::Kind,
     pub(crate) kernel: String,
     pub(crate) cpus: usize,
+    /// How much of the processors others used before each round, from 0 to 1.
+    pub(crate) others: Vec<f64>,
     pub(crate) ways: Vec<Measured>,
 }
 
@@ -72,7 +74,7 @@ impl Scene {
         let scene = |wire: &wire::Kind| {
             let measured = |way: &Way| Measured { way: *way, samples: Vec::new(), frames: Vec::new() };
             let ways = ways.iter().filter(|way| way.is_here()).map(measured).collect();
-            Self { place, wire: *wire, kernel: kernel.clone(), cpus, ways }
+            Self { place, wire: *wire, kernel: kernel.clone(), cpus, others: Vec::new(), ways }
         };
         wires.iter().filter(|wire| can_delay || **wire != wire::Kind::Delayed).map(scene).collect()
     }
@@ -82,6 +84,7 @@ impl Scene {
         let ways: Vec<Value> = self.ways.iter().map(Measured::to_json).collect();
         json!({
             "place": self.place.to_string(), "wire": self.wire.name(), "kernel": self.kernel, "cpus": self.cpus,
+            "used_by_others": self.others,
             "ways": ways,
         })
     }
@@ -94,6 +97,7 @@ impl Scene {
             wire: wire::Kind::from_name(value["wire"].as_str()?)?,
             kernel: value["kernel"].as_str()?.to_owned(),
             cpus: value["cpus"].as_u64()?.try_into().ok()?,
+            others: value["used_by_others"].as_array()?.iter().map(Value::as_f64).collect::<Option<_>>()?,
             ways: value["ways"].as_array()?.iter().map(Measured::from_json).collect::<Option<_>>()?,
         })
     }
@@ -144,20 +148,25 @@ pub(crate) fn measure(scenes: &mut [Scene], effort: Effort) -> Result<(), String
     let begun = Instant::now();
     for round in 1..=effort.rounds() {
         let round_begun = Instant::now();
+        let others = used_by_others();
+        scenes.iter_mut().for_each(|scene| scene.others.push(others));
         for (at, which, built) in &stages {
             let (wire, measured) = (scenes[*at].wire, &mut scenes[*at].ways[*which]);
             let turn = measure_one(built, effort);
             interrupt::check()?;
             let named = |error| format!("{} on {}: {error}", measured.way.name(), wire.about());
             let (sample, frame) = turn.map_err(named)?;
-            if wire.is_segmented() && frame > 1514.0 {
-                return Err(named(format!("frames of {frame:.0} bytes on a wire of 1500")));
-            }
+            wire.judge(frame, sample[LATENCY]).map_err(named)?;
             measured.samples.push(sample);
             measured.frames.push(frame);
         }
         let took = round_begun.elapsed();
-        println!("{place}: round {round} of {} took {:.0} s", effort.rounds(), took.as_secs_f64());
+        println!(
+            "{place}: round {round} of {} took {:.0} s; others used {:.0} % of the processors before it",
+            effort.rounds(),
+            took.as_secs_f64(),
+            others * 100.0
+        );
         if begun.elapsed() + took > effort.within() {
             println!("{place}: no time for more rounds");
             break;
@@ -182,6 +191,7 @@ mod tests {
             wire: wire::Kind::Delayed,
             kernel: "6.1.176".to_owned(),
             cpus: 1,
+            others: vec![0.25],
             ways: vec![measured],
         };
         let text = scene.to_json().to_string();

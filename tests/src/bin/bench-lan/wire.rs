@@ -13,6 +13,10 @@ use ipnet::IpNet;
 pub(crate) const NIC: &str = "ens3";
 /// How long a frame takes on a wire with delay, each way.
 pub(crate) const DELAY: &str = "100us";
+/// So no answer can come before, in microseconds.
+const THERE_AND_BACK: f64 = 200.0;
+/// The most that a frame of 1500 bytes has, with Ethernet's header.
+const FRAME: f64 = 1514.0;
 
 /// What the wire is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,9 +56,16 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Whether frames have to be of the wire's size.
-    pub(crate) fn is_segmented(self) -> bool {
-        self != Self::Offloaded
+    /// Asserts that what was measured can have been measured on such a wire: the mean size of a frame, and how long a byte
+    /// took there and back, in microseconds.
+    pub(crate) fn judge(self, frame: f64, answer: f64) -> Result<(), String> {
+        if self != Self::Offloaded && frame > FRAME {
+            return Err(format!("frames of {frame:.0} bytes, where {FRAME} are the most"));
+        }
+        if self == Self::Delayed && answer < THERE_AND_BACK {
+            return Err(format!("an answer after {answer:.0} µs, where {THERE_AND_BACK} are the least"));
+        }
+        Ok(())
     }
 
     /// Makes the wire between these hosts so. Last, when all devices are there.
@@ -150,6 +161,14 @@ pub(crate) fn script(netns: &Namespace, command: &[&str], input: &str) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wire_that_is_not_what_it_should_be_is_noticed() {
+        assert_eq!(Kind::Offloaded.judge(65_000.0, 10.0), Ok(()));
+        assert_eq!(Kind::Segmented.judge(1514.0, 10.0), Ok(()));
+        assert!(Kind::Segmented.judge(1515.0, 10.0).is_err_and(|error| error.starts_with("frames of 1515 bytes")));
+        assert!(Kind::Delayed.judge(1514.0, 199.0).is_err_and(|error| error.starts_with("an answer after 199 µs")));
+    }
 
     #[test]
     fn what_was_sent_is_read_from_the_right_columns() {
