@@ -19,10 +19,10 @@ pub use error::Error;
 use words::{Command, Words};
 
 /// Lines about the commands, for the program's own help.
-pub const COMMANDS: &str = "\
-  install [--to DIRECTORY] [--wait]      puts the program under these names into DIRECTORY, at first /opt/cni/bin
-  uninstall [--from DIRECTORY] [--wait]  puts back what was there before
-";
+pub const COMMANDS: &str = concat!(
+    "  install [--to DIRECTORY] [--wait]      puts the program under these names into /opt/cni/bin, or DIRECTORY\n",
+    "  uninstall [--from DIRECTORY] [--wait]  puts back what was there before\n",
+);
 
 /// Runs the command that the process was started with; `None` where that is none of ours, but a runtime's or no command
 /// at all.

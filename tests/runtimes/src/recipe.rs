@@ -31,10 +31,15 @@ pub fn toml(name: &str) -> Table {
     text.parse().unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// The example for containerd, and what this machine needs besides: an image that need not be fetched, a snapshotter
-/// that asks nothing of the file system, and no change of OOM scores, which not everybody may make.
+/// The example for containerd, for this machine.
 pub fn containerd() -> String {
-    let mut recipe = toml("containerd.toml");
+    for_this_machine(&toml("containerd.toml").to_string())
+}
+
+/// A configuration of containerd, and what this machine needs besides: an image that need not be fetched, a snapshotter
+/// that asks nothing of the file system, and no change of OOM scores, which not everybody may make.
+pub fn for_this_machine(recipe: &str) -> String {
+    let mut recipe: Table = recipe.parse().unwrap_or_else(|e| panic!("{recipe}: {e}"));
     let cri = table(table(&mut recipe, "plugins"), CRI);
     assert!(cri.contains_key("cni"), "the example has nothing to say of CNI");
     cri.insert("sandbox_image".into(), PAUSE_IMAGE.into());
