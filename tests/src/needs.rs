@@ -10,7 +10,7 @@ use crate::Namespace;
 use crate::kernel::Errno;
 
 /// Names the file to which the tests of one executable add a line for each that cannot run here: its name, a tab, what
-/// the kernel lacks.
+/// is missing.
 pub const LEDGER_VARIABLE: &str = "UNDERLAY_LEDGER";
 
 /// Something that not every kernel has.
@@ -66,14 +66,20 @@ pub fn here(needs: &[Feature]) -> bool {
     if missing.is_empty() {
         return true;
     }
-    let missing = missing.join(", ");
+    note(&format!("the kernel has no {}", missing.join(", ")));
+    false
+}
+
+/// Notes in the lane's ledger why the calling test cannot run here. Without a ledger there is no other lane, nor anybody to
+/// judge, and the test fails.
+pub fn note(why: &str) {
     let Some(ledger) = env::var_os(LEDGER_VARIABLE) else {
-        panic!("this kernel has no {missing}: `make test` runs this test in a guest that has");
+        panic!("{why}: `make test` runs this test in a guest, where that helps");
     };
     // The test harness names the thread after the test, as long as it runs more than one at a time.
     let test = thread::current().name().filter(|&name| name != "main").map(str::to_owned);
     let test = test.expect("a test that runs in a thread of its own: let the harness use two threads at least");
-    let line = format!("{test}\t{missing}\n");
+    let line = format!("{test}\t{why}\n");
     let noted = OpenOptions::new()
         .append(true)
         .create(true)
@@ -81,5 +87,4 @@ pub fn here(needs: &[Feature]) -> bool {
         // One write: other tests add theirs at the same time.
         .and_then(|mut file| file.write_all(line.as_bytes()));
     noted.unwrap_or_else(|e| panic!("write to {}: {e}", ledger.display()));
-    false
 }

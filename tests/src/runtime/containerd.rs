@@ -238,14 +238,14 @@ pub(crate) fn strs(arguments: &[String]) -> Vec<&str> {
 }
 
 /// The Lab's directory has a name that no other has, now or in another process.
-fn name_of(lab: &Lab) -> String {
+pub(crate) fn name_of(lab: &Lab) -> String {
     let path = lab.path("");
     path.file_name().expect("a Lab's directory has a name").to_string_lossy().into_owned()
 }
 
 /// Ours are installed as `make install` leaves them, which for hard links is one file of many
 /// names; the reference, tens of megabytes, stays where it is.
-fn install_plugins(lab: &Lab, directory: &Path) {
+pub(crate) fn install_plugins(lab: &Lab, directory: &Path) {
     let parent = directory.parent().expect("a directory below another");
     fs::create_dir_all(parent).unwrap_or_else(|e| panic!("make {}: {e}", parent.display()));
     if lab.binaries() == Binaries::Reference {
@@ -265,7 +265,7 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     assert!(status.success(), "copy {} to {}", from.display(), to.display());
 }
 
-fn write(path: &Path, text: &str) {
+pub(crate) fn write(path: &Path, text: &str) {
     let parent = path.parent().expect("a file in a directory");
     fs::create_dir_all(parent).unwrap_or_else(|e| panic!("make {}: {e}", parent.display()));
     fs::write(path, text).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));

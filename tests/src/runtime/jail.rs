@@ -5,6 +5,8 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -43,6 +45,9 @@ daemon=$!
 { read -r _ <&3 || kill "$daemon"; } &
 wait "$daemon"
 "#;
+
+/// How long a jail may take to mount what it needs: it is a few milliseconds.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The daemon's standard output and error.
 const LOG: &str = "log";
@@ -110,6 +115,17 @@ impl Jail {
     /// Where something in the jail is to be found from outside, whatever is mounted there.
     pub(crate) fn see(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.init.id()))
+    }
+
+    /// Waits until everything is mounted and the daemon is about to be executed: for a daemon that says nothing itself.
+    pub(crate) fn await_mounts(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        // The last of them: in a jail the id is the file that was made for it.
+        let expected = fs::read(self.root.join(BOOT_ID)).expect("read a boot id");
+        while fs::read(self.see("/proc/sys/kernel/random/boot_id")).ok().as_ref() != Some(&expected) {
+            assert!(Instant::now() < deadline, "a jail was not mounted in time:\n{}", self.log());
+            thread::park_timeout(Duration::from_millis(5));
+        }
     }
 
     /// What the daemon has said.

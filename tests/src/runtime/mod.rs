@@ -6,10 +6,12 @@ mod containerd;
 mod ctr;
 mod image;
 mod jail;
+mod podman;
 mod programs;
 mod task;
 
 pub use containerd::{Containerd, WITHOUT_CRI};
 pub use ctr::Ctr;
 pub use image::{IMAGE, PAGE, PAUSE_IMAGE};
+pub use podman::Podman;
 pub use task::Task;

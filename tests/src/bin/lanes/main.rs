@@ -12,12 +12,14 @@ mod executables;
 mod guest;
 mod init;
 mod modules;
+mod runtimes;
 mod suite;
 mod verdict;
 
 use std::process::ExitCode;
 
 use e2e::interrupt;
+use runtimes::Table;
 use suite::{Lane, Suite};
 use verdict::Verdict;
 
@@ -38,11 +40,16 @@ fn main() -> ExitCode {
         return outcome.map_or_else(fail, |()| ExitCode::SUCCESS);
     }
     let wishes = interrupt::listen().and_then(|()| Wishes::read(arguments.into_iter()));
-    let outcome = wishes.and_then(|wishes| run(&wishes));
+    let outcome = wishes.and_then(|wishes| run(&wishes).map(|verdict| (verdict, wishes.are_none())));
     match outcome {
-        Ok(verdict) => {
+        Ok((verdict, all)) => {
             print!("{verdict}");
-            if verdict.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            let table = all.then(|| Table::of(&verdict));
+            if let Some(table) = &table {
+                print!("{table}");
+            }
+            let good = verdict.good() && !table.is_some_and(|table| table.is_lacking());
+            if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => fail(error),
     }
@@ -78,6 +85,11 @@ impl Wishes {
             }
         }
         Ok(wishes)
+    }
+
+    /// Whether everything is to be run.
+    fn are_none(&self) -> bool {
+        self.only.is_none() && self.words.is_empty()
     }
 
     fn wants(&self, lane: Lane) -> bool {

@@ -29,6 +29,7 @@ const NATIVE_ONLY: &[(&str, &str)] = &[
     ("e2e/host_local_mixed", "about files, not links: thousands of calls, each thirty times as slow there"),
     ("e2e/install", "about files, not links"),
     ("runtimes/cri", "as e2e/containerd"),
+    ("runtimes/podman", "as e2e/containerd"),
     ("runtimes/readme", "as e2e/containerd"),
     ("runtimes/reboot", "as e2e/containerd"),
     ("runtimes/recipes", "as e2e/containerd"),
@@ -74,7 +75,7 @@ pub(crate) enum Outcome {
     Passed,
     /// It ran and failed.
     Failed,
-    /// It did not run: the kernel lacks this.
+    /// It did not run: what the machine lacks.
     Absent(String),
     /// It did not run, for whatever other reason.
     Lost(String),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::runtimes::is_dispensable;
 use crate::suite::{Lane, Outcome, Report, Suite};
 
 /// The reports of all lanes.
@@ -36,20 +37,27 @@ impl Verdict {
         self.tests.iter().filter(|test| !self.ran(test)).map(|test| (test.as_str(), self.why_not(test))).collect()
     }
 
-    fn ran(&self, test: &str) -> bool {
+    /// The full names of all tests.
+    pub(crate) fn tests(&self) -> impl Iterator<Item = &str> {
+        self.tests.iter().map(String::as_str)
+    }
+
+    /// Whether a test ran in any lane.
+    pub(crate) fn ran(&self, test: &str) -> bool {
         self.reports.values().any(|report| has_run(report, test))
     }
 
-    fn why_not(&self, test: &str) -> String {
+    /// Why a test ran in no lane, lane by lane.
+    pub(crate) fn why_not(&self, test: &str) -> String {
         let why = |(lane, report): (&Lane, &Report)| match report.outcomes.get(test) {
-            Some(Outcome::Absent(what)) => format!("{lane}: the kernel has no {what}"),
-            Some(Outcome::Lost(why)) => format!("{lane}: {why}"),
+            Some(Outcome::Absent(why) | Outcome::Lost(why)) => format!("{lane}: {why}"),
             Some(Outcome::Passed | Outcome::Failed) | None => format!("{lane}: not run"),
         };
         self.reports.iter().map(why).collect::<Vec<_>>().join("; ")
     }
 
-    fn failed(&self) -> Vec<(Lane, &str)> {
+    /// The tests that failed, each with its lane.
+    pub(crate) fn failed(&self) -> Vec<(Lane, &str)> {
         let mut failed = Vec::new();
         for (lane, report) in &self.reports {
             for (test, what) in &report.outcomes {
@@ -61,9 +69,14 @@ impl Verdict {
         failed
     }
 
+    /// The tests that ran in no lane and should have.
+    fn lost(&self) -> impl Iterator<Item = (&str, String)> {
+        self.missing().into_iter().filter(|(test, _)| !is_dispensable(test))
+    }
+
     /// Whether no test failed, and, if every lane was wanted, each ran in one.
     pub(crate) fn good(&self) -> bool {
-        self.failed().is_empty() && (!self.whole || self.missing().is_empty()) && !self.tests.is_empty()
+        self.failed().is_empty() && (!self.whole || self.lost().next().is_none()) && !self.tests.is_empty()
     }
 }
 
@@ -100,7 +113,7 @@ impl fmt::Display for Verdict {
             writeln!(f, "FAILED in lane {lane}: {test}")?;
         }
         if self.whole {
-            for (test, why) in self.missing() {
+            for (test, why) in self.lost() {
                 writeln!(f, "RAN NOWHERE: {test} ({why})")?;
             }
         } else {
@@ -116,6 +129,7 @@ impl fmt::Display for Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtimes::Table;
 
     fn report(outcomes: &[(&str, Outcome)]) -> Report {
         let outcomes = outcomes.iter().map(|(name, what)| ((*name).to_owned(), what.clone())).collect();
@@ -133,7 +147,7 @@ mod tests {
     }
 
     fn absent() -> Outcome {
-        Outcome::Absent("ipvlan".into())
+        Outcome::Absent("the kernel has no ipvlan".into())
     }
 
     #[test]
@@ -167,5 +181,37 @@ mod tests {
         let verdict = verdict(&[("a", Outcome::Passed), ("b", lost)], None);
         assert_eq!(verdict.missing(), [("b", "native: the harness said \"ignored\"".to_owned())]);
         assert!(!verdict.good());
+    }
+
+    fn with_runtimes(podman: Outcome, libcni: Option<Outcome>) -> Verdict {
+        let cri = [("runtimes/cri: a", Outcome::Passed), ("e2e/containerd: a", Outcome::Passed)];
+        let libcni = libcni.map(|outcome| ("runtimes/libcni: a", outcome));
+        let outcomes: Vec<_> = cri.into_iter().chain(libcni).chain([("runtimes/podman: a", podman)]).collect();
+        let mut verdict = verdict(&outcomes, None);
+        verdict.tests = outcomes.into_iter().map(|(name, _)| name.to_owned()).collect();
+        verdict
+    }
+
+    #[test]
+    fn a_machine_without_podman_is_told_so_and_is_good_enough() {
+        let verdict = with_runtimes(Outcome::Absent("podman 5 has no CNI".into()), Some(Outcome::Passed));
+        let table = Table::of(&verdict);
+        assert!(
+            table.to_string().contains("podman                  did not run: native: podman 5 has no CNI\n"),
+            "{table}"
+        );
+        assert!(verdict.good() && !table.is_lacking());
+        assert!(!verdict.to_string().contains("RAN NOWHERE"), "{verdict}");
+    }
+
+    #[test]
+    fn libcni_and_containerd_must_have_run() {
+        let there = with_runtimes(Outcome::Passed, Some(Outcome::Passed));
+        assert!(!Table::of(&there).is_lacking());
+        for libcni in [None, Some(absent())] {
+            let table = Table::of(&with_runtimes(Outcome::Passed, libcni));
+            assert!(table.is_lacking());
+            assert!(table.to_string().contains("libcni                  DID NOT RUN, and must: "), "{table}");
+        }
     }
 }

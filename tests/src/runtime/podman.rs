@@ -1,0 +1,154 @@
+//! podman on the Lab's host, with its networks by CNI and containers by runc.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::cgroups::Cgroups;
+use super::containerd::{install_plugins, name_of, write};
+use super::jail::Jail;
+use super::{Ctr, IMAGE, image, programs};
+use crate::plugin::with_deadline;
+use crate::{Binaries, Lab, Namespace};
+
+/// Where podman looks for plugins and networks by default.
+const PLUGINS: &str = "opt/cni/bin";
+const NETWORK: &str = "etc/cni/net.d/lan.conflist";
+
+/// CNI in place of its own netavark; and what any machine can do: no systemd, no shared memory for locks that would be
+/// the machine's, no temporary files outside of its own directories.
+const CONFIGURATION: &str = r#"
+[network]
+network_backend = "cni"
+cni_plugin_dirs = ["/opt/cni/bin"]
+network_config_dir = "/etc/cni/net.d"
+
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+image_copy_tmp_dir = "/run"
+lock_type = "file"
+runtime = "runc"
+"#;
+
+const STORAGE: &str = r#"
+[storage]
+driver = "vfs"
+graphroot = "/var/lib/containers/storage"
+runroot = "/run/containers/storage"
+"#;
+
+/// Which images it believes.
+const POLICY: &str = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
+
+/// podman asks for more than a process may have that is not the machine's own root; and nothing is to be fetched.
+const LIMITS: [&str; 6] = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--pull", "never"];
+
+/// How long the container's process may take to be there after podman has said that it started.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// podman has no daemon: what stays is a jail with its directories, in which each call is a process. Dropping it ends
+/// all containers.
+#[derive(Debug)]
+pub struct Podman<'a> {
+    lab: &'a Lab,
+    // Dropped in this order: a group can go when its processes are gone.
+    jail: Jail,
+    cgroups: Cgroups,
+}
+
+impl<'a> Podman<'a> {
+    /// With the Lab's programs for plugins, that list for a network, and the image [`IMAGE`].
+    pub fn with_network(lab: &'a Lab, list: &Value) -> Self {
+        for (program, package) in [("podman", "podman"), ("conmon", "conmon"), ("runc", "runc")] {
+            programs::find(program, package);
+        }
+        let root = lab.path("podman");
+        Jail::prepare(&root);
+        write(&root.join("etc/containers/containers.conf"), CONFIGURATION);
+        write(&root.join("etc/containers/storage.conf"), STORAGE);
+        write(&root.join("etc/containers/policy.json"), POLICY);
+        write(&root.join(NETWORK), &list.to_string());
+        install_plugins(lab, &root.join(PLUGINS));
+        let jail = Jail::start(&lab.host, &root, &["sleep", "infinity"]);
+        jail.await_mounts();
+        let podman = Self { lab, jail, cgroups: Cgroups::new(name_of(lab)) };
+        let archive = image::write(&root.join("scratch"));
+        podman.run(&["load", "--quiet", "--input", text(&archive)]).done();
+        podman
+    }
+
+    /// Why this machine cannot run a container by podman, whatever the network: none is installed, or one that has no CNI
+    /// any more, or one that may not do here what it needs. Asked once.
+    pub fn why_not() -> Option<&'static str> {
+        static WHY_NOT: OnceLock<Option<String>> = OnceLock::new();
+        WHY_NOT.get_or_init(find_why_not).as_deref()
+    }
+
+    /// Calls podman.
+    pub fn run(&self, arguments: &[&str]) -> Ctr {
+        let mut command = Command::new("podman");
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = self.jail.spawn(&self.lab.host, command);
+        let output = with_deadline(child.id(), || child.wait_with_output().expect("wait for podman"));
+        Ctr::new(format!("podman {}", arguments.join(" ")), &output, self.jail.log())
+    }
+
+    /// Starts a container of that name on the network `lan`, with further options, that serves the image's page.
+    pub fn serve(&self, name: &str, options: &[&str]) -> Ctr {
+        let group = self.cgroups.path();
+        let run = ["run", "--detach", "--name", name, "--network", "lan", "--cgroups", "no-conmon", "--cgroup-parent"];
+        self.run(&[&run, &[group.as_str()][..], &LIMITS, options, &[IMAGE]].concat())
+    }
+
+    /// The network namespace of a container that runs.
+    pub fn netns(&self, name: &str) -> Namespace {
+        let pid = self.run(&["inspect", "--format", "{{.State.Pid}}", name]);
+        let path = self.jail.see(&format!("/proc/{}/ns/net", pid.done().trim()));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Namespace::open(&path) {
+                Ok(netns) => return netns,
+                Err(e) => assert!(Instant::now() < deadline, "open {}: {e}", path.display()),
+            }
+            thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    /// What podman and the plugins have left of a network in /run and in libcni's cache.
+    pub fn remains(&self) -> Vec<String> {
+        let mut remains = Vec::new();
+        for directory in ["run/netns", "var/lib/cni/results"] {
+            let entries = fs::read_dir(self.jail.root().join(directory)).into_iter().flatten().flatten();
+            remains.extend(entries.map(|entry| entry.path().display().to_string()));
+        }
+        remains
+    }
+}
+
+fn find_why_not() -> Option<String> {
+    let Ok(output) = Command::new("podman").arg("--version").output() else {
+        return Some("podman is not installed".to_owned());
+    };
+    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let major = version.rsplit(' ').next().and_then(|number| number.split('.').next()?.parse().ok());
+    if major.is_none_or(|major: u32| major > 4) {
+        return Some(format!("{version} has no CNI"));
+    }
+    let lab = Lab::new(Binaries::HardLinks);
+    let podman = Podman::with_network(&lab, &json!({"cniVersion": "0.4.0", "name": "lan", "plugins": []}));
+    let group = podman.cgroups.path();
+    let run = ["run", "--rm", "--network", "none", "--cgroups", "no-conmon", "--cgroup-parent", group.as_str()];
+    let outcome = podman.run(&[&run, &LIMITS[..], &[IMAGE, "true"]].concat());
+    let why = || format!("{version} cannot run a container here: {}", outcome.stderr.trim().replace('\n', "; "));
+    (!outcome.status.success()).then(why)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path that is text")
+}
