@@ -1,4 +1,4 @@
-//! A scene as a picture: for each of four metrics the ways as bars that begin at zero, with the spread of the rounds.
+//! A scene as a picture: for each of four metrics the ways as bars that begin at zero, with the quartiles of the rounds.
 
 use std::error::Error;
 use std::path::Path;
@@ -47,14 +47,14 @@ pub(crate) fn draw(path: &Path, scene: &Scene) -> Result<()> {
         let better = if metric.more_is_better { "more is better" } else { "less is better" };
         write(&format!("{} ({better})", metric.title), (left + NAMES, top + CAPTION / 2), 15, HPos::Left)?;
 
-        let most = scene.ways.iter().map(|way| way.values(which).quantile(1.0)).fold(0.0, f64::max);
+        let most = scene.ways.iter().map(|way| way.values(which).quantile(0.75)).fold(0.0, f64::max);
         let room = f64::from(WIDTH / 2 - 2 * RIM - NAMES - NUMBERS);
         let begin = left + NAMES;
         let end = |value: f64| begin + (value / most * room).round() as i32;
         for (at, measured) in scene.ways.iter().enumerate() {
             let middle = top + CAPTION + i32::try_from(at)? * ROW + ROW / 2;
             let values = measured.values(which);
-            let [least, median, greatest] = [0.0, 0.5, 1.0].map(|share| values.quantile(share));
+            let [lower, median, upper] = [0.25, 0.5, 0.75].map(|share| values.quantile(share));
             let colour = match measured.way {
                 way if way.is_ours() => BLUE,
                 Way::Host => GREY,
@@ -63,13 +63,13 @@ pub(crate) fn draw(path: &Path, scene: &Scene) -> Result<()> {
             write(measured.way.name(), (begin - 8, middle), 14, HPos::Right)?;
             root.draw(&Rectangle::new([(begin, middle - 8), (end(median), middle + 8)], colour.filled()))?;
             for line in [
-                [(end(least), middle), (end(greatest), middle)],
-                [(end(least), middle - 4), (end(least), middle + 4)],
-                [(end(greatest), middle - 4), (end(greatest), middle + 4)],
+                [(end(lower), middle), (end(upper), middle)],
+                [(end(lower), middle - 4), (end(lower), middle + 4)],
+                [(end(upper), middle - 4), (end(upper), middle + 4)],
             ] {
                 root.draw(&PathElement::new(line, SPREAD))?;
             }
-            write(&digits(median), (end(median.max(greatest)) + 8, middle), 13, HPos::Left)?;
+            write(&digits(median), (end(upper) + 8, middle), 13, HPos::Left)?;
         }
     }
     Ok(root.present()?)

@@ -8,7 +8,7 @@ use e2e::Samples;
 use e2e::document::{self, Section, digits};
 use serde_json::json;
 
-use crate::measure::{CONNECTIONS, METRICS, PAIRS, STREAM, STREAM_CPU};
+use crate::measure::{CONNECTIONS, GUEST_PAIRS, METRICS, PAIRS, STREAM, STREAM_CPU};
 use crate::plot;
 use crate::scene::{Measured, Place, Scene};
 use crate::way::Way;
@@ -21,6 +21,9 @@ const TABLES: [(&str, std::ops::Range<usize>); 2] = [
     ("One stream (iperf3) and one connection with one byte there and back (RR)", 0..4),
     ("Connect, one byte there and back, close (CRR)", 4..8),
 ];
+
+/// So many rounds make a range.
+const ENOUGH: usize = 5;
 
 /// All scenes.
 #[derive(Debug)]
@@ -56,9 +59,9 @@ impl Report {
             "## From container to container\n\n\
              Two hosts on one wire, a container on each, and the same load on each way between them. Hosts are network\n\
              namespaces of one machine, and the wire is a veth pair. All ways and wires are measured in turns, round by round.\n\
-             A cell is the median of all rounds, with the least and the most in brackets. CPU is that of the whole machine, which\n\
+             A cell is the median of all rounds, with the quartiles in brackets: half of the rounds are between them. CPU is that of the whole machine, which\n\
              is both hosts and the wire (/proc/stat: user, system, interrupts). RR: one connection with TCP_NODELAY, a process\n\
-             at each end. CRR: {PAIRS} client processes at once, each with a server process of its own; the client closes first. Every\n\
+             at each end. CRR: {PAIRS} client processes at once ({GUEST_PAIRS} in the guest), each with a server process of its own; the client closes first. Every\n\
              namespace has tcp_tw_reuse 1 and all ports from 1024 up; streams use cubic; with NAT, finished\n\
              connections are forgotten after a second, since the benchmark alone would fill the table. No way has rules of a\n\
              kube-proxy or a network policy. {}. To repeat: `make bench-lan`.\n\n",
@@ -132,12 +135,11 @@ fn describe(scene: &Scene, text: &mut String) {
 }
 
 fn cell(values: &Samples) -> String {
-    let [least, median, most] = [0.0, 0.5, 1.0].map(|share| digits(values.quantile(share)));
-    format!("{median} ({least}-{most})")
+    let [lower, median, upper] = [0.25, 0.5, 0.75].map(|share| digits(values.quantile(share)));
+    format!("{median} ({lower}-{upper})")
 }
 
-/// Ours beside each other way: ratios of medians, sorted by who is ahead. A difference counts only where no round of the
-/// one was as good as any round of the other.
+/// Ours beside each other way: ratios of medians, sorted by who is ahead.
 fn compare(scene: &Scene, text: &mut String) {
     for ours in scene.ways.iter().filter(|measured| measured.way.is_ours()) {
         let others = || scene.ways.iter().filter(|other| other.way != ours.way);
@@ -157,7 +159,7 @@ fn compare(scene: &Scene, text: &mut String) {
 /// What the numbers say, as a paragraph.
 fn in_short<'a>(ours: &Measured, others: impl Iterator<Item = &'a Measured>) -> String {
     let name = ours.way.name();
-    let mut text = format!("What {name} has of each other way, as a ratio of medians.");
+    let mut text = format!("What {name} has of each other way, as a ratio of medians.\n");
     let (mut ahead, mut behind) = (Vec::new(), Vec::new());
     for other in others {
         let verdicts = || (0..METRICS.len()).map(|which| compare_one(ours, other, which).1);
@@ -166,7 +168,7 @@ fn in_short<'a>(ours: &Measured, others: impl Iterator<Item = &'a Measured>) -> 
             let ratio = |which| compare_one(ours, other, which).0;
             let _ = write!(
                 text,
-                " Of what the hosts themselves do it has {:.2} of the stream, for {:.2} of the CPU per Gbit, and {:.2} of the\n\
+                "Of what the hosts themselves do it has {:.2} of the stream, for {:.2} of the CPU per Gbit, and {:.2} of the\n\
                  connections per second.",
                 ratio(STREAM),
                 ratio(STREAM_CPU),
@@ -183,8 +185,8 @@ fn in_short<'a>(ours: &Measured, others: impl Iterator<Item = &'a Measured>) -> 
     let listed = |list: Vec<String>| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
     let _ = write!(
         text,
-        "\nOf these {} measures it is ahead of {}; and behind {}. Counted are those where no round of\n\
-         the one was as good as any round of the other.",
+        "\nBeside the others, in these {} measures, it is ahead of {}; behind {}. Counted are those where the ranges\n\
+         in the brackets above are apart.",
         METRICS.len(),
         listed(ahead),
         listed(behind)
@@ -204,9 +206,12 @@ fn compare_one(ours: &Measured, other: &Measured, which: usize) -> (f64, Verdict
     judge(&ours.values(which), &other.values(which), METRICS[which].more_is_better)
 }
 
+/// A difference counts where half of the rounds of the one are apart from half of the rounds of the other, and where there
+/// are enough of them for that to say something.
 fn judge(ours: &Samples, other: &Samples, more_is_better: bool) -> (f64, Verdict) {
-    let above = ours.quantile(0.0) > other.quantile(1.0);
-    let below = ours.quantile(1.0) < other.quantile(0.0);
+    let enough = ours.len().min(other.len()) >= ENOUGH;
+    let above = enough && ours.quantile(0.25) > other.quantile(0.75);
+    let below = enough && ours.quantile(0.75) < other.quantile(0.25);
     let verdict = match (above, below) {
         (true, _) if more_is_better => Verdict::Ahead,
         (_, true) if !more_is_better => Verdict::Ahead,
@@ -220,13 +225,15 @@ fn judge(ours: &Samples, other: &Samples, more_is_better: bool) -> (f64, Verdict
 mod tests {
     use super::*;
 
-    fn samples(values: [f64; 3]) -> Samples {
+    fn samples(values: [f64; 5]) -> Samples {
         values.into_iter().collect()
     }
 
     #[test]
-    fn a_difference_counts_where_no_round_reaches_the_other() {
-        let (low, high, between) = (samples([1.0, 2.0, 3.0]), samples([4.0, 4.5, 5.0]), samples([2.0, 3.5, 4.0]));
+    fn a_difference_counts_where_the_quartiles_are_apart() {
+        let low = samples([0.5, 1.0, 2.0, 3.0, 9.0]);
+        let high = samples([1.0, 4.0, 4.5, 5.0, 5.0]);
+        let between = samples([2.0, 2.0, 3.5, 4.0, 4.0]);
         let verdict = |ours, other, more| judge(ours, other, more).1;
         assert_eq!(verdict(&high, &low, true), Verdict::Ahead);
         assert_eq!(verdict(&high, &low, false), Verdict::Behind);
@@ -237,14 +244,20 @@ mod tests {
     }
 
     #[test]
+    fn a_few_rounds_decide_nothing() {
+        let (low, high): (Samples, Samples) = ([1.0; 4].into_iter().collect(), [2.0; 4].into_iter().collect());
+        assert_eq!(judge(&high, &low, true), (2.0, Verdict::Same));
+    }
+
+    #[test]
     fn every_scene_has_its_tables_and_its_comparison() {
-        let measured = |way, value| Measured { way, samples: vec![[value; METRICS.len()]; 3], frames: vec![1514.0] };
+        let measured = |way, value| Measured { way, samples: vec![[value; METRICS.len()]; 5], frames: vec![1514.0] };
         let scene = Scene {
             place: Place::Guest,
             wire: wire::Kind::Delayed,
             kernel: "6.1.176".to_owned(),
             cpus: 1,
-            others: vec![0.0; 3],
+            others: vec![0.0; 5],
             ways: vec![measured(Way::Host, 2.0), measured(Way::Macvlan, 0.5), measured(Way::Ipvlan, 1.0)],
         };
         let text = Report::new(vec![scene]).markdown();
@@ -253,7 +266,7 @@ mod tests {
         assert!(text.contains(row), "{text}");
         let short = "it has 0.50 of the stream, for 0.50 of the CPU per Gbit, and 0.50 of the\nconnections per second.";
         assert!(text.contains(short), "{text}");
-        assert!(text.contains("ahead of macvlan bridge in 2; and behind macvlan bridge in 6."), "{text}");
+        assert!(text.contains("ahead of macvlan bridge in 2; behind macvlan bridge in 6."), "{text}");
         assert!(text.contains("| ipvlan l2 | 1.00 (1.00-1.00) |"), "{text}");
         assert!(text.contains("(lan-guest-delayed.svg)"), "{text}");
     }
