@@ -12,12 +12,19 @@ RUST_FLAGS := printf '%s\037%s' -Ctarget-feature=+crt-static \
 	"--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}/registry/src=crates"
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # What the tests run beside ours, from Debian or Ubuntu.
-PACKAGES := iproute2 containerd runc containernetworking-plugins busybox-static user-mode-linux strace mandoc \
+PACKAGES := iproute2 containerd runc containernetworking-plugins busybox-static user-mode-linux strace mandoc g++ \
 	golang-go golang-github-appc-cni-dev podman iperf3 ethtool nftables
+
+# As `cargo fuzz` has them: coverage that libFuzzer reads, overflow checks, the address sanitizer.
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Ccodegen-units=1 -Zsanitizer=address --cfg fuzzing
+FUZZ_TARGETS := $(or $(TARGETS),$(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs))))
+FUZZ_DIR := $(TARGET_DIR)/fuzz
 
 REFERENCE_BIN := $(if $(REFERENCE),UNDERLAY_REFERENCE_BIN=$(abspath $(REFERENCE)))
 
-.PHONY: help build install deb image release reproducible demo test compliance floor bench bench-ipam bench-lan lint packages clean
+.PHONY: help build install deb image release reproducible demo test compliance floor bench bench-ipam bench-lan fuzz advisories lint packages clean
 
 help: ## what there is to do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
@@ -67,6 +74,26 @@ floor:
 
 bench: packages build floor ## ADD and DEL beside the reference's: one, bursts, growth. QUICK=1 OUT=file.json REFERENCE=dir
 	$(REFERENCE_BIN) cargo run --locked --quiet -p e2e --bin bench -- $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
+
+fuzz: packages ## every fuzz target for SECONDS (default 10), or the TARGETS named; what it learns stays in target/
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(FUZZ_FLAGS)" \
+		cargo build --locked --release --target $(HOST) --manifest-path fuzz/Cargo.toml --target-dir $(FUZZ_DIR)
+	@for target in $(FUZZ_TARGETS); do \
+		echo "== fuzz: $$target =="; \
+		mkdir -p $(FUZZ_DIR)/corpus/$$target $(FUZZ_DIR)/artifacts/$$target; \
+		$(FUZZ_DIR)/$(HOST)/release/$$target -max_total_time=$(or $(SECONDS),10) -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256 \
+			-print_final_stats=1 -close_fd_mask=2 -artifact_prefix=$(FUZZ_DIR)/artifacts/$$target/ \
+			$(FUZZ_DIR)/corpus/$$target fuzz/seeds/$$target 2>&1 | grep -E '#.*(INITED|DONE)|stat::|ERROR|SUMMARY|Test unit'; \
+		for found in $(FUZZ_DIR)/artifacts/$$target/*; do \
+			if test -e "$$found"; then \
+				$(FUZZ_DIR)/$(HOST)/release/$$target "$$found"; \
+				echo "fuzz: $$found: mend it, add it to fuzz/seeds/$$target, and remove it"; exit 1; \
+			fi; \
+		done; \
+	done
+
+advisories: ## known weaknesses of dependencies, by cargo-deny, which must be installed; needs the network
+	cargo deny --locked --workspace check advisories
 
 bench-ipam: packages build ## host-local and the reference's, from 10 leases to 60,000
 	cargo run --locked --quiet --release -p e2e --bin bench-ipam

@@ -5,6 +5,9 @@ pub use address::{Address, AddressWatch};
 pub use error::{Error, Result};
 pub use link::{IpvlanFlag, IpvlanMode, Link, LinkInfo, LinkKind, MacvlanMode, NewLink, ParseWordError};
 pub use mac::{Mac, ParseMacError};
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub use netlink::fuzz;
 pub use netns::{Netns, NetnsId, NetnsLock};
 pub use nix::errno::Errno;
 pub use route::{Route, RouteKind};
@@ -13,6 +16,7 @@ pub use search::{NetnsSearch, Place};
 
 mod address;
 mod error;
+pub mod file;
 mod link;
 mod mac;
 mod netlink;

@@ -1,7 +1,7 @@
 //! One network's lease directory as anyone may read it, with the lock or without: a lease is there or it is not. What
 //! changes it is in `store`.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -125,7 +125,8 @@ impl Directory {
     pub(crate) fn read_file(&self, ip: IpAddr, buffer: &mut Vec<u8>) -> Result<Option<Lease>, Error> {
         let path = self.file(ip);
         let mut length = 0;
-        let read = File::open(&path).and_then(|mut file| {
+        // What was seen to be a file may be a link or a FIFO by now.
+        let read = linux::file::open_itself(&path).and_then(|mut file| {
             loop {
                 if length == buffer.len() {
                     // Room for all but the strangest, so that one read sees the content and the next one its end.
@@ -138,12 +139,14 @@ impl Directory {
             }
         });
         match read {
+            Ok(metadata) if !metadata.is_file() => Ok(None),
             Ok(metadata) => Ok(Some(Lease {
                 content: Content::parse(&buffer[..length]),
                 identity: Identity::of(&metadata),
                 modified: metadata.modified().ok(),
             })),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            // ELOOP: a link.
+            Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(40) => Ok(None),
             Err(error) => Err(Error::io("read", &path)(error)),
         }
     }

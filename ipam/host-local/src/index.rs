@@ -92,7 +92,9 @@ impl Head {
             blocks: u32::from_le_bytes(field(&bytes, 60)),
             rests: u64::from_le_bytes(field(&bytes, 64)),
         };
-        (bytes.starts_with(MAGIC) && boot? == head.boot && head.blocks as usize <= MAX_BLOCKS).then_some(head)
+        // No machine counts so far, so it is not ours, and going on from there would run over.
+        let counts = head.blocks as usize <= MAX_BLOCKS && head.rests <= u64::MAX / 2;
+        (bytes.starts_with(MAGIC) && boot? == head.boot && counts).then_some(head)
     }
 
     fn write(&self, file: &File) -> std::io::Result<()> {
@@ -377,6 +379,16 @@ mod tests {
         assert!(Index::read(&file, &head).is_some());
         Head::erase(&file).unwrap();
         assert!(Head::read(&file, Some(BOOT)).is_none());
+    }
+
+    #[test]
+    fn a_count_of_releases_that_would_run_over_is_no_index() {
+        let file = tempfile::tempfile().unwrap();
+        let head = written(&mut Index::empty(), &file, &[]);
+        for (rests, is_one) in [(u64::MAX / 2, true), (u64::MAX / 2 + 1, false), (u64::MAX, false)] {
+            Head { rests, ..head.clone() }.write(&file).unwrap();
+            assert_eq!(Head::read(&file, Some(BOOT)).is_some(), is_one, "{rests}");
+        }
     }
 
     #[test]

@@ -6,6 +6,9 @@ mod allocate;
 mod config;
 mod directory;
 mod error;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod index;
 mod lease;
 mod lock;

@@ -24,14 +24,22 @@ impl fmt::Display for Request {
 
 /// Reads the three sources: `IP` of CNI_ARGS, `args.cni.ips` and `runtimeConfig.ips`. An address asked for twice is
 /// asked for once.
-pub(crate) fn read(variable: Option<&str>, args: &[String], runtime: &[String]) -> Result<Vec<Request>, Error> {
+///
+/// Of more than `most` distinct addresses, of which some set would have to serve two, no more are read than it takes to
+/// find that out: the list may be a stranger's.
+pub(crate) fn read(
+    variable: Option<&str>,
+    args: &[String],
+    runtime: &[String],
+    most: usize,
+) -> Result<Vec<Request>, Error> {
     let numbered = |name: &'static str, ips| {
         let ips: &[String] = ips;
         ips.iter().enumerate().map(move |(at, text)| (format!("{name}[{at}]"), text.as_str()))
     };
     let mut requests: Vec<Request> = Vec::new();
     let mut push = |source: String, text: &str, in_configuration: bool| {
-        if text.is_empty() {
+        if text.is_empty() || requests.len() > most {
             return Ok(());
         }
         let Some(ip) = parse(text) else {

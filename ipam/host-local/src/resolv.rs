@@ -1,20 +1,29 @@
 //! resolv.conf(5), as far as a CNI result can carry it.
 
-use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use cni::Dns;
 
 use crate::error::Error;
 
+/// A hundred times what the longest holds that anybody needs.
+const MAX_BYTES: usize = 1 << 16;
+
 /// Reads a file in the format of resolv.conf(5).
 pub(crate) fn read(path: &Path) -> Result<Dns, Error> {
-    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    let mut bytes = Vec::new();
+    let read = linux::file::open(path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
+    read.map_err(Error::io("read", path))?;
+    if bytes.len() > MAX_BYTES {
+        let cause = format!("is longer than {MAX_BYTES} bytes");
+        return Err(Error::Config { place: format!("ipam.resolvConf {}", path.display()), cause });
+    }
     Ok(parse(&String::from_utf8_lossy(&bytes)))
 }
 
 /// Like the reference, and unlike glibc, several `search` lines add up; of several `domain` lines the last one counts.
-fn parse(text: &str) -> Dns {
+pub(crate) fn parse(text: &str) -> Dns {
     let mut dns = Dns::default();
     for line in text.lines() {
         let mut words = line.split_whitespace().map(str::to_owned);

@@ -158,7 +158,7 @@ fn del_request(address: &Address) -> Request {
 }
 
 /// `None` for the addresses of other families than IP.
-fn decode(message: &Message<'_>) -> Decode<Option<Address>> {
+pub(crate) fn decode(message: &Message<'_>) -> Decode<Option<Address>> {
     if !matches!(message.kind, RTM_NEWADDR | RTM_DELADDR) {
         return Err("not an address");
     }

@@ -257,7 +257,7 @@ fn new_request(link: &NewLink<'_>) -> Request {
     request
 }
 
-fn decode(message: &Message<'_>) -> Decode<Link> {
+pub(crate) fn decode(message: &Message<'_>) -> Decode<Link> {
     if message.kind != RTM_NEWLINK {
         return Err("not a link");
     }

@@ -9,6 +9,8 @@ mod acknowledgement;
 mod attribute;
 pub(crate) mod constants;
 mod exchange;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod message;
 #[cfg(test)]
 pub(crate) mod reference;

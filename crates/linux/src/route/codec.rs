@@ -84,7 +84,7 @@ fn usual_scope(route: &Route) -> u8 {
 
 /// Decodes one message and hands over its routes: one, or one per next hop. Those that the
 /// kernel keeps only for itself (`RTM_F_CLONED`) are no routes.
-pub(super) fn decode(message: &Message<'_>, mut found: impl FnMut(Route)) -> Decode<()> {
+pub(crate) fn decode(message: &Message<'_>, mut found: impl FnMut(Route)) -> Decode<()> {
     if message.kind != RTM_NEWROUTE {
         return Err("not a route");
     }

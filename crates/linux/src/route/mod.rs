@@ -9,7 +9,7 @@ use crate::netlink::Request;
 use crate::netlink::constants::{AF_INET, AF_INET6, NLM_F_DUMP, RT_TABLE_MAIN, RTM_GETROUTE};
 use crate::{Result, Rtnl};
 
-mod codec;
+pub(crate) mod codec;
 #[cfg(test)]
 mod tests;
 

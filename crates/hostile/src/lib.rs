@@ -1,0 +1,189 @@
+//! What strangers can send, each kind through one function: the fuzz targets in `fuzz/` call it with what they make up,
+//! the tests with what is kept in `fuzz/seeds`. A function panics where a promise is broken, and else says whether the
+//! bytes were taken for what they might be.
+//!
+//! Nothing of this is in what ships.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use attach::Kind;
+use attach::config::Keys;
+use attach::plan::Plan;
+use cni::env::{Request, Variables};
+use cni::{AddResult, Args, Attachment, Call, Error, NetConf, Object, Program, Version, wire};
+
+/// Reads bytes as one kind.
+pub type Read = fn(&[u8]) -> bool;
+
+/// Every kind by its name, which is that of its fuzz target and of its folder of seeds.
+pub const KINDS: [(&str, Read); 7] = [
+    ("configuration", configuration),
+    ("datagram", datagram),
+    ("directory", directory),
+    ("environment", environment),
+    ("lease", lease),
+    ("resolv_conf", resolv_conf),
+    ("result", result),
+];
+
+static PROGRAM: Program =
+    Program { name: "hostile", release: "0", plugins: &[("host-local", &host_local::HostLocal)], commands: "" };
+
+/// A datagram of the kernel's, with any number of messages of any kind.
+pub fn datagram(bytes: &[u8]) -> bool {
+    let understood = linux::fuzz::datagram(bytes);
+    understood.links + understood.addresses + understood.routes + understood.errors > 0
+}
+
+/// A network configuration on stdin, a NUL, and CNI_ARGS: through every plugin's reading of it.
+pub fn configuration(bytes: &[u8]) -> bool {
+    let (json, args) = halves(bytes);
+    let _ = cni::config::valid_attachments(json).map_err(|error| answer(&error));
+    let args = Args::parse(OsStr::from_bytes(args)).unwrap_or_default();
+    let attachment =
+        Attachment { container_id: "c1".into(), ifname: "eth0".into(), netns: Some("/run/netns/none".into()), args };
+    with_call(json, |call| {
+        let mut accepted = false;
+        let mut look = |outcome: Result<(), Error>| match outcome {
+            Ok(()) => accepted = true,
+            Err(error) => answer(&error),
+        };
+        look(call.prev_result().map(|previous| previous.iter().for_each(reencode)));
+        look(Keys::read(call).map(drop));
+        look(macvlan::Macvlan.choose(call, Some(&attachment)).map(drop));
+        for kind in [&ipvlan::PLUGIN.0, &ipvlan::PLUGIN_L2.0] {
+            look(kind.choose(call, Some(&attachment)).map(drop));
+        }
+        look(host_local::fuzz::configuration(call, &attachment));
+        accepted
+    })
+}
+
+/// What an IPAM plugin has printed, a result or an error.
+pub fn result(bytes: &[u8]) -> bool {
+    if let Some(error) = Error::from_json(bytes) {
+        // It is passed on, whatever it says.
+        assert_eq!(Error::from_json(&error.to_json(Version::NEWEST)).as_ref(), Some(&error));
+    }
+    let mut decoded = false;
+    for expected in Version::ALL {
+        match wire::decode(bytes, expected, "it") {
+            Ok(result) => {
+                reencode(&result);
+                let _ = Plan::new("eth0", 1500, &result);
+                decoded = true;
+            }
+            Err(error) => answer(&error),
+        }
+    }
+    decoded
+}
+
+/// The variables, in the order of [`Variables`], with a NUL between any two.
+pub fn environment(bytes: &[u8]) -> bool {
+    let mut values = bytes.split(|byte| *byte == 0).map(|value| OsStr::from_bytes(value).to_owned());
+    let mut next = || values.next().filter(|value| !value.is_empty());
+    let variables = Variables {
+        command: next(),
+        container_id: next(),
+        netns: next(),
+        ifname: next(),
+        args: next(),
+        path: next(),
+        netns_override: next(),
+    };
+    let _ = (variables.overrides_netns(), variables.folders());
+    match Request::parse(&variables) {
+        Ok(Request::Add(attachment) | Request::Del(attachment) | Request::Check(attachment)) => {
+            for part in [&attachment.container_id, &attachment.ifname] {
+                assert!(!part.contains(['/', '\0', ':']) && !matches!(part.as_str(), "" | "." | ".."), "{part:?}");
+            }
+            true
+        }
+        Ok(_) => true,
+        Err(error) => {
+            answer(&error);
+            false
+        }
+    }
+}
+
+/// A lease file, or the text of an owner's record.
+pub fn lease(bytes: &[u8]) -> bool {
+    host_local::fuzz::lease(bytes)
+}
+
+/// A resolv.conf.
+pub fn resolv_conf(bytes: &[u8]) -> bool {
+    let dns = host_local::fuzz::resolv_conf(bytes);
+    let words = dns.nameservers.iter().chain(&dns.search).chain(&dns.options).chain(&dns.domain);
+    for word in words {
+        assert!(!word.is_empty() && !word.contains(char::is_whitespace), "{word:?}");
+    }
+    reencode(&AddResult { dns: dns.clone(), ..AddResult::default() });
+    !dns.is_empty()
+}
+
+/// A lease directory, and what host-local is asked to do in it. (`host_local::fuzz::directory` says how it is written)
+pub fn directory(bytes: &[u8]) -> bool {
+    let folder = tempfile::tempdir().expect("make a folder");
+    let data_dir = folder.path().join("networks");
+    let conf = serde_json::json!({
+        "cniVersion": "1.1.0",
+        "name": "lan",
+        "ipam": {
+            "type": "host-local", "dataDir": data_dir, "reuseDelay": 30,
+            "ranges": [[{"subnet": "10.0.0.0/29"}], [{"subnet": "fd00::/125"}]],
+        },
+    });
+    let json = conf.to_string();
+    with_call(json.as_bytes(), |call| host_local::fuzz::directory(folder.path(), bytes, call) > 0)
+}
+
+fn halves(bytes: &[u8]) -> (&[u8], &[u8]) {
+    match bytes.iter().position(|byte| *byte == 0) {
+        Some(at) => (&bytes[..at], &bytes[at + 1..]),
+        None => (bytes, &[]),
+    }
+}
+
+/// Whether `work` accepts the call; it is not asked where the shared keys are wrong already.
+fn with_call(json: &[u8], work: impl FnOnce(&Call<'_>) -> bool) -> bool {
+    let map = match cni::config::parse(json) {
+        Ok(map) => map,
+        Err(error) => {
+            answer(&error);
+            return false;
+        }
+    };
+    match NetConf::read(Object::root(&map)) {
+        Ok(conf) => {
+            assert!(!conf.name.contains(['/', '\0']) && !conf.name.starts_with('.'), "{:?}", conf.name);
+            let variables = Variables::default();
+            work(&Call { plugin: "host-local", program: &PROGRAM, variables: &variables, stdin: json, conf: &conf })
+        }
+        Err(error) => {
+            answer(&error);
+            false
+        }
+    }
+}
+
+/// An error is an answer: a runtime must be able to read it.
+fn answer(error: &Error) {
+    assert!(error.code.0 > 0 && error.code != cni::Code::INTERNAL, "{error}");
+    assert!(!error.msg.is_empty());
+    assert_eq!(Error::from_json(&error.to_json(Version::NEWEST)).as_ref(), Some(error));
+}
+
+/// What was read can be written in every version, and the newest loses nothing.
+fn reencode(result: &AddResult) {
+    for version in Version::ALL {
+        let again = wire::decode(&wire::encode(result, version), version, "it").expect("what we wrote");
+        if version == Version::NEWEST {
+            assert_eq!(again, *result);
+        }
+    }
+}
