@@ -58,13 +58,14 @@ impl Report {
         let mut text = format!(
             "## From container to container\n\n\
              Two hosts on one wire, a container on each, and the same load on each way between them. Hosts are network\n\
-             namespaces of one machine, and the wire is a veth pair. All ways and wires are measured in turns, round by round.\n\
-             A cell is the median of all rounds, with the quartiles in brackets: half of the rounds are between them. CPU is that of the whole machine, which\n\
-             is both hosts and the wire (/proc/stat: user, system, interrupts). RR: one connection with TCP_NODELAY, a process\n\
-             at each end. CRR: {PAIRS} client processes at once ({GUEST_PAIRS} in the guest), each with a server process of its own; the client closes first. Every\n\
-             namespace has tcp_tw_reuse 1 and all ports from 1024 up; streams use cubic; with NAT, finished\n\
-             connections are forgotten after a second, since the benchmark alone would fill the table. No way has rules of a\n\
-             kube-proxy or a network policy. {}. To repeat: `make bench-lan`.\n\n",
+             namespaces of one machine, the wire is a veth pair. All ways and wires are measured in turns, round by round. A cell\n\
+             is the median of all rounds, with the quartiles in brackets: half of the rounds are between them.\n\n\
+             CPU is that of the whole machine, both hosts and the wire (/proc/stat: user, system, interrupts). RR: one\n\
+             connection with TCP_NODELAY, a process at each end. CRR: {PAIRS} client processes at once ({GUEST_PAIRS} in the guest), each with\n\
+             a server process of its own; the client closes first. Every namespace has tcp_tw_reuse 1 and all ports from 1024\n\
+             up, and streams use cubic. With NAT, finished connections are forgotten after a second, since the benchmark alone\n\
+             would fill the table. Offloads that are off are off at the NICs: frames are cut where the wire begins, on every\n\
+             way. No way has rules of a kube-proxy or a network policy. {}. To repeat: `make bench-lan`.\n\n",
             document::today(),
         );
         text += "| way | how it is built |\n|---|---|\n";
@@ -97,7 +98,7 @@ fn describe(scene: &Scene, text: &mut String) {
     let place = if scene.place == Place::Guest { "User-Mode Linux, Linux" } else { "Linux" };
     let _ = write!(
         text,
-        "\n### {}\n\n![{}]({})\n\n{place} {}, {cpus}, {rounds} rounds.\n",
+        "\n### {}\n\n![{}]({})\n\n{place} {}, {cpus}, rounds: {rounds}.\n",
         title(scene),
         title(scene),
         picture(scene),

@@ -79,6 +79,18 @@ impl Scene {
         wires.iter().filter(|wire| can_delay || **wire != wire::Kind::Delayed).map(scene).collect()
     }
 
+    fn take_turn(&mut self, which: usize, built: &Built, effort: Effort) -> Result<(), String> {
+        let measured = &mut self.ways[which];
+        let turn = measure_one(built, effort);
+        interrupt::check()?;
+        let named = |error| format!("{} on {}: {error}", measured.way.name(), self.wire.about());
+        let (sample, frame) = turn.map_err(named)?;
+        self.wire.judge(frame, sample[LATENCY]).map_err(named)?;
+        measured.samples.push(sample);
+        measured.frames.push(frame);
+        Ok(())
+    }
+
     /// For the way out of the guest, and for readers that are programs.
     pub(crate) fn to_json(&self) -> Value {
         let ways: Vec<Value> = self.ways.iter().map(Measured::to_json).collect();
@@ -149,25 +161,15 @@ pub(crate) fn measure(scenes: &mut [Scene], effort: Effort) -> Result<(), String
     for round in 1..=effort.rounds() {
         let round_begun = Instant::now();
         let others = used_by_others();
-        scenes.iter_mut().for_each(|scene| scene.others.push(others));
-        for (at, which, built) in &stages {
-            let (wire, measured) = (scenes[*at].wire, &mut scenes[*at].ways[*which]);
-            let turn = measure_one(built, effort);
-            interrupt::check()?;
-            let named = |error| format!("{} on {}: {error}", measured.way.name(), wire.about());
-            let (sample, frame) = turn.map_err(named)?;
-            wire.judge(frame, sample[LATENCY]).map_err(named)?;
-            measured.samples.push(sample);
-            measured.frames.push(frame);
+        println!("{place}: round {round}, others use {:.0} % of the CPU time that is seen here", others * 100.0);
+        for (at, scene) in scenes.iter_mut().enumerate() {
+            println!("  {}", scene.wire.about());
+            scene.others.push(others);
+            for (_, which, built) in stages.iter().filter(|(its, _, _)| *its == at) {
+                scene.take_turn(*which, built, effort)?;
+            }
         }
-        let took = round_begun.elapsed();
-        println!(
-            "{place}: round {round} of {} took {:.0} s; others used {:.0} % of the processors before it",
-            effort.rounds(),
-            took.as_secs_f64(),
-            others * 100.0
-        );
-        if begun.elapsed() + took > effort.within() {
+        if begun.elapsed() + round_begun.elapsed() > effort.within() {
             println!("{place}: no time for more rounds");
             break;
         }
