@@ -12,7 +12,7 @@ RUST_FLAGS := printf '%s\037%s' -Ctarget-feature=+crt-static \
 	"--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}/registry/src=crates"
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # What the tests run beside ours, from Debian or Ubuntu.
-PACKAGES := iproute2 containerd runc containernetworking-plugins busybox-static user-mode-linux strace mandoc g++ \
+PACKAGES := iproute2 containerd runc containernetworking-plugins busybox-static user-mode-linux strace valgrind mandoc g++ \
 	golang-go golang-github-appc-cni-dev podman iperf3 ethtool nftables
 
 # As `cargo fuzz` has them: coverage that libFuzzer reads, overflow checks, the address sanitizer.

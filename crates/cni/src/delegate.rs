@@ -22,6 +22,8 @@ use crate::wire;
 /// How long another program may take to answer. A DHCP lease is given up after 208 s by the reference's plugin, which
 /// is the slowest that we know of.
 const ANSWER_WITHIN: Duration = Duration::from_secs(240);
+/// What every pipe takes before anybody reads, a page. (pipe(7), "Pipe capacity")
+const PIPE_HOLDS: usize = 4096;
 /// How long it may live on after it has closed its stdout: nothing that it does then can reach us.
 const EXIT_WITHIN: Duration = Duration::from_secs(5);
 
@@ -196,9 +198,13 @@ fn converse(
     // Threads, because a plugin may answer before it has read its input, or never read it, and std has no deadlines.
     // They are not joined: after a kill, a grandchild that inherited the pipe could keep one waiting.
     if let Some(mut pipe) = child.stdin.take() {
-        let input = stdin.to_vec();
         // A plugin that does not want its input closes the pipe: what it answers says whether that was right.
-        thread::Builder::new().spawn(move || pipe.write_all(&input)).map_err(&io)?;
+        if stdin.len() <= PIPE_HOLDS {
+            let _ = pipe.write_all(stdin);
+        } else {
+            let input = stdin.to_vec();
+            thread::Builder::new().spawn(move || pipe.write_all(&input)).map_err(&io)?;
+        }
     }
     let (sender, receiver) = mpsc::channel();
     if let Some(pipe) = child.stdout.take() {

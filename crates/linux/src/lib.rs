@@ -21,6 +21,7 @@ mod link;
 mod mac;
 mod netlink;
 mod netns;
+pub mod process;
 mod route;
 mod rtnl;
 mod search;

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Room for any link and any acknowledgement. Lists come in larger datagrams, for which it grows: each page that is
 /// touched costs a page fault, which is dearer than most system calls.
-const BUFFER: usize = 4096;
+const BUFFER: usize = 2048;
 
 /// A `NETLINK_ROUTE` socket. It belongs to the network namespace in which it was opened,
 /// is closed on exec, and is never cloned: a clone of netlink-sys' socket is closed twice.

@@ -24,7 +24,7 @@ const NATIVE_ONLY: &[(&str, &str)] = &[
     ("e2e/containerd", "a lane of its own: a container runtime, whatever the kernel"),
     ("e2e/documents", "about words"),
     ("e2e/faults", "ipvlan has its own there: hundreds of traced calls, each thirty times as slow"),
-    ("e2e/footprint", "what a call costs: a guest is for truth, not for timing"),
+    ("e2e/budget", "what a call costs: a guest is for truth, not for timing"),
     ("e2e/host_local_faults", "about files, not links: hundreds of traced calls, each thirty times as slow there"),
     ("e2e/host_local_mixed", "about files, not links: thousands of calls, each thirty times as slow there"),
     ("e2e/install", "about files, not links"),
