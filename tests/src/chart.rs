@@ -4,8 +4,10 @@ use std::error::Error;
 use std::ops::Range;
 use std::path::Path;
 
+use plotters::coord::Shift;
 use plotters::coord::combinators::IntoLogRange;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::document::{digits, grouped};
 
@@ -84,62 +86,100 @@ pub fn draw_lines(path: &Path, size: (u32, u32), grid: (usize, usize), panels: &
     Ok(root.present()?)
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Pixels for a title, and for a legend.
+const TITLE: i32 = 34;
+const LEGEND: i32 = 22;
+/// Pixels of a legend's sample of colour, and between two of them.
+const SAMPLE: i32 = 18;
+const GAP: i32 = 14;
+/// Pixels of a letter beside it, about.
+const LETTER: f64 = 6.4;
+
+fn font(size: i32, colour: RGBColor, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
+    ("sans-serif", size).into_font().color(&colour).pos(Pos::new(horizontal, vertical))
+}
+
+/// Title and legend above what they are of, so that neither covers any of it. Gives what is left.
+fn head<'a>(area: &Area<'a>, caption: &str, legend: &[(String, RGBColor)]) -> Result<Area<'a>> {
+    let (head, rest) = area.split_vertically(TITLE + LEGEND);
+    let middle = head.dim_in_pixel().0 as i32 / 2;
+    head.draw(&Text::new(caption.to_owned(), (middle, TITLE / 2 + 4), font(20, BLACK, HPos::Center, VPos::Center)))?;
+    let width = |name: &str| SAMPLE + 6 + (name.len() as f64 * LETTER) as i32 + GAP;
+    let mut left = middle - legend.iter().map(|(name, _)| width(name)).sum::<i32>() / 2;
+    let y = TITLE + LEGEND / 2;
+    for (name, colour) in legend {
+        head.draw(&Rectangle::new([(left, y - 5), (left + SAMPLE, y + 5)], colour.filled()))?;
+        let style = font(13, BLACK, HPos::Left, VPos::Center);
+        head.draw(&Text::new(name.clone(), (left + SAMPLE + 6, y), style))?;
+        left += width(name);
+    }
+    Ok(rest)
+}
+
+/// Powers of ten; where these are few, twice and five times them as well.
+fn ticks(span: &Range<f64>) -> Vec<f64> {
+    let powers = || (-9..=9).map(|power| 10f64.powi(power));
+    let within = |ticks: Vec<f64>| ticks.into_iter().filter(|tick| span.contains(tick)).collect::<Vec<_>>();
+    let tens = within(powers().collect());
+    if tens.len() > 2 { tens } else { within(powers().flat_map(|ten| [ten, 2.0 * ten, 5.0 * ten]).collect()) }
+}
+
+fn number(tick: f64) -> String {
+    // Of 0.05, say, no more digits than it has.
+    if tick < 1.0 { ((tick * 1e9).round() / 1e9).to_string() } else { grouped(tick.round() as u64) }
+}
+
+/// Where the library would write a number on an axis: they are written here.
+fn unlabelled(_: &f64) -> String {
+    String::new()
+}
 
 impl Panel {
     fn draw(&self, area: &Area<'_>) -> Result<()> {
-        let xs = || self.lines.iter().flat_map(|line| line.points.iter().map(|(x, _)| *x));
-        let (first, last) = xs().fold((f64::MAX, 0f64), |(least, most), x| (least.min(x), most.max(x)));
+        let legend: Vec<_> = self.lines.iter().map(|line| (line.name.clone(), line.colour)).collect();
+        let area = head(area, &self.caption, &legend)?;
+        let mut xs: Vec<f64> = self.lines.iter().flat_map(|line| line.points.iter().map(|(x, _)| *x)).collect();
+        xs.sort_by(f64::total_cmp);
+        xs.dedup();
+        let (first, last) = (*xs.first().ok_or("a panel without points")?, *xs.last().ok_or("a panel without points")?);
         // Room for the first and the last point, and what is written there.
-        let room = (last / first).powf(0.06).max(1.1);
-        let mut chart = ChartBuilder::on(area)
-            .caption(&self.caption, ("sans-serif", 20))
+        let room = (last / first).powf(0.08).max(1.1);
+        let (left, right, bottom, top) = (first / room, last * room, self.span.start, self.span.end);
+        let mut chart = ChartBuilder::on(&area)
             .margin(12)
-            .x_label_area_size(36)
+            .x_label_area_size(40)
             .y_label_area_size(60)
-            .build_cartesian_2d((first / room..last * room).log_scale(), self.span.clone().log_scale())?;
-        chart
-            .configure_mesh()
-            .x_desc(&self.x)
-            .y_desc(&self.y)
-            .x_labels(5)
-            .y_labels(6)
-            .x_label_formatter(&|x| grouped(x.round() as u64))
-            .y_label_formatter(&tick)
-            .light_line_style(WHITE)
-            .draw()?;
-        for Line { name, colour, points, values } in &self.lines {
-            let colour = *colour;
-            chart
-                .draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+            .build_cartesian_2d((left..right).log_scale(), (bottom..top).log_scale())?;
+        let mut mesh = chart.configure_mesh();
+        mesh.disable_mesh().set_all_tick_mark_size(0).x_desc(&self.x).y_desc(&self.y);
+        mesh.x_label_formatter(&unlabelled).y_label_formatter(&unlabelled).draw()?;
+        let (below, beside) = (font(12, BLACK, HPos::Center, VPos::Top), font(12, BLACK, HPos::Right, VPos::Center));
+        for x in &xs {
+            chart.draw_series([PathElement::new([(*x, bottom), (*x, top)], FRAME)])?;
+            chart.draw_series([EmptyElement::at((*x, bottom)) + Text::new(number(*x), (0, 6), below.clone())])?;
+        }
+        for y in ticks(&self.span) {
+            chart.draw_series([PathElement::new([(left, y), (right, y)], FRAME)])?;
+            chart.draw_series([EmptyElement::at((left, y)) + Text::new(number(y), (-6, 0), beside.clone())])?;
+        }
+        for Line { colour, points, values, .. } in &self.lines {
+            chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?;
             chart.draw_series(points.iter().map(|point| Circle::new(*point, 4, colour.filled())))?;
-            let shift = match values {
-                Values::Above => -20,
-                Values::Below => 8,
+            let (shift, vertical) = match values {
+                Values::Above => (-8, VPos::Bottom),
+                Values::Below => (8, VPos::Top),
                 Values::Hidden => continue,
             };
-            for (at, (x, y)) in points.iter().enumerate() {
-                let style = ("sans-serif", 12).into_font().color(&colour);
-                let left = if at + 1 == points.len() { -26 } else { -10 };
-                chart.draw_series([EmptyElement::at((*x, *y)) + Text::new(digits(*y), (left, shift), style)])?;
-            }
+            let style = font(12, *colour, HPos::Center, vertical);
+            let written = points
+                .iter()
+                .map(|point| EmptyElement::at(*point) + Text::new(digits(point.1), (0, shift), style.clone()));
+            chart.draw_series(written)?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE)
-            .border_style(FRAME)
-            .label_font(("sans-serif", 13))
-            .draw()?;
         Ok(())
     }
-}
-
-/// A power of ten, mostly.
-fn tick(value: &f64) -> String {
-    if *value < 1.0 { value.to_string() } else { grouped(value.round() as u64) }
 }
 
 /// One diagram of horizontal bars in groups, on a logarithmic axis.
@@ -155,8 +195,8 @@ pub struct Bars {
     pub groups: Vec<(String, Vec<Option<f64>>)>,
 }
 
-/// How much of a group's height its bars take.
-const FILLED: f64 = 0.8;
+/// How much of a group's height its bars take, where it has all of them.
+const FILLED: f64 = 0.84;
 
 /// Draws diagrams side by side.
 pub fn draw_bars(path: &Path, size: (u32, u32), diagrams: &[Bars]) -> Result<()> {
@@ -170,74 +210,41 @@ pub fn draw_bars(path: &Path, size: (u32, u32), diagrams: &[Bars]) -> Result<()>
 
 impl Bars {
     fn draw(&self, area: &Area<'_>) -> Result<()> {
-        let values = self.groups.iter().flat_map(|(_, values)| values.iter().flatten().copied());
-        let Range { start, end } = span(values);
-        // Room for the values at the ends of the bars; at the bottom, for the legend.
-        let x = (start..end * 2.0).log_scale();
-        let rows = self.groups.len() as f64;
-        let legend = 0.3 * self.series.len() as f64;
-        let mut chart = ChartBuilder::on(area)
-            .caption(&self.caption, ("sans-serif", 20))
+        let area = head(area, &self.caption, &self.series)?;
+        let Range { start, end } = span(self.groups.iter().flat_map(|(_, values)| values.iter().flatten().copied()));
+        // Room for the values at the ends of the bars.
+        let (end, bottom) = (end * 1.5, -(self.groups.len() as f64));
+        let mut chart = ChartBuilder::on(&area)
             .margin(12)
             .x_label_area_size(40)
-            .y_label_area_size(150)
-            .build_cartesian_2d(x, (-rows - legend)..0.0)?;
-        let name = |y: &f64| {
-            let row = (-y - 0.5).round() as usize;
-            self.groups.get(row).map(|(name, _)| name.clone()).unwrap_or_default()
-        };
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .disable_y_axis()
-            .x_desc(&self.x)
-            .x_label_formatter(&tick)
-            .y_labels(0)
-            .light_line_style(WHITE)
-            .draw()?;
-        for row in 0..self.groups.len() {
-            let (y, style) = (-(row as f64) - 0.5, ("sans-serif", 14).into_font().color(&BLACK));
-            let style = style.pos(plotters::style::text_anchor::Pos::new(
-                plotters::style::text_anchor::HPos::Right,
-                plotters::style::text_anchor::VPos::Center,
-            ));
-            chart.draw_series([EmptyElement::at((start, y)) + Text::new(name(&y), (-8, 0), style)])?;
+            .y_label_area_size(120)
+            .build_cartesian_2d((start..end).log_scale(), bottom..0.0)?;
+        let mut mesh = chart.configure_mesh();
+        mesh.disable_mesh().set_all_tick_mark_size(0).x_desc(&self.x);
+        mesh.x_label_formatter(&unlabelled).y_label_formatter(&unlabelled).draw()?;
+        let below = font(12, BLACK, HPos::Center, VPos::Top);
+        for x in ticks(&(start..end)) {
+            chart.draw_series([PathElement::new([(x, bottom), (x, 0.0)], FRAME)])?;
+            chart.draw_series([EmptyElement::at((x, bottom)) + Text::new(number(x), (0, 6), below.clone())])?;
         }
-        for (which, (name, colour)) in self.series.iter().enumerate() {
-            let colour = *colour;
-            let bars = self.groups.iter().enumerate().filter_map(|(row, (_, values))| {
-                let there: Vec<usize> = (0..values.len()).filter(|which| values[*which].is_some()).collect();
-                let place = there.iter().position(|its| *its == which)?;
-                let height = FILLED / there.len() as f64;
-                let top = -(row as f64) - (1.0 - FILLED) / 2.0 - height * place as f64;
-                Some((values[which]?, top, top - height))
-            });
-            let bars: Vec<(f64, f64, f64)> = bars.collect();
-            chart
-                .draw_series(bars.iter().map(|(value, top, bottom)| {
-                    let mut bar = Rectangle::new([(start, *top), (*value, *bottom)], colour.filled());
-                    bar.set_margin(1, 1, 0, 0);
-                    bar
-                }))?
-                .label(name)
-                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 18, y + 5)], colour.filled()));
-            for (value, top, bottom) in bars {
-                let style = ("sans-serif", 12).into_font().color(&BLACK);
-                let style = style.pos(plotters::style::text_anchor::Pos::new(
-                    plotters::style::text_anchor::HPos::Left,
-                    plotters::style::text_anchor::VPos::Center,
-                ));
-                let at = (value, (top + bottom) / 2.0);
+        let height = FILLED / self.series.len() as f64;
+        for (row, (name, values)) in self.groups.iter().enumerate() {
+            let middle = -(row as f64) - 0.5;
+            let style = font(14, BLACK, HPos::Right, VPos::Center);
+            chart.draw_series([EmptyElement::at((start, middle)) + Text::new(name.clone(), (-8, 0), style)])?;
+            let there = values.iter().zip(&self.series).filter_map(|(value, (_, colour))| Some(((*value)?, *colour)));
+            let there: Vec<(f64, RGBColor)> = there.collect();
+            let mut top = middle + height * there.len() as f64 / 2.0;
+            for (value, colour) in there {
+                let mut bar = Rectangle::new([(start, top), (value, top - height)], colour.filled());
+                bar.set_margin(1, 1, 0, 0);
+                chart.draw_series([bar])?;
+                let at = (value, top - height / 2.0);
+                let style = font(12, BLACK, HPos::Left, VPos::Center);
                 chart.draw_series([EmptyElement::at(at) + Text::new(digits(value), (5, 0), style)])?;
+                top -= height;
             }
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
-            .background_style(WHITE)
-            .border_style(FRAME)
-            .label_font(("sans-serif", 13))
-            .draw()?;
         Ok(())
     }
 }

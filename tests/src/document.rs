@@ -40,6 +40,26 @@ impl Section {
     }
 }
 
+/// A paragraph, in lines of the usual length.
+pub fn wrapped(paragraph: &str) -> String {
+    const WIDTH: usize = 118;
+    let mut text = String::new();
+    let mut column = 0;
+    for word in paragraph.split_whitespace() {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > WIDTH {
+            text.push('\n');
+            column = 0;
+        } else if column > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += length;
+    }
+    text + "\n"
+}
+
 /// Where and when: kernel, processors, date.
 pub fn setting() -> String {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);

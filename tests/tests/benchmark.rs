@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use e2e::document::{Section, date, digits, grouped};
+use e2e::document::{Section, date, digits, grouped, wrapped};
 use e2e::lab::NIC;
 use e2e::{Binaries, Container, Lab, Plugin, Samples, binaries};
 use nix::sys::signal::{Signal, kill};
@@ -228,6 +228,17 @@ fn numbers_and_days_are_written_for_people() {
     assert_eq!([7, 1000, 65_525, 1_000_000].map(grouped), ["7", "1,000", "65,525", "1,000,000"]);
     assert_eq!([0.123, 12.34, 123.4, 1234.4].map(digits), ["0.12", "12.3", "123", "1,234"]);
     assert_eq!([0, 951_782_400, 1_795_305_600].map(date), ["1970-01-01", "2000-02-29", "2026-11-22"]);
+}
+
+#[test]
+fn a_paragraph_is_broken_between_words_only() {
+    let paragraph = "word ".repeat(60);
+    let lines = wrapped(&paragraph);
+    assert!(
+        lines.lines().all(|line| line.len() <= 118 && line.starts_with("word") && line.ends_with("word")),
+        "{lines}"
+    );
+    assert_eq!(lines.replace('\n', " "), paragraph);
 }
 
 #[test]

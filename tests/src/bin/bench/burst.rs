@@ -43,8 +43,9 @@ pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result
     for &(size, rounds) in plan.bursts {
         say(&format!("bursts of {size}, {rounds} rounds: "))?;
         let mut burst = Burst { size, rounds, sides: Default::default() };
-        // The first round warms the caches.
-        for round in 0..=rounds {
+        // The first round of the first size warms the caches.
+        let warm_up = usize::from(bursts.is_empty());
+        for round in 0..warm_up + rounds {
             say(".")?;
             for turn in 0..SIDES.len() {
                 interrupt::check()?;
@@ -52,7 +53,7 @@ pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result
                 let mut pods: Vec<Pod> = (0..size).map(|_| field.pod(scenario, SIDES[at])).collect();
                 for (which, command) in ["ADD", "DEL"].into_iter().enumerate() {
                     let (latencies, cpu) = rush(field, programs, scenario, &mut pods, command)?;
-                    if round == 0 {
+                    if round < warm_up {
                         continue;
                     }
                     let rush = &mut burst.sides[at][which];

@@ -11,8 +11,6 @@ use crate::{Plan, Result, say};
 
 /// Rounds that share the namespaces made for them beforehand.
 const BATCH: usize = 25;
-/// Rounds that only warm the caches.
-const WARM_UP: usize = 2;
 
 /// One command of one side, in milliseconds.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +65,7 @@ pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result
     for scenario in &SCENARIOS {
         let rounds = if matches!(scenario.leases, Leases::V6 | Leases::Dual) { plan.slow_rounds } else { plan.rounds };
         say(&format!("{}, {rounds} rounds: ", scenario.title))?;
-        let measured = one(field, programs, scenario, rounds, &mut control)?;
+        let measured = one(field, programs, scenario, rounds, plan.warm_up, &mut control)?;
         control.scenarios.push(measured);
         say("\nsystem calls and memory: ")?;
         for which in 0..scenario.sides.len() {
@@ -92,12 +90,13 @@ fn one(
     programs: &Programs,
     scenario: &'static Scenario,
     rounds: usize,
+    warm_up: usize,
     control: &mut Control,
 ) -> Result<Measured> {
     let cell = |side: &Side| Cell { side: *side, times: Default::default(), counts: Default::default() };
     let mut cells: Vec<Cell> = scenario.sides.iter().map(cell).collect();
     let idle = field.idle(programs);
-    let all: Vec<usize> = (0..rounds + WARM_UP).collect();
+    let all: Vec<usize> = (0..rounds + warm_up).collect();
     for batch in all.chunks(BATCH) {
         say(".")?;
         let mut pods: Vec<Pod> =
@@ -109,7 +108,7 @@ fn one(
                     // Everybody goes first in some rounds: who comes after a slow one meets other caches.
                     let at = (turn + round) % cells.len();
                     let done = field.time(programs, scenario, &mut pods[at], command)?;
-                    if *round < WARM_UP {
+                    if *round < warm_up {
                         if command == "ADD" {
                             field.inspect(scenario, &pods[at])?;
                         }
@@ -123,7 +122,7 @@ fn one(
                     }
                 }
             }
-            if scenario.key == WHOLE && *round >= WARM_UP {
+            if scenario.key == WHOLE && *round >= warm_up {
                 let before = children_cpu()?;
                 let ended = prepare(&idle)?.go()?;
                 ended.success(&idle)?;

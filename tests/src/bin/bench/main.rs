@@ -45,6 +45,8 @@ struct Plan {
     rounds: usize,
     /// Of those in which the reference waits a second or two for duplicate address detection.
     slow_rounds: usize,
+    /// Rounds of each scenario before these, which only warm the caches.
+    warm_up: usize,
     /// How often system calls and memory are counted.
     counts: usize,
     /// Sizes and rounds.
@@ -60,11 +62,20 @@ impl Plan {
         let scratch = scratch.to_owned();
         if quick {
             let (bursts, growth) = (&[(1, 2), (8, 1)], &[1, 10]);
-            return Self { rounds: 3, slow_rounds: 1, counts: 1, bursts, growth, growth_rounds: 2, scratch };
+            return Self {
+                rounds: 3,
+                slow_rounds: 1,
+                warm_up: 1,
+                counts: 1,
+                bursts,
+                growth,
+                growth_rounds: 2,
+                scratch,
+            };
         }
         let bursts = &[(1, 100), (8, 30), (64, 10), (256, 4)];
         let growth = &[1, 10, 100, 300, 1000];
-        Self { rounds: 200, slow_rounds: 25, counts: 5, bursts, growth, growth_rounds: 40, scratch }
+        Self { rounds: 200, slow_rounds: 25, warm_up: 2, counts: 5, bursts, growth, growth_rounds: 40, scratch }
     }
 }
 

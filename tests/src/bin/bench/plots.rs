@@ -15,9 +15,9 @@ const COMMANDS: [&str; 2] = ["ADD", "DEL"];
 
 /// Draws all of them into a directory.
 pub(crate) fn draw(folder: &Path, findings: &Findings) -> Result<()> {
-    draw_bars(&folder.join(CONTROL), (1100, 640), &[0, 1].map(|which| control(findings, which)))?;
-    draw_lines(&folder.join(BURSTS), (1000, 720), (2, 2), &bursts(findings))?;
-    draw_lines(&folder.join(GROWTH), (1000, 400), (1, 2), &[0, 1].map(|which| growth(findings, which)))
+    draw_bars(&folder.join(CONTROL), (1160, 620), &[0, 1].map(|which| control(findings, which)))?;
+    draw_lines(&folder.join(BURSTS), (1000, 760), (2, 2), &bursts(findings))?;
+    draw_lines(&folder.join(GROWTH), (1000, 420), (1, 2), &[0, 1].map(|which| growth(findings, which)))
 }
 
 fn control(findings: &Findings, which: usize) -> Bars {
@@ -37,14 +37,6 @@ fn control(findings: &Findings, which: usize) -> Bars {
     }
 }
 
-fn values(side: Side) -> Values {
-    match side {
-        Side::Reference => Values::Above,
-        Side::Ours => Values::Below,
-        Side::Copies | Side::Floor => Values::Hidden,
-    }
-}
-
 fn line(side: Side, name: String, points: impl Iterator<Item = (f64, f64)>, values: Values) -> Line {
     Line { name, colour: side.colour(), points: points.collect(), values }
 }
@@ -55,12 +47,9 @@ fn bursts(findings: &Findings) -> Vec<Panel> {
     for (which, command) in COMMANDS.into_iter().enumerate() {
         let lines = burst::SIDES.iter().enumerate().map(|(at, side)| {
             let points = findings.bursts.iter().map(|burst| (burst.size as f64, burst.sides[at][which].rates.median()));
-            // The more the better, so ours is on top.
-            let values = match side {
-                Side::Reference => Values::Below,
-                _ => values(*side),
-            };
-            line(*side, side.name().to_owned(), points, if *side == Side::Ours { Values::Above } else { values })
+            // The floor is near ours, above.
+            let values = if *side == Side::Floor { Values::Hidden } else { Values::Below };
+            line(*side, side.name().to_owned(), points, values)
         });
         panels.push(panel(format!("{command}s per second"), "per second", "parallel calls", lines.collect()));
     }
@@ -71,7 +60,11 @@ fn bursts(findings: &Findings) -> Vec<Panel> {
                     .bursts
                     .iter()
                     .map(|burst| (burst.size as f64, burst.sides[at][which].latencies.quantile(share)));
-                let values = if written { values(*side) } else { Values::Hidden };
+                let values = match side {
+                    _ if !written => Values::Hidden,
+                    Side::Reference => Values::Above,
+                    _ => Values::Below,
+                };
                 let mut line = line(*side, format!("{} {name}", side.name()), points, values);
                 if !written {
                     line.colour = if *side == Side::Ours { e2e::chart::SKY } else { e2e::chart::AMBER };
@@ -87,7 +80,9 @@ fn bursts(findings: &Findings) -> Vec<Panel> {
 fn growth(findings: &Findings, which: usize) -> Panel {
     let lines = growth::SIDES.iter().enumerate().map(|(at, side)| {
         let points = findings.growth.iter().map(|stage| (f64::from(stage.live), stage.sides[at][which].median()));
-        line(*side, side.name().to_owned(), points, values(*side))
+        // The floor is near ours, below.
+        let values = if *side == Side::Floor { Values::Hidden } else { Values::Above };
+        line(*side, side.name().to_owned(), points, values)
     });
     panel(COMMANDS[which].to_owned(), "milliseconds", "live attachments on the parent", lines.collect())
 }
