@@ -186,8 +186,8 @@ fn in_short<'a>(ours: &Measured, others: impl Iterator<Item = &'a Measured>) -> 
     let listed = |list: Vec<String>| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
     let _ = write!(
         text,
-        "\nBeside the others, in these {} measures, it is ahead of {}; behind {}. Counted are those where the ranges\n\
-         in the brackets above are apart.",
+        "\nBeside the others, in these {} measures, it is ahead of {}; behind {}.\n\
+         Counted are those where the ranges in the brackets above are apart, of {ENOUGH} rounds at least.",
         METRICS.len(),
         listed(ahead),
         listed(behind)
