@@ -11,12 +11,17 @@ pub(crate) struct Literal {
     pub(crate) text: String,
 }
 
-/// All literals of the libraries below these folders of the repository, without those of their tests.
+/// Libraries that only tests use, and sources for them in others.
+const NOT_SHIPPED: [&str; 3] = ["hostile", "tests", "fuzz.rs"];
+
+/// All literals of the libraries below these folders of the repository that ship, without those of their tests.
 pub(crate) fn of_sources(repository: &Path, folders: &[&str]) -> Vec<Literal> {
     let mut literals = Vec::new();
     for folder in folders {
         for library in directories(&repository.join(folder)) {
-            read_folder(&library.join("src"), repository, &mut literals);
+            if !NOT_SHIPPED.iter().any(|name| library.ends_with(name)) {
+                read_folder(&library.join("src"), repository, &mut literals);
+            }
         }
     }
     literals
@@ -31,10 +36,11 @@ fn read_folder(folder: &Path, repository: &Path, literals: &mut Vec<Literal>) {
     for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("read {}: {e}", folder.display())) {
         let path = entry.expect("read a directory").path();
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        if NOT_SHIPPED.contains(&name.as_str()) {
+            continue;
+        }
         if path.is_dir() {
-            if name != "tests" {
-                read_folder(&path, repository, literals);
-            }
+            read_folder(&path, repository, literals);
         } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
             let text = fs::read_to_string(&path).expect("read a source");
             let place = path.strip_prefix(repository).expect("below the repository").display().to_string();
