@@ -2,7 +2,10 @@
 //! the other, both ways. What differs is a row of docs/migrating.md, or a failure.
 
 mod ends;
+mod host_local;
+mod ipvlan;
 mod macvlan;
+mod protocol;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +13,13 @@ use std::path::Path;
 
 use e2e::compliance::{Case, EVERYWHERE, read_rows};
 
-const CASES: [(&str, &[Case]); 2] = [("macvlan", macvlan::CASES), ("ends", ends::CASES)];
+const CASES: [(&str, &[Case]); 5] = [
+    ("macvlan", macvlan::CASES),
+    ("ends", ends::CASES),
+    ("host_local", host_local::CASES),
+    ("protocol", protocol::CASES),
+    ("ipvlan", ipvlan::CASES),
+];
 
 /// All tests of this package, as text.
 fn sources() -> String {

@@ -1,0 +1,178 @@
+//! Every key of ipvlan, and what has happened to its attachments before they end. Few, since they run in a guest.
+
+use e2e::compliance;
+use e2e::compliance::{Rig, with, without};
+use e2e::lab::{Families, NIC};
+use serde_json::{Value, json};
+
+fn conf(rig: &Rig) -> Value {
+    rig.ipvlan_conf("l2")
+}
+
+fn key(rig: &Rig, key: &str, value: Value) {
+    rig.live(&with(conf(rig), key, value));
+}
+
+/// Without IPAM, after a plugin that has made the parent, or knows it, and has leased the address.
+fn chained(rig: &Rig, interfaces: Value) {
+    let conf = without(without(conf(rig), "ipam"), "master");
+    rig.live(&with(
+        conf,
+        "prevResult",
+        json!({
+            "cniVersion": "1.0.0",
+            "interfaces": interfaces,
+            "ips": [{"address": "192.168.50.77/24", "gateway": "192.168.50.1", "interface": 0}],
+            "routes": [{"dst": "10.20.0.0/16", "gw": "192.168.50.20"}],
+            "dns": {"nameservers": ["192.168.50.1"]},
+        }),
+    ));
+}
+
+compliance! {
+    #[needs(Ipvlan)]
+    fn mode_l2(rig) {
+        rig.live(&conf(rig));
+    }
+
+    #[needs(Ipvlan)]
+    fn mode_l3(rig) {
+        key(rig, "mode", json!("l3"));
+    }
+
+    #[needs(Ipvlan)]
+    fn mode_l3s(rig) {
+        key(rig, "mode", json!("l3s"));
+    }
+
+    #[needs(Ipvlan)]
+    fn no_mode_and_an_mtu_of_zero(rig) {
+        rig.live(&with(without(conf(rig), "mode"), "mtu", json!(0)));
+    }
+
+    #[needs(Ipvlan)]
+    fn mode_unknown(rig) {
+        key(rig, "mode", json!("l4"));
+    }
+
+    #[needs(Ipvlan)]
+    fn flag(rig) {
+        key(rig, "flag", json!("private"));
+    }
+
+    #[needs(Ipvlan)]
+    fn mtu(rig) {
+        key(rig, "mtu", json!(1400));
+    }
+
+    #[needs(Ipvlan)]
+    fn mtu_above_the_parents(rig) {
+        key(rig, "mtu", json!(9000));
+    }
+
+    #[needs(Ipvlan)]
+    fn master_of_the_default_route(rig) {
+        rig.add_default_route(NIC);
+        rig.live(&without(conf(rig), "master"));
+    }
+
+    #[needs(Ipvlan)]
+    fn master_of_the_default_route_that_is_gone(rig) {
+        rig.add_default_route(NIC);
+        let (container, conf) = (rig.container(), without(conf(rig), "master"));
+        let result = rig.add(&container, "eth0", &conf);
+        rig.host.delete_routes_to("0.0.0.0/0");
+        rig.del(&container, "eth0", &with(conf, "prevResult", result));
+    }
+
+    #[needs(Ipvlan)]
+    fn master_absent(rig) {
+        key(rig, "master", json!("nope0"));
+    }
+
+    #[needs(Ipvlan)]
+    fn link_in_container(rig) {
+        let container = rig.container();
+        rig.plug(&container, "net7");
+        let conf = with(with(conf(rig), "master", json!("net7")), "linkInContainer", json!(true));
+        rig.add(&container, "eth0", &conf);
+        rig.del(&container, "eth0", &conf);
+    }
+
+    #[needs(Ipvlan)]
+    fn dual_stack_with_routes(rig) {
+        let ipam = with(rig.ipam(Families::Dual), "routes", json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]));
+        key(rig, "ipam", ipam);
+    }
+
+    #[needs(Ipvlan)]
+    fn dns(rig) {
+        key(rig, "dns", json!({"nameservers": ["192.168.50.1"], "search": ["lan.example"]}));
+    }
+
+    #[needs(Ipvlan)]
+    fn version_0_2_0(rig) {
+        key(rig, "cniVersion", json!("0.2.0"));
+    }
+
+    #[needs(Ipvlan)]
+    fn version_0_4_0(rig) {
+        key(rig, "cniVersion", json!("0.4.0"));
+    }
+
+    #[needs(Ipvlan)]
+    fn no_ipam(rig) {
+        let (container, conf) = (rig.container(), without(conf(rig), "ipam"));
+        rig.add(&container, "eth0", &conf);
+        rig.del(&container, "eth0", &conf);
+    }
+
+    #[needs(Ipvlan)]
+    fn chained_after_one_interface(rig) {
+        chained(rig, json!([{"name": NIC, "mac": "02:00:5e:10:00:01"}]));
+    }
+
+    #[needs(Ipvlan)]
+    fn a_route_to_nowhere(rig) {
+        key(rig, "ipam", with(rig.ipam(Families::V4), "routes", json!([{"dst": "10.9.0.0/16", "gw": "172.31.0.1"}])));
+    }
+
+    #[needs(Ipvlan)]
+    fn another_mode_beside_one_that_runs(rig) {
+        let (first, second) = (rig.container(), rig.container());
+        rig.add(&first, "eth0", &conf(rig));
+        rig.add(&second, "eth0", &with(conf(rig), "mode", json!("l3")));
+    }
+
+    #[needs(Ipvlan)]
+    fn the_parent_carries_a_macvlan(rig) {
+        rig.host.create_macvlan("mv0", NIC);
+        rig.live(&conf(rig));
+    }
+
+    #[needs(Ipvlan)]
+    fn the_link_is_gone(rig) {
+        let (container, conf) = (rig.container(), conf(rig));
+        let later = with(conf.clone(), "prevResult", rig.add(&container, "eth0", &conf));
+        container.delete_link("eth0");
+        rig.check(&container, "eth0", &later);
+        rig.del(&container, "eth0", &later);
+    }
+
+    #[needs(Ipvlan)]
+    fn an_address_is_gone(rig) {
+        let (container, conf) = (rig.container(), conf(rig));
+        let later = with(conf.clone(), "prevResult", rig.add(&container, "eth0", &conf));
+        container.delete_address("eth0", "192.168.50.100/24".parse().expect("a prefix"));
+        rig.check(&container, "eth0", &later);
+        rig.check(&container, "eth0", &with(later, "mode", json!("l3")));
+    }
+
+    #[needs(Ipvlan)]
+    fn the_parent_is_gone(rig) {
+        let (container, conf) = (rig.container(), conf(rig));
+        let later = with(conf.clone(), "prevResult", rig.add(&container, "eth0", &conf));
+        rig.host.delete_link(NIC);
+        rig.del(&container, "eth0", &later);
+    }
+}

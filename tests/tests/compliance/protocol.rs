@@ -1,0 +1,310 @@
+//! What every plugin has to do with its environment, its input and the versions of the specification.
+
+use e2e::compliance;
+use e2e::compliance::{Rig, host_local, with, without};
+use e2e::lab::Families;
+use e2e::{Call, Container};
+use serde_json::{Value, json};
+
+/// A configuration whose result has all that a result of any version can have.
+fn full(rig: &Rig, version: &str) -> Value {
+    let mut ipam = rig.ipam(Families::Dual);
+    ipam["routes"] = json!([{"dst": "10.20.0.0/16", "gw": "192.168.50.254"}, {"dst": "fd99::/48", "gw": "fd50::fe"}]);
+    let dns = json!({
+        "nameservers": ["192.168.50.1"], "domain": "lan.example", "search": ["lan.example"], "options": ["ndots:2"],
+    });
+    with(with(rig.conf_with(ipam), "cniVersion", json!(version)), "dns", dns)
+}
+
+/// Every command on an attachment of this version, also where it has none.
+fn version(rig: &Rig, version: &str) {
+    let (container, conf) = (rig.container(), full(rig, version));
+    let result = rig.add(&container, "eth0", &conf);
+    let later = with(conf, "prevResult", result);
+    rig.check(&container, "eth0", &later);
+    rig.del(&container, "eth0", &later);
+    let (container, alone) = (rig.container(), with(without(rig.conf(), "ipam"), "cniVersion", json!(version)));
+    rig.add(&container, "eth0", &alone);
+    rig.del(&container, "eth0", &alone);
+    let ipam = host_local(rig, json!({"ranges": rig.ipam(Families::Dual)["ranges"]}));
+    rig.live(&with(ipam, "cniVersion", json!(version)));
+    rig.live(&with(with(rig.conf(), "cniVersion", json!(version)), "master", json!("nope0")));
+}
+
+/// The command VERSION of every program.
+fn ask(rig: &Rig, stdin: &str) {
+    for name in ["macvlan", "ipvlan", "host-local", "loopback"] {
+        rig.see("VERSION", &rig.program("VERSION", name).call("VERSION", &json!({})).stdin(stdin));
+    }
+}
+
+/// An ADD, a CHECK and a DEL of either program that are changed so.
+fn each(rig: &Rig, change: impl Fn(Call<'_>) -> Call<'_>) {
+    let container = rig.container();
+    let ipam = host_local(rig, json!({"ranges": rig.ipam(Families::V4)["ranges"]}));
+    for conf in [rig.conf(), ipam] {
+        for command in ["ADD", "CHECK", "DEL"] {
+            rig.see(command, &change(attachment(rig, command, &container, &conf)));
+        }
+    }
+}
+
+fn attachment<'a>(rig: &'a Rig, command: &str, container: &Container, conf: &Value) -> Call<'a> {
+    let name = conf["type"].as_str().expect("a configuration has a type");
+    rig.program(command, name).attachment(command, container, "eth0", conf)
+}
+
+compliance! {
+    #[differs(
+        "E1": "answer end: error 999 | error 7",
+        "U4": "DEL: answer end: error 999 | success",
+        "K2": "ndisc_notify: 0 | 1",
+        "P4": "4 ADD: answer end: error 999 | success",
+    )]
+    fn v0_1_0(rig) {
+        version(rig, "0.1.0");
+    }
+
+    #[differs(
+        "E1": "answer end: error 999 | error 7",
+        "U4": "DEL: answer end: error 999 | success",
+        "K2": "ndisc_notify: 0 | 1",
+        "P4": "4 ADD: answer end: error 999 | success",
+    )]
+    fn v0_2_0(rig) {
+        version(rig, "0.2.0");
+    }
+
+    #[differs(
+        "E1": "answer end: error 999 | error 7",
+        "U4": "DEL: answer end: error 999 | success",
+        "K2": "ndisc_notify: 0 | 1",
+    )]
+    fn v0_3_0(rig) {
+        version(rig, "0.3.0");
+    }
+
+    #[differs(
+        "E1": "answer end: error 999 | error 7",
+        "U4": "DEL: answer end: error 999 | success",
+        "K2": "ndisc_notify: 0 | 1",
+    )]
+    fn v0_3_1(rig) {
+        version(rig, "0.3.1");
+    }
+
+    #[differs(
+        "E1": "answer end: error 999 | error 7",
+        "U4": "DEL: answer end: error 999 | success",
+        "K2": "ndisc_notify: 0 | 1",
+    )]
+    fn v0_4_0(rig) {
+        version(rig, "0.4.0");
+    }
+
+    #[differs(
+        "E1": "answer end: error 999 | error 7",
+        "U4": "DEL: answer end: error 999 | success",
+        "K2": "ndisc_notify: 0 | 1",
+    )]
+    fn v1_0_0(rig) {
+        version(rig, "1.0.0");
+    }
+
+    #[differs(
+        "N1": "answer end: error 1 | success",
+        "N1": "answer end: error 1 | error 7",
+        "N1": "container-1 *: - | here",
+        "N1": "host link ens3 Promiscuity: 0 | 1",
+        "N1": "file leases*: - | here",
+    )]
+    fn v1_1_0(rig) {
+        let (container, conf) = (rig.container(), full(rig, "1.1.0"));
+        let result = rig.add(&container, "eth0", &conf);
+        let later = with(conf, "prevResult", result);
+        rig.check(&container, "eth0", &later);
+        rig.del(&container, "eth0", &later);
+    }
+
+    fn no_version(rig) {
+        rig.live(&without(rig.conf(), "cniVersion"));
+    }
+
+    fn a_version_that_nobody_knows(rig) {
+        rig.live(&with(rig.conf(), "cniVersion", json!("2.0.0")));
+    }
+
+    fn a_version_that_is_none(rig) {
+        rig.live(&with(rig.conf(), "cniVersion", json!("nonsense")));
+    }
+
+    #[differs("P3": "result.cniVersion: \"1.0.0\" | ", "N1": "result.supportedVersions[6]: - | \"1.1.0\"")]
+    fn versions_asked_for(rig) {
+        ask(rig, "{}");
+        ask(rig, r#"{"cniVersion": "0.3.1"}"#);
+        ask(rig, "");
+    }
+
+    #[differs("U9": "answer end: error 3 | success")]
+    fn gc(rig) {
+        let conf = with(with(rig.conf(), "cniVersion", json!("1.1.0")), "cni.dev/valid-attachments", json!([]));
+        rig.see("GC", &rig.program("GC", "macvlan").call("GC", &conf));
+    }
+
+    #[differs("U10": "answer end: error 3 | success")]
+    fn status(rig) {
+        let conf = with(rig.conf(), "cniVersion", json!("1.1.0"));
+        rig.see("STATUS", &rig.program("STATUS", "macvlan").call("STATUS", &conf));
+    }
+
+    fn a_command_that_nobody_knows(rig) {
+        rig.see("DANCE", &rig.program("DANCE", "macvlan").attachment("DANCE", &rig.container(), "eth0", &rig.conf()));
+    }
+
+    #[differs("P1": "answer end: success | error 4")]
+    fn no_command(rig) {
+        each(rig, |call| call.without("CNI_COMMAND"));
+    }
+
+    fn no_container_id(rig) {
+        each(rig, |call| call.without("CNI_CONTAINERID"));
+    }
+
+    fn no_ifname(rig) {
+        each(rig, |call| call.without("CNI_IFNAME"));
+    }
+
+    fn no_netns(rig) {
+        each(rig, |call| call.without("CNI_NETNS"));
+    }
+
+    fn no_path(rig) {
+        let container = rig.container();
+        rig.see("ADD", &attachment(rig, "ADD", &container, &rig.conf()).without("CNI_PATH"));
+        rig.see("DEL", &attachment(rig, "DEL", &container, &rig.conf()).without("CNI_PATH"));
+    }
+
+    #[differs("P5": "answer end: error 4 | success", "P5": "file leases*: - | here")]
+    fn no_path_for_host_local(rig) {
+        let container = rig.container();
+        let conf = host_local(rig, json!({"ranges": rig.ipam(Families::V4)["ranges"]}));
+        rig.see("ADD", &attachment(rig, "ADD", &container, &conf).without("CNI_PATH"));
+    }
+
+    fn a_container_id_with_a_slash(rig) {
+        each(rig, |call| call.env("CNI_CONTAINERID", "../escape"));
+    }
+
+    fn an_ifname_of_sixteen_characters(rig) {
+        each(rig, |call| call.env("CNI_IFNAME", "sixteen-letters-"));
+    }
+
+    fn an_ifname_with_a_slash(rig) {
+        each(rig, |call| call.env("CNI_IFNAME", "a/b"));
+    }
+
+    #[differs("E1": "answer end: error 999 | error 7", "E1": "answer end: error 999 | error 8")]
+    fn a_netns_that_is_missing(rig) {
+        each(rig, |call| call.env("CNI_NETNS", "/run/netns/there-is-none"));
+    }
+
+    #[differs(
+        "E1": "answer end: error 999 | error 7",
+        "E1": "answer end: error 999 | error 8",
+        "D1": "DEL: answer end: error 999 | success",
+    )]
+    fn a_netns_that_is_none(rig) {
+        each(rig, |call| call.env("CNI_NETNS", "/dev/null"));
+    }
+
+    #[differs(
+        "E1": "answer end: error 999 | error 7",
+        "P2": "1 ADD: answer end: success | error 8",
+        "P2": "[ours*: host *: here | -",
+        "P2": "host link ens3 Promiscuity: 1 | 0",
+        "P2": "192.168.50.10",
+        "P2": "last_reserved_ip.0: here | -",
+        "U5": "[ours ends]*: host *: - | here",
+        "U5": "[ours ends]*: host link ens3 Promiscuity: 0 | 1",
+    )]
+    fn a_netns_that_is_the_hosts(rig) {
+        let host = rig.host.path().to_owned();
+        each(rig, |call| call.env("CNI_NETNS", &host));
+    }
+
+    fn no_input(rig) {
+        each(rig, |call| call.stdin(""));
+    }
+
+    fn input_that_is_no_json(rig) {
+        each(rig, |call| call.stdin("{"));
+    }
+
+    fn input_that_is_no_object(rig) {
+        each(rig, |call| call.stdin("[]"));
+    }
+
+    fn input_with_a_byte_order_mark(rig) {
+        let conf = rig.conf().to_string();
+        let container = rig.container();
+        rig.see("ADD", &attachment(rig, "ADD", &container, &rig.conf()).stdin(format!("\u{feff}{conf}")));
+    }
+
+    fn input_with_something_after_it(rig) {
+        let conf = rig.conf().to_string();
+        let container = rig.container();
+        rig.see("ADD", &attachment(rig, "ADD", &container, &rig.conf()).stdin(format!("{conf}\n\n")));
+        rig.see("DEL", &attachment(rig, "DEL", &container, &rig.conf()).stdin(format!("{conf} x")));
+    }
+
+    fn no_name(rig) {
+        rig.live(&without(rig.conf(), "name"));
+    }
+
+    fn a_name_with_a_slash(rig) {
+        rig.live(&with(rig.conf(), "name", json!("../escape")));
+    }
+
+    fn a_name_with_odd_characters(rig) {
+        rig.live(&with(rig.conf(), "name", json!("lan-1.a_B")));
+    }
+
+    fn no_type(rig) {
+        let container = rig.container();
+        let conf = without(rig.conf(), "type");
+        rig.see("ADD", &rig.program("ADD", "macvlan").add(&container, "eth0", &conf));
+        rig.see("DEL", &rig.program("DEL", "macvlan").del(&container, "eth0", &conf));
+    }
+
+    fn keys_that_runtimes_add(rig) {
+        let mut conf = rig.conf();
+        conf["capabilities"] = json!({"ips": true, "mac": true});
+        conf["runtimeConfig"] = json!({"portMappings": [{"hostPort": 80}], "dns": {"servers": ["192.0.2.1"]}});
+        conf["args"] = json!({"labels": [{"key": "app", "value": "web"}]});
+        conf["disableCheck"] = json!(true);
+        rig.live(&conf);
+    }
+
+    fn args_as_podman_and_kubernetes_write_them(rig) {
+        rig.live_with(&rig.conf(), |call| {
+            call.args("IgnoreUnknown=true;K8S_POD_NAMESPACE=a;K8S_POD_NAME=b;K8S_POD_INFRA_CONTAINER_ID=c;K8S_POD_UID=d")
+        });
+    }
+
+    fn null_is_not_set(rig) {
+        let mut conf = rig.conf();
+        for key in ["mode", "mtu", "mac", "dns", "prevResult", "runtimeConfig", "args", "linkInContainer"] {
+            conf[key] = Value::Null;
+        }
+        rig.live(&conf);
+    }
+
+    #[differs("H1": "CHECK: answer end: error 999 | success")]
+    fn a_prev_result_of_another_version(rig) {
+        let (container, conf) = (rig.container(), rig.conf());
+        let mut result = rig.add(&container, "eth0", &with(conf.clone(), "cniVersion", json!("0.4.0")));
+        result["cniVersion"] = json!("0.4.0");
+        rig.check(&container, "eth0", &with(conf.clone(), "prevResult", result.clone()));
+        rig.del(&container, "eth0", &with(conf, "prevResult", result));
+    }
+}
