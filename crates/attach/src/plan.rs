@@ -98,20 +98,20 @@ pub fn kernel_route(route: &cni::Route, result: &AddResult) -> Result<Route> {
     })
 }
 
-/// The result: what was leased, on the link that was made; after the links of the plugins before, in a chain.
+/// The result: what was leased, on the link that was made, which is the one interface, in a chain too: with the plugin
+/// before's beside it, the reference's DEL no longer knows whose link it is, and fails on every container when an
+/// operator goes back to it.
 pub fn result(attachment: &Attachment, link: &Link, leased: AddResult, dns: &Dns) -> AddResult {
-    let mut interfaces = leased.interfaces;
-    let index = interfaces.len();
-    interfaces.push(Interface {
+    let interface = Interface {
         name: attachment.ifname.clone(),
         mac: link.mac.map(|mac| mac.to_string()),
         mtu: Some(link.mtu),
         sandbox: attachment.netns.as_ref().map(|path| path.to_string_lossy().into_owned()),
         ..Interface::default()
-    });
-    let on_it = |ip| cni::Ip { interface: Some(index), ..ip };
+    };
+    let on_it = |ip| cni::Ip { interface: Some(0), ..ip };
     AddResult {
-        interfaces,
+        interfaces: vec![interface],
         ips: leased.ips.into_iter().map(on_it).collect(),
         routes: leased.routes,
         dns: if dns.is_empty() { leased.dns } else { dns.clone() },
