@@ -118,9 +118,13 @@ impl Rig {
 
     /// As [`Rig::live`], with something added to every call.
     pub fn live_with(&self, conf: &Value, with: impl Fn(Call<'_>) -> Call<'_>) {
-        let container = self.container();
+        self.live_in(&self.container(), conf, with);
+    }
+
+    /// As [`Rig::live_with`], in a container that has been prepared.
+    pub fn live_in(&self, container: &Container, conf: &Value, with: impl Fn(Call<'_>) -> Call<'_>) {
         let make = |command: &str, conf: &Value| {
-            let call = self.program_of(command, conf).attachment(command, &container, "eth0", conf);
+            let call = self.program_of(command, conf).attachment(command, container, "eth0", conf);
             self.see(command, &with(call))
         };
         let result = make("ADD", conf);

@@ -26,8 +26,11 @@ impl Facts {
     }
 }
 
-/// The sysctls of a network namespace.
-const SYSCTLS: &str = "/proc/sys/net";
+/// The sysctls of a network namespace that is a container's.
+const ALL: &[&str] = &["net"];
+/// Those of the host that have to do with its interfaces, which are what a plugin could change there: there are many, and
+/// a guest reads slowly.
+const OF_LINKS: &[&str] = &["net/ipv4/conf", "net/ipv6/conf"];
 /// What changes by itself, or belongs to the whole machine and so to everybody's tests.
 const RESTLESS: [&str; 8] = [
     "net/netfilter/",
@@ -44,20 +47,20 @@ const RESTLESS: [&str; 8] = [
 pub(super) fn describe<'a>(lab: &Lab, containers: impl Iterator<Item = &'a Container>, facts: &mut Facts) {
     let host = kernel::names(&lab.host);
     kernel::describe("host", &lab.host, &host, facts);
-    describe_sysctls("host", &lab.host, facts);
+    describe_sysctls("host", &lab.host, OF_LINKS, facts);
     for container in containers {
         kernel::describe(&container.id, container, &host, facts);
-        describe_sysctls(&container.id, container, facts);
+        describe_sysctls(&container.id, container, ALL, facts);
     }
     describe_files(&lab.data_dir(), "leases", facts);
 }
 
 /// Those of a link are the link's, and go with it.
-fn describe_sysctls(whose: &str, netns: &Namespace, facts: &mut Facts) {
+fn describe_sysctls(whose: &str, netns: &Namespace, folders: &[&str], facts: &mut Facts) {
     let links = netns.link_names();
     let sysctls = netns.run(|| {
         let mut sysctls = Vec::new();
-        read_sysctls(Path::new(SYSCTLS), &mut sysctls);
+        folders.iter().for_each(|folder| read_sysctls(&Path::new("/proc/sys").join(folder), &mut sysctls));
         sysctls
     });
     for (key, value) in sysctls {

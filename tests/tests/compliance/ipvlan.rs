@@ -51,11 +51,13 @@ compliance! {
     }
 
     #[needs(Ipvlan)]
+    #[differs("E1": "answer end: error 999 | error 2")]
     fn mode_unknown(rig) {
         key(rig, "mode", json!("l4"));
     }
 
     #[needs(Ipvlan)]
+    #[differs("N1": "link eth0 Flags: IpVlanFlags(0x0) | IpVlanFlags(Private)")]
     fn flag(rig) {
         key(rig, "flag", json!("private"));
     }
@@ -66,31 +68,40 @@ compliance! {
     }
 
     #[needs(Ipvlan)]
+    #[differs("K5": "ADD: answer end: success | error 7", "K5": ": here | -")]
     fn mtu_above_the_parents(rig) {
-        key(rig, "mtu", json!(9000));
+        rig.add(&rig.container(), "eth0", &with(conf(rig), "mtu", json!(9000)));
     }
 
     #[needs(Ipvlan)]
+    #[differs("H2": "CHECK: answer end: error 999 | success")]
     fn master_of_the_default_route(rig) {
         rig.add_default_route(NIC);
         rig.live(&without(conf(rig), "master"));
     }
 
     #[needs(Ipvlan)]
+    #[differs(
+        "U4": "DEL: answer end: error 999 | success",
+        "U4": "container-1 *: here | -",
+        "U4": "file leases/lan/192.168.50.100: here | -",
+    )]
     fn master_of_the_default_route_that_is_gone(rig) {
         rig.add_default_route(NIC);
         let (container, conf) = (rig.container(), without(conf(rig), "master"));
-        let result = rig.add(&container, "eth0", &conf);
+        rig.add(&container, "eth0", &conf);
         rig.host.delete_routes_to("0.0.0.0/0");
-        rig.del(&container, "eth0", &with(conf, "prevResult", result));
+        rig.del(&container, "eth0", &conf);
     }
 
     #[needs(Ipvlan)]
+    #[differs("E1": "answer end: error 999 | error 7")]
     fn master_absent(rig) {
         key(rig, "master", json!("nope0"));
     }
 
     #[needs(Ipvlan)]
+    #[differs("N1": "ADD: answer end: error 999 | success", "N1": ": - | here")]
     fn link_in_container(rig) {
         let container = rig.container();
         rig.plug(&container, "net7");
@@ -100,6 +111,7 @@ compliance! {
     }
 
     #[needs(Ipvlan)]
+    #[differs("K2": "ndisc_notify: 0 | 1")]
     fn dual_stack_with_routes(rig) {
         let ipam = with(rig.ipam(Families::Dual), "routes", json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]));
         key(rig, "ipam", ipam);
@@ -121,6 +133,11 @@ compliance! {
     }
 
     #[needs(Ipvlan)]
+    #[differs(
+        "P4": "ADD: answer end: error 999 | success",
+        "P4": "link eth0 Qdisc: \"noop\" | \"noqueue\"",
+        "P4": "link eth0 flags: ",
+    )]
     fn no_ipam(rig) {
         let (container, conf) = (rig.container(), without(conf(rig), "ipam"));
         rig.add(&container, "eth0", &conf);
@@ -128,16 +145,30 @@ compliance! {
     }
 
     #[needs(Ipvlan)]
+    #[differs("H2": "CHECK: answer end: error 999 | success", "R1": "answer result.dns")]
     fn chained_after_one_interface(rig) {
         chained(rig, json!([{"name": NIC, "mac": "02:00:5e:10:00:01"}]));
     }
 
     #[needs(Ipvlan)]
+    #[differs(
+        "E1": "answer end: error 999 | error 100",
+        "U3": "container-1 *: here | -",
+        "U3": "file leases/lan/192.168.50.100: here | -",
+    )]
     fn a_route_to_nowhere(rig) {
         key(rig, "ipam", with(rig.ipam(Families::V4), "routes", json!([{"dst": "10.9.0.0/16", "gw": "172.31.0.1"}])));
     }
 
     #[needs(Ipvlan)]
+    #[differs(
+        "U8": "2 ADD: answer end: success | error 7",
+        "U8": "container-1 link eth0 Mode: L3 | L2",
+        "U8": "container-1 link eth0 flags: ",
+        "U8": "container-2 *: here | -",
+        "U8": "file leases/lan/192.168.50.101: here | -",
+        "U8": "last_reserved_ip.0 content: \"192.168.50.101\" | \"192.168.50.100\"",
+    )]
     fn another_mode_beside_one_that_runs(rig) {
         let (first, second) = (rig.container(), rig.container());
         rig.add(&first, "eth0", &conf(rig));
@@ -145,12 +176,14 @@ compliance! {
     }
 
     #[needs(Ipvlan)]
+    #[differs("E1": "answer end: error 999 | error 100")]
     fn the_parent_carries_a_macvlan(rig) {
         rig.host.create_macvlan("mv0", NIC);
         rig.live(&conf(rig));
     }
 
     #[needs(Ipvlan)]
+    #[differs("E1": "answer end: error 999 | error 3")]
     fn the_link_is_gone(rig) {
         let (container, conf) = (rig.container(), conf(rig));
         let later = with(conf.clone(), "prevResult", rig.add(&container, "eth0", &conf));
@@ -160,6 +193,7 @@ compliance! {
     }
 
     #[needs(Ipvlan)]
+    #[differs("E1": "answer end: error 999 | error 102")]
     fn an_address_is_gone(rig) {
         let (container, conf) = (rig.container(), conf(rig));
         let later = with(conf.clone(), "prevResult", rig.add(&container, "eth0", &conf));

@@ -1,5 +1,6 @@
 //! Every key of macvlan, by ADD, CHECK and DEL.
 
+use e2e::Container;
 use e2e::compliance;
 use e2e::compliance::{Rig, with, without};
 use e2e::lab::{Families, NIC};
@@ -20,10 +21,15 @@ fn routes(rig: &Rig, routes: Value) -> Value {
 
 /// The life of an attachment whose IPAM plugin is a script that gives this result.
 fn leased(rig: &Rig, result: &Value) {
+    leased_in(rig, &rig.container(), result);
+}
+
+fn leased_in(rig: &Rig, container: &Container, result: &Value) {
     std::fs::create_dir_all(rig.path("fake")).expect("make a directory");
     let body = format!("cat >/dev/null\n[ $CNI_COMMAND = ADD ] || exit 0\necho '{result}'");
     write_script(&rig.path("fake/fake"), &body);
-    rig.live_with(&rig.conf_with(json!({"type": "fake"})), |call| call.env("CNI_PATH", rig.path("fake")));
+    let conf = rig.conf_with(json!({"type": "fake"}));
+    rig.live_in(container, &conf, |call| call.env("CNI_PATH", rig.path("fake")));
 }
 
 compliance! {
@@ -300,7 +306,11 @@ compliance! {
 
     #[differs("U12": "AddressFlags(Tentative | Permanent) | AddressFlags(Permanent)", "K2": "ndisc_notify: 0 | 1")]
     fn ipv6_without_a_gateway(rig) {
-        leased(rig, &json!({"cniVersion": "1.0.0", "ips": [{"address": "fd50::77/64"}], "routes": [{"dst": "fd99::/48"}]}));
+        // So long that one who does not wait is seen not to.
+        let container = rig.container();
+        container.set_sysctl("net/ipv6/conf/default/dad_transmits", "8");
+        let ips = json!([{"address": "fd50::77/64"}]);
+        leased_in(rig, &container, &json!({"cniVersion": "1.0.0", "ips": ips, "routes": [{"dst": "fd99::/48"}]}));
     }
 
     #[differs("K3": "calls: 1 ADD, 2 DEL, 3 DEL | 1 ADD, 2 CHECK, 3 DEL, 4 DEL")]

@@ -307,4 +307,54 @@ compliance! {
         rig.check(&container, "eth0", &with(conf.clone(), "prevResult", result.clone()));
         rig.del(&container, "eth0", &with(conf, "prevResult", result));
     }
+
+    #[differs("E1": "CHECK: answer end: error 999 | error 102")]
+    fn loopback(rig) {
+        let container = rig.container();
+        container.set_down("lo");
+        let conf = json!({"cniVersion": "1.0.0", "name": "lo", "type": "loopback"});
+        let result = rig.add(&container, "lo", &conf);
+        let later = with(conf.clone(), "prevResult", result);
+        rig.check(&container, "lo", &later);
+        rig.del(&container, "lo", &later);
+        rig.check(&container, "lo", &later);
+        rig.del(&container, "lo", &conf);
+    }
+
+    fn loopback_after_another_plugin(rig) {
+        let container = rig.container();
+        container.set_down("lo");
+        let conf = json!({"cniVersion": "0.4.0", "name": "lo", "type": "loopback"});
+        let previous = json!({"cniVersion": "0.4.0", "ips": [{"version": "4", "address": "10.1.0.5/16"}]});
+        rig.add(&container, "lo", &with(conf.clone(), "prevResult", previous));
+        rig.del(&container, "lo", &conf);
+    }
+
+    #[differs(
+        "P6": "answer result.interfaces[0]",
+        "P6": "answer result.ips[*: \"* | -",
+        "P6": "answer result.ips[*interface: 0 | -",
+        "P6": "result.ip4.ip: - | \"127.0.0.1/8\"",
+        "P6": "result.ip6.ip: - | \"::1/128\"",
+        "P6": "version: - | \"",
+    )]
+    fn loopback_in_old_versions(rig) {
+        for version in ["0.1.0", "0.2.0", "0.3.1"] {
+            let container = rig.container();
+            container.set_down("lo");
+            let conf = json!({"cniVersion": version, "name": "lo", "type": "loopback"});
+            rig.add(&container, "lo", &conf);
+            rig.del(&container, "lo", &conf);
+        }
+    }
+
+    #[differs("E1": "answer end: error 999 | error 8")]
+    fn loopback_of_a_netns_that_is_gone(rig) {
+        let (container, gone) = (rig.container(), rig.path("gone"));
+        let conf = json!({"cniVersion": "1.0.0", "name": "lo", "type": "loopback"});
+        for command in ["ADD", "DEL"] {
+            let call = rig.program(command, "loopback").attachment(command, &container, "lo", &conf);
+            rig.see(command, &call.env("CNI_NETNS", &gone));
+        }
+    }
 }
