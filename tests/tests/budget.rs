@@ -106,10 +106,10 @@ cases! {
     #[reference(not_run: "its threads make every run another one")]
     fn system_calls_stay_in_their_budget(lab) {
         let copies = lab.binaries() == Binaries::PlainCopies;
-        assert_system_calls(lab, "layer 2", &lab.conf_with(json!({})), &Budget { add: 58, del: 53 });
-        let budget = if copies { Budget { add: 300, del: 285 } } else { Budget { add: 102, del: 90 } };
+        assert_system_calls(lab, "layer 2", &lab.conf_with(json!({})), &Budget { add: 56, del: 51 });
+        let budget = if copies { Budget { add: 296, del: 281 } } else { Budget { add: 100, del: 88 } };
         assert_system_calls(lab, "IPv4", &lab.conf(), &budget);
-        let budget = if copies { Budget { add: 385, del: 295 } } else { Budget { add: 185, del: 101 } };
+        let budget = if copies { Budget { add: 381, del: 291 } } else { Budget { add: 183, del: 99 } };
         assert_system_calls(lab, "dual stack", &lab.conf_with(lab.ipam(Families::Dual)), &budget);
     }
 

@@ -2,9 +2,7 @@
 
 use std::any::Any;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
-use std::os::fd::AsFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::ExitCode;
@@ -239,9 +237,7 @@ fn asked_version() -> Option<Version> {
 
 fn read_stdin() -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::with_capacity(1024);
-    // Not through the language's buffer of 8 KiB: what it has read ahead nobody else wants.
-    let stdin = std::io::stdin().as_fd().try_clone_to_owned().map(File::from);
-    let read = stdin.and_then(|stdin| stdin.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
+    let read = std::io::stdin().lock().take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|error| Error::new(Code::IO_FAILURE, format!("read: {error}")))?;
     match bytes.len() > MAX_BYTES {
         true => Err(Error::new(Code::DECODING_FAILURE, format!("longer than {MAX_BYTES} bytes"))),
