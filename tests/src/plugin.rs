@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::trace::{Fault, Trace, Watch, trace};
+use crate::trace::{Fault, Step, Trace, Watch, trace};
 use crate::{Container, Namespace};
 
 /// Longer than any plugin may take, DAD included; one that hangs is killed then.
@@ -190,7 +190,12 @@ impl Call<'_> {
         self.run_under_trace(Watch::Steps(fault.cloned()))
     }
 
-    fn run_under_trace(&self, watch: Watch) -> (Outcome, Trace) {
+    /// Makes the call, and lets something happen while it is held at that step.
+    pub fn run_held_at(&self, step: &Step, meanwhile: impl FnOnce() + Send) -> (Outcome, Trace) {
+        self.run_under_trace(Watch::Hold(step.clone(), Box::new(meanwhile)))
+    }
+
+    fn run_under_trace(&self, watch: Watch<'_>) -> (Outcome, Trace) {
         self.host.run(|| {
             let start = Instant::now();
             // The plugin reads its whole input before it does anything, and gets none before

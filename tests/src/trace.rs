@@ -66,6 +66,8 @@ pub struct Step {
 pub enum Deed {
     /// The process is killed as it enters the call.
     Kill,
+    /// It is held as it enters the call, while something else happens. ([`crate::Call::run_held_at`])
+    Hold,
     /// The call is not made, and returns this.
     Fail(Errno),
     /// The call is made, and returns this all the same.
@@ -84,30 +86,31 @@ pub struct Fault {
 }
 
 /// How closely a process is watched.
-#[derive(Clone, Debug)]
-pub(crate) enum Watch {
+pub(crate) enum Watch<'a> {
     /// What it costs.
     Cost,
     /// It is killed that manieth time that it enters or leaves a system call.
     KillAt(usize),
     /// All system calls, of all that it starts as well; one may go wrong.
     Steps(Option<Fault>),
+    /// It is held at this step, while that happens.
+    Hold(Step, Box<dyn FnOnce() + Send + 'a>),
 }
 
 /// A process under trace. All of it belongs to the thread that began it.
-#[derive(Debug)]
-pub(crate) struct Tracer {
+pub(crate) struct Tracer<'a> {
     first: Pid,
     trace: Trace,
     kill_at: Option<usize>,
     syscall_stops: usize,
     steps: Option<Steps>,
+    meanwhile: Option<Box<dyn FnOnce() + Send + 'a>>,
     /// Those that live, for who ends them at the deadline.
     living: Arc<Mutex<BTreeSet<Pid>>>,
 }
 
 /// Starts to trace a child of the calling thread, and all that it will start.
-pub(crate) fn trace(pid: Pid, watch: Watch) -> Tracer {
+pub(crate) fn trace(pid: Pid, watch: Watch<'_>) -> Tracer<'_> {
     let options = Options::PTRACE_O_TRACEFORK
         | Options::PTRACE_O_TRACEVFORK
         | Options::PTRACE_O_TRACECLONE
@@ -115,20 +118,24 @@ pub(crate) fn trace(pid: Pid, watch: Watch) -> Tracer {
         | Options::PTRACE_O_TRACESYSGOOD
         | Options::PTRACE_O_EXITKILL;
     ptrace::seize(pid, options).unwrap_or_else(|e| panic!("trace a plugin: {e}"));
-    let (kill_at, steps) = match watch {
-        Watch::Cost => (None, None),
-        Watch::KillAt(stop) => (Some(stop), None),
-        Watch::Steps(fault) => (None, Some(Steps::new(pid, fault))),
+    let (kill_at, steps, meanwhile) = match watch {
+        Watch::Cost => (None, None, None),
+        Watch::KillAt(stop) => (Some(stop), None, None),
+        Watch::Steps(fault) => (None, Some(Steps::new(pid, fault)), None),
+        Watch::Hold(step, deed) => {
+            let fault = Fault { step, deed: Deed::Hold };
+            (None, Some(Steps::new(pid, Some(fault))), Some(deed))
+        }
     };
     if kill_at.is_some() || steps.is_some() {
         // Only a stopped one can be told to stop at system calls.
         ptrace::interrupt(pid).unwrap_or_else(|e| panic!("stop a plugin: {e}"));
     }
     let living = Arc::new(Mutex::new(BTreeSet::from([pid])));
-    Tracer { first: pid, trace: Trace::default(), kill_at, syscall_stops: 0, steps, living }
+    Tracer { first: pid, trace: Trace::default(), kill_at, syscall_stops: 0, steps, meanwhile, living }
 }
 
-impl Tracer {
+impl Tracer<'_> {
     /// Waits for the end of the first process and of all others; kills them all at the deadline.
     pub(crate) fn wait(mut self, deadline: Duration) -> (ExitStatus, Trace) {
         let (done, watched) = mpsc::channel::<()>();
@@ -196,11 +203,11 @@ impl Tracer {
             }
             WaitStatus::PtraceSyscall(pid) => {
                 self.syscall_stops += 1;
-                let kill_now = match &mut self.steps {
-                    Some(steps) => steps.stop(pid),
-                    None => self.kill_at == Some(self.syscall_stops),
-                };
-                if kill_now {
+                let deed = self.steps.as_mut().and_then(|steps| steps.stop(pid));
+                if let Some(meanwhile) = self.meanwhile.take_if(|_| deed == Some(Deed::Hold)) {
+                    meanwhile();
+                }
+                if deed == Some(Deed::Kill) || self.kill_at == Some(self.syscall_stops) {
                     kill(pid, Signal::SIGKILL).expect("kill a plugin");
                     return;
                 }

@@ -16,17 +16,29 @@ pub fn del(call: &Call<'_>, attachment: &Attachment, kind: &str) -> std::result:
     let ipam = Ipam::find(call);
     let netns = container::open_if_there(call, attachment)?;
     let mut inside = netns.as_ref().map(Rtnl::open_in).transpose().map_err(Error::from)?;
-    let link = match &mut inside {
-        Some(rtnl) => own_link(call, attachment, kind, ipam.as_ref().ok().and_then(Option::as_ref), rtnl)?,
-        None => None,
-    };
-    let release = || match ipam {
+    let look = |rtnl: &mut Rtnl| own_link(call, attachment, kind, ipam.as_ref().ok().and_then(Option::as_ref), rtnl);
+    let release = || match &ipam {
         Ok(Some(ipam)) => ipam.del(attachment),
         Ok(None) => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => Err(error.clone()),
     };
-    let link = inside.as_mut().zip(link.map(|link| link.ifindex));
-    let mut failures = dismantle(link, release).into_iter();
+    let mut failures = match &mut inside {
+        None => dismantle(None, release),
+        Some(rtnl) => match look(rtnl)? {
+            Found::Own(link) => dismantle(Some((rtnl, link.ifindex)), release),
+            Found::Foreign => dismantle(None, release),
+            Found::Nothing => {
+                let mut failures = dismantle(None, release);
+                // An ADD beside us may have made its link after we looked, and have leased before we released: its
+                // link would live on with an address that is anybody's.
+                if let Found::Own(late) = look(rtnl)? {
+                    failures.extend(dismantle(Some((rtnl, late.ifindex)), release));
+                }
+                failures
+            }
+        },
+    }
+    .into_iter();
     match failures.next() {
         None => Ok(()),
         Some(first) => Err(failures.fold(first, cni::Error::with_detail)),
@@ -75,6 +87,14 @@ fn unless_gone(outcome: linux::Result<()>) -> Result<()> {
     }
 }
 
+/// What there is in a container of an attachment.
+enum Found {
+    Own(Link),
+    /// A link of its name that is somebody else's.
+    Foreign,
+    Nothing,
+}
+
 /// The link of this attachment, or what a killed ADD has left of it.
 fn own_link(
     call: &Call<'_>,
@@ -82,8 +102,9 @@ fn own_link(
     kind: &str,
     ipam: Option<&Ipam<'_>>,
     rtnl: &mut Rtnl,
-) -> Result<Option<Link>> {
+) -> Result<Found> {
     let ifname = &attachment.ifname;
+    let mut otherwise = Found::Nothing;
     if let Some(link) = rtnl.link(ifname)? {
         // A DEL that was killed has begun with it, so it has been judged, and may have no address left to know it by.
         let begun = link.group == LEAVING;
@@ -105,14 +126,15 @@ fn own_link(
             Some(format!("it is {}, not {kind}", describe(&link)))
         };
         match foreign {
-            None => return Ok(Some(link)),
+            None => return Ok(Found::Own(link)),
             Some(what) => {
+                otherwise = Found::Foreign;
                 call.warn(format_args!("DEL: {ifname} is not what was attached ({what}): it is left as it is"));
             }
         }
     }
     // Whatever its kind: the name follows from the attachment, so nobody else has it.
-    Ok(rtnl.link(&temporary_name(attachment))?)
+    Ok(rtnl.link(&temporary_name(attachment))?.map_or(otherwise, Found::Own))
 }
 
 /// Why a link of our kind is somebody else's, in a netns that has been given to another container; `None`: it is ours.

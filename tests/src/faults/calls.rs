@@ -202,6 +202,7 @@ pub(super) fn describe(fault: &Fault) -> String {
     let at = format!("{what}, number {} of task {}", step.nth, step.task);
     match deed {
         Deed::Kill => format!("killed at {at}"),
+        Deed::Hold => format!("held at {at}"),
         Deed::Fail(errno) => format!("{errno:?} from {at}"),
         Deed::FailAfter(errno) => format!("{errno:?} from {at}, after it was done"),
         Deed::Refuse(request, errno) => format!("request {request} refused with {errno:?}, in {at}"),

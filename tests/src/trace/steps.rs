@@ -2,6 +2,7 @@
 //! in the next run; and the one that goes wrong.
 
 use std::collections::HashMap;
+use std::fs;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -84,26 +85,25 @@ impl Steps {
         self.tasks.remove(&task);
     }
 
-    /// A task enters or leaves a call. Whether it is to be killed there.
-    pub(super) fn stop(&mut self, pid: Pid) -> bool {
-        let Some(task) = self.tasks.get_mut(&pid) else { return false };
-        match task.inside.take() {
+    /// A task enters or leaves a call. What happens there, if it is the step.
+    pub(super) fn stop(&mut self, pid: Pid) -> Option<Deed> {
+        match self.tasks.get_mut(&pid)?.inside.take() {
             Some((entry, at_exit)) => {
                 self.leave(pid, entry, at_exit);
-                false
+                None
             }
             None => self.enter(pid),
         }
     }
 
     /// Registers and memory can only not be had of a task that was killed in between, and then nothing matters.
-    fn enter(&mut self, pid: Pid) -> bool {
-        let (Ok(entry), Some(task)) = (registers::entry(pid), self.tasks.get_mut(&pid)) else { return false };
+    fn enter(&mut self, pid: Pid) -> Option<Deed> {
+        let (Ok(entry), Some(task)) = (registers::entry(pid), self.tasks.get_mut(&pid)) else { return None };
         task.inside = Some((entry, AtExit::Nothing));
         let restarted = task.restarting.take() == Some(entry.number) || entry.number == libc::SYS_restart_syscall;
-        task.counting |= entry.number == libc::SYS_read && entry.arguments[0] == 0;
+        task.counting = task.counting || reads_input(pid, &entry);
         if !task.counting || restarted {
-            return false;
+            return None;
         }
         let nth = task.counts.entry(entry.number).or_default();
         *nth += 1;
@@ -115,12 +115,12 @@ impl Steps {
         };
         let deed = self.fault.as_ref().filter(is_it).map(|fault| fault.deed);
         self.seen.push(step);
-        let Some(deed) = deed else { return false };
+        let deed = deed?;
         let at_exit = match deed {
-            Deed::Kill => AtExit::Nothing,
+            Deed::Kill | Deed::Hold => AtExit::Nothing,
             Deed::Fail(errno) => match registers::skip(pid) {
                 Ok(()) => AtExit::Return(errno),
-                Err(_) => return false,
+                Err(_) => return None,
             },
             Deed::FailAfter(errno) => AtExit::Return(errno),
             Deed::Refuse(request, errno) => match datagram::spoil(pid, &entry, request, errno) {
@@ -128,14 +128,14 @@ impl Steps {
                     self.refused = Some(refused);
                     AtExit::Restore
                 }
-                Err(_) => return false,
+                Err(_) => return None,
             },
         };
         self.struck = true;
         if let Some(task) = self.tasks.get_mut(&pid) {
             task.inside = Some((entry, at_exit));
         }
-        deed == Deed::Kill
+        Some(deed)
     }
 
     fn leave(&mut self, pid: Pid, entry: Entry, at_exit: AtExit) {
@@ -157,4 +157,11 @@ impl Steps {
             task.restarting = Some(entry.number);
         }
     }
+}
+
+/// Whether a call reads stdin, by whichever descriptor.
+fn reads_input(task: Pid, entry: &Entry) -> bool {
+    let file = |descriptor: u64| fs::read_link(format!("/proc/{task}/fd/{descriptor}")).ok();
+    let reads = matches!(entry.number, libc::SYS_read | libc::SYS_readv);
+    reads && file(0).is_some_and(|input| file(entry.arguments[0]) == Some(input))
 }
