@@ -24,7 +24,7 @@ FUZZ_DIR := $(TARGET_DIR)/fuzz
 
 REFERENCE_BIN := $(if $(REFERENCE),UNDERLAY_REFERENCE_BIN=$(abspath $(REFERENCE)))
 
-.PHONY: help build install deb image release reproducible demo test compliance floor bench bench-ipam bench-lan fuzz advisories lint packages clean
+.PHONY: help build install deb image release reproducible demo test compliance faults floor bench bench-ipam bench-lan fuzz advisories lint packages clean
 
 help: ## what there is to do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ compliance: packages build ## the same calls on the reference (or REFERENCE=dire
 	$(REFERENCE_BIN) cargo run --locked --quiet -p e2e --bin lanes -- e2e/compliance:
 	@$(REFERENCE_BIN) cargo test --locked --quiet -p e2e --test compliance -- --exact --nocapture \
 		every_row_of_the_page_is_shown_and_every_difference_has_a_row
+
+faults: packages build ## kills and failures at every system call: the share of the day, or with FULL=1 all of them
+	@cargo build --locked --quiet -p e2e --bin lanes --bin faults
+	cargo run --locked --quiet -p e2e --bin faults -- $(if $(FULL),--full)
 
 # What the benchmarks compare with: static, as the program itself.
 floor:

@@ -20,13 +20,17 @@ pub struct Section {
 impl Section {
     /// Puts the text into `folder`/benchmarks.md, in place of the one that was there, else at the end.
     pub fn insert(&self, folder: &Path, text: &str) -> io::Result<()> {
-        let path = folder.join("benchmarks.md");
-        let old = match fs::read_to_string(&path) {
+        self.insert_into(&folder.join("benchmarks.md"), text)
+    }
+
+    /// As [`Section::insert`], into another page.
+    pub fn insert_into(&self, page: &Path, text: &str) -> io::Result<()> {
+        let old = match fs::read_to_string(page) {
             Ok(old) => old,
             Err(e) if e.kind() == io::ErrorKind::NotFound => "# Benchmarks\n".to_owned(),
             Err(e) => return Err(e),
         };
-        fs::write(path, self.inserted(&old, text))
+        fs::write(page, self.inserted(&old, text))
     }
 
     fn inserted(&self, old: &str, text: &str) -> String {

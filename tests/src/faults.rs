@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 pub use figures::Figures;
-pub use selection::Selection;
+pub use selection::{COUNT_VARIABLE, Selection};
 
 use crate::trace::{Deed, Fault};
 use crate::{Binaries, Outcome};

@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::trace::{Deed, Fault};
 
-/// `all`, or how many for each scenario.
-pub(super) const COUNT_VARIABLE: &str = "UNDERLAY_FAULTS";
+/// `all`, the part `2/24` of them (counted from 0), or how many for each scenario.
+pub const COUNT_VARIABLE: &str = "UNDERLAY_FAULTS";
 /// Which share; the number of the day without it.
 pub(super) const OFFSET_VARIABLE: &str = "UNDERLAY_FAULTS_OFFSET";
 
@@ -20,6 +20,13 @@ pub enum Selection {
     All,
     /// The process is killed, at every step in turn.
     Kills,
+    /// Every so manieth.
+    Part {
+        /// Which part, from 0.
+        part: usize,
+        /// Of how many.
+        of: usize,
+    },
     /// About so many. With every other offset others, till all have had their turn.
     Share {
         /// How many.
@@ -33,8 +40,12 @@ impl Selection {
     /// What the environment says; `count` and the day where it says nothing.
     pub fn from_environment(count: usize) -> Self {
         let number = |name: &str| -> Option<usize> { env::var(name).ok()?.parse().ok() };
-        if env::var(COUNT_VARIABLE).is_ok_and(|text| text == "all") {
+        let wish = env::var(COUNT_VARIABLE).unwrap_or_default();
+        if wish == "all" {
             return Self::All;
+        }
+        if let Some((part, of)) = wish.split_once('/').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?))) {
+            return Self::Part { part, of };
         }
         let today = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() / 86_400) as usize;
         Self::Share {
@@ -46,16 +57,16 @@ impl Selection {
     /// The chosen ones.
     pub(super) fn choose<'a>(&self, faults: &'a [Fault]) -> Vec<&'a Fault> {
         let mut all: Vec<&Fault> = faults.iter().collect();
-        let (count, offset) = match *self {
-            Self::All => return all,
-            Self::Kills => {
-                all.retain(|fault| fault.deed == Deed::Kill);
-                return all;
-            }
-            Self::Share { count, offset } => (count, offset),
+        if *self == Self::Kills {
+            all.retain(|fault| fault.deed == Deed::Kill);
+        }
+        let stride = |count: usize| all.len().div_ceil(count.max(1)).max(1);
+        let (offset, stride) = match *self {
+            Self::All | Self::Kills => return all,
+            Self::Part { part, of } => (part, of.max(1)),
+            Self::Share { count, offset } => (offset, stride(count)),
         };
         shuffle(&mut all);
-        let stride = all.len().div_ceil(count.max(1)).max(1);
         all.into_iter().skip(offset % stride).step_by(stride).collect()
     }
 }
@@ -86,5 +97,7 @@ mod tests {
         }
         assert_eq!(turns, vec![1; faults.len()]);
         assert_eq!(Selection::All.choose(&faults).len(), faults.len());
+        let parts = (0..7).map(|part| Selection::Part { part, of: 7 }.choose(&faults).len());
+        assert_eq!(parts.sum::<usize>(), faults.len());
     }
 }
