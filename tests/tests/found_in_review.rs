@@ -338,8 +338,8 @@ cases! {
             }
             if until_injected(lab).is_none() {
                 outcome.result();
-                // The child, and one thread each for its input and its output.
-                assert_eq!(failed, 3);
+                // The child, and a thread for its output. The pipe takes so short an input whole.
+                assert_eq!(failed, 2);
                 return;
             }
             outcome.fails(11, &["fake"]);
