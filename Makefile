@@ -85,15 +85,19 @@ fuzz: packages ## every fuzz target for SECONDS (default 10), or the TARGETS nam
 	@for target in $(FUZZ_TARGETS); do \
 		echo "== fuzz: $$target =="; \
 		mkdir -p $(FUZZ_DIR)/corpus/$$target $(FUZZ_DIR)/artifacts/$$target; \
-		$(FUZZ_DIR)/$(HOST)/release/$$target -max_total_time=$(or $(SECONDS),10) -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256 \
+		TMPDIR=$$(test -w /dev/shm && echo /dev/shm || echo /tmp) \
+			$(FUZZ_DIR)/$(HOST)/release/$$target -max_total_time=$(or $(SECONDS),10) -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256 \
 			-print_final_stats=1 -close_fd_mask=2 -artifact_prefix=$(FUZZ_DIR)/artifacts/$$target/ \
-			$(FUZZ_DIR)/corpus/$$target fuzz/seeds/$$target 2>&1 | grep -E '#.*(INITED|DONE)|stat::|ERROR|SUMMARY|Test unit'; \
+			$(FUZZ_DIR)/corpus/$$target fuzz/seeds/$$target >$(FUZZ_DIR)/$$target.log 2>&1; \
+		status=$$?; \
+		grep -E '#.*(INITED|DONE)|stat::|ERROR|SUMMARY|Test unit' $(FUZZ_DIR)/$$target.log; \
 		for found in $(FUZZ_DIR)/artifacts/$$target/*; do \
 			if test -e "$$found"; then \
 				$(FUZZ_DIR)/$(HOST)/release/$$target "$$found"; \
 				echo "fuzz: $$found: mend it, add it to fuzz/seeds/$$target, and remove it"; exit 1; \
 			fi; \
 		done; \
+		test $$status = 0 || { tail -n 20 $(FUZZ_DIR)/$$target.log; exit 1; }; \
 	done
 
 advisories: ## known weaknesses of dependencies, by cargo-deny, which must be installed; needs the network

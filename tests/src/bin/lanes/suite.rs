@@ -31,6 +31,7 @@ const NATIVE_ONLY: &[(&str, &str)] = &[
     ("e2e/host_local_mixed", "about files, not links: thousands of calls, each thirty times as slow there"),
     ("e2e/races", "calls beside each other: a guest has one processor"),
     ("e2e/install", "about files, not links"),
+    ("e2e/privilege", "about files, not links"),
     ("runtimes/cri", "as e2e/containerd"),
     ("runtimes/podman", "as e2e/containerd"),
     ("runtimes/readme", "as e2e/containerd"),
