@@ -13,5 +13,4 @@ e2e::scenarios! {
     ipvlan_del_v4_ipam_as_a_process: "ipvlan" Del V4 PlainCopies,
     ipvlan_add_dual_ipam_as_a_process: "ipvlan" Add Dual PlainCopies,
     ipvlan_del_dual_ipam_as_a_process: "ipvlan" Del Dual PlainCopies,
-    ipvlan_add_again: "ipvlan" AddAgain V4 HardLinks,
 }

@@ -43,11 +43,11 @@ fn failing_at_each<'a>(
     let (mut asked, mut picked) = (Vec::new(), 0);
     for step in steps {
         if which(&asked, step.number) {
-            picked += 1;
             let (container, call) = call();
             let fault = Fault { step: step.clone(), deed: Deed::Fail(errno) };
             let (outcome, trace) = call.run_stepwise(Some(&fault));
-            assert!(trace.struck, "another run than the one before it: {fault:?}");
+            // Which namespaces are searched depends on who else is there: the call may not come.
+            picked += usize::from(trace.struck);
             then(&container, &outcome);
         }
         if !step.requests.is_empty() {
@@ -122,9 +122,9 @@ cases! {
             (container, call)
         };
         let about_links = |asked: &[u16], number| number == libc::SYS_recvmsg && asked.iter().any(|kind| *kind <= 18);
-        failing_at_each(Errno::EAGAIN, about_links, add, |container, outcome| {
+        failing_at_each(Errno::ENOBUFS, about_links, add, |container, outcome| {
             if outcome.status.success() {
-                assert_eq!(container.link_names(), ["eth0", "lo"], "{}", outcome.text());
+                assert_eq!(container.link_names(), ["lo", "eth0"], "{}", outcome.text());
                 lab.ipvlan().del(container, "eth0", &conf).run().done();
             }
             assert_zero(lab, container, &outcome.text());
