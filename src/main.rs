@@ -7,7 +7,6 @@
 
 use std::ffi::{c_char, c_int};
 use std::panic;
-use std::process::ExitCode;
 
 static PROGRAM: cni::Program = cni::Program {
     name: env!("CARGO_PKG_NAME"),
@@ -30,6 +29,5 @@ extern "C" fn main(_: c_int, _: *const *const c_char) -> c_int {
     linux::process::begin();
     let run = || operator::run(&PROGRAM).unwrap_or_else(|| cni::run(&PROGRAM));
     // No panic may leave a function of C; the standard library's number for one.
-    let code = panic::catch_unwind(run).unwrap_or(ExitCode::from(101));
-    (0..=u8::MAX).find(|number| ExitCode::from(*number) == code).map_or(1, c_int::from)
+    panic::catch_unwind(run).unwrap_or(101).into()
 }

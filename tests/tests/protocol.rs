@@ -90,6 +90,15 @@ cases! {
         }
     }
 
+    #[reference(not_run: "it takes no words, and waits for its input")]
+    fn a_slip_of_the_pen_on_the_command_line_is_no_success(lab) {
+        let program = lab.bin().join("macvlan");
+        let outcome = Command::new(&program).arg("instal").env_remove("CNI_COMMAND").output().expect("run the program");
+        assert_eq!(outcome.status.code(), Some(2), "{outcome:?}");
+        assert_eq!(outcome.stdout, b"", "{outcome:?}");
+        assert_eq!(outcome.stderr, b"macvlan: instal: not known here; macvlan --help says what is\n", "{outcome:?}");
+    }
+
     #[reference(fails: "without cniVersion")]
     fn an_unknown_command_is_named(lab) {
         let container = lab.container();

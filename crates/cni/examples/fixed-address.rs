@@ -51,5 +51,5 @@ static PROGRAM: Program =
     Program { name: "fixed-address", release: "1.0", plugins: &[("fixed-address", &FixedAddress)], commands: "" };
 
 fn main() -> ExitCode {
-    cni::run(&PROGRAM)
+    cni::run(&PROGRAM).into()
 }

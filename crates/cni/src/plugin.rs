@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -114,8 +113,9 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The whole life of the process: answers the one call that the environment describes.
-pub fn run(program: &'static Program) -> ExitCode {
+/// The whole life of the process: answers the one call that the environment describes. What it returns is the exit status:
+/// 0, or 1 for an error, or 2 for a word on the command line that means nothing.
+pub fn run(program: &'static Program) -> u8 {
     let mut words = std::env::args_os();
     let name = words.next().map(|word| file_name(&word)).unwrap_or_default();
     let words: Vec<OsString> = words.collect();
@@ -123,16 +123,18 @@ pub fn run(program: &'static Program) -> ExitCode {
 
     let by_hand = variables.command.is_none() && (!words.is_empty() || std::io::stdin().is_terminal());
     if by_hand {
-        let text = match words.first().and_then(|word| word.to_str()) {
+        let text = match words.first().map(|word| word.to_string_lossy()).as_deref() {
             Some("--version" | "-V") => format!("{} {}\n", program.name, program.release),
             // For installers: the names to link it under, one a line.
             Some("--plugins") => program.plugins.iter().map(|(name, _)| format!("{name}\n")).collect(),
-            _ => program.help(&name),
+            Some("--help" | "-h") | None => program.help(&name),
+            // A script with a slip of the pen in it must not go on.
+            Some(word) => {
+                stderr(format_args!("{name}: {word}: not known here; {name} --help says what is"));
+                return 2;
+            }
         };
-        return match stdout(text.as_bytes()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        };
+        return u8::from(stdout(text.as_bytes()).is_err());
     }
 
     let hook = PanicPlace::install();
@@ -140,12 +142,12 @@ pub fn run(program: &'static Program) -> ExitCode {
     let answered = panic::catch_unwind(AssertUnwindSafe(|| answer(program, &name, &variables, &mut version)))
         .unwrap_or_else(|payload| Err(hook.error(payload.as_ref())));
     match answered {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             if let Err(cause) = stdout(&error.to_json(version)) {
                 stderr(format_args!("{name}: {error} (and stdout: {cause})"));
             }
-            ExitCode::FAILURE
+            1
         }
     }
 }

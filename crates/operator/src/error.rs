@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use nix::errno::Errno;
 
@@ -45,10 +44,10 @@ impl Error {
     }
 
     /// 2 where the command line is wrong, 1 for all else.
-    pub(crate) fn exit_code(&self) -> ExitCode {
+    pub(crate) fn exit_status(&self) -> u8 {
         match self {
-            Self::Usage { .. } => ExitCode::from(2),
-            _ => ExitCode::FAILURE,
+            Self::Usage { .. } => 2,
+            _ => 1,
         }
     }
 }

@@ -10,7 +10,6 @@ mod words;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
 
 use cni::Program;
 use nix::sys::signal::{SigSet, Signal};
@@ -25,8 +24,8 @@ pub const COMMANDS: &str = concat!(
 );
 
 /// Runs the command that the process was started with; `None` where that is none of ours, but a runtime's or no command
-/// at all.
-pub fn run(program: &Program) -> Option<ExitCode> {
+/// at all. The number is the exit status: 0, 1, or 2 where the command line is wrong.
+pub fn run(program: &Program) -> Option<u8> {
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_default();
     let called = Path::new(&name).file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -41,11 +40,11 @@ pub fn run(program: &Program) -> Option<ExitCode> {
         .and_then(|words| obey(program, command, &words, &mut said));
     // What was done is said even where the rest failed.
     let told = say(&mut std::io::stdout(), &said);
-    let outcome = outcome.and_then(|()| told.map_err(Error::Stdout)).map(|()| ExitCode::SUCCESS);
+    let outcome = outcome.and_then(|()| told.map_err(Error::Stdout)).map(|()| 0);
     Some(outcome.unwrap_or_else(|error| {
         // Where nobody listens there is the exit code.
         let _ = say(&mut std::io::stderr(), &format!("{} {}: {error}\n", program.name, command.name()));
-        error.exit_code()
+        error.exit_status()
     }))
 }
 
