@@ -1,7 +1,7 @@
 //! Reading a JSON object key by key, where every error names the key's path and the value.
 //!
-//! serde_json parses; what is here says what a key may hold. Null, and "" for text, mean "not set", as they do to the
-//! reference, and unknown keys are left alone. One small reader in place of a derived one for every struct: the program
+//! serde_json parses; what is here says what a key may hold. Null, and "" for text, mean "not set", and capitals in a
+//! key make no difference, as with the reference; unknown keys are left alone. One small reader in place of a derived one for every struct: the program
 //! is a tenth smaller for it, and no list passes for an object.
 
 use std::fmt;
@@ -87,10 +87,13 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// The value of a key, whatever it is; null is none.
+    /// The value of a key, whatever it is; null is none. Where the key is not there as it is spelled, one in another
+    /// capitalisation is taken, as the reference takes it: a `Master` that was passed over would mean another parent.
     pub fn item(&self, key: &str) -> Option<Item<'a>> {
-        let value = self.map?.get(key).filter(|value| !value.is_null())?;
-        Some(Item { value, path: self.path(key) })
+        let map = self.map?;
+        let alike = || map.iter().find(|(written, _)| written.eq_ignore_ascii_case(key));
+        let (written, value) = map.get_key_value(key).or_else(alike)?;
+        (!value.is_null()).then(|| Item { value, path: self.path(written) })
     }
 
     /// Text; "" is none.
@@ -230,6 +233,17 @@ mod tests {
         assert_eq!(root.object("a").unwrap().text("x").unwrap(), None);
         assert!(!root.flag("a").unwrap());
         assert!(root.items("absent").unwrap().is_empty());
+    }
+
+    #[test]
+    fn capitals_in_a_key_make_no_difference_unless_it_is_there_as_spelled() {
+        let map = parse(br#"{"Master":"ens3","MTU":1400,"mtu":9000,"IPAM":{"Subnet":7}}"#, &[]).unwrap();
+        let root = Object::root(&map);
+        assert_eq!(root.text("master").unwrap(), Some("ens3"));
+        assert_eq!(root.number("mtu").unwrap(), Some(9000));
+        let ipam = root.object("ipam").unwrap();
+        assert_eq!(message(ipam.text("subnet")), "IPAM.Subnet 7: is not text");
+        assert_eq!(root.text("mode").unwrap(), None);
     }
 
     #[test]
