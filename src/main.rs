@@ -8,6 +8,9 @@
 use std::ffi::{c_char, c_int};
 use std::panic;
 
+#[cfg(not(target_env = "gnu"))]
+compile_error!("only glibc hands words and environment to a program whose main is C's");
+
 static PROGRAM: cni::Program = cni::Program {
     name: env!("CARGO_PKG_NAME"),
     release: env!("CARGO_PKG_VERSION"),

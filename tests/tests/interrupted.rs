@@ -111,6 +111,31 @@ cases! {
         });
     }
 
+    /// The kernel's answer was lost, so whether the link had been made was not known, and what has the name, a live
+    /// attachment that the container has switched off, was taken for it.
+    #[reference(not_run: "its threads make every run another one")]
+    fn an_add_that_misses_an_answer_leaves_a_link_that_was_there_and_is_down(lab) {
+        let conf = lab.conf();
+        let add = || {
+            let container = lab.container();
+            lab.macvlan().add(&container, "eth0", &conf).run().result();
+            container.set_down("eth0");
+            let call = lab.macvlan().add(&container, "eth0", &conf);
+            (container, call)
+        };
+        let receives = |_: &[u16], number| number == libc::SYS_recvmsg;
+        failing_at_each(Errno::ENOBUFS, receives, add, |container, outcome| {
+            assert_eq!(outcome.status.code(), Some(1), "{}", outcome.text());
+            let leased = lab.leases();
+            let its: Vec<_> = container.address_texts("eth0").into_iter().filter(|text| text.contains('.')).collect();
+            assert_eq!(its.len(), 1, "{}", outcome.text());
+            let kept = leased.iter().any(|lease| its[0].starts_with(&format!("{lease}/")));
+            assert!(kept, "{its:?} is not leased: {leased:?}; {}", outcome.text());
+            lab.macvlan().del(container, "eth0", &conf).run().done();
+            assert_zero(lab, container, &outcome.text());
+        });
+    }
+
     /// The guard of the parent's mode makes a macvlan for an instant, and did not undo what it had not heard of.
     #[needs(Ipvlan)]
     #[reference(not_run: "it has no guard")]

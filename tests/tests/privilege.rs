@@ -375,6 +375,29 @@ fn the_ipam_plugin_inherits_what_the_runtime_gave_and_nothing_of_ours() {
     assert_eq!(fs::read_to_string(said("folder")).expect("what the fake has seen"), "/\n");
 }
 
+/// The stand-in for a closed stderr was closed on exec, so the first file that the IPAM plugin opened was its stderr.
+#[test]
+fn the_ipam_plugin_has_a_stderr_where_the_runtime_has_closed_ours() {
+    let lab = Lab::new(Binaries::PlainCopies);
+    let folder = lab.path("fake");
+    fs::create_dir(&folder).expect("make a directory");
+    let seen = lab.path("seen");
+    write_script(
+        &folder.join("fake"),
+        &format!(
+            "readlink /proc/$$/fd/2 >{}\necho '{{\"cniVersion\": \"1.0.0\", \"ips\": [{{\"address\": \"192.168.50.77/24\"}}]}}'",
+            seen.display()
+        ),
+    );
+    let script = lab.path("closing");
+    write_script(&script, &format!("exec {} 2>&-", lab.bin().join("macvlan").display()));
+    let plugin = Plugin::new(&lab.host, script).search(format!("{}:{}", lab.bin().display(), folder.display()));
+    let container = lab.container();
+    let call = plugin.add(&container, "eth0", &lab.conf_with(json!({"type": "fake"})));
+    call.env("PATH", "/usr/bin:/bin").run().result();
+    assert_eq!(fs::read_to_string(seen).expect("what the fake has seen"), "/dev/null\n");
+}
+
 /// A runtime that has closed them must not find a lease or a namespace under their numbers.
 #[test]
 fn closed_standard_streams_are_not_taken_for_files_of_ours() {

@@ -98,7 +98,10 @@ impl<'a> Attempt<'a> {
             Ok((host, inside, parent))
         };
         let (host, inside, parent) = open()?;
-        Ok(Self { asked, ipam, chained, home, host, inside, netns, parent, made: None, leased: false })
+        let mut attempt = Self { asked, ipam, chained, home, host, inside, netns, parent, made: None, leased: false };
+        // The kernel would say so as well. But where its answer is lost, what has the name could be taken for ours.
+        attempt.refuse_taken_name()?;
+        Ok(attempt)
     }
 
     fn make(&mut self) -> std::result::Result<AddResult, cni::Error> {
@@ -146,7 +149,6 @@ impl<'a> Attempt<'a> {
             self.made = Some(Made { name: ifname.clone(), ifindex: None });
             return Err(refused.during(operation).into());
         }
-        // Nobody has looked before whether the name is free: only who makes the link can know.
         if refused.errno() != Some(Errno::EEXIST) {
             let rtnl = if self.asked.keys.link_in_container { &mut self.inside } else { &mut self.host };
             return Err(parent::explain(rtnl, &self.parent, &self.asked.choice.link, refused.during(operation)));
@@ -309,7 +311,8 @@ impl<'a> Attempt<'a> {
     /// Undoes what was done, and says what could not be.
     fn undo(&mut self) -> Vec<cni::Error> {
         let found = match self.made.take() {
-            // Whether it was made is not known. One that is up was not: it was there before, and somebody lives by it.
+            // Whether it was made is not known. Nothing had the name a moment ago, but another ADD may have made it since;
+            // one that is up is that one's.
             Some(Made { ifindex: None, name }) => {
                 self.inside.link(&name).map(|link| link.filter(|link| !link.up).map(|link| link.ifindex))
             }

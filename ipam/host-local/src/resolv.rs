@@ -1,6 +1,7 @@
 //! resolv.conf(5), as far as a CNI result can carry it.
 
 use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use cni::Dns;
@@ -10,8 +11,11 @@ use crate::error::Error;
 /// A hundred times what the longest holds that anybody needs.
 const MAX_BYTES: usize = 1 << 16;
 
-/// Reads a file in the format of resolv.conf(5).
+/// Reads a file in the format of resolv.conf(5). /dev/null, which some write for "none", says nothing.
 pub(crate) fn read(path: &Path) -> Result<Dns, Error> {
+    if is_null(path) {
+        return Ok(Dns::default());
+    }
     let mut bytes = Vec::new();
     let read = linux::file::open(path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
     read.map_err(Error::io("read", path))?;
@@ -20,6 +24,14 @@ pub(crate) fn read(path: &Path) -> Result<Dns, Error> {
         return Err(Error::Config { place: format!("ipam.resolvConf {}", path.display()), cause });
     }
     Ok(parse(&String::from_utf8_lossy(&bytes)))
+}
+
+fn is_null(path: &Path) -> bool {
+    let device = |path: &Path| {
+        let metadata = path.metadata().ok()?;
+        metadata.file_type().is_char_device().then(|| metadata.rdev())
+    };
+    device(path).is_some_and(|number| device(Path::new("/dev/null")) == Some(number))
 }
 
 /// Like the reference, and unlike glibc, several `search` lines add up; of several `domain` lines the last one counts.
@@ -60,6 +72,12 @@ mod tests {
     #[test]
     fn an_empty_file_says_nothing() {
         assert!(parse("").is_empty());
+    }
+
+    #[test]
+    fn dev_null_says_nothing_and_another_device_is_refused() {
+        assert!(read(Path::new("/dev/null")).unwrap().is_empty());
+        assert_eq!(read(Path::new("/dev/zero")).unwrap_err().to_string(), "read /dev/zero: not a regular file");
     }
 
     #[test]

@@ -85,12 +85,14 @@ impl Socket {
         loop {
             let datagram = match self.receive(size, operation)? {
                 Received::Whole(datagram) => datagram,
-                Received::Cut if size == Size::Usual && !asked_again => {
+                // What is left of a list that an error has ended.
+                Received::Cut(beginning) if !answers(beginning, sequence, port) => continue,
+                Received::Cut(_) if size == Size::Usual && !asked_again => {
                     asked_again = true;
                     sequence = self.send(request).map_err(|errno| Error::kernel(operation, errno))?;
                     continue;
                 }
-                Received::Cut => return Err(malformed("datagram cut short")),
+                Received::Cut(_) => return Err(malformed("datagram cut short")),
             };
             for message in Messages::new(datagram) {
                 let message = message.map_err(malformed)?;
@@ -115,6 +117,13 @@ impl Socket {
             }
         }
     }
+}
+
+/// Whether a datagram that begins like this answers that request: the last two fields of `struct nlmsghdr`.
+fn answers(beginning: &[u8], sequence: u32, port: u32) -> bool {
+    let field =
+        |at: usize| beginning.get(at..at + 4).map(|bytes| u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+    field(8) == Some(sequence) && field(12) == Some(port)
 }
 
 #[cfg(test)]

@@ -47,8 +47,8 @@ pub(super) enum Size {
 pub(super) enum Received<'a> {
     /// A datagram.
     Whole(&'a [u8]),
-    /// One that did not fit, and is lost: the next one like it would.
-    Cut,
+    /// The beginning of one that did not fit, and is lost: the next one like it would.
+    Cut(&'a [u8]),
 }
 
 impl Socket {
@@ -110,7 +110,7 @@ impl Socket {
                 Ok(Datagram::Whole(length)) => return Ok(Received::Whole(&self.buffer[..length])),
                 Ok(Datagram::Cut(length)) => {
                     self.buffer.resize(length.max(self.buffer.len()), 0);
-                    return Ok(Received::Cut);
+                    return Ok(Received::Cut(&self.buffer));
                 }
                 Err(Errno::EAGAIN) => {
                     self.readable(*deadline.get_or_insert_with(|| Instant::now() + PATIENCE), operation)?;
