@@ -5,7 +5,11 @@
 //! `CNI_NETNS`, `CNI_IFNAME` and `CNI_CONTAINERID`; and of its own `FLOOR_PARENT`, an ifindex (no link without it),
 //! `FLOOR_LEASES`, a directory, and `FLOOR_ADDRESSES`: `ADDRESS/LENGTH,GATEWAY`, with spaces between. A DEL prints how
 //! many nanoseconds the kernel took for the deletion of the link.
-#![forbid(unsafe_code)]
+//!
+//! It begins at C's `main`, as the program itself does (see there): with the standard library's start it would not be the
+//! floor.
+#![no_main]
+#![deny(unsafe_code)]
 
 mod address;
 mod kernel;
@@ -14,6 +18,7 @@ mod message;
 
 use std::env::var;
 use std::error::Error;
+use std::ffi::{c_char, c_int};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -25,7 +30,20 @@ use kernel::Socket;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-fn main() -> Result<()> {
+// SAFETY: the C library calls `main`, once, as C declares it. Nothing else of that name is linked.
+#[allow(unsafe_code)]
+#[unsafe(no_mangle)]
+extern "C" fn main(_: c_int, _: *const *const c_char) -> c_int {
+    match run() {
+        Ok(()) => 0,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "floor: {error}");
+            1
+        }
+    }
+}
+
+fn run() -> Result<()> {
     if var("FLOOR_HELD").is_ok() {
         std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
     }
