@@ -83,7 +83,7 @@ fn a_quick_run_says_everything_and_leaves_nothing_else() {
     assert!(status.success(), "{status}\n{text}\n{errors}");
 
     let document = fs::read_to_string(results.path().join("benchmarks.md")).expect("read the document");
-    for name in ["targets", "control-plane", "bursts", "growth"] {
+    for name in ["targets", "control-plane", "calls", "bursts", "growth"] {
         for marker in [format!("<!-- {name}: written by `make bench` -->"), format!("<!-- {name}: end -->")] {
             assert_eq!(document.matches(&marker).count(), 1, "{marker} in\n{document}");
         }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod burst;
+mod calls;
 mod control;
 mod count;
 mod field;
@@ -28,6 +29,7 @@ use e2e::interrupt;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use burst::Burst;
+use calls::Calls;
 use control::Control;
 use field::Field;
 use growth::Stage;
@@ -82,6 +84,8 @@ impl Plan {
 /// Everything that a run has found out.
 struct Findings {
     control: Control,
+    /// Where perf can trace.
+    calls: Option<Calls>,
     bursts: Vec<Burst>,
     growth: Vec<Stage>,
     /// Of macvlan and host-local, by side, in bytes.
@@ -115,16 +119,17 @@ fn run(options: &Options) -> Result<()> {
     let field = Field::new(scratch.path().join("data"))?;
     let programs = Programs::find(&field.lab)?;
     let host = &field.lab.host;
-    let (control, bursts) = host.run(|| {
+    let (control, calls, bursts) = host.run(|| {
         let control = control::measure(&field, &programs, &plan)?;
-        Ok::<_, Box<dyn Error + Send + Sync>>((control, burst::measure(&field, &programs, &plan)?))
+        let calls = calls::measure(&field, &programs, &plan)?;
+        Ok::<_, Box<dyn Error + Send + Sync>>((control, calls, burst::measure(&field, &programs, &plan)?))
     })?;
     let growth = growth::measure(&programs, &plan)?;
     let on_disk = [Side::Ours, Side::Copies, Side::Reference].map(|side| (side, programs.bytes_on_disk(side)));
     let on_disk = on_disk.into_iter().map(|(side, bytes)| Ok((side, bytes?))).collect::<Result<_>>()?;
     let reference = programs.reference_name();
     let took = begun.elapsed().as_secs_f64();
-    let findings = Findings { control, bursts, growth, on_disk, reference, took };
+    let findings = Findings { control, calls, bursts, growth, on_disk, reference, took };
     write(options, &findings)
 }
 

@@ -1,5 +1,6 @@
 //! The findings in words: the sections of docs/benchmarks.md. Every figure in them comes from the run.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use e2e::Samples;
@@ -9,7 +10,7 @@ use crate::control::Control;
 use crate::scenario::{IPV6, WHOLE};
 use crate::side::Side;
 use crate::target::{Bound, targets};
-use crate::{Findings, Result, burst, growth, plots};
+use crate::{Findings, Result, burst, calls, growth, plots};
 
 const COMMAND: &str = "make bench";
 
@@ -19,6 +20,7 @@ pub(crate) fn sections(findings: &Findings) -> Result<Vec<(Section, String)>> {
     Ok(vec![
         (section("targets"), targets_text(findings)?),
         (section("control-plane"), control_text(findings)?),
+        (section("calls"), calls_text(findings)?),
         (section("bursts"), bursts_text(findings)?),
         (section("growth"), growth_text(findings)?),
     ])
@@ -143,6 +145,66 @@ fn verdict(control: &Control) -> String {
 fn spread(samples: &Samples) -> String {
     let [low, median, high] = [0.25, 0.5, 0.75].map(|share| digits(samples.quantile(share)));
     format!("{median} ({low}–{high})")
+}
+
+/// Calls that take less than this altogether share a line.
+const MICROSECONDS: f64 = 10.0;
+
+fn calls_text(findings: &Findings) -> Result<String> {
+    let mut text = String::from("## Call by call\n\n");
+    let Some(all) = &findings.calls else {
+        text += "Not traced: there was no `perf trace` (package linux-perf), or it was not permitted.\n";
+        return Ok(text);
+    };
+    let how = format!(
+        "Where a whole ADD and a whole DEL spend their time inside the process, from execve to exit, as `perf trace` sees \
+         it, which adds some of its own: medians of {} runs, in microseconds. {}. To repeat: `{COMMAND}`, with the package \
+         linux-perf.",
+        all[0][0].rest.len(),
+        setting(),
+    );
+    text += &wrapped(&how);
+    let at = |side| calls::SIDES.iter().position(|its| *its == side).unwrap_or_default();
+    let [ours, floor] = [Side::Ours, Side::Floor].map(|side| &all[at(side)]);
+    for (which, command) in ["ADD", "DEL"].into_iter().enumerate() {
+        write!(
+            text,
+            "\n| {command}, in | Underlay: calls | microseconds | floor: calls | microseconds | difference |\n\
+             |---|---:|---:|---:|---:|---:|\n"
+        )?;
+        let mut rows = calls_rows(&ours[which], &floor[which]);
+        let sum = rows.iter().fold([0.0; 4], |sum, (_, row)| std::array::from_fn(|at| sum[at] + row[at]));
+        rows.push(("**all**".into(), sum));
+        for (name, [calls, spent, floor_calls, floor_spent]) in rows {
+            let difference = spent - floor_spent;
+            writeln!(text, "| {name} | {calls} | {spent:.0} | {floor_calls} | {floor_spent:.0} | {difference:.0} |")?;
+        }
+    }
+    Ok(text)
+}
+
+/// Name, calls and microseconds of ours, the same of the floor: the largest difference first, the small ones together.
+fn calls_rows(ours: &calls::Taken, floor: &calls::Taken) -> Vec<(String, [f64; 4])> {
+    let of = |taken: &calls::Taken, name: &str| {
+        let spent = taken.by_name.get(name);
+        spent.map_or([0.0; 2], |spent| [spent.calls.median(), spent.microseconds.median()])
+    };
+    let names: BTreeSet<&String> = ours.by_name.keys().chain(floor.by_name.keys()).collect();
+    let mut rows =
+        vec![("no call: code, first touch of pages".to_owned(), [0.0, ours.rest.median(), 0.0, floor.rest.median()])];
+    let mut small = [0.0; 4];
+    for name in names {
+        let ([calls, spent], [floor_calls, floor_spent]) = (of(ours, name), of(floor, name));
+        let row = [calls, spent, floor_calls, floor_spent];
+        if spent.max(floor_spent) < MICROSECONDS {
+            small = std::array::from_fn(|at| small[at] + row[at]);
+        } else {
+            rows.push((format!("`{name}`"), row));
+        }
+    }
+    rows.sort_by(|(_, a), (_, b)| (b[1] - b[3]).total_cmp(&(a[1] - a[3])));
+    rows.push((format!("calls of less than {MICROSECONDS} each"), small));
+    rows
 }
 
 fn bursts_text(findings: &Findings) -> Result<String> {

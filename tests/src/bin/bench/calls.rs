@@ -1,0 +1,132 @@
+//! Where the time of a whole ADD or DEL goes: each system call with its own time, as `perf trace` sees them, of ours and
+//! of the floor. What is not in a system call is our own code, and the pages that it touches first.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use e2e::{Call, Samples, interrupt};
+
+use crate::field::Field;
+use crate::scenario::{SCENARIOS, WHOLE};
+use crate::side::{Programs, Side};
+use crate::{Plan, Result, say};
+
+/// Whose time is taken apart.
+pub(crate) const SIDES: [Side; 2] = [Side::Ours, Side::Floor];
+
+/// How much of one kind of system call there is in one process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Spent {
+    pub(crate) calls: Samples,
+    pub(crate) microseconds: Samples,
+}
+
+/// One side's ADD, or its DEL.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Taken {
+    /// By the name of the call.
+    pub(crate) by_name: BTreeMap<String, Spent>,
+    /// From execve to exit_group, less all of these, in microseconds.
+    pub(crate) rest: Samples,
+}
+
+/// Of each of [`SIDES`]: its ADD, its DEL.
+pub(crate) type Calls = [[Taken; 2]; 2];
+
+/// One process, taken apart: how often and for how many microseconds it was in which call, and the rest.
+type Apart = (BTreeMap<String, (f64, f64)>, f64);
+
+/// `None` where the machine has no perf, or does not let it trace. In the host's netns.
+pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result<Option<Calls>> {
+    let scenario = SCENARIOS.iter().find(|scenario| scenario.key == WHOLE).ok_or("a whole ADD")?;
+    let idle = field.idle(programs);
+    if trace(&idle, &plan.scratch).is_err() {
+        say("system calls one by one: there is no `perf trace` (package linux-perf) here\n")?;
+        return Ok(None);
+    }
+    say("system calls one by one: ")?;
+    let mut calls = Calls::default();
+    for _ in 0..plan.counts * 8 {
+        interrupt::check()?;
+        let mut pods = Vec::new();
+        for (taken, side) in calls.iter_mut().zip(SIDES) {
+            let mut pod = field.pod(scenario, side);
+            for (taken, command) in taken.iter_mut().zip(["ADD", "DEL"]) {
+                field.perform(programs, scenario, &mut pod, command, |call| {
+                    let ((by_name, rest), stdout) = trace(call, &plan.scratch)?;
+                    for (name, (calls, microseconds)) in by_name {
+                        let spent = taken.by_name.entry(name).or_default();
+                        spent.calls.push(calls);
+                        spent.microseconds.push(microseconds);
+                    }
+                    taken.rest.push(rest);
+                    Ok(stdout)
+                })?;
+            }
+            pods.push(pod);
+        }
+        field.retire(pods)?;
+        say(".")?;
+    }
+    say("\n")?;
+    Ok(Some(calls))
+}
+
+fn trace(call: &Call<'_>, scratch: &Path) -> Result<(Apart, Vec<u8>)> {
+    let report = scratch.join("perf-trace");
+    let mut command = Command::new("perf");
+    command.args(["trace", "-o"]).arg(&report).arg("--").arg(call.program());
+    command.env_clear().envs(call.environment());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| format!("start perf: {e}"))?;
+    child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(call.input()))?;
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        let [stdout, stderr] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        return Err(format!("perf trace {}: {}\n{stdout}{stderr}", call.program().display(), output.status).into());
+    }
+    let text = fs::read_to_string(&report)?;
+    Ok((take_apart(&text).ok_or_else(|| format!("perf traced nothing: {text}"))?, output.stdout))
+}
+
+/// Lines such as `     2.690 ( 0.032 ms): macvlan/28655 sendto(fd: 7, ...) = 52`: milliseconds since execve, and in it.
+fn take_apart(text: &str) -> Option<Apart> {
+    let mut by_name: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+    let (mut last, mut inside) = (None, 0.0);
+    for line in text.lines() {
+        let Some((time, rest)) = line.split_once('(') else { continue };
+        let Some((duration, rest)) = rest.split_once("ms): ").or_else(|| rest.split_once("): ")) else { continue };
+        // The execve that starts it has no time of its own: it is the zero of all others.
+        let Ok(time) = time.trim().parse::<f64>() else { continue };
+        last = Some(time);
+        let Ok(duration) = duration.trim().parse::<f64>() else { continue };
+        let name = rest.split_once(' ')?.1.trim_start().split('(').next()?;
+        let spent = by_name.entry(name.to_owned()).or_default();
+        *spent = (spent.0 + 1.0, spent.1 + duration * 1e3);
+        inside += duration;
+    }
+    Some((by_name, (last? - inside) * 1e3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_taken_apart() {
+        let text = "         ? (         ): macvlan/7  ... [continued]: execve())       = 0\n     \
+                    0.250 ( 0.002 ms): macvlan/7 brk()                             = 0x5588\n     \
+                    0.300 ( 0.004 ms): macvlan/7 brk(brk: 0x5588)                  = 0x5588\n     \
+                    0.400 ( 0.100 ms): macvlan/7 sendto(fd: 7<socket:[3]>, len: 5) = 52\n     \
+                    0.520 (         ): macvlan/7 exit_group()                      = ?\n";
+        let (by_name, rest) = take_apart(text).expect("a trace");
+        assert_eq!(by_name.keys().collect::<Vec<_>>(), ["brk", "sendto"]);
+        assert_eq!(by_name["brk"].0, 2.0);
+        assert!((by_name["brk"].1 - 6.0).abs() < 1e-6, "{by_name:?}");
+        assert!((rest - 414.0).abs() < 1e-6, "{rest}");
+        assert!(take_apart("nothing\n").is_none());
+    }
+}
