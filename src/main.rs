@@ -14,6 +14,7 @@ compile_error!("only glibc hands words and environment to a program whose main i
 static PROGRAM: cni::Program = cni::Program {
     name: env!("CARGO_PKG_NAME"),
     release: env!("CARGO_PKG_VERSION"),
+    // A name that is taken out here goes into the operator crate's FORMER, so that installations give it back.
     plugins: &[
         ("host-local", &host_local::HostLocal),
         ("ipvlan", &ipvlan::PLUGIN),

@@ -28,8 +28,13 @@ const NEXT: &str = ".underlay.next";
 pub(crate) enum Found {
     Nothing,
     Ours,
+    /// It was ours, and somebody has written into it; since all names are one file, into every other name as well.
+    Overwritten,
     Foreign,
 }
+
+/// A file, whichever of its names it is looked at by: its device and inode.
+type Identity = (u64, u64);
 
 /// The directory, locked against other runs of ours for as long as the value lives.
 #[derive(Debug)]
@@ -48,6 +53,12 @@ impl Directory {
             locked => locked.map_err(Error::io("lock", path))?,
         }
         let directory = Self { path: path.to_owned(), file };
+        let previous = directory.at(PREVIOUS);
+        let device = directory.file.metadata().map_err(Error::io("look at", path))?.dev();
+        // Nothing could be renamed back from another file system.
+        if look(&previous)?.is_some_and(|its| !its.is_dir() || its.dev() != device) {
+            return Err(Error::Elsewhere(previous));
+        }
         for left in [directory.at(NEW), directory.at(NEXT), directory.kept(NEXT)] {
             remove(&left)?;
         }
@@ -63,14 +74,42 @@ impl Directory {
         self.path.join(PREVIOUS).join(name)
     }
 
-    /// What is under that name. A directory is an error.
-    pub(crate) fn look(&self, name: &str) -> Result<Found, Error> {
+    /// What is under each of these names. A directory is an error. `kept` are those that have a predecessor, `own` is the
+    /// program's.
+    pub(crate) fn look_at<'a>(
+        &self,
+        names: &[&'a str],
+        kept: &[String],
+        own: &str,
+    ) -> Result<Vec<(&'a str, Found)>, Error> {
+        let look = |name: &&'a str| Ok((*name, self.look(name)?, identity(&self.at(name))?));
+        let mut looks = names.iter().map(look).collect::<Result<Vec<_>, Error>>()?;
+        for at in 0..looks.len() {
+            let (name, found, file) = looks[at];
+            let mut twins = looks.iter().filter(|(other, _, its)| *other != name && file.is_some() && *its == file);
+            // Somebody else's program may have several of these names as well. But not our own name; and what has a
+            // predecessor has been ours.
+            let ours =
+                |(other, ..): &(&str, _, _)| [name, other].contains(&own) || kept.iter().any(|kept| kept == name);
+            if found == Found::Foreign && twins.any(ours) {
+                looks[at].1 = Found::Overwritten;
+            }
+        }
+        Ok(looks.into_iter().map(|(name, found, _)| (name, found)).collect())
+    }
+
+    fn look(&self, name: &str) -> Result<Found, Error> {
         let path = self.at(name);
         let Some(metadata) = look(&path)? else { return Ok(Found::Nothing) };
         if metadata.is_dir() {
             return Err(Error::InTheWay(path));
         }
-        // A symbolic link counts as what it leads to. Only plain files are read: a pipe would not end.
+        // A symbolic link that stays in the directory counts as what it leads to. Another Underlay that it leads to
+        // elsewhere, such as a package's, is not of this directory.
+        if metadata.is_symlink() && self.leads_to(name).is_none() {
+            return Ok(Found::Foreign);
+        }
+        // Only plain files are read: a pipe would not end.
         let is_file = fs::metadata(&path).is_ok_and(|metadata| metadata.is_file());
         let ours = is_file && holds_mark(&fs::read(&path).map_err(Error::io("read", &path))?);
         Ok(if ours { Found::Ours } else { Found::Foreign })
@@ -78,7 +117,7 @@ impl Directory {
 
     /// Whether all these names are already one program with these bytes that everybody may execute.
     pub(crate) fn is_all(&self, names: &[&str], program: &[u8]) -> Result<bool, Error> {
-        let mut known: Option<(u64, u64)> = None;
+        let mut known: Option<Identity> = None;
         for name in names {
             let path = self.at(name);
             let Some(metadata) = look(&path)? else { return Ok(false) };
@@ -94,31 +133,40 @@ impl Directory {
         Ok(true)
     }
 
-    /// The names that are hard links to the file of that name: ours, be they in today's table or not.
+    /// The name in this directory that the symbolic link of that name ends at.
+    fn leads_to(&self, link: &str) -> Option<String> {
+        fs::read_link(self.at(link)).ok()?;
+        let (end, here) = (fs::canonicalize(self.at(link)).ok()?, fs::canonicalize(&self.path).ok()?);
+        (end.parent()? == here).then(|| end.file_name()?.to_str().map(str::to_owned))?
+    }
+
+    /// The symbolic links that end at one of these names, and which.
+    pub(crate) fn links_to(&self, names: &[&str]) -> Result<Vec<(String, String)>, Error> {
+        let leads = |link: String| self.leads_to(&link).map(|name| (link, name));
+        let links = list(&self.path)?.into_iter().filter_map(leads);
+        Ok(links.filter(|(_, name)| names.contains(&name.as_str())).collect())
+    }
+
+    /// All hard links to the file of that name, itself among them.
     pub(crate) fn links_of(&self, name: &str) -> Result<Vec<String>, Error> {
-        let Some(file) = look(&self.at(name))?.filter(Metadata::is_file) else { return Ok(Vec::new()) };
-        let mut links = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(Error::io("list", &self.path))? {
-            let entry = entry.map_err(Error::io("list", &self.path))?;
-            let its = look(&entry.path())?;
-            if its.is_some_and(|its| (its.dev(), its.ino()) == (file.dev(), file.ino())) {
-                links.extend(entry.file_name().into_string());
-            }
-        }
-        Ok(links)
+        let file = identity(&self.at(name))?;
+        let is_link = |link: &String| file.is_some() && identity(&self.at(link)).is_ok_and(|its| its == file);
+        Ok(list(&self.path)?.into_iter().filter(is_link).collect())
     }
 
     /// The names that have a predecessor.
     pub(crate) fn kept_names(&self) -> Result<Vec<String>, Error> {
-        let path = self.at(PREVIOUS);
-        let entries = match fs::read_dir(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(Error::io("list", &path))?,
-        };
-        let name = |entry: io::Result<fs::DirEntry>| entry.map(|entry| entry.file_name());
-        let names: Result<Vec<_>, _> = entries.map(name).collect();
-        let names = names.map_err(Error::io("list", &path))?;
-        Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
+        let previous = self.at(PREVIOUS);
+        if look(&previous)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let kept = |name: String| self.has_predecessor(&name).map(|kept| kept.then_some(name)).transpose();
+        list(&previous)?.into_iter().filter_map(kept).collect()
+    }
+
+    /// A directory there is somebody's own.
+    fn has_predecessor(&self, name: &str) -> Result<bool, Error> {
+        Ok(look(&self.kept(name))?.is_some_and(|metadata| !metadata.is_dir()))
     }
 
     /// Keeps what is under these names as predecessors. They stay where they are, too. When this returns, they are on
@@ -171,7 +219,7 @@ impl Directory {
     /// Puts the predecessor of that name in its place, or leaves the name to nobody. Tells which.
     pub(crate) fn put_back(&self, name: &str) -> Result<Found, Error> {
         let (path, kept) = (self.at(name), self.kept(name));
-        if look(&kept)?.is_none() {
+        if !self.has_predecessor(name)? {
             remove(&path)?;
             return Ok(Found::Nothing);
         }
@@ -210,6 +258,19 @@ fn look(path: &Path) -> Result<Option<Metadata>, Error> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         metadata => metadata.map(Some).map_err(Error::io("look at", path)),
     }
+}
+
+/// None where there is no plain file.
+fn identity(path: &Path) -> Result<Option<Identity>, Error> {
+    Ok(look(path)?.filter(Metadata::is_file).map(|metadata| (metadata.dev(), metadata.ino())))
+}
+
+/// The names in a directory.
+fn list(path: &Path) -> Result<Vec<String>, Error> {
+    let name = |entry: io::Result<fs::DirEntry>| entry.map(|entry| entry.file_name().into_string().ok());
+    let names = fs::read_dir(path).and_then(|entries| entries.map(name).collect::<io::Result<Vec<_>>>());
+    // No plugin's name is without UTF-8.
+    Ok(names.map_err(Error::io("list", path))?.into_iter().flatten().collect())
 }
 
 fn remove(path: &Path) -> Result<(), Error> {

@@ -29,6 +29,17 @@ pub enum Error {
     /// There is a directory where a plugin is to be. Nothing was done.
     #[error("{}: it is a directory, and a plugin is to have this name", .0.display())]
     InTheWay(PathBuf),
+    /// Where predecessors are to be is a link, a file, or another file system. Nothing was done.
+    #[error("{}: it is no directory of this file system, and predecessors are kept in it", .0.display())]
+    Elsewhere(PathBuf),
+    /// The files in that directory are a package's. Nothing was done.
+    #[error("{}: installed by a package: apt remove {name}", path.display())]
+    Packaged {
+        /// The directory.
+        path: PathBuf,
+        /// The package, which is called as the program is.
+        name: &'static str,
+    },
     /// What was done could not be said.
     #[error("write to stdout: {0}")]
     Stdout(io::Error),

@@ -13,73 +13,82 @@ use crate::directory::{Directory, Found, PREVIOUS};
 /// This very program.
 const SELF: &str = "/proc/self/exe";
 
+/// What is said of a name where [`Found::Overwritten`] was.
+const WRITTEN: &str = "; somebody had written into it";
+
 /// Puts this program into the directory under its names, and keeps what it replaces.
-pub(crate) fn install(program: &Program, path: &Path, said: &mut String) -> Result<(), Error> {
+pub(crate) fn install(program: &Program, former: &[&str], path: &Path, said: &mut String) -> Result<(), Error> {
     let bytes = fs::read(SELF).map_err(Error::io("read", Path::new(SELF)))?;
     fs::create_dir_all(path).map_err(Error::io("make", path))?;
     let directory = Directory::open(path)?;
     // Everything is looked at before anything is changed.
-    let plugins: Vec<&str> = program.plugins.iter().map(|(name, _)| *name).collect();
-    let names: Vec<&str> = plugins.iter().copied().chain([program.name]).collect();
-    let found = names.iter().map(|name| directory.look(name)).collect::<Result<Vec<Found>, Error>>()?;
-    let dropped = dropped(&directory, program.name, &names)?;
+    let kept = directory.kept_names()?;
+    let found = directory.look_at(&names(program, former, &kept), &kept, program.name)?;
+    let is_name = |name: &str| name == program.name || program.plugin(name).is_some();
+    let (found, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|(name, _)| is_name(name));
+    let names: Vec<&str> = found.iter().map(|(name, _)| *name).collect();
+    let dropped = of(&others, &[Found::Ours, Found::Overwritten]);
     if dropped.is_empty() && directory.is_all(&names, &bytes)? {
         tell(said, format_args!("{}: {} {} is there already", path.display(), program.name, program.release));
         return Ok(());
     }
 
-    let foreign: Vec<&str> =
-        names.iter().zip(&found).filter(|(_, found)| **found == Found::Foreign).map(|(name, _)| *name).collect();
+    let foreign = of(&found, &[Found::Foreign]);
     directory.write(&bytes)?;
     directory.keep(&foreign)?;
     tell(said, format_args!("{}: {} {}", path.display(), program.name, program.release));
-    for name in plugins {
+    for name in names.iter().filter(|name| **name != program.name) {
         directory.place(name)?;
     }
-    for name in &dropped {
+    for name in dropped {
         let back = directory.put_back(name)?;
         tell(said, format_args!("  {name:<12}{}", gone_back(back)));
     }
-    // Last: whose hard links are ours is seen by this name, also when a run was killed before it came here.
+    // Last: that the others are or were ours is seen by this name, also when a run was killed before it came here.
     directory.place_last(program.name)?;
     directory.sync()?;
-    for (name, found) in names.iter().zip(found) {
+    for (name, found) in found {
         let what = match found {
             Found::Nothing => "new".to_owned(),
             Found::Ours => "renewed".to_owned(),
+            Found::Overwritten => format!("renewed{WRITTEN}"),
             Found::Foreign => format!("new; its predecessor is {PREVIOUS}/{name}"),
         };
         tell(said, format_args!("  {name:<12}{what}"));
+    }
+    for (link, name) in directory.links_to(&foreign)? {
+        tell(said, format_args!("  {link:<12}leads to {name}, which is another program now"));
     }
     Ok(())
 }
 
 /// Puts back what was in the directory before this program, of whatever release.
-pub(crate) fn uninstall(program: &Program, path: &Path, said: &mut String) -> Result<(), Error> {
+pub(crate) fn uninstall(program: &Program, former: &[&str], path: &Path, said: &mut String) -> Result<(), Error> {
+    if is_packaged(program.name, path) {
+        return Err(Error::Packaged { path: path.to_owned(), name: program.name });
+    }
     let directory = Directory::open(path)?;
-    let mut names: Vec<String> = program.plugins.iter().map(|(name, _)| (*name).to_owned()).collect();
-    names.extend(dropped(&directory, program.name, &[])?);
-    names.extend(directory.kept_names()?);
-    names.sort();
-    names.dedup();
-    // Last, for the same reason as when it came.
-    names.retain(|name| name != program.name);
-    names.push(program.name.to_owned());
-
-    let found = names.iter().map(|name| directory.look(name)).collect::<Result<Vec<Found>, Error>>()?;
     let kept = directory.kept_names()?;
+    let names = names(program, former, &kept);
+    let found = directory.look_at(&names, &kept, program.name)?;
+    let own = found.iter().any(|(name, found)| *name == program.name && *found != Found::Foreign);
+    let links = if own { directory.links_of(program.name)? } else { Vec::new() };
     tell(said, format_args!("{}:", path.display()));
     let before = said.len();
-    for (name, found) in names.iter().zip(found) {
-        let is_kept = kept.contains(name);
+    for (name, found) in found {
+        let is_kept = kept.iter().any(|kept| kept == name);
         let what = match found {
-            Found::Nothing if !is_kept => continue,
+            Found::Nothing | Found::Foreign if !is_kept => continue,
+            Found::Foreign | Found::Overwritten if directory.forget(name)? => continue,
             Found::Nothing | Found::Ours => gone_back(directory.put_back(name)?).to_owned(),
-            Found::Foreign if !is_kept || directory.forget(name)? => continue,
+            Found::Overwritten => format!("{}{WRITTEN}", gone_back(directory.put_back(name)?)),
             // Somebody has put another one there since, which is theirs to judge.
             Found::Foreign => format!("is not {}'s: left, and so is {PREVIOUS}/{name}", program.name),
         };
         tell(said, format_args!("  {name:<12}{what}"));
+    }
+    for link in links.iter().filter(|link| !names.contains(&link.as_str())) {
+        tell(said, format_args!("  {link:<12}is the same file, under a name that is not {}'s: left", program.name));
     }
     if said.len() == before {
         tell(said, format_args!("  nothing of {}'s", program.name));
@@ -88,13 +97,27 @@ pub(crate) fn uninstall(program: &Program, path: &Path, said: &mut String) -> Re
     directory.sync()
 }
 
-/// Names of ours, from another release, that are not among these.
-fn dropped(directory: &Directory, name: &str, names: &[&str]) -> Result<Vec<String>, Error> {
-    if directory.look(name)? != Found::Ours {
-        return Ok(Vec::new());
-    }
-    let links = directory.links_of(name)?;
-    Ok(links.into_iter().filter(|link| link != name && !names.contains(&link.as_str())).collect())
+/// The names that are or may have been ours: the table's, what a release has had, and what has a predecessor. The own
+/// one is the last.
+fn names<'a>(program: &Program, former: &[&'a str], kept: &'a [String]) -> Vec<&'a str> {
+    let plugins = program.plugins.iter().map(|(name, _)| *name).chain(former.iter().copied());
+    let mut names: Vec<&str> = plugins.chain(kept.iter().map(String::as_str)).collect();
+    names.retain(|name| *name != program.name);
+    names.sort_unstable();
+    names.dedup();
+    names.push(program.name);
+    names
+}
+
+/// Those of the names where one of these was found.
+fn of<'a>(found: &[(&'a str, Found)], wanted: &[Found]) -> Vec<&'a str> {
+    found.iter().filter(|(_, found)| wanted.contains(found)).map(|(name, _)| *name).collect()
+}
+
+/// Whether the program in that directory is a Debian package's, by dpkg's list of its files.
+fn is_packaged(name: &str, path: &Path) -> bool {
+    let list = fs::read_to_string(format!("/var/lib/dpkg/info/{name}.list")).unwrap_or_default();
+    fs::canonicalize(path).is_ok_and(|path| list.lines().any(|line| Path::new(line) == path.join(name)))
 }
 
 fn gone_back(back: Found) -> &'static str {
@@ -107,4 +130,37 @@ fn gone_back(back: Found) -> &'static str {
 fn tell(said: &mut String, line: std::fmt::Arguments<'_>) {
     // Into a String nothing fails.
     let _ = writeln!(said, "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The test itself is the program that is installed: it holds the mark.
+    const PROGRAM: Program = Program { name: "underlay", release: "2", plugins: &[], commands: "" };
+
+    /// Without a predecessor nothing else tells that the name was a release's.
+    #[test]
+    fn a_name_that_a_release_has_had_goes_and_one_that_somebody_has_linked_stays() {
+        let directory = tempfile::tempdir().expect("make a directory");
+        let at = |name: &str| directory.path().join(name);
+        let command = |command: fn(&Program, &[&str], &Path, &mut String) -> Result<(), Error>| {
+            let mut said = String::new();
+            command(&PROGRAM, &["once"], directory.path(), &mut said).expect("it succeeds");
+            said
+        };
+        let link = |name: &str| fs::hard_link(at("underlay"), at(name)).expect("link the program");
+        command(install);
+        link("once");
+        link("notes");
+        assert!(command(install).contains("  once        removed\n"));
+        assert!(!at("once").exists() && at("notes").exists() && at("underlay").exists());
+        link("once");
+        fs::remove_file(at("notes")).expect("remove a link");
+        link("notes");
+        let said = command(uninstall);
+        assert!(said.contains("  once        removed\n"), "{said}");
+        assert!(said.contains("  notes       is the same file, under a name that is not underlay's: left\n"), "{said}");
+        assert!(!at("once").exists() && at("notes").exists() && !at("underlay").exists());
+    }
 }

@@ -23,6 +23,10 @@ pub const COMMANDS: &str = concat!(
     "  uninstall [--from DIRECTORY] [--wait]  puts back what was there before\n",
 );
 
+/// Plugins that a release has had and the table no longer has: what is dropped there comes in here, for its name to be
+/// given back.
+const FORMER: &[&str] = &[];
+
 /// Runs the command that the process was started with; `None` where that is none of ours, but a runtime's or no command
 /// at all. The number is the exit status: 0, 1, or 2 where the command line is wrong.
 pub fn run(program: &Program) -> Option<u8> {
@@ -57,8 +61,8 @@ fn obey(program: &Program, command: Command, words: &Words, said: &mut String) -
     // container it would not be told of signals that are neither handled nor blocked.
     let ends = words.wait.then(block_ends).transpose()?;
     match command {
-        Command::Install => install::install(program, &words.directory, said)?,
-        Command::Uninstall => install::uninstall(program, &words.directory, said)?,
+        Command::Install => install::install(program, FORMER, &words.directory, said)?,
+        Command::Uninstall => install::uninstall(program, FORMER, &words.directory, said)?,
     }
     if let Some(ends) = ends {
         said.push_str("waiting for SIGTERM\n");

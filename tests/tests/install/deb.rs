@@ -183,6 +183,25 @@ fn without_debians_plugins_it_comes_and_goes_alone() {
     assert!(!machine.at(PLUGINS).exists() || machine.plugins().is_empty(), "{:?}", machine.plugins());
 }
 
+#[test]
+fn what_the_package_has_put_there_is_taken_away_by_the_package_alone() {
+    let (scratch, machine) = (Plugins::none(), Machine::new());
+    machine.dpkg("--install", &package(&built(), scratch.path()));
+    let before = machine.plugins();
+    // By another name of the directory as well.
+    for directory in ["/usr/lib/cni", "/lib/cni"] {
+        let said = machine.run(&["sh", "-c", "! underlay uninstall --from \"$0\" 2>&1", directory]);
+        assert_eq!(said, format!("underlay uninstall: {directory}: installed by a package: apt remove underlay\n"));
+    }
+    assert_eq!(machine.plugins(), before);
+    // What no package has put there goes, also where dpkg remembers ours.
+    fs::copy(built(), machine.at("program")).expect("bring the program to the machine");
+    machine.dpkg("--remove", Path::new("underlay"));
+    done(&run(Command::new(built()).args(["install", "--to"]).arg(machine.at(PLUGINS))));
+    machine.run(&["/program", "uninstall", "--from", "/usr/lib/cni"]);
+    assert!(machine.plugins().contains(&"bridge".to_owned()) && !machine.plugins().contains(&"underlay".to_owned()));
+}
+
 /// A runtime starts containers while packages are upgraded.
 #[test]
 fn while_it_is_installed_and_upgraded_every_plugin_is_there() {

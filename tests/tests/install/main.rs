@@ -7,4 +7,5 @@ mod fixture;
 mod image;
 mod killed;
 mod manuals;
+mod others;
 mod place;

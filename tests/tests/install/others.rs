@@ -1,0 +1,184 @@
+//! What other people do in the directory: they write into our files, and link to and from them.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use crate::fixture::{
+    PREVIOUS, Plugins, built, distributed, done, expected_names, failed, inode, list, other_release, run,
+};
+
+/// What somebody writes over one of ours, as `cp` does: into the file.
+const WRITTEN: &str = "another loopback";
+
+/// The names whose line ends like this.
+fn said_of(said: &str, end: &str) -> Vec<String> {
+    let names = said.lines().filter(|line| line.ends_with(end)).filter_map(|line| line.split_whitespace().next());
+    let mut names: Vec<String> = names.map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+/// All names are one file, so that one `cp` replaces every plugin.
+fn written_into() -> Plugins {
+    let plugins = Plugins::of_a_distribution();
+    plugins.install();
+    fs::write(plugins.at("loopback"), WRITTEN).expect("write into a plugin");
+    assert_eq!(String::from_utf8_lossy(&plugins.read("macvlan")), WRITTEN);
+    plugins
+}
+
+#[test]
+fn what_is_written_into_ours_is_not_kept_in_place_of_what_was_there_before() {
+    let plugins = written_into();
+    let said = plugins.install();
+    assert_eq!(said_of(&said, "renewed; somebody had written into it"), expected_names(), "{said}");
+    plugins.assert_all_are(&built());
+    assert_eq!(list(&plugins.at(PREVIOUS)), ["host-local", "macvlan"]);
+    plugins.uninstall();
+    plugins.assert_of_a_distribution();
+}
+
+#[test]
+fn what_is_written_into_ours_gives_way_to_what_was_there_before() {
+    let plugins = written_into();
+    let said = plugins.uninstall();
+    assert_eq!(said_of(&said, "as before; somebody had written into it"), ["host-local", "macvlan"], "{said}");
+    assert_eq!(said_of(&said, "removed; somebody had written into it").len(), expected_names().len() - 2, "{said}");
+    plugins.assert_of_a_distribution();
+}
+
+/// Somebody has renewed `underlay` alone, so that the plugins' file does not have our own name any more.
+#[test]
+fn a_predecessor_outlives_what_is_written_into_plugins_that_have_lost_our_own_name() {
+    for again in [true, false] {
+        let plugins = Plugins::of_a_distribution();
+        plugins.install();
+        // A new file in its place.
+        let copied = Command::new("cp").arg("--remove-destination").arg(built()).arg(plugins.at("underlay")).status();
+        assert!(copied.expect("start cp").success());
+        fs::write(plugins.at("loopback"), WRITTEN).expect("write into a plugin");
+        if again {
+            plugins.install();
+            plugins.assert_all_are(&built());
+        }
+        plugins.uninstall();
+        for name in ["macvlan", "host-local"] {
+            assert_eq!(String::from_utf8_lossy(&plugins.read(name)), distributed(name));
+        }
+        assert!(!plugins.at(PREVIOUS).exists());
+    }
+}
+
+/// Another suite that is one program as well. `kept`: where an installation was killed.
+#[test]
+fn somebody_elses_one_program_under_several_names_is_kept_and_comes_back() {
+    for (kept, again) in [(false, true), (true, true), (true, false)] {
+        let plugins = Plugins::none();
+        plugins.write("bridge", "many plugins");
+        let before = inode(&plugins.at("bridge"));
+        let names = ["bridge", "host-local", "ipvlan", "macvlan"];
+        for name in &names[1..] {
+            fs::hard_link(plugins.at("bridge"), plugins.at(name)).expect("link a plugin");
+        }
+        if kept {
+            fs::create_dir(plugins.at(PREVIOUS)).expect("make a directory");
+            fs::hard_link(plugins.at("macvlan"), plugins.at(PREVIOUS).join("macvlan")).expect("link a plugin");
+        }
+        if again {
+            plugins.install();
+            plugins.assert_all_are(&built());
+            assert_eq!(list(&plugins.at(PREVIOUS)), names[1..]);
+        }
+        plugins.uninstall();
+        assert_eq!(list(plugins.path()), names);
+        assert_eq!(names.map(|name| inode(&plugins.at(name))), [before; 4]);
+    }
+}
+
+#[test]
+fn hard_links_that_an_operator_has_made_to_ours_stay() {
+    let plugins = Plugins::of_a_distribution();
+    let (_other, other) = other_release();
+    plugins.install();
+    fs::hard_link(plugins.at("macvlan"), plugins.at("macvlan.bak")).expect("link a plugin");
+    done(&plugins.install_of(&other));
+    assert!(plugins.read("macvlan.bak") == fs::read(built()).expect("read the program"));
+    fs::hard_link(plugins.at("macvlan"), plugins.at("notes.txt")).expect("link a plugin");
+    let said = plugins.uninstall();
+    assert_eq!(said_of(&said, " is the same file, under a name that is not underlay's: left"), ["notes.txt"], "{said}");
+    assert_eq!(list(plugins.path()), ["bridge", "host-local", "macvlan", "macvlan.bak", "notes.txt"]);
+    assert!(plugins.read("notes.txt") == fs::read(&other).expect("read the program"));
+}
+
+/// /opt/cni/bin leads to /usr/lib/cni, where a package's Underlay is.
+#[test]
+fn a_symbolic_link_to_an_underlay_elsewhere_comes_back() {
+    let (package, plugins) = (Plugins::none(), Plugins::none());
+    package.install();
+    symlink(package.at("macvlan"), plugins.at("macvlan")).expect("link a plugin");
+    plugins.install();
+    plugins.assert_all_are(&built());
+    plugins.uninstall();
+    assert_eq!(list(plugins.path()), ["macvlan"]);
+    assert_eq!(fs::read_link(plugins.at("macvlan")).expect("a link"), package.at("macvlan"));
+    // Nor is it this directory's where nothing was installed.
+    assert!(plugins.uninstall().contains("nothing of underlay's"));
+    assert_eq!(list(plugins.path()), ["macvlan"]);
+    assert_eq!(list(package.path()), expected_names());
+}
+
+/// A plugin that looks at the name it is called by, as ours does.
+#[test]
+fn a_link_under_a_name_that_is_not_ours_to_a_plugin_that_is_replaced_is_named() {
+    let plugins = Plugins::of_a_distribution();
+    symlink("host-local", plugins.at("static")).expect("link a plugin");
+    symlink("bridge", plugins.at("ptp")).expect("link a plugin");
+    let said = plugins.install();
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains("leads to")).collect();
+    assert_eq!(lines, ["  static      leads to host-local, which is another program now"]);
+    plugins.uninstall();
+    assert_eq!(String::from_utf8_lossy(&plugins.read("static")), distributed("host-local"));
+}
+
+#[test]
+fn a_link_where_predecessors_are_to_be_is_an_error_before_anything_is_changed() {
+    let (elsewhere, plugins) = (Plugins::none(), Plugins::of_a_distribution());
+    symlink(elsewhere.path(), plugins.at(PREVIOUS)).expect("link a directory");
+    let install = plugins.install_of(&built());
+    let uninstall = run(Command::new(built()).args(["uninstall", "--from"]).arg(plugins.path()));
+    for (command, output) in [("install", install), ("uninstall", uninstall)] {
+        let cause = "it is no directory of this file system, and predecessors are kept in it";
+        let expected = format!("underlay {command}: {}: {cause}\n", plugins.at(PREVIOUS).display());
+        assert_eq!(failed(&output, 1), expected);
+    }
+    assert_eq!(list(elsewhere.path()), Vec::<String>::new());
+    fs::remove_file(plugins.at(PREVIOUS)).expect("remove a link");
+    plugins.assert_of_a_distribution();
+}
+
+#[test]
+fn another_file_system_where_predecessors_are_to_be_is_an_error() {
+    let plugins = Plugins::of_a_distribution();
+    fs::create_dir(plugins.at(PREVIOUS)).expect("make a directory");
+    // In a mount namespace that ends with the script.
+    let script = "mount -t tmpfs none \"$1/.underlay-previous\" && exec \"$0\" install --to \"$1\"";
+    let output = run(Command::new("unshare").args(["--mount", "sh", "-c", script]).arg(built()).arg(plugins.path()));
+    assert!(failed(&output, 1).contains("it is no directory of this file system"), "{output:?}");
+    fs::remove_dir(plugins.at(PREVIOUS)).expect("it is empty");
+    plugins.assert_of_a_distribution();
+}
+
+#[test]
+fn a_directory_among_the_predecessors_is_nobodys_predecessor() {
+    let plugins = Plugins::of_a_distribution();
+    plugins.install();
+    for name in ["ipvlan", "old"] {
+        fs::create_dir(plugins.at(PREVIOUS).join(name)).expect("make a directory");
+    }
+    plugins.uninstall();
+    assert_eq!(list(plugins.path()), [PREVIOUS, "bridge", "host-local", "macvlan"]);
+    assert_eq!(list(&plugins.at(PREVIOUS)), ["ipvlan", "old"]);
+    assert!(Path::is_file(&plugins.at("macvlan")));
+}
