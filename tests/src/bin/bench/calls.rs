@@ -101,6 +101,9 @@ fn take_apart(text: &str) -> Option<Apart> {
         let Some((duration, rest)) = rest.split_once("ms): ").or_else(|| rest.split_once("): ")) else { continue };
         // The execve that starts it has no time of its own: it is the zero of all others.
         let Ok(time) = time.trim().parse::<f64>() else { continue };
+        if rest.contains("[continued]") {
+            continue;
+        }
         last = Some(time);
         let Ok(duration) = duration.trim().parse::<f64>() else { continue };
         let name = rest.split_once(' ')?.1.trim_start().split('(').next()?;
@@ -118,6 +121,7 @@ mod tests {
     #[test]
     fn a_trace_is_taken_apart() {
         let text = "         ? (         ): macvlan/7  ... [continued]: execve())       = 0\n     \
+                    0.000 (18446744073708.551 ms): macvlan/7  ... [continued]: execve()) = 0\n     \
                     0.250 ( 0.002 ms): macvlan/7 brk()                             = 0x5588\n     \
                     0.300 ( 0.004 ms): macvlan/7 brk(brk: 0x5588)                  = 0x5588\n     \
                     0.400 ( 0.100 ms): macvlan/7 sendto(fd: 7<socket:[3]>, len: 5) = 52\n     \

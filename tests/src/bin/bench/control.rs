@@ -105,7 +105,9 @@ fn one(
             interrupt::check()?;
             for (which, command) in ["ADD", "DEL"].into_iter().enumerate() {
                 for turn in 0..cells.len() {
-                    // Everybody goes first in some rounds: who comes after a slow one meets other caches.
+                    // Everybody goes first in some rounds, and after everybody else: who comes after a slow one meets other
+                    // caches, and who deletes a link, what is left of the grace period that the one before has begun.
+                    let turn = if round % 2 == 0 { turn } else { cells.len() - 1 - turn };
                     let at = (turn + round) % cells.len();
                     let done = field.time(programs, scenario, &mut pods[at], command)?;
                     if *round < warm_up {
