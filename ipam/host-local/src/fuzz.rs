@@ -2,6 +2,7 @@
 //! life. No policy of its own, and nothing of it in what ships.
 
 use std::fs::{self, File, FileTimes};
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -130,7 +131,7 @@ fn populate(lan: &Path, mut bytes: &[u8]) {
         let path = lan.join(name);
         // What the file system does not take is as if it were not there.
         let _ = match kind % 4 {
-            0 | 1 => fs::write(&path, content),
+            0 | 1 => write_new(&path, content),
             2 => symlink(target(content), &path),
             _ if content.is_empty() => fs::create_dir(&path),
             _ => fs::hard_link(lan.join("../..").join(PRECIOUS), &path),
@@ -145,6 +146,12 @@ fn populate(lan: &Path, mut bytes: &[u8]) {
         let folder = File::open(lan).expect("open a directory");
         folder.set_times(FileTimes::new().set_modified(time)).expect("set the time of a directory");
     }
+}
+
+/// Only where nothing is yet: a plain write would go through a link of that name that came before, into the precious
+/// file, and the plugin would be blamed for it.
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    File::options().write(true).create_new(true).open(path)?.write_all(content)
 }
 
 /// Nowhere but into the folder: what is tested here must not be able to do harm on the machine that tests it.
