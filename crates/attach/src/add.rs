@@ -266,7 +266,14 @@ impl<'a> Attempt<'a> {
         let ifname = &self.asked.attachment.ifname;
         let mut added = Vec::with_capacity(routes.len());
         for route in routes {
-            let outcome = self.inside.new_route(&linux::Route { oif: Some(ifindex), ..route.clone() });
+            let route = linux::Route { oif: Some(ifindex), ..route.clone() };
+            let mut outcome = self.inside.new_route(&route);
+            if outcome.as_ref().is_err_and(|error| error.errno() == Some(Errno::EEXIST))
+                && self.inside.only_advertised(&route)?
+            {
+                // A router was quicker. Had it advertised itself a moment later, there would be both as well.
+                outcome = self.inside.append_route(&route);
+            }
             added.push(outcome.is_ok());
             match outcome {
                 Ok(()) => {}

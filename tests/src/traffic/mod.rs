@@ -3,11 +3,13 @@
 
 mod http;
 mod icmp;
+mod router;
 mod tcp;
 mod wire;
 
 pub use http::get;
 pub use icmp::{assert_reaches, assert_silent, await_silence, ping};
+pub use router::advertise;
 pub use tcp::echo;
 pub use wire::{Frame, Wire, arp_probe};
 

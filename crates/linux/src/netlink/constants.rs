@@ -14,6 +14,7 @@ pub(crate) const NLM_F_DUMP_INTR: u16 = 0x010;
 pub(crate) const NLM_F_DUMP: u16 = 0x300;
 pub(crate) const NLM_F_EXCL: u16 = 0x200;
 pub(crate) const NLM_F_CREATE: u16 = 0x400;
+pub(crate) const NLM_F_APPEND: u16 = 0x800;
 pub(crate) const NLM_F_CAPPED: u16 = 0x100;
 pub(crate) const NLM_F_ACK_TLVS: u16 = 0x200;
 
@@ -91,6 +92,9 @@ pub(crate) const RTM_F_CLONED: u32 = 0x200;
 pub(crate) const RT_TABLE_UNSPEC: u32 = 0;
 pub(crate) const RT_TABLE_MAIN: u32 = 254;
 pub(crate) const RTPROT_BOOT: u8 = 3;
+pub(crate) const RTPROT_RA: u8 = 9;
+/// What IPv6 makes of no priority. (include/uapi/linux/ipv6_route.h)
+pub(crate) const IP6_RT_PRIO_USER: u32 = 1024;
 pub(crate) const RT_SCOPE_UNIVERSE: u8 = 0;
 pub(crate) const RT_SCOPE_LINK: u8 = 253;
 pub(crate) const RT_SCOPE_HOST: u8 = 254;

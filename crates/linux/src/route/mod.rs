@@ -6,7 +6,9 @@ use ipnet::{IpNet, Ipv4Net};
 use nix::errno::Errno;
 
 use crate::netlink::Request;
-use crate::netlink::constants::{AF_INET, AF_INET6, NLM_F_DUMP, RT_TABLE_MAIN, RTM_GETROUTE};
+use crate::netlink::constants::{
+    AF_INET, AF_INET6, IP6_RT_PRIO_USER, NLM_F_APPEND, NLM_F_DUMP, NLM_F_EXCL, RT_TABLE_MAIN, RTM_GETROUTE, RTPROT_RA,
+};
 use crate::{Result, Rtnl};
 
 pub(crate) mod codec;
@@ -139,7 +141,36 @@ impl Rtnl {
     /// What the kernel says: `EEXIST` when there is one for that destination, with that
     /// priority, in that table; `ENETUNREACH` when the gateway is not on any link.
     pub fn new_route(&mut self, route: &Route) -> Result<()> {
-        let request = codec::new_request(route);
+        self.request_route(route, NLM_F_EXCL)
+    }
+
+    /// Adds an IPv6 route beside those that there are for that destination, with that priority.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says: `EEXIST` when there is one by the same gateway.
+    pub fn append_route(&mut self, route: &Route) -> Result<()> {
+        self.request_route(route, NLM_F_APPEND)
+    }
+
+    /// Whether all IPv6 routes that are in the way of this one, as they have its destination, table and priority, come
+    /// from routers that advertised themselves on its link.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn only_advertised(&mut self, route: &Route) -> Result<bool> {
+        let table = route.table.unwrap_or(RT_TABLE_MAIN);
+        let priority = route.priority.unwrap_or(IP6_RT_PRIO_USER);
+        let in_the_way = self.routes_of(AF_INET6, |its| {
+            (its.dst, its.table, its.priority) == (route.dst, Some(table), Some(priority))
+        })?;
+        let advertised = |its: &Route| its.protocol == Some(RTPROT_RA) && its.oif == route.oif;
+        Ok(!in_the_way.is_empty() && in_the_way.iter().all(advertised))
+    }
+
+    fn request_route(&mut self, route: &Route, others: u16) -> Result<()> {
+        let request = codec::new_request(route, others);
         match route.gateway {
             Some(gateway) => self.socket.acknowledge(request, format_args!("add route {} via {gateway}", route.dst)),
             None => self.socket.acknowledge(request, format_args!("add route {}", route.dst)),

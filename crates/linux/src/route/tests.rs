@@ -88,7 +88,7 @@ fn a_route_with_everything_is_what_netlink_packet_route_makes_of_it() {
         theirs.header.table = 0;
         assert_eq!(decoded(theirs.clone()), Ok(vec![route.clone()]));
         let theirs = RouteNetlinkMessage::NewRoute(theirs);
-        assert_same(new_request(&route), FLAGS, theirs);
+        assert_same(new_request(&route, NLM_F_EXCL), FLAGS, theirs);
     }
 }
 
@@ -98,7 +98,7 @@ fn a_default_route_has_no_destination() {
     let gateway = RouteAttribute::Gateway(address("10.0.0.1"));
     let theirs = message(AddressFamily::Inet, 0, vec![gateway]);
     let theirs = RouteNetlinkMessage::NewRoute(theirs);
-    assert_same(new_request(&route), FLAGS, theirs);
+    assert_same(new_request(&route, NLM_F_EXCL), FLAGS, theirs);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn the_usual_scope_depends_on_gateway_kind_and_family() {
         theirs.header.scope = scope;
         theirs.header.kind = theirs_kind;
         let theirs = RouteNetlinkMessage::NewRoute(theirs);
-        assert_same(new_request(&route), FLAGS, theirs);
+        assert_same(new_request(&route, NLM_F_EXCL), FLAGS, theirs);
     }
 }
 
@@ -145,7 +145,7 @@ fn a_gateway_of_the_other_family_is_written_and_read() {
     );
     assert_eq!(decoded(theirs.clone()), Ok(vec![route.clone()]));
     let theirs = RouteNetlinkMessage::NewRoute(theirs);
-    assert_same(new_request(&route), FLAGS, theirs);
+    assert_same(new_request(&route, NLM_F_EXCL), FLAGS, theirs);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn every_kind_is_written_as_it_is_read() {
         let mut theirs = message(AddressFamily::Inet, 0, vec![]);
         theirs.header.kind = RouteType::from(number);
         let route = decoded(theirs).unwrap().remove(0);
-        let mut request = new_request(&route);
+        let mut request = new_request(&route, NLM_F_EXCL);
         assert_eq!(only(request.sealed(0, 0)).payload[7], number);
     }
 }
