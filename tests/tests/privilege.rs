@@ -2,14 +2,12 @@
 //! without end, read without bound, or handed on. docs/security.md says who is trusted with what.
 
 use std::collections::BTreeSet;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use e2e::plugin::write_script;
 use e2e::{Binaries, Call, Lab, Plugin};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
@@ -477,54 +475,4 @@ fn what_is_no_netns_is_neither_waited_for_nor_entered() {
         assert!(error.msg.starts_with("CNI_NETNS: "), "{cause}: {}", error.msg);
         lab.macvlan().del(&container, "eth0", &lab.conf()).env("CNI_NETNS", &path).run().done();
     }
-}
-
-/// Root with nothing but these capabilities.
-fn with_only<'a>(lab: &'a Lab, name: &str, capabilities: &str) -> Plugin<'a> {
-    let script = lab.path("reduced");
-    let program = lab.bin().join(name);
-    write_script(
-        &script,
-        &format!("PATH=/usr/bin:/bin exec setpriv --bounding-set -all{capabilities} {}", program.display()),
-    );
-    Plugin::new(&lab.host, script).search(lab.bin())
-}
-
-#[test]
-fn macvlan_needs_two_capabilities_and_says_which_one_is_missing() {
-    let lab = Lab::new(Binaries::HardLinks);
-    let container = lab.container();
-    // A mount, as runtimes have it: the Lab's own paths lead through a process, which takes CAP_SYS_PTRACE to look into.
-    let netns = lab.path("netns");
-    fs::write(&netns, "").expect("make a file");
-    let run = |capabilities: &str, command: &str| {
-        lab.host.run(|| {
-            unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace of our own");
-            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("keep our mounts to ourselves");
-            mount(Some(container.path()), &netns, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("mount");
-            let plugin = with_only(&lab, "macvlan", capabilities);
-            plugin.attachment(command, &container, "eth0", &lab.conf()).env("CNI_NETNS", &netns).run_here()
-        })
-    };
-    run(",+net_admin,+sys_admin", "ADD").result();
-    run(",+net_admin,+sys_admin", "DEL").done();
-    assert_eq!(container.link_names(), ["lo"]);
-    assert_eq!(lab.leases(), [""; 0]);
-    let error = run(",+sys_admin", "ADD").fails(100, &["CAP_NET_ADMIN"]);
-    assert!(error.msg.contains("operation not permitted"), "{}", error.msg);
-    let error = run(",+net_admin", "ADD").fails(100, &["enter network namespace"]);
-    assert!(error.msg.contains("operation not permitted"), "{}", error.msg);
-    assert_eq!(container.link_names(), ["lo"]);
-    assert_eq!(lab.leases(), [""; 0]);
-}
-
-#[test]
-fn host_local_needs_no_capability_where_the_directory_is_its_own() {
-    let place = Place::new();
-    fs::set_permissions(place.lab.data_dir(), Permissions::from_mode(0o700)).expect("set a mode");
-    let ours = with_only(&place.lab, "host-local", "");
-    call(&ours, "ADD", "c1", &place.conf()).run().result();
-    call(&ours, "DEL", "c1", &place.conf()).run().done();
-    assert_eq!(place.lab.leases(), [""; 0]);
 }
