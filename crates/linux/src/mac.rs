@@ -79,6 +79,8 @@ impl fmt::Debug for Mac {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -118,5 +120,12 @@ mod tests {
         assert!(!Mac([0x02, 0, 0, 0, 0, 1]).is_multicast());
         assert!(Mac([0; 6]).is_zero());
         assert!(!Mac([0, 0, 0, 0, 0, 1]).is_zero());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(octets in any::<[u8; 6]>()) {
+            prop_assert_eq!(Mac(octets).to_string().parse(), Ok(Mac(octets)));
+        }
     }
 }

@@ -65,3 +65,21 @@ fn nsid(message: &Message<'_>) -> Decode<Option<i32>> {
     }
     Err("namespace number is missing")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::netlink::reference::only;
+
+    proptest! {
+        /// Lost is which negative number it was: all of them mean none.
+        #[test]
+        fn a_namespace_number_reads_back(number in prop_oneof![-2..2_i32, any::<i32>()]) {
+            let mut answer = Request::new(RTM_NEWNSID, 0, &[AF_UNSPEC, 0, 0, 0]);
+            answer.u32(NETNSA_NSID, number.cast_unsigned());
+            prop_assert_eq!(nsid(&only(answer.sealed(1, 2))), Ok((number >= 0).then_some(number)));
+        }
+    }
+}

@@ -207,7 +207,46 @@ fn defects_are_named() {
     assert_eq!(decode(&other), Err("not a link"));
 }
 
+fn any_kind() -> impl Strategy<Value = LinkKind> {
+    let macvlan = (prop::sample::select(MacvlanMode::ALL), any::<Option<u32>>());
+    let ipvlan = (prop::sample::select(IpvlanMode::ALL), prop::sample::select(IpvlanFlag::ALL));
+    prop_oneof![
+        macvlan.prop_map(|(mode, bcqueuelen)| LinkKind::Macvlan { mode, bcqueuelen }),
+        ipvlan.prop_map(|(mode, flag)| LinkKind::Ipvlan { mode, flag }),
+    ]
+}
+
 proptest! {
+    /// Lost are the namespace, which the kernel describes from within, and the difference between none and zero in the
+    /// parent and the MTU.
+    #[test]
+    fn what_is_created_is_what_is_read(
+        name in "[^\0%]{1,15}", kind in any_kind(), parent in any::<u32>(), mtu in any::<Option<u32>>(),
+        mac in any::<Option<[u8; 6]>>(),
+    ) {
+        let mac = mac.map(Mac::from);
+        let mut request = new_request(&NewLink { name: &name, kind, parent, mtu, mac, netns: None });
+        let link = decode(&only(request.sealed(1, 2))).unwrap();
+        let info = match kind {
+            LinkKind::Macvlan { mode, bcqueuelen } => LinkInfo::Macvlan { mode, bcqueuelen, bcqueuelen_used: None },
+            LinkKind::Ipvlan { mode, flag } => LinkInfo::Ipvlan { mode, flag },
+        };
+        prop_assert_eq!((link.name, link.kind.as_deref(), link.info), (name, Some(kind.name()), info));
+        prop_assert_eq!((link.parent.unwrap_or(0), link.mtu, link.mac), (parent, mtu.unwrap_or(0), mac));
+    }
+
+    /// A change of flags and group, if it came from the kernel. Lost is which of the flags were to be changed.
+    #[test]
+    fn what_is_changed_is_what_is_read(ifindex in any::<u32>(), flags in any::<u32>(), group in any::<u32>()) {
+        let mut request = change_request(RTM_NEWLINK, ifindex, flags, !0);
+        request.u32(IFLA_GROUP, group);
+        request.text(IFLA_IFNAME, "eth0");
+        let link = decode(&only(request.sealed(1, 2))).unwrap();
+        prop_assert_eq!((link.ifindex, link.flags, link.group), (ifindex, flags, group));
+        prop_assert_eq!((link.up, link.carrier), (flags & 1 != 0, flags & 0x1_0000 != 0));
+        prop_assert_eq!(link.loopback, flags & 8 != 0);
+    }
+
     #[test]
     fn any_bytes_are_read_without_a_panic(payload in prop::collection::vec(any::<u8>(), 0..256)) {
         let message = Message { kind: RTM_NEWLINK, flags: 0, sequence: 0, port: 0, payload: &payload };

@@ -174,5 +174,22 @@ mod tests {
                 prop_assert_eq!(Some(errno), first.map(|code| Errno::from_raw(-code)));
             }
         }
+
+        /// As the kernel writes it. Lost is that there was an explanation, where it is empty.
+        #[test]
+        fn the_kernels_words_read_back(
+            number in 1..134_i32, capped in any::<bool>(), text in "[^\0]{0,60}", echoed in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let mut request = Request::new(24, 0, &[]);
+            request.bytes(5, &echoed);
+            let request = request.sealed(1, 2);
+            let mut explanation = Request::new(0, 0, &[]);
+            explanation.u32(2, 36);
+            explanation.text(NLMSGERR_ATTR_MSG, &text);
+            let echo = if capped { &request[..HEADER] } else { request };
+            let flags = NLM_F_ACK_TLVS | if capped { NLM_F_CAPPED } else { 0 };
+            let read = error(-number, flags, echo, &explanation.sealed(0, 0)[HEADER..]);
+            prop_assert_eq!(read, Ok(Err((Errno::from_raw(number), Some(text).filter(|text| !text.is_empty())))));
+        }
     }
 }

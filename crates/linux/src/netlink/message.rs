@@ -131,6 +131,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::netlink::{Attribute, Attributes};
 
     /// Little endian golden bytes, written for the machine that runs the test.
     fn golden(words: &[u16], tail: &[u8]) -> Vec<u8> {
@@ -188,11 +189,71 @@ mod tests {
         assert_eq!(results, [Err("datagram ends within a message header")]);
     }
 
+    /// Exactly so many attributes.
+    fn list<const N: usize>(attributes: Attributes<'_>) -> [Attribute<'_>; N] {
+        attributes.map(Result::unwrap).collect::<Vec<_>>().try_into().unwrap()
+    }
+
     proptest! {
         #[test]
         fn the_walk_ends_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
             let steps = Messages::new(&bytes).take(1000).count();
             prop_assert!(steps <= bytes.len() / HEADER + 1);
+        }
+
+        /// Lost are the two highest bits of an attribute's kind, which are flags of the kernel's, what follows a NUL in
+        /// text, and that a fixed header did not end on four bytes.
+        #[test]
+        fn requests_in_one_datagram_read_back(
+            requests in prop::collection::vec(
+                (
+                    any::<[u16; 2]>(),
+                    any::<[u32; 2]>(),
+                    any::<[u8; 8]>(),
+                    prop::collection::vec((0..0x4000_u16, prop::collection::vec(any::<u8>(), 0..40)), 0..5),
+                ),
+                1..4,
+            ),
+        ) {
+            let mut datagram = Vec::new();
+            for ([kind, flags], [sequence, port], header, attributes) in &requests {
+                let mut request = Request::new(*kind, *flags, header);
+                attributes.iter().for_each(|(kind, value)| request.bytes(*kind, value));
+                datagram.extend(request.sealed(*sequence, *port));
+            }
+            let mut messages = Messages::new(&datagram);
+            for ([kind, flags], [sequence, port], header, attributes) in &requests {
+                let message = messages.next().unwrap().unwrap();
+                prop_assert_eq!((message.kind, message.flags), (*kind, NLM_F_REQUEST | *flags));
+                prop_assert_eq!((message.sequence, message.port), (*sequence, *port));
+                prop_assert!(message.payload.starts_with(header));
+                let read: Vec<_> = Attributes::after(message.payload, header.len()).unwrap().map(Result::unwrap).collect();
+                let written: Vec<_> = attributes.iter().map(|(kind, value)| Attribute { kind: *kind, value }).collect();
+                prop_assert_eq!(read, written);
+            }
+            prop_assert_eq!(messages.next(), None);
+        }
+
+        #[test]
+        fn values_in_a_nest_read_back(
+            short in any::<u16>(), long in any::<u32>(), ip in any::<IpAddr>(), text in "[^\0]{0,20}",
+        ) {
+            let mut request = Request::new(0, 0, &[]);
+            request.nest(1, |outer| {
+                outer.u16(2, short);
+                outer.nest(3, |inner| {
+                    inner.u32(4, long);
+                    inner.ip(5, ip);
+                });
+                outer.text(6, &text);
+            });
+            let payload = &request.sealed(0, 0)[HEADER..];
+            let [nest] = list(Attributes::new(payload));
+            let [first, inner, last] = list(nest.nested());
+            let [number, address] = list(inner.nested());
+            prop_assert_eq!([nest, first, inner, number, address, last].map(|its| its.kind), [1, 2, 3, 4, 5, 6]);
+            prop_assert_eq!((first.u16(), last.text()), (Ok(short), text));
+            prop_assert_eq!((number.u32(), address.ip()), (Ok(long), Ok(ip)));
         }
     }
 }

@@ -1,7 +1,11 @@
-//! Tests only: netlink-packet-route as the second opinion on every message.
+//! Tests only: netlink-packet-route as the second opinion on every message, and what goes into messages of any sort.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
+use proptest::prelude::*;
 
 use super::{Message, Messages, Request};
 
@@ -39,4 +43,12 @@ pub(crate) fn assert_same(mut ours: Request, flags: u16, theirs: RouteNetlinkMes
     header.port_number = 4242;
     let payload = NetlinkPayload::InnerMessage(theirs);
     assert_eq!(ours, emit_payload(payload, header));
+}
+
+/// An address of either family with any prefix, host bits and all.
+pub(crate) fn any_net() -> impl Strategy<Value = IpNet> {
+    (any::<IpAddr>(), 0..=128_u8).prop_map(|(ip, prefix)| {
+        let longest = if ip.is_ipv4() { 32 } else { 128 };
+        IpNet::new(ip, prefix.min(longest)).unwrap()
+    })
 }

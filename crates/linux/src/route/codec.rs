@@ -218,7 +218,7 @@ const KINDS: [(u8, RouteKind); 9] = [
     (9, RouteKind::Throw),
 ];
 
-fn kind_of(number: u8) -> RouteKind {
+pub(super) fn kind_of(number: u8) -> RouteKind {
     KINDS.iter().find(|(known, _)| *known == number).map_or(RouteKind::Other(number), |&(_, kind)| kind)
 }
 

@@ -7,10 +7,10 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use proptest::prelude::*;
 
-use super::codec::{decode, new_request};
+use super::codec::{decode, kind_of, new_request};
 use super::*;
 use crate::netlink::constants::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, RTM_NEWROUTE};
-use crate::netlink::reference::{assert_same, emit, only};
+use crate::netlink::reference::{any_net, assert_same, emit, only};
 use crate::netlink::{Decode, Message};
 
 const FLAGS: u16 = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
@@ -204,7 +204,39 @@ fn a_next_hop_of_length_zero_ends_the_reading_with_an_error() {
     assert_eq!(read(&message), Err("next hop does not fit"));
 }
 
+/// Those that need a link to send over.
+fn casts(kind: RouteKind) -> bool {
+    matches!(kind, RouteKind::Unicast | RouteKind::Broadcast | RouteKind::Multicast)
+}
+
+prop_compose! {
+    fn any_route()(
+        dst in any_net(), gateway in any::<Option<IpAddr>>(),
+        [oif, priority, mtu, advmss] in any::<[Option<u32>; 4]>(),
+        table in prop::option::of(prop_oneof![250..260_u32, any::<u32>()]),
+        [scope, protocol] in any::<[Option<u8>; 2]>(), kind in any::<u8>(),
+    ) -> Route {
+        Route { dst, gateway, oif, priority, table, scope, mtu, advmss, protocol, kind: kind_of(kind) }
+    }
+}
+
 proptest! {
+    /// Lost are the host bits of the destination, that table, scope and protocol were left to convention, and that a
+    /// kind with a word was given as a number.
+    #[test]
+    fn what_is_added_is_what_is_read(route in any_route()) {
+        let mut request = new_request(&route, NLM_F_EXCL);
+        let read = read(&only(request.sealed(1, 2)));
+        let scope = match route.dst {
+            _ if route.scope.is_some() => route.scope,
+            IpNet::V4(_) if route.kind == RouteKind::Local => Some(254),
+            IpNet::V4(_) if route.gateway.is_none() && casts(route.kind) => Some(253),
+            _ => Some(0),
+        };
+        let (dst, table, protocol) = (route.dst.trunc(), route.table.or(Some(254)), route.protocol.or(Some(3)));
+        prop_assert_eq!(read, Ok(vec![Route { dst, table, scope, protocol, ..route }]));
+    }
+
     #[test]
     fn any_bytes_are_read_without_a_panic(
         family in prop::sample::select(vec![2_u8, 10]),
