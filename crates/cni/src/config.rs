@@ -88,6 +88,9 @@ pub fn valid_attachments(json: &[u8]) -> Result<Vec<ValidAttachment>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
 
     fn read<T>(json: &str, then: impl FnOnce(NetConf<'_>) -> T) -> Result<T, (u32, String)> {
@@ -147,6 +150,39 @@ mod tests {
             let error = parse(json).unwrap_err();
             assert_eq!(error.code, Code::INVALID_NETWORK_CONFIG);
             assert!(error.msg.starts_with("cni.dev/valid-attachments: "), "{error}");
+        }
+    }
+
+    fn any_attachments() -> impl Strategy<Value = Option<Vec<ValidAttachment>>> {
+        let one = (any::<String>(), any::<String>());
+        let one = one.prop_map(|(container_id, ifname)| ValidAttachment { container_id, ifname });
+        proptest::option::of(proptest::collection::vec(one, 0..4))
+    }
+
+    fn written(list: &Option<Vec<ValidAttachment>>) -> Value {
+        let entry = |its: &ValidAttachment| json!({"containerID": its.container_id, "ifname": its.ifname});
+        list.as_ref().map_or(Value::Null, |list| list.iter().map(entry).collect())
+    }
+
+    proptest! {
+        /// As a runtime writes what GC and STATUS read. Lost is which of the two lists an attachment was in, and whether
+        /// one that names nothing was there.
+        #[test]
+        fn what_a_runtime_writes_reads_back(
+            version in proptest::sample::select(&Version::ALL), name in "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,20}",
+            ipam in any::<Option<String>>(), valid in any_attachments(), attachments in any_attachments(),
+        ) {
+            let conf = json!({
+                "cniVersion": version.as_str(), "name": name, "ipam": {"type": ipam},
+                "cni.dev/valid-attachments": written(&valid), "cni.dev/attachments": written(&attachments),
+            });
+            let conf = conf.to_string();
+            let shared = read(&conf, |conf| (conf.version, conf.name, conf.ipam_type.map(str::to_owned)));
+            prop_assert_eq!(shared, Ok((version, name, ipam.filter(|name| !name.is_empty()))));
+
+            let is_said = valid.is_some() || attachments.is_some();
+            let expected: Vec<_> = valid.into_iter().chain(attachments).flatten().collect();
+            prop_assert_eq!(valid_attachments(conf.as_bytes()).ok(), is_said.then_some(expected));
         }
     }
 }

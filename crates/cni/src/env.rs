@@ -225,6 +225,8 @@ impl Args {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn variables(pairs: &[(&str, &str)]) -> Variables {
@@ -317,6 +319,19 @@ mod tests {
         for (word, expected) in [("1", true), ("true", true), ("TRUE", true), ("0", false), ("", false), ("no", false)]
         {
             assert_eq!(variables(&[("NETNS_OVERRIDE", word)]).overrides_netns(), expected, "{word}");
+        }
+    }
+
+    proptest! {
+        /// As a runtime writes them. Lost are all values of a key but its last, and pairs that are empty.
+        #[test]
+        fn args_read_back(pairs in proptest::collection::vec(("[ab ü]{0,2}", "[^;\\x00]{0,8}"), 0..6)) {
+            let written: String = pairs.iter().map(|(key, value)| format!(";{key}={value};")).collect();
+            let args = Args::parse(OsStr::new(&format!("{written}IgnoreUnknown=1"))).unwrap();
+            for (key, _) in &pairs {
+                let last = pairs.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+                prop_assert_eq!(args.get(key), last);
+            }
         }
     }
 }

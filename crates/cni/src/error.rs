@@ -115,6 +115,8 @@ impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -127,5 +129,16 @@ mod tests {
         );
         assert_eq!(Error::from_json(&json), Some(error));
         assert_eq!(Error::from_json(b"{\"cniVersion\":\"1.0.0\"}"), None);
+    }
+
+    proptest! {
+        /// Lost is the `cniVersion`: whoever passes the error on says its own.
+        #[test]
+        fn every_error_object_reads_back(code in any::<u32>(), msg in any::<String>(), details in any::<String>()) {
+            let error = Error { code: Code(code), msg, details };
+            for version in Version::ALL {
+                prop_assert_eq!(Error::from_json(&error.to_json(version)), Some(error.clone()));
+            }
+        }
     }
 }
