@@ -104,6 +104,9 @@ pub(crate) fn address(name: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use cni::env::{refuse_identifier, refuse_ifname};
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -160,6 +163,31 @@ mod tests {
         }
         for bytes in [&b"c1\neth0"[..], b"c1\r\neth0\0\0", b"a b", b"a\r\nb\r\nc", b"\xff\xfe"] {
             assert_eq!(Content::parse(bytes), Content::Garbage, "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        /// Of every owner that gets as far as to a lease. Nothing is lost; and what breaks off is not its owner's.
+        #[test]
+        fn every_owner_reads_back_and_part_of_one_is_another(
+            id in "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,70}", ifname in "[^/:%\\s]{1,15}", length in any::<prop::sample::Index>(),
+        ) {
+            prop_assume!(refuse_identifier(&id).is_none() && refuse_ifname(&ifname).is_none());
+            let owner = Owner { container_id: &id, ifname: &ifname };
+            let written = owner.content();
+            let expected = Content::Owned { container_id: id.clone(), ifname: ifname.clone() };
+            prop_assert_eq!(Content::parse(written.as_bytes()), expected);
+            prop_assert!(!Content::parse(&written.as_bytes()[..length.index(written.len())]).is_of(&owner));
+        }
+
+        /// Lost is that an IPv4 address was written as IPv6 maps it: to Go that is no difference.
+        #[test]
+        fn every_address_reads_back_from_its_file_name(ip in any::<IpAddr>(), mapped in any::<bool>()) {
+            let written = match ip {
+                IpAddr::V4(ip) if mapped => ip.to_ipv6_mapped().into(),
+                ip => ip,
+            };
+            prop_assert_eq!(address(&file_name(written)), Some(ip.to_canonical()));
         }
     }
 }

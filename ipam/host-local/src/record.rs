@@ -116,6 +116,8 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const BOOT_ID: &str = "0b3c1d2e-4f5a-6b7c-8d9e-0f1a2b3c4d5e";
@@ -171,5 +173,34 @@ mod tests {
         assert!(record().is_past(Some("another")));
         assert!(!record().is_past(Some(BOOT_ID)) && !record().is_past(None));
         assert!(!Record { boot: None, ..record() }.is_past(Some("another")));
+    }
+
+    proptest! {
+        /// Lost is what follows the first twelve characters of a boot id. Text that would be too long is not written, nor
+        /// is that of an owner without leases, which would not read back.
+        #[test]
+        fn every_record_reads_back(
+            boot in prop::option::of("[0-9a-f]{1,8}-[0-9a-f-]{1,28}"), netns in any::<Option<u64>>(),
+            leases in prop::collection::vec((any::<IpAddr>(), any::<u64>()), 1..12),
+        ) {
+            let leases = leases.into_iter().map(|(ip, identity)| (ip.to_canonical(), Identity(identity))).collect();
+            let record = Record::new(boot.as_deref(), netns, leases);
+            prop_assert!(!record.is_past(boot.as_deref()));
+            let text = record.text().unwrap();
+            prop_assert!(is_ours(&text));
+            prop_assert_eq!(Record::parse(&text), Some(record));
+        }
+
+        /// Nothing is lost, and no record has a lease's name, nor a lease a record's: they lie side by side.
+        #[test]
+        fn every_owner_reads_back_from_the_name_of_its_record(
+            id in "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,70}", ifname in "[^/:%\\s]{1,15}", ip in any::<IpAddr>(),
+        ) {
+            let its = Owner { container_id: &id, ifname: &ifname };
+            let name = name(&its).unwrap();
+            prop_assert_eq!(owner(&name), Some(its));
+            prop_assert_eq!(lease::address(&name), None);
+            prop_assert!(owner(&lease::file_name(ip)).is_none());
+        }
     }
 }

@@ -53,6 +53,8 @@ pub(crate) fn parse(text: &str) -> Dns {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -84,5 +86,33 @@ mod tests {
     fn a_missing_file_is_named() {
         let error = read(Path::new("/nonexistent/resolv.conf")).unwrap_err();
         assert_eq!(error.to_string(), "read /nonexistent/resolv.conf: No such file or directory (os error 2)");
+    }
+
+    fn any_words() -> impl Strategy<Value = Vec<String>> {
+        prop::collection::vec("[^\\s]{1,9}", 0..4)
+    }
+
+    fn lines(key: &str, words: &[String]) -> String {
+        words.iter().map(|word| format!("{key} {word}\n")).collect()
+    }
+
+    proptest! {
+        /// As somebody writes it, each word on a line of its own or all on one. Lost are the order of lines that begin
+        /// with different words, a domain that another one follows, comments, and keys that a result has no place for.
+        #[test]
+        fn what_is_written_reads_back(
+            nameservers in any_words(), domains in any_words(), search in any_words(), options in any_words(),
+            comment in "[^\r\n]{0,9}",
+        ) {
+            let text = [
+                lines("options", &options),
+                format!("#{comment}\n;{comment}\nsortlist {comment}\n"),
+                lines("domain", &domains),
+                format!("search {}\r\n", search.join("\t ")),
+                lines("\tnameserver", &nameservers),
+            ];
+            let domain = domains.last().cloned();
+            prop_assert_eq!(parse(&text.concat()), Dns { nameservers, domain, search, options });
+        }
     }
 }

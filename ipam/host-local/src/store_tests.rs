@@ -1,5 +1,6 @@
 use std::os::unix::fs::{MetadataExt, symlink};
 
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
@@ -128,4 +129,20 @@ fn a_missing_directory_holds_nothing_and_stays_missing() {
     assert_eq!(directory.probe(&[set()]).unwrap(), None);
     assert!(!directory.path().exists());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever was written before. Lost is that an IPv4 address was written as IPv6 maps it.
+    #[test]
+    fn the_turn_reads_back(given in prop::collection::vec(any::<IpAddr>(), 1..12), before in "[0-9a-f.:]{0,70}") {
+        let (_folder, directory) = directory();
+        let store = directory.create().unwrap();
+        fs::write(directory.path().join("last_reserved_ip.0"), before).unwrap();
+        for ip in given {
+            store.end_turn(store.turn(0), ip).unwrap();
+            prop_assert_eq!(store.turn(0).last, Some(ip.to_canonical()));
+        }
+    }
 }
