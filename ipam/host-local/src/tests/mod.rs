@@ -7,6 +7,7 @@ mod gc_status;
 mod heal;
 mod model;
 mod release;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::fs;
