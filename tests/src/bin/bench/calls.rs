@@ -2,17 +2,14 @@
 //! of the floor. What is not in a system call is our own code, and the pages that it touches first.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use e2e::{Call, Samples, interrupt};
 
 use crate::field::Field;
 use crate::scenario::{SCENARIOS, WHOLE};
 use crate::side::{Programs, Side};
-use crate::{Plan, Result, say};
+use crate::{Plan, Result, launch, say};
 
 /// Whose time is taken apart.
 pub(crate) const SIDES: [Side; 2] = [Side::Ours, Side::Floor];
@@ -76,20 +73,8 @@ pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result
 }
 
 fn trace(call: &Call<'_>, scratch: &Path) -> Result<(Apart, Vec<u8>)> {
-    let report = scratch.join("perf-trace");
-    let mut command = Command::new("perf");
-    command.args(["trace", "-o"]).arg(&report).arg("--").arg(call.program());
-    command.env_clear().envs(call.environment());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|e| format!("start perf: {e}"))?;
-    child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(call.input()))?;
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        let [stdout, stderr] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
-        return Err(format!("perf trace {}: {}\n{stdout}{stderr}", call.program().display(), output.status).into());
-    }
-    let text = fs::read_to_string(&report)?;
-    Ok((take_apart(&text).ok_or_else(|| format!("perf traced nothing: {text}"))?, output.stdout))
+    let (text, stdout) = launch::under(call, "perf", &["trace"], scratch)?;
+    Ok((take_apart(&text).ok_or_else(|| format!("perf traced nothing: {text}"))?, stdout))
 }
 
 /// Lines such as `     2.690 ( 0.032 ms): macvlan/28655 sendto(fd: 7, ...) = 52`: milliseconds since execve, and in it.

@@ -1,17 +1,14 @@
 //! What does not depend on the machine's mood: system calls and peak memory, counted apart from the timed calls since
 //! a tracer slows them down.
 
-use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use e2e::{Call, Samples};
 
-use crate::Result;
 use crate::field::Field;
 use crate::scenario::Scenario;
 use crate::side::{Programs, Side};
+use crate::{Result, launch};
 
 /// Lets the floor, which reads nothing, wait for its tracer. Nobody else knows it.
 pub(crate) const HELD: &str = "FLOOR_HELD";
@@ -72,21 +69,8 @@ pub(crate) fn count(
 
 /// All system calls of a call's processes and threads, from its execve on; and what it printed.
 pub(crate) fn count_system_calls(call: &Call<'_>, scratch: &Path) -> Result<(u64, Vec<u8>)> {
-    let summary = scratch.join("strace");
-    let mut command = Command::new("strace");
-    command.args(["-f", "-c", "-U", "calls,name", "-o"]).arg(&summary).arg("--").arg(call.program());
-    command.env_clear().envs(call.environment());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|e| format!("start strace: {e}"))?;
-    // It fits into the pipe. Dropped, so that the plugin sees its end.
-    child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(call.input()))?;
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        let [stdout, stderr] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
-        return Err(format!("strace {}: {}\n{stdout}{stderr}", call.program().display(), output.status).into());
-    }
-    let text = fs::read_to_string(&summary)?;
+    let (text, stdout) = launch::under(call, "strace", &["-f", "-c", "-U", "calls,name"], scratch)?;
     let total =
         text.lines().find_map(|line| line.trim().strip_suffix("total")?.split_whitespace().next()?.parse().ok());
-    Ok((total.ok_or_else(|| format!("strace counted nothing: {text}"))?, output.stdout))
+    Ok((total.ok_or_else(|| format!("strace counted nothing: {text}"))?, stdout))
 }

@@ -1,8 +1,10 @@
 //! One process from its start to its end, as a runtime starts it, with nothing of ours beside it: no thread, no pipe to
-//! feed or drain meanwhile.
+//! feed or drain meanwhile. Or under a tracer, where its time does not count.
 
+use std::fs;
 use std::io::{PipeReader, Read, Write, pipe};
-use std::process::{Command, ExitStatus};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use e2e::Call;
@@ -67,6 +69,24 @@ impl Ended {
         let [stdout, stderr] = [&self.stdout, &self.stderr].map(|bytes| String::from_utf8_lossy(bytes));
         Err(format!("{}: {}\n{stdout}{stderr}", call.program().display(), self.status).into())
     }
+}
+
+/// Runs a call under a tracer, which writes its report where `-o` says: the report, and what the call printed.
+pub(crate) fn under(call: &Call<'_>, tracer: &str, words: &[&str], scratch: &Path) -> Result<(String, Vec<u8>)> {
+    let report = scratch.join(tracer);
+    let mut command = Command::new(tracer);
+    command.args(words).arg("-o").arg(&report).arg("--").arg(call.program());
+    command.env_clear().envs(call.environment());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| format!("start {tracer}: {e}"))?;
+    // It fits into the pipe. Dropped, so that the plugin sees its end.
+    child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(call.input()))?;
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        let [stdout, stderr] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        return Err(format!("{tracer} {}: {}\n{stdout}{stderr}", call.program().display(), output.status).into());
+    }
+    Ok((fs::read_to_string(&report)?, output.stdout))
 }
 
 /// User and system time of all children that have ended, and of theirs.
