@@ -199,6 +199,40 @@ impl SlowIpam {
     }
 }
 
+/// An ADD and a DEL of one attachment, both with IPAM at work, of which the one that is named comes to its end first.
+fn add_fails_beside_del(lab: &Lab, first: &str) {
+    let mut ipam = SlowIpam::leasing(lab, "192.168.50.77/24");
+    let (container, conf) = (lab.container(), ipam.conf.clone());
+    let (add, del) = thread::scope(|scope| {
+        let add = scope.spawn(|| foreign(lab).add(&container, "eth0", &conf).run());
+        let mut asked = ipam.add_asked.wait();
+        let call = ipam.del(lab, &container);
+        let del = scope.spawn(move || call.run());
+        asked &= ipam.del_asked.wait();
+        let end_add = || {
+            ipam.add_go.open();
+            add.join().expect("an ADD")
+        };
+        let end_del = || {
+            ipam.del_go.open();
+            del.join().expect("a DEL")
+        };
+        let (add, del) = match first {
+            "ADD" => (end_add(), end_del()),
+            _ => {
+                let del = end_del();
+                (end_add(), del)
+            }
+        };
+        assert!(asked, "IPAM was not asked: {}\n{}", add.text(), del.text());
+        (add, del)
+    });
+    add.fails(100, &["eth0", "somebody deleted it"]);
+    del.done();
+    assert_eq!(container.link_names(), ["lo"]);
+    assert!(!lab.path("lease").exists(), "the lease stayed: {:?}", calls(lab));
+}
+
 /// A call in a thread of its own, from which the others are told apart by what became of them.
 fn all_at_once(count: usize, call: impl Fn() -> Outcome + Sync) -> Vec<Outcome> {
     thread::scope(|scope| {
@@ -384,48 +418,12 @@ cases! {
     /// succeeded; and then DEL took the link. Both were content, and the lease stayed for ever.
     #[reference(fails: "did not fail")]
     fn a_del_that_is_under_way_when_the_address_is_leased_makes_add_fail(lab) {
-        let mut ipam = SlowIpam::leasing(lab, "192.168.50.77/24");
-        let (container, conf) = (lab.container(), ipam.conf.clone());
-        let (add, del) = thread::scope(|scope| {
-            let add = scope.spawn(|| foreign(lab).add(&container, "eth0", &conf).run());
-            let mut asked = ipam.add_asked.wait();
-            let call = ipam.del(lab, &container);
-            let del = scope.spawn(move || call.run());
-            asked &= ipam.del_asked.wait();
-            ipam.add_go.open();
-            let add = add.join().expect("an ADD");
-            ipam.del_go.open();
-            let del = del.join().expect("a DEL");
-            assert!(asked, "IPAM was not asked: {}\n{}", add.text(), del.text());
-            (add, del)
-        });
-        add.fails(100, &["eth0", "somebody deleted it"]);
-        del.done();
-        assert_eq!(container.link_names(), ["lo"]);
-        assert!(!lab.path("lease").exists(), "the lease stayed: {:?}", calls(lab));
+        add_fails_beside_del(lab, "ADD");
     }
 
     #[reference(fails: "another code")]
     fn a_del_that_is_over_when_the_address_is_leased_makes_add_fail(lab) {
-        let mut ipam = SlowIpam::leasing(lab, "192.168.50.77/24");
-        let (container, conf) = (lab.container(), ipam.conf.clone());
-        let (add, del) = thread::scope(|scope| {
-            let add = scope.spawn(|| foreign(lab).add(&container, "eth0", &conf).run());
-            let mut asked = ipam.add_asked.wait();
-            let call = ipam.del(lab, &container);
-            let del = scope.spawn(move || call.run());
-            asked &= ipam.del_asked.wait();
-            ipam.del_go.open();
-            let del = del.join().expect("a DEL");
-            ipam.add_go.open();
-            let add = add.join().expect("an ADD");
-            assert!(asked, "IPAM was not asked: {}\n{}", add.text(), del.text());
-            (add, del)
-        });
-        del.done();
-        add.fails(100, &["eth0", "somebody deleted it"]);
-        assert_eq!(container.link_names(), ["lo"]);
-        assert!(!lab.path("lease").exists(), "the lease stayed: {:?}", calls(lab));
+        add_fails_beside_del(lab, "DEL");
     }
 
     #[reference(fails: "another code")]
