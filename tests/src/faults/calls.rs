@@ -25,6 +25,7 @@ const OPENING: &[Errno] = &[
 const READING: &[Errno] = &[Errno::EIO, Errno::EINTR, Errno::ENOMEM];
 const WRITING: &[Errno] = &[Errno::EIO, Errno::ENOSPC, Errno::EDQUOT, Errno::EINTR, Errno::EPIPE];
 const NAMING: &[Errno] = &[Errno::EIO, Errno::ENOSPC, Errno::EDQUOT, Errno::EROFS, Errno::ENOMEM, Errno::EACCES];
+const REMOVING: &[Errno] = &[Errno::EIO, Errno::EROFS, Errno::EBUSY, Errno::ENOMEM, Errno::EACCES];
 const LOOKING: &[Errno] = &[Errno::EIO, Errno::ENOMEM, Errno::EACCES];
 const SENDING: &[Errno] = &[Errno::ENOBUFS, Errno::ENOMEM, Errno::EINTR, Errno::EAGAIN];
 const DESCRIPTORS: &[Errno] = &[Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM];
@@ -51,7 +52,7 @@ const ROWS: &[Row] = &[
     (libc::SYS_mkdirat, "mkdirat", NAMING),
     (libc::SYS_renameat, "renameat", NAMING),
     (libc::SYS_renameat2, "renameat2", NAMING),
-    (libc::SYS_unlinkat, "unlinkat", &[Errno::EIO, Errno::EROFS, Errno::EBUSY, Errno::ENOMEM, Errno::EACCES]),
+    (libc::SYS_unlinkat, "unlinkat", REMOVING),
     (libc::SYS_utimensat, "utimensat", &[Errno::EIO, Errno::EROFS, Errno::EACCES]),
     (libc::SYS_newfstatat, "newfstatat", LOOKING),
     (libc::SYS_statx, "statx", LOOKING),
@@ -127,7 +128,7 @@ const OLD: &[Row] = &[
     (libc::SYS_symlink, "symlink", NAMING),
     (libc::SYS_mkdir, "mkdir", NAMING),
     (libc::SYS_rename, "rename", NAMING),
-    (libc::SYS_unlink, "unlink", &[Errno::EIO, Errno::EROFS, Errno::EBUSY, Errno::ENOMEM, Errno::EACCES]),
+    (libc::SYS_unlink, "unlink", REMOVING),
     (libc::SYS_stat, "stat", LOOKING),
     (libc::SYS_lstat, "lstat", LOOKING),
     (libc::SYS_access, "access", LOOKING),

@@ -25,11 +25,21 @@ fn leased(rig: &Rig, result: &Value) {
 }
 
 fn leased_in(rig: &Rig, container: &Container, result: &Value) {
+    scripted(rig, container, &format!("[ $CNI_COMMAND = ADD ] || exit 0\necho '{result}'"));
+}
+
+fn scripted(rig: &Rig, container: &Container, ipam: &str) {
     std::fs::create_dir_all(rig.path("fake")).expect("make a directory");
-    let body = format!("cat >/dev/null\n[ $CNI_COMMAND = ADD ] || exit 0\necho '{result}'");
-    write_script(&rig.path("fake/fake"), &body);
+    write_script(&rig.path("fake/fake"), &format!("cat >/dev/null\n{ipam}"));
     let conf = rig.conf_with(json!({"type": "fake"}));
     rig.live_in(container, &conf, |call| call.env("CNI_PATH", rig.path("fake")));
+}
+
+/// A bridge, with a port on the LAN.
+fn bridge(rig: &Rig, name: &str, port: &str) {
+    rig.plug(&rig.host, port);
+    rig.host.create_bridge(name);
+    rig.host.make_port(port, name);
 }
 
 compliance! {
@@ -187,16 +197,12 @@ compliance! {
 
     #[differs("E1": "answer end: error 999 | error 100")]
     fn master_is_a_bridge_port(rig) {
-        rig.plug(&rig.host, "ens4");
-        rig.host.create_bridge("br7");
-        rig.host.make_port("ens4", "br7");
+        bridge(rig, "br7", "ens4");
         key(rig, "master", json!("ens4"));
     }
 
     fn master_is_a_bridge(rig) {
-        rig.plug(&rig.host, "ens4");
-        rig.host.create_bridge("br7");
-        rig.host.make_port("ens4", "br7");
+        bridge(rig, "br7", "ens4");
         rig.host.set_up("br7");
         key(rig, "master", json!("br7"));
     }
@@ -337,10 +343,8 @@ compliance! {
 
     #[differs("U1": "link eth0: here | -")]
     fn an_ipam_plugin_with_an_error_of_its_own(rig) {
-        std::fs::create_dir_all(rig.path("fake")).expect("make a directory");
-        let body = r#"cat >/dev/null; echo '{"cniVersion": "1.0.0", "code": 123, "msg": "no"}'; exit 1"#;
-        write_script(&rig.path("fake/fake"), body);
-        rig.live_with(&rig.conf_with(json!({"type": "fake"})), |call| call.env("CNI_PATH", rig.path("fake")));
+        let answer = r#"echo '{"cniVersion": "1.0.0", "code": 123, "msg": "no"}'; exit 1"#;
+        scripted(rig, &rig.container(), answer);
     }
 
     #[differs(

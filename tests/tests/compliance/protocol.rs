@@ -1,5 +1,7 @@
 //! What every plugin has to do with its environment, its input and the versions of the specification.
 
+use std::rc::Rc;
+
 use e2e::compliance;
 use e2e::compliance::{Rig, host_local, with, without};
 use e2e::lab::Families;
@@ -16,13 +18,18 @@ fn full(rig: &Rig, version: &str) -> Value {
     with(with(rig.conf_with(ipam), "cniVersion", json!(version)), "dns", dns)
 }
 
-/// Every command on an attachment of this version, also where it has none.
-fn version(rig: &Rig, version: &str) {
+/// ADD, CHECK and DEL with such a result.
+fn full_life(rig: &Rig, version: &str) {
     let (container, conf) = (rig.container(), full(rig, version));
     let result = rig.add(&container, "eth0", &conf);
     let later = with(conf, "prevResult", result);
     rig.check(&container, "eth0", &later);
     rig.del(&container, "eth0", &later);
+}
+
+/// Every command on an attachment of this version, also where it has none.
+fn version(rig: &Rig, version: &str) {
+    full_life(rig, version);
     let (container, alone) = (rig.container(), with(without(rig.conf(), "ipam"), "cniVersion", json!(version)));
     rig.add(&container, "eth0", &alone);
     rig.del(&container, "eth0", &alone);
@@ -52,6 +59,13 @@ fn each(rig: &Rig, change: impl Fn(Call<'_>) -> Call<'_>) {
 fn attachment<'a>(rig: &'a Rig, command: &str, container: &Container, conf: &Value) -> Call<'a> {
     let name = conf["type"].as_str().expect("a configuration has a type");
     rig.program(command, name).attachment(command, container, "eth0", conf)
+}
+
+/// A container whose loopback is down, and the configuration to bring it up.
+fn loopback_down(rig: &Rig, version: &str) -> (Rc<Container>, Value) {
+    let container = rig.container();
+    container.set_down("lo");
+    (container, json!({"cniVersion": version, "name": "lo", "type": "loopback"}))
 }
 
 compliance! {
@@ -119,11 +133,7 @@ compliance! {
         "N1": "file leases*: - | here",
     )]
     fn v1_1_0(rig) {
-        let (container, conf) = (rig.container(), full(rig, "1.1.0"));
-        let result = rig.add(&container, "eth0", &conf);
-        let later = with(conf, "prevResult", result);
-        rig.check(&container, "eth0", &later);
-        rig.del(&container, "eth0", &later);
+        full_life(rig, "1.1.0");
     }
 
     fn no_version(rig) {
@@ -310,9 +320,7 @@ compliance! {
 
     #[differs("E1": "CHECK: answer end: error 999 | error 102")]
     fn loopback(rig) {
-        let container = rig.container();
-        container.set_down("lo");
-        let conf = json!({"cniVersion": "1.0.0", "name": "lo", "type": "loopback"});
+        let (container, conf) = loopback_down(rig, "1.0.0");
         let result = rig.add(&container, "lo", &conf);
         let later = with(conf.clone(), "prevResult", result);
         rig.check(&container, "lo", &later);
@@ -322,9 +330,7 @@ compliance! {
     }
 
     fn loopback_after_another_plugin(rig) {
-        let container = rig.container();
-        container.set_down("lo");
-        let conf = json!({"cniVersion": "0.4.0", "name": "lo", "type": "loopback"});
+        let (container, conf) = loopback_down(rig, "0.4.0");
         let previous = json!({"cniVersion": "0.4.0", "ips": [{"version": "4", "address": "10.1.0.5/16"}]});
         rig.add(&container, "lo", &with(conf.clone(), "prevResult", previous));
         rig.del(&container, "lo", &conf);
@@ -340,9 +346,7 @@ compliance! {
     )]
     fn loopback_in_old_versions(rig) {
         for version in ["0.1.0", "0.2.0", "0.3.1"] {
-            let container = rig.container();
-            container.set_down("lo");
-            let conf = json!({"cniVersion": version, "name": "lo", "type": "loopback"});
+            let (container, conf) = loopback_down(rig, version);
             rig.add(&container, "lo", &conf);
             rig.del(&container, "lo", &conf);
         }
