@@ -38,26 +38,32 @@ proptest! {
     #[test]
     fn it_knows_what_is_taken(
         steps in prop::collection::vec((0u32..1200, any::<bool>(), prop::bool::weighted(0.1)), 1..300),
-        dense in 0u32..1200, first in 0u32..1200, length in 0u32..1200,
+        // Up to anywhere, or to the end of a block.
+        dense in prop_oneof![0u32..1200, (1..5u32).prop_map(|blocks| blocks * 256 - 16)],
+        first in 0u32..1200, length in 0u32..1200, v6 in any::<bool>(),
     ) {
-        let (base, file) = (0x0a00_0010, tempfile::tempfile().unwrap());
+        let at = |number: u32| match v6 {
+            true => Ipv6Addr::from_bits((0xfd << 120) + 0x10 + u128::from(number)).into(),
+            false => ip(0x0a00_0010 + number),
+        };
+        let file = tempfile::tempfile().unwrap();
         let (mut index, mut model) = (Index::empty(), BTreeSet::new());
         for number in 0..dense {
-            index.mark(ip(base + number));
+            index.mark(at(number));
             model.insert(number);
         }
         for (number, taken, write) in steps {
             match taken {
-                true => { index.mark(ip(base + number)); model.insert(number); }
-                false => { index.clear(ip(base + number)); model.remove(&number); }
+                true => { index.mark(at(number)); model.insert(number); }
+                false => { index.clear(at(number)); model.remove(&number); }
             }
             if write {
                 written(&mut index, &file, &[]);
                 index = read(&file);
             }
         }
-        let set = set(ip(base + first), ip(base + first + length));
-        let expected = (first..=first + length).find(|number| !model.contains(number)).map(|number| ip(base + number));
+        let set = set(at(first), at(first + length));
+        let expected = (first..=first + length).find(|number| !model.contains(number)).map(at);
         prop_assert_eq!(index.first_free(&set, whole(&set)), expected);
     }
 
