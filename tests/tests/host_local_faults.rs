@@ -8,7 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use e2e::plugin::write_script;
+use e2e::trace::{Deed, Fault};
 use e2e::{Binaries, Call, Lab, Outcome, Plugin};
+use nix::errno::Errno;
+use nix::libc;
 use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
@@ -323,4 +326,26 @@ fn gc_keeps_a_lease_as_long_as_its_netns_exists() {
     }
     assert!(said.contains("freed 10.0.0.10 of container-1 eth0: not a valid attachment"), "{said}");
     assert_eq!(lab.leases(), [""; 0]);
+}
+
+/// What the standard library makes of it is a panic, and a panic is a bug.
+#[test]
+fn a_directory_whose_close_fails_with_eio_is_read_all_the_same() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let plugin = lab.host_local();
+    let first_scan = || {
+        // A directory that the reference has left.
+        let _ = fs::remove_dir_all(directory(&lab));
+        fs::create_dir_all(directory(&lab)).expect("make a directory");
+        fs::write(directory(&lab).join("10.0.0.10"), "c0\r\neth0").expect("write a lease");
+        call(&plugin, "ADD", "c1", &conf(&lab))
+    };
+    let (_, trace) = first_scan().run_stepwise(None);
+    let closes: Vec<_> = trace.steps.into_iter().filter(|step| step.number == libc::SYS_close).collect();
+    assert!(closes.len() > 2, "{closes:?}");
+    for step in closes {
+        let (outcome, trace) = first_scan().run_stepwise(Some(&Fault { step, deed: Deed::FailAfter(Errno::EIO) }));
+        assert!(trace.struck, "another run than the one before it");
+        assert_eq!(address(&outcome), "10.0.0.11/24");
+    }
 }

@@ -1,11 +1,17 @@
-//! Opening files that somebody else may have put there, so that what is no file can neither hold us up nor lead us away.
+//! Files that somebody else may have put there: opening them so that what is no file can neither hold us up nor lead us
+//! away, and listing them.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::dir::{Dir, Type};
+use nix::fcntl::OFlag;
 use nix::libc;
+use nix::sys::stat::Mode;
 
 /// Opens a regular file for reading, through symbolic links. A FIFO is not waited for, and a device not even opened.
 ///
@@ -38,6 +44,39 @@ fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     options
+}
+
+/// What lies in a directory.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its name there.
+    pub name: OsString,
+    /// `None` where the file system does not say.
+    kind: Option<Type>,
+}
+
+impl Entry {
+    /// Whether it is a regular file, and no link to one. `folder` is where it was found.
+    pub fn is_file(&self, folder: &Path) -> bool {
+        match self.kind {
+            Some(kind) => kind == Type::File,
+            None => fs::symlink_metadata(folder.join(&self.name)).is_ok_and(|entry| entry.is_file()),
+        }
+    }
+}
+
+/// Lists a directory, in no order. An error of close(2) in the end is none here, while the standard library panics.
+///
+/// # Errors
+///
+/// What the kernel says, of the directory or in the place of an entry.
+pub fn entries(folder: &Path) -> io::Result<impl Iterator<Item = io::Result<Entry>> + use<>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let entries = Dir::open(folder, flags, Mode::empty())?.into_iter().map(|entry| {
+        let entry = entry?;
+        Ok(Entry { name: OsStr::from_bytes(entry.file_name().to_bytes()).to_owned(), kind: entry.file_type() })
+    });
+    Ok(entries.filter(|entry| !entry.as_ref().is_ok_and(|entry| entry.name == "." || entry.name == "..")))
 }
 
 #[cfg(test)]
@@ -74,5 +113,23 @@ mod tests {
         assert!(open_itself(&file).unwrap().metadata().unwrap().is_file());
         assert!(!open_itself(&fifo).unwrap().metadata().unwrap().is_file());
         assert_eq!(open_itself(&link).unwrap_err().raw_os_error(), Some(Errno::ELOOP as i32));
+    }
+
+    #[test]
+    fn everything_in_a_directory_is_listed_once_and_links_are_no_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("file"), "text").unwrap();
+        fs::create_dir(path("folder")).unwrap();
+        symlink(path("file"), path("link")).unwrap();
+        let mut found: Vec<_> = entries(folder.path()).unwrap().collect::<io::Result<_>>().unwrap();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        let unsaid = |entry: &Entry| Entry { kind: None, ..entry.clone() }.is_file(folder.path());
+        let said: Vec<_> =
+            found.iter().map(|entry| (entry.name.to_str().unwrap(), entry.is_file(folder.path()))).collect();
+        assert_eq!(said, [("file", true), ("folder", false), ("link", false)]);
+        assert_eq!(found.iter().map(unsaid).collect::<Vec<_>>(), [true, false, false]);
+        let gone = entries(&path("gone")).err().unwrap();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     }
 }

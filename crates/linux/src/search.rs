@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::Netns;
+use crate::{Netns, file};
 
 /// Where to look, the cheapest place first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,8 @@ fn processes() -> impl Iterator<Item = PathBuf> {
 }
 
 fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()))
+    let parent = folder.to_owned();
+    file::entries(folder).into_iter().flatten().filter_map(move |entry| Some(parent.join(entry.ok()?.name)))
 }
 
 fn threads_and_descriptors(process: PathBuf) -> impl Iterator<Item = (u64, PathBuf)> {

@@ -6,6 +6,8 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use linux::file;
+
 use crate::directory::{Directory, Lease, Note, insert};
 use crate::error::Error;
 use crate::index::Index;
@@ -49,7 +51,7 @@ impl Directory {
         self.entries(&mut |name, entry| {
             let Some(ip) = lease::address(name) else { return };
             // Links and folders are somebody's own; following one could lead anywhere.
-            if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            if !entry.is_file(self.path()) {
                 return visit(ip, None);
             }
             match self.read_file(ip, &mut buffer) {
@@ -64,14 +66,14 @@ impl Directory {
         Ok(unreadable)
     }
 
-    fn entries(&self, visit: &mut dyn FnMut(&str, &fs::DirEntry)) -> Result<(), Error> {
-        let entries = match fs::read_dir(self.path()) {
+    fn entries(&self, visit: &mut dyn FnMut(&str, &file::Entry)) -> Result<(), Error> {
+        let entries = match file::entries(self.path()) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             entries => entries.map_err(Error::io("read", self.path()))?,
         };
         for entry in entries {
             let entry = entry.map_err(Error::io("read", self.path()))?;
-            if let Some(name) = entry.file_name().to_str() {
+            if let Some(name) = entry.name.to_str() {
                 visit(name, &entry);
             }
         }

@@ -15,7 +15,7 @@ use e2e::faults::{COUNT_VARIABLE, Figures};
 
 const SECTION: Section = Section { name: "faults", command: "make faults FULL=1" };
 /// A guest is given up after 25 minutes, so each has a part of the faults only.
-const PARTS: usize = 24;
+const PARTS: usize = 48;
 
 /// What came of one lane.
 #[derive(Debug, Default)]
