@@ -74,8 +74,10 @@ fn guests(lane: &Mutex<Lane>, full: bool) {
 /// Runs the lanes program, and takes the figures out of what it prints.
 fn run(lane: &Mutex<Lane>, words: &[&str], selection: Option<String>) {
     let program = env::current_exe().expect("our own path").with_file_name("lanes");
-    let mut command = Command::new(&program);
-    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped());
+    // When this program is ended, the lanes are asked to end as well, and take their guest along.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--"]).arg(&program).args(words);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
     if let Some(selection) = selection {
         command.env(COUNT_VARIABLE, selection);
     }
