@@ -93,7 +93,7 @@ pub(crate) const RT_TABLE_UNSPEC: u32 = 0;
 pub(crate) const RT_TABLE_MAIN: u32 = 254;
 pub(crate) const RTPROT_BOOT: u8 = 3;
 pub(crate) const RTPROT_RA: u8 = 9;
-/// What IPv6 makes of no priority. (include/uapi/linux/ipv6_route.h)
+/// What IPv6 makes of no priority, and of 0. (include/uapi/linux/ipv6_route.h)
 pub(crate) const IP6_RT_PRIO_USER: u32 = 1024;
 pub(crate) const RT_SCOPE_UNIVERSE: u8 = 0;
 pub(crate) const RT_SCOPE_LINK: u8 = 253;

@@ -27,8 +27,8 @@ pub struct Route {
     pub gateway: Option<IpAddr>,
     /// The link to send over.
     pub oif: Option<u32>,
-    /// Of two routes to one destination, the lower number wins. IPv6 takes `None` for
-    /// 1024, IPv4 for 0.
+    /// Of two routes to one destination, the lower number wins. IPv6 takes `None` and 0
+    /// for 1024, IPv4 `None` for 0.
     pub priority: Option<u32>,
     /// The table; main when `None`.
     pub table: Option<u32>,
@@ -161,7 +161,7 @@ impl Rtnl {
     /// What the kernel says.
     pub fn only_advertised(&mut self, route: &Route) -> Result<bool> {
         let table = route.table.unwrap_or(RT_TABLE_MAIN);
-        let priority = route.priority.unwrap_or(IP6_RT_PRIO_USER);
+        let priority = route.priority.filter(|priority| *priority != 0).unwrap_or(IP6_RT_PRIO_USER);
         let in_the_way = self.routes_of(AF_INET6, |its| {
             (its.dst, its.table, its.priority) == (route.dst, Some(table), Some(priority))
         })?;

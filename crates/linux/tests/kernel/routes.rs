@@ -187,3 +187,30 @@ fn the_default_route_is_the_one_with_the_lowest_priority_in_table_main() {
         assert_eq!(rtnl.default_route().unwrap(), Some(wire0));
     });
 }
+
+#[test]
+fn only_advertised_routes_of_the_same_link_count_and_one_more_is_put_beside_them() {
+    sandboxed(|| {
+        let nic0 = numbered_nic();
+        let mut rtnl = Rtnl::open().unwrap();
+        let by = |gateway: &str| Route {
+            gateway: Some(gateway.parse().unwrap()),
+            oif: Some(nic0),
+            ..Route::to(net("::/0"))
+        };
+        let ours = by("fd00::1");
+        assert!(!rtnl.only_advertised(&ours).unwrap(), "there is none");
+        ip("route add default via fd00::9 dev nic0 proto ra metric 1024");
+        assert!(rtnl.only_advertised(&ours).unwrap());
+        assert!(rtnl.only_advertised(&Route { priority: Some(0), ..ours.clone() }).unwrap());
+        assert!(!rtnl.only_advertised(&Route { priority: Some(7), ..ours.clone() }).unwrap());
+        assert!(!rtnl.only_advertised(&Route { table: Some(100), ..ours.clone() }).unwrap());
+        assert!(!rtnl.only_advertised(&Route { oif: Some(nic0 + 1), ..ours.clone() }).unwrap(), "another link's");
+        assert_eq!(rtnl.new_route(&ours).unwrap_err().errno(), Some(Errno::EEXIST));
+        rtnl.append_route(&ours).unwrap();
+        assert_eq!(rtnl.append_route(&ours).unwrap_err().errno(), Some(Errno::EEXIST));
+        let mut gateways: Vec<_> = rtnl.routes().unwrap().into_iter().filter(Route::is_default).collect();
+        gateways.retain(|route| route.gateway.is_some());
+        assert_eq!(gateways.len(), 2, "{gateways:?}");
+    });
+}
