@@ -90,7 +90,8 @@ fn run(lane: &Mutex<Lane>, words: &[&str], selection: Option<String>) {
             continue;
         }
         if let Some((_, rest)) = line.split_once(" (Linux ") {
-            hold().kernel = format!("Linux {}", rest.split(')').next().unwrap_or_default());
+            // Without what a distribution has put behind it.
+            hold().kernel = format!("Linux {}", rest.split([')', '-']).next().unwrap_or_default());
         }
         println!("{line}");
     }
