@@ -8,9 +8,11 @@ mod datagram;
 mod registers;
 mod steps;
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
+use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -105,6 +107,8 @@ pub(crate) struct Tracer<'a> {
     syscall_stops: usize,
     steps: Option<Steps>,
     meanwhile: Option<Box<dyn FnOnce() + Send + 'a>>,
+    /// What panicked meanwhile. The call goes on all the same: nobody else lets go of a task that has stopped.
+    panicked: Option<Box<dyn Any + Send>>,
     /// Those that live, for who ends them at the deadline.
     living: Arc<Mutex<BTreeSet<Pid>>>,
 }
@@ -132,7 +136,8 @@ pub(crate) fn trace(pid: Pid, watch: Watch<'_>) -> Tracer<'_> {
         ptrace::interrupt(pid).unwrap_or_else(|e| panic!("stop a plugin: {e}"));
     }
     let living = Arc::new(Mutex::new(BTreeSet::from([pid])));
-    Tracer { first: pid, trace: Trace::default(), kill_at, syscall_stops: 0, steps, meanwhile, living }
+    let trace = Trace::default();
+    Tracer { first: pid, trace, kill_at, syscall_stops: 0, steps, meanwhile, panicked: None, living }
 }
 
 impl Tracer<'_> {
@@ -154,6 +159,9 @@ impl Tracer<'_> {
             drop(done);
             (end, watch.join().expect("watch the clock"))
         });
+        if let Some(panicked) = self.panicked {
+            panic::resume_unwind(panicked);
+        }
         self.trace.hung = hung;
         if let Some(steps) = self.steps {
             (self.trace.steps, self.trace.struck) = steps.end();
@@ -205,7 +213,7 @@ impl Tracer<'_> {
                 self.syscall_stops += 1;
                 let deed = self.steps.as_mut().and_then(|steps| steps.stop(pid));
                 if let Some(meanwhile) = self.meanwhile.take_if(|_| deed == Some(Deed::Hold)) {
-                    meanwhile();
+                    self.panicked = panic::catch_unwind(AssertUnwindSafe(meanwhile)).err();
                 }
                 if deed == Some(Deed::Kill) || self.kill_at == Some(self.syscall_stops) {
                     kill(pid, Signal::SIGKILL).expect("kill a plugin");
