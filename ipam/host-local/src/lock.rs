@@ -30,14 +30,22 @@ impl Lock {
     /// Takes the lock at `path`. Where it is missing and cannot be made, freeing is worth the directory's own lock:
     /// the reference could not make the file either.
     pub(crate) fn take(path: &Path, freeing: bool, within: Duration) -> Result<Self, Error> {
-        let (file, writable) = match (open(path), path.parent()) {
-            (Err(error), Some(folder)) if freeing && is_no_room(&error) => {
-                (File::open(folder).map_err(Error::io("open", folder))?, false)
+        let deadline = Instant::now() + within;
+        loop {
+            let (file, writable) = match (open(path), path.parent()) {
+                (Err(error), Some(folder)) if freeing && is_no_room(&error) => {
+                    let folder = File::open(folder).map_err(Error::io("open", folder))?;
+                    return wait(folder, path, deadline, within).map(|file| Self { file, writable: false });
+                }
+                (opened, _) => opened.map_err(Error::io("open", path))?,
+            };
+            let file = wait(file, path, deadline, within)?;
+            let only = is_the_only_entry(path, &file);
+            // If it was removed while we waited, whoever comes now takes another one.
+            if only || !is_replaced(path, &file) {
+                return Ok(Self { file, writable: writable && only });
             }
-            (opened, _) => opened.map_err(Error::io("open", path))?,
-        };
-        let writable = writable && is_the_only_entry(path, &file);
-        wait(file, path, within).map(|file| Self { file, writable })
+        }
     }
 }
 
@@ -48,6 +56,15 @@ pub(crate) fn is_the_only_entry(path: &Path, file: &File) -> bool {
         entry.is_file() && (entry.dev(), entry.ino(), entry.nlink()) == (file.dev(), file.ino(), 1)
     };
     fs::symlink_metadata(path).is_ok_and(|entry| file.metadata().is_ok_and(|file| same(entry, file)))
+}
+
+/// Whether a path leads to another file than this by now, or to none.
+fn is_replaced(path: &Path, file: &File) -> bool {
+    match (fs::metadata(path), file.metadata()) {
+        (Ok(reached), Ok(file)) => (reached.dev(), reached.ino()) != (file.dev(), file.ino()),
+        (Err(error), _) => error.kind() == ErrorKind::NotFound,
+        (_, Err(_)) => false,
+    }
 }
 
 /// Whether a file could not be made for want of space, or because nothing can be made there.
@@ -73,7 +90,7 @@ fn open(path: &Path) -> io::Result<(File, bool)> {
     }
 }
 
-fn wait(file: File, path: &Path, within: Duration) -> Result<File, Error> {
+fn wait(file: File, path: &Path, deadline: Instant, within: Duration) -> Result<File, Error> {
     match file.try_lock() {
         Ok(()) => return Ok(file),
         Err(TryLockError::WouldBlock) => {}
@@ -90,7 +107,6 @@ fn wait(file: File, path: &Path, within: Duration) -> Result<File, Error> {
         }
         waiting.unpark();
     });
-    let deadline = Instant::now() + within;
     loop {
         let locked = received.lock().ok().and_then(|mut received| received.take());
         if let Some(locked) = locked {
@@ -138,6 +154,30 @@ mod tests {
             let waiting = scope.spawn(|| Lock::take(&path, false, LOCK_WITHIN).map(drop));
             drop(held);
             waiting.join().unwrap().unwrap();
+        });
+    }
+
+    /// Two had the lock at once: one of the file that had been removed, one of the new one.
+    #[test]
+    fn one_that_was_removed_while_it_was_waited_for_is_not_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let held = Lock::take(&path, false, LOCK_WITHIN).unwrap();
+        let inode = |lock: &Lock| lock.file.metadata().unwrap().ino();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| Lock::take(&path, false, LOCK_WITHIN).unwrap());
+            // In /proc/locks a line with an arrow is of one that waits.
+            let waits = format!(":{} ", inode(&held));
+            let is_waiting = |line: &str| line.contains("-> FLOCK") && line.contains(&waits);
+            while !fs::read_to_string("/proc/locks").unwrap().lines().any(is_waiting) {
+                thread::yield_now();
+            }
+            fs::remove_file(&path).unwrap();
+            drop(held);
+            let taken = waiting.join().unwrap();
+            assert_eq!(inode(&taken), fs::metadata(&path).unwrap().ino());
+            let error = Lock::take(&path, false, Duration::from_millis(20)).unwrap_err();
+            assert!(matches!(error, Error::Locked { .. }), "{error}");
         });
     }
 
