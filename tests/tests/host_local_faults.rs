@@ -157,6 +157,33 @@ fn a_del_that_fails_at_any_call_frees_the_lease_or_says_why_not() {
     assert!(failed > 3, "only {failed} calls failed");
 }
 
+/// It writes a file and removes it. Where the removal failed, the file stayed, and after that every ADD of a new
+/// container failed: "File exists".
+#[test]
+fn a_status_that_fails_at_any_call_is_in_nobodys_way() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let (ours, mut conf) = (lab.host_local(), conf(&lab));
+    conf["cniVersion"] = json!("1.1.0");
+    call(&ours, "ADD", "first", &conf).run().result();
+    let before = leases(&lab);
+    let steps = steps(&lab, "STATUS", &conf);
+    assert!(steps.iter().any(|(name, _)| name.starts_with("unlink")), "{steps:?}");
+    let mut failed = 0;
+    for errno in ["ENOSPC", "EACCES", "EIO", "EBUSY"] {
+        for (name, count) in &steps {
+            let words = format!("-e inject={name}:error={errno}:when={count}");
+            let outcome = call(&traced(&lab, &words), "STATUS", "none", &conf).run();
+            failed += usize::from(!outcome.status.success());
+            call(&ours, "ADD", "second", &conf).run().result();
+            call(&ours, "DEL", "second", &conf).run().done();
+            assert_eq!(leases(&lab), before, "{words}");
+            let left = lab.lease_files();
+            assert!(!left.iter().any(|name| name.ends_with(".tmp")), "{words}: {left:?}");
+        }
+    }
+    assert!(failed > 4, "only {failed} calls failed");
+}
+
 #[test]
 fn without_hard_links_a_lease_is_renamed_into_place_and_never_over_another() {
     let lab = Lab::new(Binaries::HardLinks);

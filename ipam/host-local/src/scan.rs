@@ -16,7 +16,8 @@ use crate::record::{self, Identity, Record};
 use crate::store::Store;
 
 /// How long one walk may make records for leases that have none: a container waits for it, and a slow disk takes long
-/// to make 60,000. The next call goes on.
+/// to make 60,000. The next call goes on. An owner's record that was begun is finished: one that is believed names all
+/// of its leases.
 const NOTING_WITHIN: Duration = Duration::from_secs(5);
 
 /// An address that has an entry.
@@ -130,7 +131,8 @@ impl Store<'_> {
         insert(&mut leases, (ip, lease.identity));
         // Of this boot, whatever was known before: one of them may be.
         let record = Record::new(self.boot.as_deref(), None, leases);
-        match Instant::now() < until && self.forget(owner).is_ok() {
+        let now = Instant::now() < until || record.leases.len() > 1;
+        match now && self.forget(owner).is_ok() {
             true => drop(self.write_note(owner, &record)),
             false => self.state().index.unrecorded = true,
         }
@@ -180,5 +182,68 @@ impl Store<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Machine;
+
+    const OWNER: Owner<'static> = Owner { container_id: "c1", ifname: "eth0" };
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// A DEL that believed the first half would have freed one address, and forgotten the other.
+    #[test]
+    fn a_record_that_was_begun_is_finished_also_when_the_time_for_making_them_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::new(folder.path(), "lan", Machine::this());
+        let store = directory.create().unwrap();
+        let both = [ip("10.0.0.2"), ip("fd00::2")];
+        let lease = |ip: IpAddr, owner: &Owner<'_>| {
+            assert!(store.lease(ip, owner).unwrap());
+            store.read(ip).unwrap().unwrap()
+        };
+        let (first, second) = (lease(both[0], &OWNER), lease(both[1], &OWNER));
+        let over = Instant::now();
+        store.record_of(both[0], &first, &OWNER, over + NOTING_WITHIN);
+        assert!(!store.state().index.unrecorded);
+        store.record_of(both[1], &second, &OWNER, over);
+        let Note::Record(record) = store.note(&OWNER) else { panic!("no record") };
+        assert_eq!(record.leases, [(both[0], first.identity), (both[1], second.identity)]);
+        assert!(!store.state().index.unrecorded);
+
+        let other = Owner { container_id: "c2", ..OWNER };
+        let third = lease(ip("10.0.0.3"), &other);
+        store.record_of(ip("10.0.0.3"), &third, &other, over);
+        assert!(matches!(store.note(&other), Note::Nothing));
+        assert!(store.state().index.unrecorded);
+    }
+
+    /// A range that had run out was walked over after something had failed, and the walk made the index believed again.
+    #[test]
+    fn after_a_failure_the_next_call_finds_no_index_whatever_this_one_has_walked_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::new(folder.path(), "lan", Machine::this());
+        let scanned = || {
+            let store = directory.create().unwrap();
+            let known = store.state().right;
+            store.scan(&mut |_| ()).unwrap();
+            (known, store)
+        };
+        let (known, store) = scanned();
+        assert!(!known && store.state().right);
+        drop(store);
+        let (known, store) = scanned();
+        assert!(known);
+        // What root cannot remove as a file.
+        fs::create_dir(directory.file(ip("10.0.0.2"))).unwrap();
+        store.release(ip("10.0.0.2")).unwrap_err();
+        store.scan(&mut |_| ()).unwrap();
+        drop(store);
+        assert!(!scanned().0);
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub(crate) index: Index,
     /// Whether the index can be believed.
     pub(crate) right: bool,
+    /// Whether something failed that the next call has to find and put right: then no walk makes the index right again.
+    doubted: bool,
     /// Whether the index in the file would still be believed.
     stamped: bool,
     /// Whether something was changed.
@@ -83,7 +85,7 @@ impl<'a> Store<'a> {
             let _ = fs::remove_file(directory.path().join(TEMPORARY));
         }
         let index = index.unwrap_or_else(Index::empty);
-        let state = State { index, right, stamped: right, touched: false, released: Vec::new() };
+        let state = State { index, right, doubted: false, stamped: right, touched: false, released: Vec::new() };
         let head = head.unwrap_or_default();
         Ok(Self { directory, lock, folder, boot, head, state: RefCell::new(state) })
     }
@@ -105,7 +107,13 @@ impl<'a> Store<'a> {
     /// The index is whole now.
     pub(crate) fn trust(&self) {
         let mut state = self.state();
-        (state.right, state.touched) = (true, true);
+        (state.right, state.touched) = (!state.doubted, true);
+    }
+
+    /// The next call is to walk over the directory.
+    fn distrust(&self) {
+        let mut state = self.state();
+        (state.right, state.doubted) = (false, true);
     }
 
     /// What an owner holds.
@@ -230,7 +238,7 @@ impl<'a> Store<'a> {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 // It may lose its record to the others of its owner.
-                self.state().right = false;
+                self.distrust();
                 return Err(Error::io("remove", &path)(error));
             }
             _ => {}
@@ -281,7 +289,7 @@ impl<'a> Store<'a> {
         self.state().touched = true;
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                self.state().right = false;
+                self.distrust();
                 Err(Error::io("remove", &path)(error))
             }
             _ => Ok(()),
@@ -315,7 +323,10 @@ impl<'a> Store<'a> {
     pub(crate) fn probe(&self) -> Result<(), Error> {
         let temporary = self.path().join(TEMPORARY);
         self.write_temporary("probe", &temporary)?;
-        fs::remove_file(&temporary).map_err(Error::io("remove", &temporary))?;
+        fs::remove_file(&temporary).map_err(|error| {
+            self.distrust();
+            Error::io("remove", &temporary)(error)
+        })?;
         let mut state = self.state();
         if state.stamped {
             // Nothing was changed, so the index is as right as it was.
@@ -330,7 +341,12 @@ impl<'a> Store<'a> {
         let path = self.path().join(TEMPORARY);
         self.state().touched = true;
         // A new file always: through a link put there under this name we would write somebody else's.
-        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let created = match create() {
+            // Whoever left it there is dead, or could not remove it: it would hold the lock.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && fs::remove_file(&path).is_ok() => create(),
+            created => created,
+        };
         let written = created.map_err(Error::io("create", purpose)).and_then(|mut file| {
             file.write_all(content.as_bytes()).map_err(|error| {
                 self.remove_temporary(&path);
@@ -343,7 +359,7 @@ impl<'a> Store<'a> {
     /// That it stays is nothing to fail for: whoever finds no index removes it, so the next one must find none.
     fn remove_temporary(&self, path: &Path) {
         if fs::remove_file(path).is_err_and(|error| error.kind() != ErrorKind::NotFound) {
-            self.state().right = false;
+            self.distrust();
         }
     }
 
