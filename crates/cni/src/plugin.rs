@@ -257,8 +257,8 @@ fn prefix_stdin(error: Error) -> Error {
     }
 }
 
-/// Whether the caller has closed stdout. The runtime of the language has opened /dev/null in its place by now, for
-/// reading too, which nobody does who wants the result thrown away.
+/// Whether the caller has closed stdout. /dev/null stands in its place by now, only for reading, as nobody opens it who
+/// wants the result thrown away (`linux::process::begin`).
 fn stdout_is_closed() -> bool {
     let is_null = std::fs::read_link("/proc/self/fd/1").is_ok_and(|path| path == Path::new("/dev/null"));
     let flags = || {
@@ -266,8 +266,8 @@ fn stdout_is_closed() -> bool {
         let flags = text.lines().find_map(|line| line.strip_prefix("flags:"))?;
         u32::from_str_radix(flags.trim(), 8).ok()
     };
-    // O_RDWR, the last two bits.
-    is_null && flags().is_some_and(|flags| flags & 0o3 == 0o2)
+    // O_RDONLY, the last two bits.
+    is_null && flags().is_some_and(|flags| flags & 0o3 == 0)
 }
 
 /// Writes to stdout in one go.

@@ -9,8 +9,9 @@ use nix::sys::stat::Mode;
 
 /// For a program whose `main` is C's. Writing to a pipe that nobody reads is an error from here on and not the end; and
 /// stdin, stdout and stderr are there: /dev/null where the caller has closed one, lest the next file that is opened
-/// take its number and be written to by mistake. A program that is started later gets them as well. Without a /dev/null
-/// to stand in the process ends: nobody would hear what it has done.
+/// take its number and be written to by mistake. That of stdout is only for reading, so that it can be told from one
+/// that was opened by somebody who wants nothing of it. A program that is started later gets them as well. Without a
+/// /dev/null to stand in the process ends: nobody would hear what it has done.
 ///
 /// To be called first, by the only thread that there is.
 pub fn begin() {
@@ -20,13 +21,13 @@ pub fn begin() {
 }
 
 fn stand_in_for_closed_streams() {
-    for number in [0, 1, 2] {
+    for (number, access) in [(0, OFlag::O_RDONLY), (1, OFlag::O_RDONLY), (2, OFlag::O_RDWR)] {
         // SAFETY: it is open, or the kernel says that it is not; nothing else is done with it.
         let stream = unsafe { BorrowedFd::borrow_raw(number) };
         if fcntl(stream, FcntlArg::F_GETFD).is_ok() {
             continue;
         }
-        match open("/dev/null", OFlag::O_RDWR, Mode::empty()) {
+        match open("/dev/null", access, Mode::empty()) {
             // The lowest free number: that of the stream. It stays open for good.
             Ok(null) => _ = null.into_raw_fd(),
             Err(_) => process::abort(),
