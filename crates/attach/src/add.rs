@@ -19,6 +19,9 @@ use crate::parent;
 use crate::plan::{self, Plan};
 use crate::{Choice, Kind, Permit, Place};
 
+/// How often a router may advertise itself just between two messages to the kernel.
+const QUICKER_ROUTER: usize = 4;
+
 /// ADD.
 pub fn add(
     call: &Call<'_>,
@@ -267,13 +270,7 @@ impl<'a> Attempt<'a> {
         let mut added = Vec::with_capacity(routes.len());
         for route in routes {
             let route = linux::Route { oif: Some(ifindex), ..route.clone() };
-            let mut outcome = self.inside.new_route(&route);
-            if outcome.as_ref().is_err_and(|error| error.errno() == Some(Errno::EEXIST))
-                && self.inside.only_advertised(&route)?
-            {
-                // A router was quicker. Had it advertised itself a moment later, there would be both as well.
-                outcome = self.inside.append_route(&route);
-            }
+            let outcome = self.add_route(&route);
             added.push(outcome.is_ok());
             match outcome {
                 Ok(()) => {}
@@ -292,6 +289,26 @@ impl<'a> Attempt<'a> {
         let mut added = added.into_iter();
         leased.routes.retain(|_| added.next().unwrap_or(true));
         Ok(())
+    }
+
+    /// Adds a route, whatever a router on the LAN has told the kernel meanwhile: what it advertises a moment later changes
+    /// nothing about a route that was configured.
+    fn add_route(&mut self, route: &linux::Route) -> linux::Result<()> {
+        let is_there =
+            |outcome: &linux::Result<()>| outcome.as_ref().is_err_and(|error| error.errno() == Some(Errno::EEXIST));
+        let mut outcome = self.inside.new_route(route);
+        if !is_there(&outcome) || route.dst.addr().is_ipv4() || !self.inside.only_advertised(route)? {
+            return outcome;
+        }
+        for _ in 0..QUICKER_ROUTER {
+            outcome = self.inside.append_route(route);
+            if !is_there(&outcome) {
+                break;
+            }
+            // The router that advertises itself is the gateway. Its route would end with the advertisement.
+            self.inside.delete_advertised(route)?;
+        }
+        outcome
     }
 
     /// The last look. A DEL that came meanwhile has marked the link before it released anything: what was leased after

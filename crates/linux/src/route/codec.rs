@@ -8,7 +8,7 @@ use super::{Route, RouteKind};
 use crate::netlink::constants::{
     AF_INET, AF_INET6, NLM_F_ACK, NLM_F_CREATE, RT_SCOPE_HOST, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE, RT_TABLE_MAIN,
     RT_TABLE_UNSPEC, RTA_DST, RTA_GATEWAY, RTA_METRICS, RTA_MULTIPATH, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA,
-    RTAX_ADVMSS, RTAX_MTU, RTM_F_CLONED, RTM_NEWROUTE, RTPROT_BOOT,
+    RTAX_ADVMSS, RTAX_MTU, RTM_DELROUTE, RTM_F_CLONED, RTM_NEWROUTE, RTPROT_BOOT,
 };
 use crate::netlink::{Attribute, Attributes, Decode, Message, Request, attribute_ip};
 
@@ -27,6 +27,15 @@ pub(super) fn header(family: u8) -> [u8; HEADER] {
 
 /// A request for a new route; `others` is what becomes of those to the same destination, by the kernel's flags.
 pub(super) fn new_request(route: &Route, others: u16) -> Request {
+    request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | others, route)
+}
+
+/// A request that the route goes.
+pub(super) fn delete_request(route: &Route) -> Request {
+    request(RTM_DELROUTE, NLM_F_ACK, route)
+}
+
+fn request(kind: u16, flags: u16, route: &Route) -> Request {
     let dst = route.dst.trunc();
     let table = route.table.unwrap_or(RT_TABLE_MAIN);
     let mut header = header(family_of(dst.addr()));
@@ -37,7 +46,7 @@ pub(super) fn new_request(route: &Route, others: u16) -> Request {
     header[6] = route.scope.unwrap_or_else(|| usual_scope(route));
     header[7] = number(route.kind);
 
-    let mut request = Request::new(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | others, &header);
+    let mut request = Request::new(kind, flags, &header);
     if dst.prefix_len() > 0 {
         request.ip(RTA_DST, dst.addr());
     }

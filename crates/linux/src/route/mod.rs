@@ -153,6 +153,21 @@ impl Rtnl {
         self.request_route(route, NLM_F_APPEND)
     }
 
+    /// Removes the IPv6 route that a router has told of itself and that is this one otherwise, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn delete_advertised(&mut self, route: &Route) -> Result<()> {
+        // Each that is named has to match; those that are not match all.
+        let its = Route { protocol: Some(RTPROT_RA), priority: Some(priority6(route)), ..route.clone() };
+        let operation = format_args!("remove advertised route {}", route.dst);
+        match self.socket.acknowledge(codec::delete_request(&its), operation) {
+            Err(error) if error.errno() == Some(Errno::ESRCH) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
     /// Whether all IPv6 routes that are in the way of this one, as they have its destination, table and priority, come
     /// from routers that advertised themselves on its link.
     ///
@@ -161,7 +176,7 @@ impl Rtnl {
     /// What the kernel says.
     pub fn only_advertised(&mut self, route: &Route) -> Result<bool> {
         let table = route.table.unwrap_or(RT_TABLE_MAIN);
-        let priority = route.priority.filter(|priority| *priority != 0).unwrap_or(IP6_RT_PRIO_USER);
+        let priority = priority6(route);
         let in_the_way = self.routes_of(AF_INET6, |its| {
             (its.dst, its.table, its.priority) == (route.dst, Some(table), Some(priority))
         })?;
@@ -197,6 +212,11 @@ impl Rtnl {
         }
         Ok(None)
     }
+}
+
+/// The priority that an IPv6 route will have. (net/ipv6/route.c)
+fn priority6(route: &Route) -> u32 {
+    route.priority.filter(|priority| *priority != 0).unwrap_or(IP6_RT_PRIO_USER)
 }
 
 fn leads_out(route: &Route) -> bool {

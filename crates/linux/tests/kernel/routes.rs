@@ -212,5 +212,12 @@ fn only_advertised_routes_of_the_same_link_count_and_one_more_is_put_beside_them
         let mut gateways: Vec<_> = rtnl.routes().unwrap().into_iter().filter(Route::is_default).collect();
         gateways.retain(|route| route.gateway.is_some());
         assert_eq!(gateways.len(), 2, "{gateways:?}");
+        rtnl.delete_advertised(&ours).unwrap();
+        let after: Vec<_> = rtnl.routes().unwrap().into_iter().filter(Route::is_default).collect();
+        assert!(gateways.iter().all(|route| after.contains(route)), "neither is advertised by that gateway: {after:?}");
+        rtnl.delete_advertised(&by("fd00::9")).unwrap();
+        let after: Vec<_> = rtnl.routes().unwrap().into_iter().filter(Route::is_default).collect();
+        assert!(after.iter().any(|route| route.gateway == ours.gateway), "{after:?}");
+        assert!(after.iter().all(|route| route.gateway != by("fd00::9").gateway), "{after:?}");
     });
 }
