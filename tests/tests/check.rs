@@ -30,6 +30,24 @@ cases! {
         lab.unchanged(&[&container], || lab.macvlan().check(&container, "eth0", &conf).run()).done();
     }
 
+    /// Table 0 is table main, and from some number on MTU and MSS are the kernel's own largest: CHECK looked for what
+    /// the result had named.
+    #[reference(passes)]
+    fn routes_with_numbers_that_the_kernel_makes_others_of_are_well(lab) {
+        let mut ipam = lab.ipam(Families::Dual);
+        ipam["routes"] = json!([
+            {"dst": "10.20.0.0/16", "gw": "192.168.50.254", "table": 0, "mtu": 70_000, "advmss": 70_000, "priority": 0},
+            {"dst": "fd99::/48", "gw": "fd50::fe", "table": 0, "mtu": 70_000, "advmss": 70_000, "priority": 0},
+        ]);
+        let mut conf = lab.conf_with(ipam);
+        let container = lab.container();
+        conf["prevResult"] = lab.macvlan().add(&container, "eth0", &conf).run().result();
+        lab.macvlan().check(&container, "eth0", &conf).run().done();
+        for dst in ["10.20.0.0/16", "fd99::/48"] {
+            assert_eq!(container.route_to(dst).table, 254, "{dst}");
+        }
+    }
+
     #[reference(fails: "another code")]
     fn an_address_that_is_gone_is_named(lab) {
         let (container, conf) = attached(lab);

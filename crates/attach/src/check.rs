@@ -105,6 +105,9 @@ fn compare_routes(rtnl: &mut Rtnl, link: &Link, expected: &AddResult) -> Result<
 fn is_as_wanted(its: &linux::Route, wanted: &linux::Route, route: &cni::Route, link: &Link) -> bool {
     /// `RT_TABLE_MAIN`. (include/uapi/linux/rtnetlink.h)
     const MAIN: u32 = 254;
+    /// What the kernel takes for larger numbers. (net/ipv4/metrics.c, for IPv6 too)
+    const MAX_MTU: u32 = 65_520;
+    const MAX_ADVMSS: u32 = 65_495;
     let gateway = if its.oif == Some(link.ifindex) { wanted.gateway } else { route.gw };
     let same = |actual: Option<u32>, wanted: Option<u32>| wanted.is_none() || actual == wanted;
     its.dst == wanted.dst
@@ -113,6 +116,6 @@ fn is_as_wanted(its: &linux::Route, wanted: &linux::Route, route: &cni::Route, l
         // A result that names no table leaves it to the next plugin of the chain: sbr moves all routes to one of its own.
         && (wanted.table.is_none() || its.table.unwrap_or(MAIN) == wanted.table.unwrap_or(MAIN))
         && same(its.priority, wanted.priority)
-        && same(its.mtu, wanted.mtu)
-        && same(its.advmss, wanted.advmss)
+        && same(its.mtu, wanted.mtu.map(|mtu| mtu.min(MAX_MTU)))
+        && same(its.advmss, wanted.advmss.map(|advmss| advmss.min(MAX_ADVMSS)))
 }

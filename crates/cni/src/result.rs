@@ -93,7 +93,7 @@ impl Route {
             mtu: keys.non_zero("mtu")?,
             advmss: keys.non_zero("advmss")?,
             priority: keys.non_zero("priority")?,
-            table: keys.number("table")?,
+            table: keys.non_zero("table")?,
             scope: scope.transpose()?,
         })
     }
