@@ -69,7 +69,7 @@ impl Entry {
 ///
 /// # Errors
 ///
-/// What the kernel says, of the directory or in the place of an entry.
+/// What the kernel says, of the directory or in the place of an entry. Where the kernel goes on saying so, so does this.
 pub fn entries(folder: &Path) -> io::Result<impl Iterator<Item = io::Result<Entry>> + use<>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let entries = Dir::open(folder, flags, Mode::empty())?.into_iter().map(|entry| {

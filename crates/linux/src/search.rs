@@ -77,7 +77,8 @@ fn processes() -> impl Iterator<Item = PathBuf> {
 
 fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let parent = folder.to_owned();
-    file::entries(folder).into_iter().flatten().filter_map(move |entry| Some(parent.join(entry.ok()?.name)))
+    // To the first error, as it may stay.
+    file::entries(folder).into_iter().flatten().map_while(move |entry| Some(parent.join(entry.ok()?.name)))
 }
 
 fn threads_and_descriptors(process: PathBuf) -> impl Iterator<Item = (u64, PathBuf)> {
