@@ -16,8 +16,7 @@ use crate::record::{self, Identity, Record};
 use crate::store::Store;
 
 /// How long one walk may make records for leases that have none: a container waits for it, and a slow disk takes long
-/// to make 60,000. The next call goes on. An owner's record that was begun is finished: one that is believed names all
-/// of its leases.
+/// to make 60,000. The next call goes on. An owner's record that was begun is finished.
 const NOTING_WITHIN: Duration = Duration::from_secs(5);
 
 /// An address that has an entry.

@@ -128,12 +128,13 @@ impl<'a> Store<'a> {
 
     /// What an owner holds, by its record alone; `None` where that cannot tell.
     fn recorded(&self, owner: &Owner<'_>) -> Option<Held> {
-        if !self.state().right {
+        // Where leases have no record, one that there is may be of a part of its owner's.
+        if !self.state().right || self.state().index.unrecorded {
             return None;
         }
         let leases: Vec<_> = match self.note(owner) {
             Note::Record(record) => record.leases.iter().map(|(ip, _)| *ip).collect(),
-            Note::Nothing if !self.state().index.unrecorded => Vec::new(),
+            Note::Nothing => Vec::new(),
             _ => return None,
         };
         leases.iter().all(|ip| self.is_held(*ip, owner)).then(|| Held { leases, ..Held::default() })
