@@ -184,6 +184,25 @@ fn a_status_that_fails_at_any_call_is_in_nobodys_way() {
     assert!(failed > 4, "only {failed} calls failed");
 }
 
+/// The first walk made a record for one of the owner's leases only, and its DEL believed it: the other was there for good.
+#[test]
+fn a_lease_that_got_no_record_is_freed_with_the_others_of_its_owner() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let (ours, conf) = (lab.host_local(), conf(&lab));
+    fs::create_dir_all(directory(&lab)).expect("make a directory");
+    for ip in ["10.0.0.50", "fd00::50"] {
+        fs::write(directory(&lab).join(ip), "both\r\neth0").expect("write a lease");
+    }
+    let plugin = traced(&lab, "-e inject=symlink,symlinkat:error=ENOSPC:when=1");
+    call(&plugin, "ADD", "other", &conf).run().result();
+    // A link that leads nowhere.
+    let record = fs::read_link(directory(&lab).join("both:eth0")).expect("one of the two was noted");
+    let record = record.to_string_lossy();
+    assert!(record.contains("10.0.0.50=") != record.contains("fd00::50="), "{record}");
+    call(&ours, "DEL", "both", &conf).run().done();
+    assert_eq!(leases(&lab).into_keys().collect::<Vec<_>>(), ["10.0.0.10"]);
+}
+
 #[test]
 fn without_hard_links_a_lease_is_renamed_into_place_and_never_over_another() {
     let lab = Lab::new(Binaries::HardLinks);
@@ -320,6 +339,21 @@ fn on_an_overlay_fifty_adds_at_once_get_fifty_addresses_and_old_leases_count() {
         assert_eq!(leases(&lab), BTreeMap::new());
         umount(&lab.data_dir()).expect("unmount");
     });
+}
+
+/// What is not found because /proc cannot be listed may be there.
+#[test]
+fn gc_frees_nothing_on_the_doubt_of_a_proc_that_cannot_be_listed() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let mut conf = conf(&lab);
+    let container = lab.container();
+    lab.host_local().add(&container, "eth0", &conf).run().result();
+    conf["cniVersion"] = json!("1.1.0");
+    conf["cni.dev/valid-attachments"] = json!([]);
+    let outcome = traced(&lab, "-P /proc -e inject=getdents64:error=EIO").call("GC", &conf).run();
+    outcome.done();
+    assert!(outcome.stderr.contains("may still exist: not all could be looked at"), "{}", outcome.text());
+    assert_eq!(lab.leases(), ["10.0.0.10"]);
 }
 
 /// A list that lacks a live container: a runtime that has lost its memory must not cost anybody an address.

@@ -1,6 +1,7 @@
 //! Finding the network namespaces of this machine that nobody gave us a path to. The kernel has no list of them: they
 //! are found where something holds them, a mount, a process, a thread or a descriptor.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,22 +28,32 @@ impl Place {
 #[derive(Debug, Default)]
 pub struct NetnsSearch {
     seen: HashSet<u64>,
+    incomplete: bool,
 }
 
 impl NetnsSearch {
     /// Opens the namespaces of a place that were not looked into before, until `look` has found something in one.
     /// What may not be opened, or is gone by then, is left out.
     pub fn find<T>(&mut self, place: Place, look: impl FnMut(&Netns) -> Option<T>) -> Option<T> {
-        match place {
+        let cut = Cell::new(false);
+        let found = match place {
             Place::Mounts => {
-                let mountinfo = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
-                self.find_among(mounts(&mountinfo).into_iter(), look)
+                let mountinfo = fs::read_to_string("/proc/thread-self/mountinfo");
+                cut.set(mountinfo.is_err());
+                self.find_among(mounts(&mountinfo.unwrap_or_default()).into_iter(), look)
             }
             Place::Processes => {
-                self.find_among(processes().map(|process| process.join("ns/net")).filter_map(link), look)
+                self.find_among(processes(&cut).map(|process| process.join("ns/net")).filter_map(link), look)
             }
-            Place::ThreadsAndDescriptors => self.find_among(processes().flat_map(threads_and_descriptors), look),
-        }
+            Place::ThreadsAndDescriptors => self.find_among(processes(&cut).flat_map(threads_and_descriptors), look),
+        };
+        self.incomplete |= cut.get();
+        found
+    }
+
+    /// Whether the mounts or the processes could not be listed to the end, so that what was not found may be there.
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete
     }
 
     /// A process, a thread or a descriptor may lead somewhere else by the time it is opened, as that of a plugin does
@@ -68,22 +79,35 @@ impl NetnsSearch {
     }
 }
 
-fn processes() -> impl Iterator<Item = PathBuf> {
-    entries(Path::new("/proc")).filter(|path| {
+/// `cut` becomes true where there may be more.
+fn processes(cut: &Cell<bool>) -> impl Iterator<Item = PathBuf> {
+    let processes = entries(Path::new("/proc"), || cut.set(true));
+    processes.filter(|path| {
         let name = path.file_name().and_then(|name| name.to_str());
         name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
     })
 }
 
-fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+/// To the first error, which may stay; `cut` is told of it.
+fn entries<F: Fn()>(folder: &Path, cut: F) -> impl Iterator<Item = PathBuf> + use<F> {
     let parent = folder.to_owned();
-    // To the first error, as it may stay.
-    file::entries(folder).into_iter().flatten().map_while(move |entry| Some(parent.join(entry.ok()?.name)))
+    let entries = file::entries(folder);
+    if entries.is_err() {
+        cut();
+    }
+    entries.into_iter().flatten().map_while(move |entry| match entry {
+        Ok(entry) => Some(parent.join(entry.name)),
+        Err(_) => {
+            cut();
+            None
+        }
+    })
 }
 
+/// Those of a process that is gone, or is not ours to see, are none.
 fn threads_and_descriptors(process: PathBuf) -> impl Iterator<Item = (u64, PathBuf)> {
-    let threads = entries(&process.join("task")).map(|thread| thread.join("ns/net"));
-    threads.chain(entries(&process.join("fd"))).filter_map(link)
+    let threads = entries(&process.join("task"), || ()).map(|thread| thread.join("ns/net"));
+    threads.chain(entries(&process.join("fd"), || ())).filter_map(link)
 }
 
 /// A magic link of /proc that leads to a network namespace: its text is `net:[4026531840]`.

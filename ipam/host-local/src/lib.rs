@@ -176,9 +176,9 @@ fn gc(machine: &Machine, call: &Call<'_>) -> Result<(), cni::Error> {
     let mut living = Living::default();
     for (ip, content, past, netns) in stale {
         if let Some(netns) = netns.filter(|netns| living.has(*netns)) {
-            call.warn(format_args!(
-                "kept {ip} of {content}: not a valid attachment, but its netns ({netns}) still exists"
-            ));
+            let exists =
+                if living.is_incomplete() { "may still exist: not all could be looked at" } else { "still exists" };
+            call.warn(format_args!("kept {ip} of {content}: not a valid attachment, but its netns ({netns}) {exists}"));
             continue;
         }
         match store.release(ip) {

@@ -57,9 +57,10 @@ pub(crate) struct Living {
 }
 
 impl Living {
+    /// Also where it cannot be told, as nothing is freed on mere doubt.
     pub(crate) fn has(&mut self, inode: u64) -> bool {
         while !self.found.contains(&inode) {
-            let Some(place) = Place::ALL.get(self.places) else { return false };
+            let Some(place) = Place::ALL.get(self.places) else { return self.is_incomplete() };
             let found = self.search.find(*place, |netns| {
                 self.found.push(netns.id().inode());
                 (netns.id().inode() == inode).then_some(())
@@ -67,5 +68,10 @@ impl Living {
             self.places += usize::from(found.is_none());
         }
         true
+    }
+
+    /// Whether one that was not found may exist.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.search.is_incomplete()
     }
 }
