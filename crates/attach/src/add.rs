@@ -300,13 +300,14 @@ impl<'a> Attempt<'a> {
         if !is_there(&outcome) || route.dst.addr().is_ipv4() || !self.inside.only_advertised(route)? {
             return outcome;
         }
+        outcome = self.inside.append_route(route);
         for _ in 0..QUICKER_ROUTER {
-            outcome = self.inside.append_route(route);
             if !is_there(&outcome) {
                 break;
             }
             // The router that advertises itself is the gateway. Its route would end with the advertisement.
             self.inside.delete_advertised(route)?;
+            outcome = self.inside.append_route(route);
         }
         outcome
     }
