@@ -13,7 +13,8 @@
 //!    (codes 1 and 7): [`NetConf`].
 //! 3. It calls the method for the command. CHECK needs cniVersion 0.4.0, STATUS and GC 1.1.0; earlier ones are code 1.
 //! 4. It writes the result in the shape of the version that was asked for, all seven of them, in one write; or the error
-//!    object, and exits with 1. Where nobody takes an ADD's result, it calls DEL, so that nothing is left of it.
+//!    object, and exits with 1. Where nobody takes an ADD's result, it calls DEL, so that nothing is left of it. (That
+//!    stdout was closed before the start only a program notices whose first call is `linux::process::begin`.)
 //! 5. A panic becomes an error with code 999, after the plugin's own destructors have run.
 //!
 //! What a plugin has to see to: that a failed ADD leaves nothing, that a DEL of what is gone succeeds, and that DEL asks

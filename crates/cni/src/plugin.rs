@@ -257,8 +257,9 @@ fn prefix_stdin(error: Error) -> Error {
     }
 }
 
-/// Whether the caller has closed stdout. /dev/null stands in its place by now, only for reading, as nobody opens it who
-/// wants the result thrown away (`linux::process::begin`).
+/// Whether the caller has closed stdout. In a program that begins with `linux::process::begin`, /dev/null stands in its
+/// place by now, only for reading. Where the language's runtime has put it there it is for both, and so is that of a
+/// caller who wants the result thrown away: Python's DEVNULL is.
 fn stdout_is_closed() -> bool {
     let is_null = std::fs::read_link("/proc/self/fd/1").is_ok_and(|path| path == Path::new("/dev/null"));
     let flags = || {
