@@ -13,7 +13,7 @@ RUST_FLAGS := printf '%s\037%s' -Ctarget-feature=+crt-static \
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # What the tests run beside ours, from Debian or Ubuntu.
 PACKAGES := iproute2 containerd runc containernetworking-plugins busybox-static user-mode-linux strace valgrind mandoc g++ \
-	golang-go golang-github-appc-cni-dev podman iperf3 ethtool nftables
+	podman iperf3 ethtool nftables libseccomp-dev pkg-config dnsmasq-base
 
 # As `cargo fuzz` has them: coverage that libFuzzer reads, overflow checks, the address sanitizer.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -24,7 +24,7 @@ FUZZ_DIR := $(TARGET_DIR)/fuzz
 
 REFERENCE_BIN := $(if $(REFERENCE),UNDERLAY_REFERENCE_BIN=$(abspath $(REFERENCE)))
 
-.PHONY: help build install deb image release reproducible demo test compliance faults floor bench bench-ipam bench-lan fuzz advisories lint packages clean
+.PHONY: help build peers install deb image release reproducible demo test compliance faults floor bench bench-ipam bench-lan fuzz advisories lint packages clean
 
 help: ## what there is to do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
@@ -55,14 +55,17 @@ reproducible: ## builds this commit in two directories: the bytes are the same
 demo: build ## two containers on a LAN of namespaces; needs no root
 	@cargo run --locked --quiet -p e2e --example demo
 
-test: packages build floor ## every lane: unit, native, guest, runtime
+peers: packages ## what the tests run of others, from the Go modules in tests/peers; MODULES="reference etcd" for some
+	@tests/peers/build.sh $(TARGET_DIR)/peers $(MODULES)
+
+test: packages build floor peers ## every lane: unit, native, guest, runtime
 	@echo '== lane: unit =='
 	cargo test --locked --workspace --exclude e2e --exclude runtimes
 	cargo test --locked -p e2e --lib --bins
 	@echo '== lanes: native, guest, runtime =='
 	cargo run --locked --quiet -p e2e --bin lanes
 
-compliance: packages build ## the same calls on the reference (or REFERENCE=directory) and on ours, and what differs
+compliance: packages build peers ## the same calls on the reference (or REFERENCE=directory) and on ours, and what differs
 	$(REFERENCE_BIN) cargo run --locked --quiet -p e2e --bin lanes -- e2e/compliance:
 	@$(REFERENCE_BIN) cargo test --locked --quiet -p e2e --test compliance -- --exact --nocapture \
 		every_row_of_the_page_is_shown_and_every_difference_has_a_row
@@ -76,7 +79,7 @@ floor:
 	CARGO_ENCODED_RUSTFLAGS="$$($(RUST_FLAGS))" \
 		cargo build --locked --release --target $(HOST) -p floor
 
-bench: packages build floor ## ADD and DEL beside the reference's: one, bursts, growth. QUICK=1 OUT=file.json REFERENCE=dir
+bench: packages build floor peers ## ADD and DEL beside the reference's: one, bursts, growth. QUICK=1 OUT=file.json REFERENCE=dir
 	$(REFERENCE_BIN) cargo run --locked --quiet -p e2e --bin bench -- $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
 
 fuzz: packages ## every fuzz target for SECONDS (default 10), or the TARGETS named; what it learns stays in target/
@@ -103,7 +106,7 @@ fuzz: packages ## every fuzz target for SECONDS (default 10), or the TARGETS nam
 advisories: ## known weaknesses of dependencies, by cargo-deny, which must be installed; needs the network
 	cargo deny --locked --workspace check advisories
 
-bench-ipam: packages build ## host-local and the reference's, from 10 leases to 60,000
+bench-ipam: packages build peers ## host-local and the reference's, from 10 leases to 60,000
 	cargo run --locked --quiet --release -p e2e --bin bench-ipam
 
 bench-lan: packages build ## a sub-interface beside bridges, routes and tunnels; QUICK=1 for a look, OUT=directory

@@ -8,9 +8,12 @@ use std::{env, fs};
 /// Names the directory of the built program; `bin` in the repository without it.
 pub const BIN_VARIABLE: &str = "UNDERLAY_BIN";
 
-/// Names the directory of the reference plugins; `/usr/lib/cni`, where Debian's
-/// containernetworking-plugins puts them, without it.
+/// Names the directory of the reference plugins. Without it, they are those that `make peers` builds.
 pub const REFERENCE_VARIABLE: &str = "UNDERLAY_REFERENCE_BIN";
+
+/// Names the directory of the programs of others that the tests run, as `make peers` leaves them: one directory for
+/// each module of tests/peers. Without it, the directory is `peers` in cargo's target directory.
+pub const PEERS_VARIABLE: &str = "UNDERLAY_PEERS";
 
 /// Which programs a case runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,22 +53,34 @@ impl Binaries {
                 to
             }
             Self::Reference => {
-                let directory = directory_from(REFERENCE_VARIABLE, "/usr/lib/cni");
+                let Some(directory) = env::var_os(REFERENCE_VARIABLE).map(PathBuf::from) else {
+                    return peers("reference");
+                };
                 assert!(
                     directory.join(NAMES[0]).is_file(),
-                    "the reference plugins are not in {}: install containernetworking-plugins, \
-                     or say in {REFERENCE_VARIABLE} where they are",
+                    "the reference plugins are not in {}, which {REFERENCE_VARIABLE} names",
                     directory.display()
                 );
-                directory
+                fs::canonicalize(&directory).unwrap_or(directory)
             }
         }
     }
 }
 
+/// The directory of the programs that one module of tests/peers builds, such as `reference` or `containerd`.
+pub fn peers(module: &str) -> PathBuf {
+    let directory = env::var_os(PEERS_VARIABLE).map_or_else(|| target().join("peers"), PathBuf::from).join(module);
+    assert!(
+        directory.join(".version").is_file(),
+        "the programs of tests/peers/{module} are not in {}: run `make peers`, or say in {PEERS_VARIABLE} where they are",
+        directory.display()
+    );
+    fs::canonicalize(&directory).unwrap_or(directory)
+}
+
 /// The program that does the bare kernel operations, static, as `make floor` leaves it.
 pub fn floor() -> PathBuf {
-    let target = directory_from("CARGO_TARGET_DIR", concat!(env!("CARGO_MANIFEST_DIR"), "/../target"));
+    let target = target();
     // One folder for each target; debug/ and release/ beside them hold what is not static.
     let programs = fs::read_dir(&target).into_iter().flatten();
     let programs = programs.filter_map(|entry| Some(entry.ok()?.path().join("release/floor")));
@@ -82,6 +97,10 @@ fn built() -> PathBuf {
         program.display()
     );
     directory
+}
+
+fn target() -> PathBuf {
+    directory_from("CARGO_TARGET_DIR", concat!(env!("CARGO_MANIFEST_DIR"), "/../target"))
 }
 
 fn directory_from(variable: &str, otherwise: &str) -> PathBuf {

@@ -1,20 +1,14 @@
-//! libcni, the library by which nearly all container runtimes call plugins: a small client in Go, built on demand, makes
-//! one call each time that it is started.
+//! libcni, the library by which nearly all container runtimes call plugins: a small client in Go (tests/peers/libcni)
+//! makes one call each time that it is started.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
 use e2e::plugin::with_deadline;
-use e2e::{Binaries, Container, Lab};
+use e2e::{Binaries, Container, Lab, binaries};
 use serde_json::{Value, json};
-
-/// Debian's golang-github-appc-cni-dev: libcni's source, for a Go that does not know modules.
-const GOPATH: &str = "/usr/share/gocode";
-
-const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/libcni/main.go");
 
 /// A runtime on the Lab's host: a network, and what it is told of containers.
 #[derive(Debug)]
@@ -99,9 +93,9 @@ impl<'a> Libcni<'a> {
             "Args": self.args,
             "Capabilities": self.capabilities,
         });
-        let client = client();
+        let client = binaries::peers("libcni").join("libcni");
         let output = self.lab.host.run(|| {
-            let mut command = Command::new(client);
+            let mut command = Command::new(&client);
             command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut child = command.spawn().unwrap_or_else(|e| panic!("start {}: {e}", client.display()));
             let mut stdin = child.stdin.take().expect("stdin is a pipe");
@@ -116,46 +110,4 @@ impl<'a> Libcni<'a> {
             false => Err(format!("{} ({})", text(&output.stderr), output.status)),
         }
     }
-}
-
-/// The client's program, which Go makes of its source in a few seconds, once.
-fn client() -> &'static Path {
-    static CLIENT: OnceLock<PathBuf> = OnceLock::new();
-    CLIENT.get_or_init(|| {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/libcni");
-        fs::create_dir_all(&directory).unwrap_or_else(|e| panic!("make {}: {e}", directory.display()));
-        let client = directory.join("client");
-        // Executables of several tests may be here at once.
-        let lock = File::create(directory.join("lock")).expect("create a lock");
-        lock.lock().expect("lock a file");
-        if !is_newer(&client, Path::new(SOURCE)) {
-            build(&directory, &client);
-        }
-        client
-    })
-}
-
-fn is_newer(file: &Path, than: &Path) -> bool {
-    let time = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
-    match (time(file), time(than)) {
-        (Ok(file), Ok(than)) => file > than,
-        _ => false,
-    }
-}
-
-fn build(directory: &Path, client: &Path) {
-    let new = directory.join("client.new");
-    let mut go = Command::new("go");
-    go.arg("build").arg("-o").arg(&new).arg(SOURCE);
-    // Nothing from the network, and nothing of what somebody has set up for Go here.
-    for (name, value) in [("GO111MODULE", "off"), ("GOPATH", GOPATH), ("GOFLAGS", ""), ("CGO_ENABLED", "0")] {
-        go.env(name, value);
-    }
-    go.env("GOCACHE", directory.join("cache"));
-    let output = go.output().unwrap_or_else(|e| {
-        panic!("start go: {e}: install Debian's packages golang-go and golang-github-appc-cni-dev");
-    });
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "go build: {} (golang-github-appc-cni-dev has libcni)\n{stderr}", output.status);
-    fs::rename(&new, client).expect("put libcni's client into place");
 }

@@ -41,10 +41,12 @@ const GOES_WITHIN: Duration = Duration::from_secs(20);
 /// How much of the console is shown when something went wrong.
 const TAIL: usize = 60;
 /// Variables that tests may go by, taken along.
-const VARIABLES: [&str; 7] = [
+const VARIABLES: [&str; 9] = [
     "PATH",
     "UNDERLAY_BIN",
     "UNDERLAY_REFERENCE_BIN",
+    "UNDERLAY_PEERS",
+    "CARGO_TARGET_DIR",
     "UNDERLAY_FAULTS",
     "UNDERLAY_FAULTS_OFFSET",
     "RUST_BACKTRACE",

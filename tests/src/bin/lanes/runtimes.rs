@@ -31,7 +31,7 @@ const RUNTIMES: [Runtime; 4] = [
     Runtime {
         name: "libcni",
         executables: &["runtimes/libcni"],
-        version: &["dpkg-query", "--show", "golang-github-appc-cni-dev"],
+        version: &["sed", "-n", "s/^require //p", "tests/peers/libcni/go.mod"],
         is_required: true,
     },
     Runtime {
