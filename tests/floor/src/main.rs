@@ -3,8 +3,7 @@
 //!
 //! It takes a runtime's variables, so that it is called like a plugin: `CNI_COMMAND` (without it, it ends at once),
 //! `CNI_NETNS`, `CNI_IFNAME` and `CNI_CONTAINERID`; and of its own `FLOOR_PARENT`, an ifindex (no link without it),
-//! `FLOOR_LEASES`, a directory, and `FLOOR_ADDRESSES`: `ADDRESS/LENGTH,GATEWAY`, with spaces between. A DEL prints how
-//! many nanoseconds the kernel took for the deletion of the link.
+//! `FLOOR_LEASES`, a directory, and `FLOOR_ADDRESSES`: `ADDRESS/LENGTH,GATEWAY`, with spaces between.
 //!
 //! It begins at C's `main`, as the program itself does (see there): with the standard library's start it would not be the
 //! floor.
@@ -23,7 +22,6 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use address::Address;
 use kernel::Socket;
@@ -133,10 +131,7 @@ impl Attachment {
         if let Some((netns, _)) = &self.link {
             kernel::enter(netns)?;
             let mut socket = Socket::open(0)?;
-            let begun = Instant::now();
             socket.transact(&[message::delete_link(&self.ifname)])?;
-            let took = begun.elapsed();
-            writeln!(std::io::stdout(), "{}", took.as_nanos())?;
         }
         Ok(())
     }

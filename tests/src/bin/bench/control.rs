@@ -42,8 +42,6 @@ pub(crate) struct Control {
     /// A static process that ends at once.
     pub(crate) empty: Times,
     pub(crate) empty_counts: Counts,
-    /// The system call that deletes the link of the most usual attachment, in milliseconds.
-    pub(crate) kernel_delete: Samples,
 }
 
 impl Control {
@@ -56,12 +54,7 @@ impl Control {
 
 /// Measures all. In the host's netns.
 pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result<Control> {
-    let mut control = Control {
-        scenarios: Vec::new(),
-        empty: Times::default(),
-        empty_counts: Counts::default(),
-        kernel_delete: Samples::default(),
-    };
+    let mut control = Control { scenarios: Vec::new(), empty: Times::default(), empty_counts: Counts::default() };
     for scenario in &SCENARIOS {
         let rounds = if matches!(scenario.leases, Leases::V6 | Leases::Dual) { plan.slow_rounds } else { plan.rounds };
         say(&format!("{}, {rounds} rounds: ", scenario.title))?;
@@ -119,9 +112,6 @@ fn one(
                     let times = &mut cells[at].times[which];
                     times.wall.push(done.wall);
                     times.cpu.push(done.cpu);
-                    if scenario.key == WHOLE && command == "DEL" && cells[at].side == Side::Floor {
-                        control.kernel_delete.push(done.kernel_time()?);
-                    }
                 }
             }
             if scenario.key == WHOLE && *round >= warm_up {

@@ -58,17 +58,6 @@ pub(crate) struct Done {
     pub(crate) wall: f64,
     /// User and system, in milliseconds. Meaningless where other calls ran beside it.
     pub(crate) cpu: f64,
-    /// What the last one printed.
-    stdout: Vec<u8>,
-}
-
-impl Done {
-    /// What the floor's DEL says: the kernel's own time for the deletion of the link, in milliseconds.
-    pub(crate) fn kernel_time(&self) -> Result<f64> {
-        let text = String::from_utf8_lossy(&self.stdout);
-        let nanoseconds: f64 = text.trim().parse().map_err(|e| format!("the floor's DEL said {text:?}: {e}"))?;
-        Ok(nanoseconds / 1e6)
-    }
 }
 
 impl Field {
@@ -157,14 +146,13 @@ impl Field {
 
     /// ADD or DEL, timed; in the calling thread's netns, which is the host's.
     pub(crate) fn time(&self, programs: &Programs, scenario: &Scenario, pod: &mut Pod, command: &str) -> Result<Done> {
-        let mut done = Done { wall: 0.0, cpu: 0.0, stdout: Vec::new() };
+        let mut done = Done { wall: 0.0, cpu: 0.0 };
         self.perform(programs, scenario, pod, command, |call| {
             let before = children_cpu()?;
             let ended = prepare(call)?.go()?;
             done.cpu += milliseconds(children_cpu()? - before);
             done.wall += milliseconds(ended.wall);
-            done.stdout = ended.success(call)?.to_owned();
-            Ok(done.stdout.clone())
+            Ok(ended.success(call)?.to_owned())
         })?;
         Ok(done)
     }

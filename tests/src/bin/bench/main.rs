@@ -7,6 +7,7 @@ mod burst;
 mod calls;
 mod control;
 mod count;
+mod deletion;
 mod field;
 mod growth;
 mod launch;
@@ -31,6 +32,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use burst::Burst;
 use calls::Calls;
 use control::Control;
+use deletion::Deletion;
 use field::Field;
 use growth::Stage;
 use options::Options;
@@ -86,6 +88,8 @@ struct Findings {
     control: Control,
     /// Where perf can trace.
     calls: Option<Calls>,
+    /// Where perf can trace.
+    deletion: Option<Deletion>,
     bursts: Vec<Burst>,
     growth: Vec<Stage>,
     /// Of macvlan and host-local, by side, in bytes.
@@ -119,17 +123,18 @@ fn run(options: &Options) -> Result<()> {
     let field = Field::new(scratch.path().join("data"))?;
     let programs = Programs::find(&field.lab)?;
     let host = &field.lab.host;
-    let (control, calls, bursts) = host.run(|| {
+    let (control, calls, deletion, bursts) = host.run(|| {
         let control = control::measure(&field, &programs, &plan)?;
         let calls = calls::measure(&field, &programs, &plan)?;
-        Ok::<_, Box<dyn Error + Send + Sync>>((control, calls, burst::measure(&field, &programs, &plan)?))
+        let deletion = deletion::measure(&field, &programs, &plan)?;
+        Ok::<_, Box<dyn Error + Send + Sync>>((control, calls, deletion, burst::measure(&field, &programs, &plan)?))
     })?;
     let growth = growth::measure(&programs, &plan)?;
     let on_disk = [Side::Ours, Side::Copies, Side::Reference].map(|side| (side, programs.bytes_on_disk(side)));
     let on_disk = on_disk.into_iter().map(|(side, bytes)| Ok((side, bytes?))).collect::<Result<_>>()?;
-    let reference = programs.reference_name();
+    let reference = programs.reference_name()?;
     let took = begun.elapsed().as_secs_f64();
-    let findings = Findings { control, calls, bursts, growth, on_disk, reference, took };
+    let findings = Findings { control, calls, deletion, bursts, growth, on_disk, reference, took };
     write(options, &findings)
 }
 

@@ -1,13 +1,16 @@
 //! The findings as JSON: for whoever wants to compare runs.
 
+use std::time::Duration;
+
 use e2e::{Samples, document};
 use serde_json::{Value, json};
 
 use crate::Findings;
 use crate::control::{Cell, Measured, Times};
 use crate::count::Counts;
+use crate::side::Side;
 use crate::target::{Bound, targets};
-use crate::{burst, growth};
+use crate::{burst, deletion, growth};
 
 /// All of them. Times are milliseconds.
 pub(crate) fn json(findings: &Findings) -> Value {
@@ -28,7 +31,7 @@ pub(crate) fn json(findings: &Findings) -> Value {
         "bytes_on_disk": on_disk,
         "scenarios": control.scenarios.iter().map(scenario).collect::<Vec<_>>(),
         "empty_process": times(&control.empty, &control.empty_counts),
-        "kernel_delete_ms": samples(&control.kernel_delete),
+        "deletion": findings.deletion.as_ref().map(deletion),
         "bursts": findings.bursts.iter().map(burst).collect::<Vec<_>>(),
         "growth": findings.growth.iter().map(stage).collect::<Vec<_>>(),
         "targets": targets.collect::<Vec<_>>(),
@@ -56,6 +59,18 @@ fn scenario(measured: &Measured) -> Value {
         "scenario": measured.scenario.key, "title": measured.scenario.title, "rounds": measured.rounds,
         "sides": measured.cells.iter().map(cell).collect::<Vec<_>>(),
     })
+}
+
+fn deletion(all: &deletion::Deletion) -> Value {
+    let side = |(side, divided): (&Side, &deletion::Divided)| {
+        let [whole, deleting, rest] = [&divided.whole, &divided.deleting, &divided.rest].map(samples);
+        json!({"side": side.key(), "whole_ms": whole, "deleting_ms": deleting, "rest_ms": rest})
+    };
+    let pause = |(pause, sides): (&Duration, &[deletion::Divided; 3])| {
+        let sides: Vec<_> = deletion::SIDES.iter().zip(sides).map(side).collect();
+        json!({"after_add_ms": pause.as_millis(), "sides": sides})
+    };
+    deletion::PAUSES.iter().zip(all).map(pause).collect()
 }
 
 fn burst(burst: &burst::Burst) -> Value {

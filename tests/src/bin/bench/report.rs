@@ -10,7 +10,7 @@ use crate::control::Control;
 use crate::scenario::{IPV6, WHOLE};
 use crate::side::Side;
 use crate::target::{Bound, targets};
-use crate::{Findings, Result, burst, calls, growth, plots};
+use crate::{Findings, Result, burst, calls, deletion, growth, plots};
 
 const COMMAND: &str = "make bench";
 
@@ -21,6 +21,7 @@ pub(crate) fn sections(findings: &Findings) -> Result<Vec<(Section, String)>> {
         (section("targets"), targets_text(findings)?),
         (section("control-plane"), control_text(findings)?),
         (section("calls"), calls_text(findings)?),
+        (section("deletion"), deletion_text(findings)?),
         (section("bursts"), bursts_text(findings)?),
         (section("growth"), growth_text(findings)?),
     ])
@@ -75,13 +76,11 @@ fn control_text(findings: &Findings) -> Result<String> {
     }
     let (empty, counts) = (&control.empty, &control.empty_counts);
     let rest = format!(
-        "An empty static process takes {} ms, {} ms of user+sys, {} KiB and {} system calls. The system call that deletes \
-         the link of a whole attachment takes {} ms.",
+        "An empty static process takes {} ms, {} ms of user+sys, {} KiB and {} system calls.",
         spread(&empty.wall),
         digits(empty.cpu.median()),
         grouped(counts.peak_kib as u64),
         counts.system_calls,
-        spread(&control.kernel_delete),
     );
     write!(text, "\n{}\n{}", wrapped(&rest), wrapped(&verdict(control)))?;
     Ok(text)
@@ -125,8 +124,8 @@ fn verdict(control: &Control) -> String {
         "What they say: a whole ADD takes {} ms in place of the reference's {}; an empty process takes {} of them, and with \
          the kernel's work and a lease file it is {}: the rest is the protocol, the checks and the way back. Where IPAM has \
          to be executed, it is {} ms. With IPv6, a usable address is there after {} ms in place of {}, nearly all of it the \
-         kernel's detection of duplicates, which is {} for the floor. A DEL takes {} ms in place of {}, of which {} are the \
-         one system call that deletes the link.",
+         kernel's detection of duplicates, which is {} for the floor. A DEL takes {} ms in place of {}; nearly all of it is the \
+         kernel's own time for the link, which the section on deletion tells apart.",
         wall(WHOLE, ours, 0),
         wall(WHOLE, theirs, 0),
         digits(control.empty.wall.median()),
@@ -137,7 +136,6 @@ fn verdict(control: &Control) -> String {
         wall(IPV6, floor, 0),
         wall(WHOLE, ours, 1),
         wall(WHOLE, theirs, 1),
-        digits(control.kernel_delete.median()),
     )
 }
 
@@ -205,6 +203,39 @@ fn calls_rows(ours: &calls::Taken, floor: &calls::Taken) -> Vec<(String, [f64; 4
     rows.sort_by(|(_, a), (_, b)| (b[1] - b[3]).total_cmp(&(a[1] - a[3])));
     rows.push((format!("calls of less than {MICROSECONDS} each"), small));
     rows
+}
+
+fn deletion_text(findings: &Findings) -> Result<String> {
+    let mut text = String::from("## DEL without the kernel's grace periods\n\n");
+    let Some(all) = &findings.deletion else {
+        text += "Not traced: there was no `perf trace` (package linux-perf), or it was not permitted.\n";
+        return Ok(text);
+    };
+    let how = format!(
+        "The kernel waits for RCU grace periods when it deletes a link. The wait takes milliseconds. It depends on the work \
+         of all processors just before, and it is the same for every plugin. So each DEL is divided: the longest `sendto`, \
+         which is the request that deletes the link, and the rest. Whole processes under `perf trace`, which traces these \
+         calls alone; macvlan with host-local, IPv4; medians of {} runs, with the quartiles in brackets, in milliseconds, the \
+         sides in turns. {}. To repeat: `{COMMAND}`, with the package linux-perf.",
+        all[0][0].whole.len(),
+        setting(),
+    );
+    text += &wrapped(&how);
+    text += "\n| DEL begins | | whole | deleting the link | the rest | the rest, of the reference's |\n|---|---|---:|---:|---:|---:|\n";
+    let at = |side| deletion::SIDES.iter().position(|its| *its == side).unwrap_or_default();
+    for (pause, sides) in deletion::PAUSES.iter().zip(all) {
+        let begins = match pause.as_millis() {
+            0 => "right after its ADD".to_owned(),
+            millis => format!("{millis} ms after its ADD"),
+        };
+        let reference = sides[at(Side::Reference)].rest.median();
+        for (side, divided) in deletion::SIDES.iter().zip(sides) {
+            let [whole, deleting, rest] = [&divided.whole, &divided.deleting, &divided.rest].map(spread);
+            let ratio = divided.rest.median() / reference;
+            writeln!(text, "| {begins} | {} | {whole} | {deleting} | {rest} | {ratio:.2} |", side.name())?;
+        }
+    }
+    Ok(text)
 }
 
 fn bursts_text(findings: &Findings) -> Result<String> {
@@ -280,19 +311,16 @@ fn growth_text(findings: &Findings) -> Result<String> {
         }
         text += "\n";
     }
-    let grown = |at: usize, which: usize| last.sides[at][which].median() / first.sides[at][which].median();
+    let grown = |at: usize| last.sides[at][0].median() / first.sides[at][0].median();
     let verdict = format!(
         "What they say: from {} to {} live attachments, the time of an ADD grows to {:.2} times with Underlay, to {:.2} times \
          with the reference, which reads every lease each time, and to {:.2} times with the floor, which is the kernel's own \
-         growth; that of a DEL to {:.2}, {:.2} and {:.2} times.",
+         growth. The time of a DEL is mostly the kernel's wait for grace periods, so its ratios say little.",
         grouped(u64::from(first.live)),
         grouped(u64::from(last.live)),
-        grown(0, 0),
-        grown(1, 0),
-        grown(2, 0),
-        grown(0, 1),
-        grown(1, 1),
-        grown(2, 1),
+        grown(0),
+        grown(1),
+        grown(2),
     );
     write!(text, "\n{}", wrapped(&verdict))?;
     Ok(text)

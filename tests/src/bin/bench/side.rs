@@ -11,10 +11,6 @@ use plotters::style::RGBColor;
 
 use crate::Result;
 
-/// Where the reference comes from, as a rule.
-const DEBIAN_PACKAGE: &str = "containernetworking-plugins";
-const DEBIAN_DIRECTORY: &str = "/usr/lib/cni";
-
 /// One of those that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Side {
@@ -97,16 +93,14 @@ impl Programs {
         }
     }
 
-    /// Whose reference it is, for a reader.
-    pub(crate) fn reference_name(&self) -> String {
-        let mut query = Command::new("dpkg-query");
-        query.args(["-W", "-f", "${Package} ${Version}", DEBIAN_PACKAGE]).stderr(Stdio::null());
-        match query.output() {
-            Ok(output) if output.status.success() && self.reference == Path::new(DEBIAN_DIRECTORY) => {
-                format!("Debian's {}", String::from_utf8_lossy(&output.stdout))
-            }
-            _ => "a build of one's own (`REFERENCE`)".to_owned(),
-        }
+    /// The name and version of the reference, as its macvlan states them on stderr when nothing calls it.
+    pub(crate) fn reference_name(&self) -> Result<String> {
+        let output =
+            Command::new(self.program(Side::Reference, "macvlan")).env_clear().stdin(Stdio::null()).output()?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        let version = text.lines().next().and_then(|line| line.strip_prefix("CNI macvlan plugin "));
+        let version = version.ok_or_else(|| format!("the reference's macvlan does not state its version: {text}"))?;
+        Ok(format!("containernetworking/plugins {version}"))
     }
 
     /// Bytes of macvlan and host-local on disk, counting one file once.

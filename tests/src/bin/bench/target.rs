@@ -1,9 +1,12 @@
 //! What was promised, beside what was measured.
 
+use e2e::Samples;
+
 use crate::Findings;
-use crate::burst;
+use crate::deletion::Divided;
 use crate::scenario::{IPV6, WHOLE};
 use crate::side::Side;
+use crate::{burst, deletion};
 
 /// One promise.
 pub(crate) struct Target {
@@ -49,7 +52,7 @@ pub(crate) fn targets(findings: &Findings) -> Vec<Target> {
         findings.on_disk.iter().find(|(side, _)| *side == Side::Ours).map_or(f64::NAN, |(_, size)| *size as f64);
     let (ours, theirs) = (wall(WHOLE, Side::Ours, 0), wall(WHOLE, Side::Reference, 0));
     let target = |what, promised, measured| Target { what, promised, measured };
-    vec![
+    let mut targets = vec![
         target("whole ADD, wall, of the reference's", Bound::AtMost(0.22), ours / theirs),
         target("whole ADD, wall, of the floor's", Bound::AtMost(1.4), ours / wall(WHOLE, Side::Floor, 0)),
         target("whole ADD, user+sys, of the reference's", Bound::AtMost(0.2), cpu(Side::Ours) / cpu(Side::Reference)),
@@ -69,15 +72,26 @@ pub(crate) fn targets(findings: &Findings) -> Vec<Target> {
             wall(IPV6, Side::Ours, 0) / wall(IPV6, Side::Reference, 0),
         ),
         target(
-            "whole DEL, wall, of the kernel's own time for deleting that link",
-            Bound::AtMost(1.15),
-            wall(WHOLE, Side::Ours, 1) / control.kernel_delete.median(),
-        ),
-        target(
             "64 parallel ADDs, rate, of the reference's",
             Bound::AtLeast(5.0),
             rate(Side::Ours) / rate(Side::Reference),
         ),
         target("bytes on disk of `bin/`, in millions", Bound::AtMost(2.0), on_disk / 1e6),
-    ]
+    ];
+    if let Some([at_once, _]) = &findings.deletion {
+        let divided =
+            |side: Side| deletion::SIDES.iter().zip(at_once).find_map(|(its, of)| (*its == side).then_some(of));
+        let median = |side, figure: fn(&Divided) -> &Samples| divided(side).map_or(f64::NAN, |of| figure(of).median());
+        targets.push(target(
+            "whole DEL, wall, of its own request that deletes the link",
+            Bound::AtMost(1.15),
+            median(Side::Ours, |of| &of.whole) / median(Side::Ours, |of| &of.deleting),
+        ));
+        targets.push(target(
+            "DEL without that request, wall, of the reference's",
+            Bound::AtMost(0.3),
+            median(Side::Ours, |of| &of.rest) / median(Side::Reference, |of| &of.rest),
+        ));
+    }
+    targets
 }

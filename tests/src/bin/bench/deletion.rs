@@ -1,0 +1,110 @@
+//! A DEL, divided into the system call that deletes the link and everything else. In that call the kernel waits for RCU
+//! grace periods. The length of the wait depends on the work of all processors in the milliseconds before, and no
+//! plugin can shorten it, so only the rest says something about a plugin.
+
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use e2e::{Call, Samples, interrupt};
+
+use crate::field::Field;
+use crate::scenario::{Scenario, WHOLE};
+use crate::side::{Programs, Side};
+use crate::{Plan, Result, launch, say};
+
+/// The sides that are divided.
+pub(crate) const SIDES: [Side; 3] = [Side::Ours, Side::Reference, Side::Floor];
+
+/// The time from the end of an ADD to the start of its DEL.
+pub(crate) const PAUSES: [Duration; 2] = [Duration::ZERO, Duration::from_millis(100)];
+
+/// DELs of one side after one pause, in milliseconds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Divided {
+    /// From execve to the end of the last process.
+    pub(crate) whole: Samples,
+    /// The longest `sendto`: the request that deletes the link.
+    pub(crate) deleting: Samples,
+    /// The difference of the two.
+    pub(crate) rest: Samples,
+}
+
+/// By pause, then by side.
+pub(crate) type Deletion = [[Divided; 3]; 2];
+
+/// `None` where perf is missing, or is not permitted to trace. In the host's netns.
+pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result<Option<Deletion>> {
+    if trace(&field.idle(programs), &plan.scratch).is_err() {
+        say("DEL, divided: there is no `perf trace` (package linux-perf) here\n")?;
+        return Ok(None);
+    }
+    say("DEL, divided: ")?;
+    let scenario = Scenario::of(WHOLE);
+    let mut deletion = Deletion::default();
+    for round in 0..plan.counts * 10 {
+        interrupt::check()?;
+        let mut pods = Vec::new();
+        for (pause, divided) in PAUSES.into_iter().zip(&mut deletion) {
+            for turn in 0..SIDES.len() {
+                let at = (turn + round) % SIDES.len();
+                let mut pod = field.pod(scenario, SIDES[at]);
+                field.time(programs, scenario, &mut pod, "ADD")?;
+                thread::sleep(pause);
+                field.perform(programs, scenario, &mut pod, "DEL", |call| {
+                    let ((whole, deleting), stdout) = trace(call, &plan.scratch)?;
+                    divided[at].whole.push(whole);
+                    divided[at].deleting.push(deleting);
+                    divided[at].rest.push(whole - deleting);
+                    Ok(stdout)
+                })?;
+                pods.push(pod);
+            }
+        }
+        field.retire(pods)?;
+        say(".")?;
+    }
+    say("\n")?;
+    Ok(Some(deletion))
+}
+
+/// The time of the whole and of its longest `sendto`. Only these calls are traced, so that tracing costs a side with many
+/// calls no more than one with few.
+fn trace(call: &Call<'_>, scratch: &Path) -> Result<((f64, f64), Vec<u8>)> {
+    let (text, stdout) = launch::under(call, "perf", &["trace", "-e", "execve,sendto,exit_group"], scratch)?;
+    Ok((divide(&text).ok_or_else(|| format!("perf traced nothing: {text}"))?, stdout))
+}
+
+/// Of lines such as `     2.690 ( 0.032 ms): macvlan/28655 sendto(fd: 7, ...) = 52`. They are not in order of time where
+/// several processors have written them.
+fn divide(text: &str) -> Option<(f64, f64)> {
+    let (mut end, mut longest): (Option<f64>, f64) = (None, 0.0);
+    for line in text.lines() {
+        let Some((time, rest)) = line.split_once('(') else { continue };
+        let Ok(time) = time.trim().parse::<f64>() else { continue };
+        if rest.contains(" exit_group(") {
+            end = Some(end.unwrap_or_default().max(time));
+        } else if rest.contains(" sendto(") {
+            let duration = rest.split_once("ms)").and_then(|(duration, _)| duration.trim().parse().ok());
+            longest = longest.max(duration.unwrap_or_default());
+        }
+    }
+    Some((end?, longest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_the_last_process_and_the_deletion_the_longest_sendto() {
+        let text = "         ? (         ): macvlan/7  ... [continued]: execve())        = 0\n    \
+                    9.500 (         ): macvlan/7 exit_group()                       = ?\n     \
+                    1.000 ( 0.100 ms): macvlan/7 sendto(fd: 7, len: 5)              = 52\n     \
+                    2.000 ( 6.250 ms): macvlan/7 sendto(fd: 7, len: 5)              = 52\n     \
+                    4.000 ( 0.300 ms): macvlan/9 execve(filename: 0x1)              = 0\n     \
+                    5.000 (         ): host-local/9 exit_group()                    = ?\n";
+        assert_eq!(divide(text), Some((9.5, 6.25)));
+        assert_eq!(divide("nothing\n"), None);
+    }
+}
