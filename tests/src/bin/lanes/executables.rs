@@ -46,6 +46,10 @@ pub(crate) fn build(lane: Option<Lane>, words: &[String]) -> Result<Vec<Executab
     if selected.as_ref().is_some_and(BTreeSet::is_empty) {
         return Ok(Vec::new());
     }
+    if selected.is_some() && lane.is_none_or(|lane| lane == Lane::Unit) {
+        // A test runs an example. If targets are selected, cargo does not build examples for tests by itself.
+        cargo(&["build", "--locked", "--workspace", "--examples"])?;
+    }
     arguments.extend(selected.iter().flatten().map(String::as_str));
     let output = cargo(&arguments)?;
     let mut executables: Vec<_> = output.lines().filter_map(|line| artifact(line.trim())).collect();
@@ -86,10 +90,6 @@ fn selected(metadata: &Value, lane: Option<Lane>, words: &[String]) -> Option<BT
             }
         }
     }
-    // A test of a unit's runs an example.
-    if lane == Some(Lane::Unit) && !options.is_empty() {
-        options.insert("--examples".into());
-    }
     Some(options)
 }
 
@@ -99,8 +99,11 @@ fn executable_in(word: &str) -> Option<&str> {
     (!name.contains(':')).then_some(name)
 }
 
-/// The name of the executable that a target's tests are in.
+/// The name of the executable that a target's tests are in. The target may say that it has none.
 fn name_of(package: Option<&str>, target: &Value) -> Option<String> {
+    if target["test"] == false {
+        return None;
+    }
     let (package, target, kind) = (package?, target["name"].as_str()?, target["kind"][0].as_str()?);
     match kind {
         "lib" => Some(format!("{package}/lib")),
@@ -158,6 +161,7 @@ mod tests {
         assert_eq!(artifact(&line("test", true)), Some(expected.clone()));
         assert_eq!(artifact(&line("bin", true)).map(|bin| bin.name), Some("linux/bin/kernel".into()));
         assert_eq!(artifact(&line("bin", false)), None);
+        assert_eq!(artifact(&line("bin", true).replace("\"kind\"", "\"test\":false,\"kind\"")), None);
         assert_eq!(artifact("   Compiling linux"), None);
         assert_eq!(Executable::from_json(&expected.to_json()), Some(expected));
     }
@@ -189,6 +193,6 @@ mod tests {
         assert_eq!(options(None, &["macvlan: hard_links::mtu", "del:"]).as_deref(), Some("--test=del --test=macvlan"));
         assert_eq!(options(Some(Lane::Native), &[]).as_deref(), Some("--test=del --test=macvlan"));
         assert_eq!(options(Some(Lane::Native), &["mtu"]).as_deref(), Some("--test=del --test=macvlan"));
-        assert_eq!(options(Some(Lane::Unit), &[]).as_deref(), Some("--bins --examples --lib --test=panic"));
+        assert_eq!(options(Some(Lane::Unit), &[]).as_deref(), Some("--bins --lib --test=panic"));
     }
 }
