@@ -11,7 +11,7 @@ runc=(libseccomp-dev pkg-config)
 packages=()
 for lane in "$@"; do
 	case $lane in
-	unit | reference) ;;
+	unit) ;;
 	native) packages+=("${lab[@]}" "${runc[@]}" user-mode-linux strace valgrind mandoc iperf3 ethtool nftables \
 		containernetworking-plugins dnsmasq-base) ;;
 	# podman with the package runc, and not with crun: the tests say so in its configuration.

@@ -167,6 +167,22 @@ mod tests {
     }
 
     #[test]
+    fn every_lane_has_a_target_of_make_with_packages_and_a_line_in_contributing() {
+        let read = |name: &str| {
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../").to_owned() + name;
+            std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+        };
+        let (makefile, runner, packages) = (read("Makefile"), read("tests/run.sh"), read("tests/packages.sh"));
+        let contributing = read("CONTRIBUTING.md");
+        for lane in Lane::ALL {
+            assert!(makefile.contains(&format!("\ntest-{lane}: ## ")), "Makefile: {lane}");
+            assert!(runner.contains(&format!("\n{lane}) wanted=(")), "tests/run.sh: {lane}");
+            assert!(packages.contains(&format!("\t{lane}) ")) || lane == Lane::Unit, "tests/packages.sh: {lane}");
+            assert!(contributing.contains(&format!("| `make test-{lane}` | ")), "CONTRIBUTING.md: {lane}");
+        }
+    }
+
+    #[test]
     fn a_name_that_is_no_lane_is_refused_with_all_names() {
         let refused = "nativ: the lanes are unit, native, runtime, compliance, guest, kubernetes";
         assert_eq!("nativ".parse::<Lane>(), Err(refused.to_owned()));
