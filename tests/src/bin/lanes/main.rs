@@ -120,17 +120,25 @@ fn run(wishes: &Wishes) -> Result<(Verdict, Times), String> {
         if !due.is_empty() {
             println!("== lane: {lane} ==");
             let report = if lane == Lane::Guest {
-                guest::run(&due)?
+                guest::run(&due)
             } else {
                 let scratch = tempfile::tempdir().map_err(|e| format!("make a directory for the ledgers: {e}"))?;
-                due.run(lane, scratch.path())?
+                due.run(lane, scratch.path())
             };
-            times.add_lane(lane, &report);
-            verdict.add(lane, report);
+            interrupt::check()?;
+            match report {
+                Ok(report) => {
+                    times.add_lane(lane, &report);
+                    verdict.add(lane, report);
+                }
+                Err(error) => verdict.add_error(format!("lane {lane}: {error}")),
+            }
         }
         if let Some(meanwhile) = meanwhile {
             let begun = Instant::now();
-            meanwhile.wait()?;
+            if let Err(error) = meanwhile.wait() {
+                verdict.add_error(error);
+            }
             times.add("waiting for the build beside the guest", begun.elapsed());
         }
     }

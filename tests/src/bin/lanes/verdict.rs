@@ -14,17 +14,24 @@ pub(crate) struct Verdict {
     reports: BTreeMap<Lane, Report>,
     /// Whether every lane was wanted, so that a test that ran in none is a failure.
     whole: bool,
+    /// Errors that ended a lane before its end, or a build.
+    errors: Vec<String>,
 }
 
 impl Verdict {
     /// Of no lane yet.
     pub(crate) fn new(suite: &Suite, whole: bool) -> Self {
-        Self { tests: suite.names().collect(), reports: BTreeMap::new(), whole }
+        Self { tests: suite.names().collect(), reports: BTreeMap::new(), whole, errors: Vec::new() }
     }
 
     /// Adds a lane.
     pub(crate) fn add(&mut self, lane: Lane, report: Report) {
         self.reports.insert(lane, report);
+    }
+
+    /// Adds an error that is not of one test.
+    pub(crate) fn add_error(&mut self, error: String) {
+        self.errors.push(error);
     }
 
     /// The tests that could not run in any lane so far: a lane lacked something that they need.
@@ -81,7 +88,10 @@ impl Verdict {
 
     /// Whether no test failed, and, if every lane was wanted, each ran in one.
     pub(crate) fn good(&self) -> bool {
-        self.failed().is_empty() && (!self.whole || self.lost().next().is_none()) && !self.tests.is_empty()
+        self.failed().is_empty()
+            && self.errors.is_empty()
+            && (!self.whole || self.lost().next().is_none())
+            && !self.tests.is_empty()
     }
 }
 
@@ -130,6 +140,9 @@ impl fmt::Display for Verdict {
         } else {
             writeln!(f, "(one lane was asked for: a test that cannot run there is not judged)")?;
         }
+        for error in &self.errors {
+            writeln!(f, "FAILED: {error}")?;
+        }
         if self.tests.is_empty() {
             writeln!(f, "NO TEST is in that lane and has such a name")?;
         }
@@ -149,7 +162,7 @@ mod tests {
 
     fn verdict(native: &[(&str, Outcome)], guest: Option<&[(&str, Outcome)]>) -> Verdict {
         let tests = ["a", "b"].into_iter().map(str::to_owned).collect();
-        let mut verdict = Verdict { tests, reports: BTreeMap::new(), whole: true };
+        let mut verdict = Verdict { tests, reports: BTreeMap::new(), whole: true, errors: Vec::new() };
         verdict.add(Lane::Native, report(native));
         if let Some(guest) = guest {
             verdict.add(Lane::Guest, report(guest));
@@ -195,6 +208,19 @@ mod tests {
         assert_eq!(verdict.missing(), [("b", "native: the harness said \"ignored\"".to_owned())]);
         assert_eq!(verdict.absent(), [""; 0]);
         assert!(!verdict.good());
+    }
+
+    /// The reports of the other lanes are not lost by it.
+    #[test]
+    fn an_error_that_is_not_of_one_test_is_a_failure() {
+        let mut verdict = verdict(&[("a", Outcome::Passed), ("b", Outcome::Passed)], None);
+        verdict.add_error("lane guest: the guest has said nothing".to_owned());
+        assert!(!verdict.good());
+        let said = verdict.to_string();
+        assert!(
+            said.contains("2 passed") && said.contains("FAILED: lane guest: the guest has said nothing\n"),
+            "{said}"
+        );
     }
 
     #[test]
