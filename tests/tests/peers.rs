@@ -102,7 +102,7 @@ impl Bench {
         self.command(&variables).output().expect("start bash")
     }
 
-    /// What it says on stderr when it fails.
+    /// The stderr of a run that must fail.
     fn fail(&self, variables: &[(&str, &str)]) -> String {
         let output = self.run(variables);
         assert_eq!(output.status.code(), Some(1), "{output:?}");

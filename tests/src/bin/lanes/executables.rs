@@ -57,7 +57,7 @@ pub(crate) fn build(lane: Option<Lane>, words: &[String]) -> Result<Vec<Executab
     Ok(executables)
 }
 
-/// What it prints. Its progress and its complaints go to the terminal.
+/// Returns the standard output of cargo. Its progress and its errors go to the terminal.
 fn cargo(arguments: &[&str]) -> Result<String, String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(&cargo).args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit()).output();

@@ -31,7 +31,7 @@ pub(crate) const UP: &str = "lanes: the guest is up";
 const PROGRAM: &str = "linux.uml";
 /// The guest's memory, of which it takes what it needs.
 const MEMORY: &str = "2G";
-/// How soon an interruption is noticed, and a guest that stands still.
+/// The longest time until an interruption or a guest that stands still is noticed.
 const LOOKS_UP_EVERY: Duration = Duration::from_millis(500);
 /// From the last word to the end of the process, and from being killed to being gone.
 const GOES_WITHIN: Duration = Duration::from_secs(20);

@@ -73,7 +73,7 @@ impl Lane {
         }
     }
 
-    /// Whether the lane runs that test, or any test of that executable.
+    /// True if the lane runs that test, or a test of that executable.
     pub(crate) fn runs(self, name: &str) -> bool {
         match self {
             Self::Guest => Self::of(name) != Self::Unit && !is_excluded(name),
@@ -81,8 +81,8 @@ impl Lane {
         }
     }
 
-    /// How much longer than a machine of its own may take, a call may take there: a guest has one processor, and starts
-    /// a process in 20 to 35 ms.
+    /// The factor by which a call may take longer than on a machine of its own. A guest has one processor, and starts a
+    /// process in 20 to 35 ms.
     pub(crate) fn patience(self) -> u32 {
         if self == Self::Guest { 4 } else { 1 }
     }
@@ -122,7 +122,7 @@ fn is_excluded(name: &str) -> bool {
     NOT_IN_THE_GUEST.iter().any(|(part, _)| is_in(part))
 }
 
-/// Whether the guest runs only those tests of the executable that no lane before it could run.
+/// True if the guest runs only those tests of the executable that no lane before it could run.
 pub(crate) fn is_left_over(executable: &str) -> bool {
     LEFT_OVER.iter().any(|(name, _)| *name == executable)
 }

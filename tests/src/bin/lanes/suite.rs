@@ -96,7 +96,7 @@ impl Suite {
         Self { executables: self.executables.iter().map(keep).filter(|(_, tests)| !tests.is_empty()).collect() }
     }
 
-    /// Whether there is no test.
+    /// True if there is no test.
     pub(crate) fn is_empty(&self) -> bool {
         self.executables.is_empty()
     }
