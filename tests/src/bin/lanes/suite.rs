@@ -80,17 +80,17 @@ impl Suite {
 
     /// The tests that the lane runs.
     pub(crate) fn of(&self, lane: Lane) -> Self {
-        self.only(|_, test| lane.runs(test))
+        self.only(|test| lane.runs(test))
     }
 
     /// The tests that the guest runs after other lanes have run all but `missing`.
     pub(crate) fn left_over(&self, missing: &[&str]) -> Self {
-        self.only(|executable, test| !is_left_over(&executable.name) || missing.contains(&test))
+        self.only(|test| !is_left_over(test) || missing.contains(&test))
     }
 
-    fn only(&self, wanted: impl Fn(&Executable, &str) -> bool) -> Self {
+    fn only(&self, wanted: impl Fn(&str) -> bool) -> Self {
         let keep = |(executable, tests): &(Executable, Vec<String>)| {
-            let tests = tests.iter().filter(|test| wanted(executable, &full_name(executable, test)));
+            let tests = tests.iter().filter(|test| wanted(&full_name(executable, test)));
             (executable.clone(), tests.cloned().collect::<Vec<_>>())
         };
         Self { executables: self.executables.iter().map(keep).filter(|(_, tests)| !tests.is_empty()).collect() }
