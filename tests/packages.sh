@@ -18,7 +18,7 @@ for lane in "$@"; do
 	runtime) packages+=("${lab[@]}" "${runc[@]}" podman runc) ;;
 	compliance) packages+=("${lab[@]}") ;;
 	guest) packages+=("${lab[@]}" user-mode-linux strace valgrind dnsmasq-base) ;;
-	kubernetes) packages+=("${lab[@]}" "${runc[@]}" nftables) ;;
+	kubernetes) packages+=("${lab[@]}" "${runc[@]}" nftables openssl) ;;
 	bench) packages+=("${lab[@]}" valgrind user-mode-linux iperf3 ethtool nftables) ;;
 	fuzz) packages+=(g++) ;;
 	*) echo "packages.sh: $lane: no lane or target of that name" >&2; exit 1 ;;

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     match wishes.and_then(|wishes| Ok((run(&wishes)?, wishes))) {
         Ok(((verdict, times), wishes)) => {
             print!("{verdict}");
-            let table = (wishes.words.is_empty() && wishes.wants(Lane::Runtime)).then(|| Table::of(&verdict));
+            let table = wishes.words.is_empty().then(|| Table::of(&verdict, wishes.only));
             if let Some(table) = &table {
                 print!("{table}");
             }

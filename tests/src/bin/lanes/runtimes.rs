@@ -6,6 +6,7 @@ use std::process::Command;
 
 use e2e::binaries;
 
+use crate::lane::Lane;
 use crate::verdict::Verdict;
 
 /// A runtime, and the executables whose tests run containers or networks by it.
@@ -79,11 +80,11 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Of what ran.
-    pub(crate) fn of(verdict: &Verdict) -> Self {
+    /// Of what ran in that lane, or in all lanes.
+    pub(crate) fn of(verdict: &Verdict, only: Option<Lane>) -> Self {
         let mut lines = Vec::new();
         let mut lacking = false;
-        for runtime in RUNTIMES {
+        for runtime in RUNTIMES.into_iter().filter(|runtime| only.is_none_or(|lane| runtime.is_in(lane))) {
             let tests: Vec<&str> = verdict.tests().filter(|test| runtime.has(test)).collect();
             let ran = tests.iter().filter(|test| verdict.ran(test)).count();
             let outcome = if ran > 0 {
@@ -97,17 +98,23 @@ impl Table {
             };
             lines.push((runtime.name.to_owned(), outcome));
         }
-        lines.extend(NOT_HERE.map(|(name, why)| (name.to_owned(), format!("not run: it {why}"))));
+        if !lines.is_empty() {
+            lines.extend(NOT_HERE.map(|(name, why)| (name.to_owned(), format!("not run: it {why}"))));
+        }
         Self { lines, lacking }
     }
 
-    /// Whether one is missing that must not.
+    /// True if a runtime did not run that must run.
     pub(crate) fn is_lacking(&self) -> bool {
         self.lacking
     }
 }
 
 impl Runtime {
+    fn is_in(&self, lane: Lane) -> bool {
+        lane != Lane::Guest && self.executables.iter().any(|executable| lane.runs(executable))
+    }
+
     fn has(&self, test: &str) -> bool {
         let name = test.split_once(": ").map_or(test, |(executable, _)| executable);
         self.executables.contains(&name)
@@ -116,6 +123,9 @@ impl Runtime {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
         writeln!(f, "== which runtimes ran ==")?;
         self.lines.iter().try_for_each(|(name, outcome)| writeln!(f, "{name:<24}{outcome}"))
     }

@@ -200,6 +200,16 @@ mod tests {
         assert!(failed.to_string().contains("FAILED in lane guest: a"), "{failed}");
     }
 
+    #[test]
+    fn a_lane_that_runs_alone_is_asked_for_its_own_runtimes() {
+        let verdict = verdict(&[("a", Outcome::Passed)], None);
+        assert!(Table::of(&verdict, Some(Lane::Runtime)).is_lacking());
+        for lane in [Lane::Unit, Lane::Native, Lane::Compliance, Lane::Guest] {
+            let table = Table::of(&verdict, Some(lane));
+            assert!(!table.is_lacking() && table.to_string().is_empty(), "{lane}: {table}");
+        }
+    }
+
     /// An ignored test, or one whose executable died, has not run, whatever its lane was asked for.
     #[test]
     fn a_lost_test_is_a_failure_and_has_not_run() {
@@ -245,7 +255,7 @@ mod tests {
     #[test]
     fn a_machine_without_podman_is_told_so_and_is_good_enough() {
         let verdict = with_runtimes(Outcome::Absent("podman 5 has no CNI".into()), Some(Outcome::Passed));
-        let table = Table::of(&verdict);
+        let table = Table::of(&verdict, None);
         assert!(
             table.to_string().contains("podman                  did not run: native: podman 5 has no CNI\n"),
             "{table}"
@@ -257,9 +267,9 @@ mod tests {
     #[test]
     fn libcni_and_containerd_must_have_run() {
         let there = with_runtimes(Outcome::Passed, Some(Outcome::Passed));
-        assert!(!Table::of(&there).is_lacking());
+        assert!(!Table::of(&there, None).is_lacking());
         for libcni in [None, Some(absent())] {
-            let table = Table::of(&with_runtimes(Outcome::Passed, libcni));
+            let table = Table::of(&with_runtimes(Outcome::Passed, libcni), None);
             assert!(table.is_lacking());
             assert!(table.to_string().contains("libcni                  DID NOT RUN, and must: "), "{table}");
         }
