@@ -11,9 +11,6 @@ DATED := SOURCE_DATE_EPOCH=$(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format
 RUST_FLAGS := printf '%s\037%s' -Ctarget-feature=+crt-static \
 	"--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}/registry/src=crates"
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-# What the tests run beside ours, from Debian or Ubuntu.
-PACKAGES := iproute2 containerd runc containernetworking-plugins busybox-static user-mode-linux strace valgrind mandoc g++ \
-	podman iperf3 ethtool linux-perf nftables libseccomp-dev pkg-config dnsmasq-base
 
 # As `cargo fuzz` has them: coverage that libFuzzer reads, overflow checks, the address sanitizer.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -24,7 +21,9 @@ FUZZ_DIR := $(TARGET_DIR)/fuzz
 
 REFERENCE_BIN := $(if $(REFERENCE),UNDERLAY_REFERENCE_BIN=$(abspath $(REFERENCE)))
 
-.PHONY: help build peers install deb image release reproducible demo test compliance faults floor bench bench-ipam bench-lan fuzz advisories lint packages clean
+LANES := test-unit test-native test-runtime test-compliance test-guest test-kubernetes
+
+.PHONY: help build peers install deb image release reproducible demo test $(LANES) compliance faults floor bench bench-ipam bench-lan fuzz advisories lint packages clean
 
 help: ## what there is to do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
@@ -55,22 +54,35 @@ reproducible: ## builds this commit in two directories: the bytes are the same
 demo: build ## two containers on a LAN of namespaces; needs no root
 	@cargo run --locked --quiet -p e2e --example demo
 
-peers: packages ## what the tests run of others, from the Go modules in tests/peers; MODULES="reference etcd" for some
+peers: ## what the tests run of others, from the Go modules in tests/peers; MODULES="reference etcd" for some
 	@tests/peers/build.sh $(TARGET_DIR)/peers $(MODULES)
 
-test: packages build floor peers ## every lane: unit, native, guest, runtime
-	@echo '== lane: unit =='
-	cargo test --locked --workspace --exclude e2e --exclude runtimes
-	cargo test --locked -p e2e --lib --bins
-	@echo '== lanes: native, guest, runtime =='
-	cargo run --locked --quiet -p e2e --bin lanes
+test: ## every lane, one verdict, and where the time went; as root
+	@tests/run.sh all
 
-compliance: packages build peers ## the same calls on the reference (or REFERENCE=directory) and on ours, and what differs
-	$(REFERENCE_BIN) cargo run --locked --quiet -p e2e --bin lanes -- e2e/compliance:
-	@$(REFERENCE_BIN) cargo test --locked --quiet -p e2e --test compliance -- --exact --nocapture \
+test-unit: ## the crates by themselves; in every lane TESTS="word..." is for tests with one of them in their full name
+test-native: ## the built program on this kernel; TESTS=e2e/macvlan: for one suite
+test-runtime: ## containerd, libcni and podman
+test-compliance: ## the same calls by the reference and by ours
+test-guest: ## the suites again in a guest, whose kernel has everything
+test-kubernetes: ## a cluster of two nodes
+
+$(LANES):
+	@tests/run.sh $(@:test-%=%) $(TESTS)
+
+packages-%:
+	@tests/packages.sh $*
+
+peers-%:
+	@tests/peers/build.sh $(TARGET_DIR)/peers $*
+
+compliance: packages-compliance packages-guest build peers-reference ## the lane, the guest's part, and what differs; REFERENCE=directory for another
+	@cargo build --locked --quiet --workspace --bin lanes
+	$(REFERENCE_BIN) $(TARGET_DIR)/debug/lanes e2e/compliance:
+	@$(REFERENCE_BIN) cargo test --locked --quiet --workspace --test compliance -- --exact --nocapture \
 		every_row_of_the_page_is_shown_and_every_difference_has_a_row
 
-faults: packages build ## kills and failures at every system call: the share of the day, or with FULL=1 all of them
+faults: packages-native packages-guest build ## kills and failures at every system call: the share of the day, or with FULL=1 all of them
 	@cargo build --locked --quiet -p e2e --bin lanes --bin faults
 	cargo run --locked --quiet -p e2e --bin faults -- $(if $(FULL),--full)
 
@@ -79,10 +91,10 @@ floor:
 	CARGO_ENCODED_RUSTFLAGS="$$($(RUST_FLAGS))" \
 		cargo build --locked --release --target $(HOST) -p floor
 
-bench: packages build floor peers ## ADD and DEL beside the reference's: one, bursts, growth. QUICK=1 OUT=file.json REFERENCE=dir
+bench: packages-bench build floor peers-reference ## ADD and DEL beside the reference's: one, bursts, growth. QUICK=1 OUT=file.json REFERENCE=dir
 	$(REFERENCE_BIN) cargo run --locked --quiet -p e2e --bin bench -- $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
 
-fuzz: packages ## every fuzz target for SECONDS (default 10), or the TARGETS named; what it learns stays in target/
+fuzz: packages-fuzz ## every fuzz target for SECONDS (default 10), or the TARGETS named; what it learns stays in target/
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(FUZZ_FLAGS)" \
 		cargo build --locked --release --target $(HOST) --manifest-path fuzz/Cargo.toml --target-dir $(FUZZ_DIR)
 	@for target in $(FUZZ_TARGETS); do \
@@ -106,10 +118,10 @@ fuzz: packages ## every fuzz target for SECONDS (default 10), or the TARGETS nam
 advisories: ## known weaknesses of dependencies, by cargo-deny, which must be installed; needs the network
 	cargo deny --locked --workspace check advisories
 
-bench-ipam: packages build peers ## host-local and the reference's, from 10 leases to 60,000
+bench-ipam: packages-bench build peers-reference ## host-local and the reference's, from 10 leases to 60,000
 	cargo run --locked --quiet --release -p e2e --bin bench-ipam
 
-bench-lan: packages build ## a sub-interface beside bridges, routes and tunnels; QUICK=1 for a look, OUT=directory
+bench-lan: packages-bench build ## a sub-interface beside bridges, routes and tunnels; QUICK=1 for a look, OUT=directory
 	cargo build --locked --quiet -p e2e --bin lanes --bin bench-lan
 	$(if $(QUICK),QUICK=$(QUICK)) $(if $(OUT),OUT=$(abspath $(OUT))) $(TARGET_DIR)/debug/bench-lan
 
@@ -118,15 +130,8 @@ lint: ## formatting and clippy, warnings as errors
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
-packages: ## installs what the tests need, with apt-get
-	@missing=; for package in $(PACKAGES); do \
-		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q ' installed$$' || missing="$$missing $$package"; \
-	done; \
-	if [ -n "$$missing" ]; then \
-		echo "installing:$$missing"; \
-		$(SUDO) apt-get update -qq && \
-		DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; \
-	fi
+packages: ## installs what all tests, benchmarks and fuzzing need, with apt-get
+	@tests/packages.sh unit native runtime compliance guest kubernetes bench fuzz
 
 clean: ## removes what was built
 	rm -rf bin

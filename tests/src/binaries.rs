@@ -69,13 +69,19 @@ impl Binaries {
 
 /// The directory of the programs that one module of tests/peers builds, such as `reference` or `containerd`.
 pub fn peers(module: &str) -> PathBuf {
+    find_peers(module).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// As [`peers`], with an error if it is not there.
+pub fn find_peers(module: &str) -> Result<PathBuf, String> {
     let directory = env::var_os(PEERS_VARIABLE).map_or_else(|| target().join("peers"), PathBuf::from).join(module);
-    assert!(
-        directory.join(".version").is_file(),
+    if directory.join(".version").is_file() {
+        return Ok(fs::canonicalize(&directory).unwrap_or(directory));
+    }
+    Err(format!(
         "the programs of tests/peers/{module} are not in {}: run `make peers`, or say in {PEERS_VARIABLE} where they are",
         directory.display()
-    );
-    fs::canonicalize(&directory).unwrap_or(directory)
+    ))
 }
 
 /// The program that does the bare kernel operations, static, as `make floor` leaves it.

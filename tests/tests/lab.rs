@@ -57,7 +57,12 @@ cases! {
         let container = lab.container();
         let (outcome, trace) = lab.macvlan().add(&container, "eth0", &lab.conf()).run_traced();
         assert_eq!(outcome.result()["ips"][0]["address"], "192.168.50.100/24");
-        let expected = if lab.binaries() == e2e::Binaries::HardLinks { 1 } else { 2 };
+        let expected = match lab.binaries() {
+            e2e::Binaries::HardLinks => 1,
+            e2e::Binaries::PlainCopies => 2,
+            // Go starts a process before the first other program, to see if pidfds work.
+            e2e::Binaries::Reference => 3,
+        };
         assert_eq!(trace.processes(), expected, "{trace:?}");
         assert!(trace.peaks_kib.iter().all(|&peak| peak > 100), "{trace:?}");
     }

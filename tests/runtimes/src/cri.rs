@@ -23,6 +23,9 @@ use crate::messages::{
 /// How long one call may take; and how long containerd, to be ready.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The conditions that the kubelet requires. containerd 2 has more: its warnings about old configurations.
+const CONDITIONS: [&str; 2] = ["RuntimeReady", "NetworkReady"];
+
 /// `SANDBOX_READY` of `PodSandboxState`.
 const READY: i32 = 0;
 
@@ -60,11 +63,13 @@ impl<'a> Cri<'a> {
         cri.wait_until("containerd is ready", || {
             let status: StatusResponse = cri.ask("RuntimeService/Status", Empty {}).map_err(|e| e.to_string())?;
             let conditions = status.status.map(|status| status.conditions).unwrap_or_default();
-            match conditions.iter().find(|condition| !condition.status) {
-                None if conditions.is_empty() => Err("no conditions".into()),
-                None => Ok(()),
-                Some(amiss) => Err(format!("{}: {}", amiss.kind, amiss.message)),
-            }
+            CONDITIONS.into_iter().try_for_each(|kind| {
+                match conditions.iter().find(|condition| condition.kind == kind) {
+                    Some(condition) if condition.status => Ok(()),
+                    Some(condition) => Err(format!("{kind}: {}", condition.message)),
+                    None => Err(format!("{kind}: it says nothing about it")),
+                }
+            })
         });
         // They are imported; this side of containerd learns of it by an event.
         for image in [IMAGE, PAUSE_IMAGE] {

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use e2e::runtime::PAUSE_IMAGE;
 use toml::{Table, Value};
 
-/// The name of containerd's side for Kubernetes in its configuration.
-const CRI: &str = "io.containerd.grpc.v1.cri";
+/// The two plugins of containerd 2 that are its side for Kubernetes.
+const CRI_IMAGES: &str = "io.containerd.cri.v1.images";
+const CRI_RUNTIME: &str = "io.containerd.cri.v1.runtime";
 
 /// The path of an example.
 pub fn path(name: &str) -> PathBuf {
@@ -36,15 +37,17 @@ pub fn containerd() -> String {
     for_this_machine(&toml("containerd.toml").to_string())
 }
 
-/// A configuration of containerd, and what this machine needs besides: an image that need not be fetched, a snapshotter
-/// that asks nothing of the file system, and no change of OOM scores, which not everybody may make.
+/// A configuration of containerd, with three additions for this machine. The sandbox's image is one that is not
+/// downloaded. The snapshotter works on every file system. OOM scores are not changed, because that needs a privilege.
 pub fn for_this_machine(recipe: &str) -> String {
     let mut recipe: Table = recipe.parse().unwrap_or_else(|e| panic!("{recipe}: {e}"));
-    let cri = table(table(&mut recipe, "plugins"), CRI);
-    assert!(cri.contains_key("cni"), "the example has nothing to say of CNI");
-    cri.insert("sandbox_image".into(), PAUSE_IMAGE.into());
-    cri.insert("restrict_oom_score_adj".into(), true.into());
-    cri.insert("containerd".into(), Value::Table(Table::from_iter([("snapshotter".into(), "native".into())])));
+    let plugins = table(&mut recipe, "plugins");
+    let runtime = table(plugins, CRI_RUNTIME);
+    assert!(runtime.contains_key("cni"), "the configuration says nothing about CNI");
+    runtime.insert("restrict_oom_score_adj".into(), true.into());
+    let pinned = Table::from_iter([("sandbox".into(), PAUSE_IMAGE.into())]);
+    let images = [("pinned_images".into(), Value::Table(pinned)), ("snapshotter".into(), "native".into())];
+    plugins.insert(CRI_IMAGES.into(), Value::Table(Table::from_iter(images)));
     recipe.to_string()
 }
 

@@ -1,4 +1,4 @@
-//! containerd on the Lab's host, with runc, an image, and `ctr` to command it.
+//! containerd of tests/peers on the Lab's host, with its runc, an image, and `ctr` to command it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -16,8 +16,9 @@ use super::{Ctr, IMAGE, Task, image, programs};
 use crate::plugin::with_deadline;
 use crate::{Binaries, Lab, Namespace};
 
-/// A configuration for `ctr`, which needs none of the Kubernetes side.
-pub const WITHOUT_CRI: &str = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
+/// A configuration for `ctr`, without the Kubernetes side.
+pub const WITHOUT_CRI: &str = "version = 3\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \
+    \"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\"]\n";
 
 /// Where containerd listens by default, and `ctr` looks.
 const SOCKET: &str = "run/containerd/containerd.sock";
@@ -82,7 +83,8 @@ impl<'a> Containerd<'a> {
     }
 
     fn launch(lab: &'a Lab, root: &Path) -> Self {
-        let jail = Jail::start(&lab.host, root, &["containerd", "--log-level", "warn"]);
+        let path = programs::path_with_containerd();
+        let jail = Jail::start(&lab.host, root, &path, &["containerd", "--log-level", "warn"]);
         let mut containerd = Self { lab, jail, cgroups: Cgroups::new(name_of(lab)) };
         containerd.wait_for_socket();
         containerd
@@ -123,7 +125,8 @@ impl<'a> Containerd<'a> {
     fn import_image_into(&self, namespace: &str) {
         let archive = image::write(&self.jail.root().join("scratch"));
         let archive = archive.to_str().expect("a path that is text");
-        let import = ["--namespace", namespace, "image", "import"];
+        // By itself and not by the daemon's transfer service: that one knows only its own snapshotter, overlayfs.
+        let import = ["--namespace", namespace, "image", "import", "--local"];
         self.ctr(&[&import, &SNAPSHOTTER[..], &[archive]].concat()).done();
     }
 
@@ -139,14 +142,20 @@ impl<'a> Containerd<'a> {
         self.ctr(&strs(&self.run_arguments(id, command)))
     }
 
+    /// Starts `command` in a container on the network, and leaves it.
+    pub fn detach(&self, id: &str, command: &[&str]) -> Ctr {
+        let group = self.cgroups.of(id);
+        let run = ["run", "--detach", "--cni", "--cgroup", &group];
+        self.ctr(&[&run, &SNAPSHOTTER[..], &[IMAGE, id], command].concat())
+    }
+
     /// Starts a container on the network that serves [`image::PAGE`] on port 80, and waits
     /// until it does.
     pub fn serve(&self, id: &str) -> Task<'_> {
         Task::start(self, id)
     }
 
-    /// The network namespace of a container that was run and still has a process. `ctr` leaves
-    /// one behind when it could not be put on the network.
+    /// The network namespace of a container that was run and still has a process.
     pub fn netns(&self, id: &str) -> Namespace {
         let file = self.pid_file(id);
         let pid = fs::read_to_string(&file).unwrap_or_else(|e| panic!("read {}: {e}", file.display()));
@@ -186,7 +195,7 @@ impl<'a> Containerd<'a> {
     }
 
     /// The arguments that make `ctr` run `command` in a new container, stay with it, and at
-    /// its end take it off the network and remove it. (The detached kind is never taken off.)
+    /// its end take it off the network and remove it.
     pub(crate) fn run_arguments(&self, id: &str, command: &[&str]) -> Vec<String> {
         let (group, pid_file) = (self.cgroups.of(id), self.pid_file(id));
         let pid_file = pid_file.to_str().expect("a path that is text");
@@ -200,7 +209,9 @@ impl<'a> Containerd<'a> {
 
     /// Starts `ctr` without waiting for it.
     pub(crate) fn spawn_ctr(&self, arguments: &[&str]) -> Child {
-        let mut command = Command::new("ctr");
+        let mut command = Command::new("env");
+        // On a host of cgroup v1 every call would warn of that on stderr.
+        command.args(["CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=true", "ctr"]);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         self.jail.spawn(&self.lab.host, command)
     }
@@ -223,9 +234,6 @@ impl<'a> Containerd<'a> {
 
 /// Its directories, its configuration and its plugins.
 fn prepare(lab: &Lab, configuration: &str) -> PathBuf {
-    for (program, package) in programs::CONTAINERD {
-        programs::find(program, package);
-    }
     let root = lab.path("containerd");
     Jail::prepare(&root);
     write(&root.join("etc/containerd/config.toml"), configuration);

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::programs::PATH;
 use crate::Namespace;
 use crate::plugin::with_deadline;
 
@@ -59,6 +58,7 @@ pub(crate) struct Jail {
     mounts: File,
     pids: File,
     root: PathBuf,
+    path: String,
 }
 
 impl Jail {
@@ -84,8 +84,8 @@ impl Jail {
         fs::write(root.join(BOOT_ID), id).expect("write a boot id");
     }
 
-    /// Starts `daemon` on the network of `host`; `root` has been prepared.
-    pub(crate) fn start(host: &Namespace, root: &Path, daemon: &[&str]) -> Self {
+    /// Starts `daemon` on the network of `host`. `root` has been prepared. `path` is the `PATH` of everything in the jail.
+    pub(crate) fn start(host: &Namespace, root: &Path, path: &str, daemon: &[&str]) -> Self {
         let output = File::create(root.join(LOG)).expect("create a daemon's log");
         let errors = output.try_clone().expect("a second descriptor of a log");
         let init = host.run(|| {
@@ -96,7 +96,7 @@ impl Jail {
                 .arg(PRIVATE.join(" "))
                 .args(daemon)
                 .env_clear()
-                .env("PATH", PATH)
+                .env("PATH", path)
                 .stdin(Stdio::piped())
                 .stdout(output)
                 .stderr(errors)
@@ -109,7 +109,7 @@ impl Jail {
             File::open(&path).unwrap_or_else(|e| panic!("open {path}: {e}"))
         };
         let (mounts, pids) = (namespace("mnt"), namespace("pid"));
-        Self { init, mounts, pids, root: root.to_owned() }
+        Self { init, mounts, pids, root: root.to_owned(), path: path.to_owned() }
     }
 
     /// Where something in the jail is to be found from outside, whatever is mounted there.
@@ -140,7 +140,7 @@ impl Jail {
             unshare(CloneFlags::CLONE_FS).expect("a root directory of a thread's own");
             setns(&self.mounts, CloneFlags::CLONE_NEWNS).expect("enter a jail's mounts");
             setns(&self.pids, CloneFlags::CLONE_NEWPID).expect("enter a jail's process ids");
-            command.env_clear().env("PATH", PATH);
+            command.env_clear().env("PATH", &self.path);
             command.spawn().unwrap_or_else(|e| panic!("start {}: {e}", command.get_program().display()))
         })
     }
@@ -182,6 +182,7 @@ impl Drop for Jail {
 mod tests {
     use std::os::unix::process::ExitStatusExt;
 
+    use super::super::programs::PATH;
     use super::*;
 
     /// What happens when a test process is killed, too: nobody is left to run a destructor.
@@ -190,7 +191,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("make a directory");
         Jail::prepare(directory.path());
         let daemon = ["sh", "-c", "setsid sleep 86400 & exec sleep 86400"];
-        let mut jail = Jail::start(&Namespace::new(), directory.path(), &daemon);
+        let mut jail = Jail::start(&Namespace::new(), directory.path(), PATH, &daemon);
         assert!(jail.alive());
         drop(jail.init.stdin.take());
         let status = with_deadline(jail.init.id(), || jail.init.wait()).expect("wait for a jail's end");

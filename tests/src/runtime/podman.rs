@@ -75,7 +75,7 @@ impl<'a> Podman<'a> {
         write(&root.join("etc/containers/policy.json"), POLICY);
         write(&root.join(NETWORK), &list.to_string());
         install_plugins(lab, &root.join(PLUGINS));
-        let jail = Jail::start(&lab.host, &root, &["sleep", "infinity"]);
+        let jail = Jail::start(&lab.host, &root, programs::PATH, &["sleep", "infinity"]);
         jail.await_mounts();
         let podman = Self { lab, jail, cgroups: Cgroups::new(name_of(lab)) };
         let archive = image::write(&root.join("scratch"));

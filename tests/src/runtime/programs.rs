@@ -1,14 +1,21 @@
-//! The programs of a distribution that the runtime lane runs, and what to install for them.
+//! The programs that the container runtimes run: from tests/peers, or from Debian with the package's name.
 
 use std::env;
 use std::path::PathBuf;
 
+use crate::binaries;
+
 /// Debian's own for root. The caller's may lack the directories for administration.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What `ctr run` needs, and the Debian package that each is in.
-pub(crate) const CONTAINERD: [(&str, &str); 4] =
-    [("containerd", "containerd"), ("ctr", "containerd"), ("containerd-shim-runc-v2", "containerd"), ("runc", "runc")];
+/// The programs of the module `containerd` of tests/peers come first in this search path. Debian's containerd and runc,
+/// if they are installed, come after them.
+pub(crate) fn path_with_containerd() -> String {
+    let peers = binaries::peers("containerd");
+    let peers = peers.to_str().expect("a path that is text");
+    assert!(!peers.contains(':'), "{peers} has a colon and cannot be in PATH: set {} ", binaries::PEERS_VARIABLE);
+    format!("{peers}:{PATH}")
+}
 
 /// The path of a program. Panics with the package's name when it is not installed: a test that
 /// does not run is a failure.

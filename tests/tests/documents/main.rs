@@ -2,3 +2,4 @@
 
 mod literals;
 mod messages;
+mod versions;

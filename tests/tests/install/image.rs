@@ -104,7 +104,7 @@ fn the_image_installs_itself_on_a_node_with_no_more_than_the_manifest_allows_and
     let (scratch, plugins) = (Plugins::none(), Plugins::of_a_distribution());
     let archive = image(scratch.path());
     let archive = archive.to_str().expect("a path that is text");
-    containerd.ctr(&["image", "import", "--snapshotter", "native", archive]).done();
+    containerd.ctr(&["image", "import", "--local", "--snapshotter", "native", archive]).done();
     let container = &manifest()["spec"]["template"]["spec"]["containers"][0];
     let image = container["image"].as_str().expect("an image").to_owned();
     let pod = Pod { containerd: &containerd, image, plugins: plugins.path() };

@@ -21,6 +21,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::suite::{Report, Suite};
+use crate::watch::{self, Watch};
 
 /// Names the plan, for init in the guest.
 pub(crate) const PLAN_VARIABLE: &str = "UNDERLAY_GUEST_PLAN";
@@ -30,12 +31,8 @@ pub(crate) const UP: &str = "lanes: the guest is up";
 const PROGRAM: &str = "linux.uml";
 /// The guest's memory, of which it takes what it needs.
 const MEMORY: &str = "2G";
-const BOOTS_WITHIN: Duration = Duration::from_secs(60);
-/// How soon an interruption and a deadline are noticed.
+/// The longest time until an interruption or a guest that stands still is noticed.
 const LOOKS_UP_EVERY: Duration = Duration::from_millis(500);
-/// No single test is silent for so long.
-const SPEAKS_WITHIN: Duration = Duration::from_secs(180);
-const ENDS_WITHIN: Duration = Duration::from_secs(25 * 60);
 /// From the last word to the end of the process, and from being killed to being gone.
 const GOES_WITHIN: Duration = Duration::from_secs(20);
 /// How much of the console is shown when something went wrong.
@@ -227,13 +224,12 @@ impl Guest {
 
     /// Passes on what it says, until it says no more.
     fn listen(&mut self) -> Result<(), String> {
-        let begun = Instant::now();
-        let mut heard = begun;
+        let mut watch = Watch::new(watch::patience()?, Instant::now());
         let mut up = false;
         loop {
             match self.console.recv_timeout(LOOKS_UP_EVERY) {
                 Ok(line) => {
-                    heard = Instant::now();
+                    watch.hear(Instant::now());
                     if up {
                         println!("{line}");
                     }
@@ -241,16 +237,12 @@ impl Guest {
                     self.remember(line);
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    let used = watch::processor_time(self.child.id());
+                    watch.look(Instant::now(), used).map_err(|why| format!("the guest {why}, and was killed"))?;
+                }
             }
             interrupt::check()?;
-            let late = match up {
-                false if begun.elapsed() > BOOTS_WITHIN => format!("has not booted within {BOOTS_WITHIN:?}"),
-                true if heard.elapsed() > SPEAKS_WITHIN => format!("has said nothing for {SPEAKS_WITHIN:?}"),
-                true if begun.elapsed() > ENDS_WITHIN => format!("has not come to an end within {ENDS_WITHIN:?}"),
-                _ => continue,
-            };
-            return Err(format!("the guest {late}, and was killed"));
         }
     }
 

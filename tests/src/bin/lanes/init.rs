@@ -14,8 +14,9 @@ use nix::sys::wait::{WaitStatus, wait};
 use serde_json::Value;
 
 use crate::guest::{Exchange, PLAN_VARIABLE, UP};
+use crate::lane::Lane;
 use crate::modules::Modules;
-use crate::suite::{Lane, Suite};
+use crate::suite::Suite;
 
 /// Where Debian puts the modules of its User-Mode Linux.
 const MODULES: &str = "/usr/lib/uml/modules";

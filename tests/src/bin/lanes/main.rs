@@ -1,26 +1,37 @@
-//! Runs the tests that need a kernel: first on this machine's own, then once more in a User-Mode Linux guest where this
-//! kernel lacks something that a test needs. Says what ran where, and fails if a test failed or ran nowhere.
+//! Runs all tests, lane by lane: on this machine's own kernel, and in a User-Mode Linux guest. Says at the end which tests
+//! ran where and how long they took, and fails if a test failed or ran nowhere.
 //!
-//! `lanes [--only native|guest] [WORD]...`: a word restricts the tests to those whose name contains one. What is left
-//! out is not judged then.
+//! `lanes [--only LANE] [--meanwhile COMMAND] [WORD]...`: a word restricts the tests to those whose name contains one. If a
+//! lane is named, tests that ran nowhere are not judged. The shell command runs beside the guest.
 //!
 //! `lanes --run PROGRAM [ARGUMENT]...`: no tests; that program in a guest, its output here.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_macros, reason = "this program talks to a person at a terminal")]
 
+mod absent;
 mod executables;
 mod guest;
 mod init;
+mod lane;
+mod meanwhile;
 mod modules;
 mod runtimes;
 mod suite;
+mod times;
 mod verdict;
+mod watch;
 
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
+use absent::Absent;
 use e2e::interrupt;
+use lane::Lane;
+use meanwhile::Meanwhile;
 use runtimes::Table;
-use suite::{Lane, Suite};
+use suite::Suite;
+use times::{PHASES_VARIABLE, Times};
 use verdict::Verdict;
 
 fn main() -> ExitCode {
@@ -40,15 +51,16 @@ fn main() -> ExitCode {
         return outcome.map_or_else(fail, |()| ExitCode::SUCCESS);
     }
     let wishes = interrupt::listen().and_then(|()| Wishes::read(arguments.into_iter()));
-    let outcome = wishes.and_then(|wishes| run(&wishes).map(|verdict| (verdict, wishes.are_none())));
-    match outcome {
-        Ok((verdict, all)) => {
+    match wishes.and_then(|wishes| Ok((run(&wishes)?, wishes))) {
+        Ok(((verdict, times), wishes)) => {
             print!("{verdict}");
-            let table = all.then(|| Table::of(&verdict));
+            let table = wishes.words.is_empty().then(|| Table::of(&verdict, wishes.only));
             if let Some(table) = &table {
                 print!("{table}");
             }
+            print!("{times}");
             let good = verdict.good() && !table.is_some_and(|table| table.is_lacking());
+            println!("{}", if good { "lanes: all is well" } else { "lanes: FAILED, see above" });
             if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => fail(error),
@@ -60,26 +72,22 @@ fn fail(error: String) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// What the command line asks for.
+/// The command line.
 #[derive(Debug, Default)]
 struct Wishes {
     only: Option<Lane>,
+    meanwhile: Option<String>,
     words: Vec<String>,
 }
 
 impl Wishes {
-    fn read(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+    fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut wishes = Self::default();
-        let mut arguments = arguments.peekable();
         while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
             match argument.as_str() {
-                "--only" => {
-                    wishes.only = Some(match arguments.next().as_deref() {
-                        Some("native") => Lane::Native,
-                        Some("guest") => Lane::Guest,
-                        other => return Err(format!("--only {}: native or guest", other.unwrap_or_default())),
-                    });
-                }
+                "--only" => wishes.only = Some(value()?.parse()?),
+                "--meanwhile" => wishes.meanwhile = Some(value()?),
                 option if option.starts_with('-') => return Err(format!("unknown option {option}")),
                 _ => wishes.words.push(argument),
             }
@@ -87,38 +95,84 @@ impl Wishes {
         Ok(wishes)
     }
 
-    /// Whether everything is to be run.
-    fn are_none(&self) -> bool {
-        self.only.is_none() && self.words.is_empty()
-    }
-
     fn wants(&self, lane: Lane) -> bool {
         self.only.is_none_or(|only| only == lane)
     }
 }
 
-fn run(wishes: &Wishes) -> Result<Verdict, String> {
-    let executables = executables::build()?;
+fn run(wishes: &Wishes) -> Result<(Verdict, Times), String> {
+    let mut times =
+        std::env::var_os(PHASES_VARIABLE).map_or_else(|| Ok(Times::default()), |file| Times::read(Path::new(&file)))?;
+    let absent = Absent::beside_this_program()?;
+    let begun = Instant::now();
+    let executables = executables::build(wishes.only, &wishes.words)?;
     let suite = Suite::list(executables, &wishes.words)?;
+    let suite = wishes.only.map_or_else(|| suite.clone(), |lane| suite.of(lane));
+    times.add("building and listing tests", begun.elapsed());
     let mut verdict = Verdict::new(&suite, wishes.only.is_none());
-    if wishes.wants(Lane::Native) {
-        println!("== lane: {} ==", Lane::Native);
-        let scratch = tempfile::tempdir().map_err(|e| format!("make a directory for the ledgers: {e}"))?;
-        verdict.add(Lane::Native, suite.run(Lane::Native, scratch.path())?);
-    }
-    if wishes.wants(Lane::Guest) {
-        if wishes.only.is_none() && verdict.missing().is_empty() {
-            verdict.spare_guest();
-        } else {
-            println!("== lane: {} ==", Lane::Guest);
-            let report = if wishes.only.is_none() {
-                let missing: Vec<_> = verdict.missing().into_iter().map(|(test, _)| test).collect();
-                guest::run(&suite.left_over(&missing))?
+    for lane in Lane::ALL.into_iter().filter(|lane| wishes.wants(*lane)) {
+        let mut due = suite.of(lane);
+        let meanwhile = match &wishes.meanwhile {
+            Some(command) if lane == Lane::Guest => Some(Meanwhile::start(command)?),
+            _ => None,
+        };
+        if lane == Lane::Guest && wishes.only.is_none() {
+            let missing = verdict.absent();
+            due = if missing.is_empty() { Suite::default() } else { due.left_over(&missing) };
+        } else if lane == Lane::Guest
+            && wishes.words.is_empty()
+            && let Some(missing) = absent.read()
+        {
+            println!("lanes: tests that the guest only repeats are left out, by the last runs of the other lanes");
+            due = due.left_over(&missing.iter().map(String::as_str).collect::<Vec<_>>());
+            verdict = Verdict::new(&due, false);
+        }
+        if !due.is_empty() {
+            println!("== lane: {lane} ==");
+            let report = if lane == Lane::Guest {
+                guest::run(&due)
             } else {
-                guest::run(&suite)?
+                let scratch = tempfile::tempdir().map_err(|e| format!("make a directory for the ledgers: {e}"))?;
+                due.run(lane, scratch.path())
             };
-            verdict.add(Lane::Guest, report);
+            interrupt::check()?;
+            match report {
+                Ok(report) => {
+                    if wishes.words.is_empty() {
+                        absent.keep(lane, &report)?;
+                    }
+                    times.add_lane(lane, &report);
+                    verdict.add(lane, report);
+                }
+                Err(error) => verdict.add_error(format!("lane {lane}: {error}")),
+            }
+        }
+        if let Some(meanwhile) = meanwhile {
+            let begun = Instant::now();
+            if let Err(error) = meanwhile.wait() {
+                verdict.add_error(error);
+            }
+            times.add("waiting for the build beside the guest", begun.elapsed());
         }
     }
-    Ok(verdict)
+    Ok((verdict, times))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &[&str]) -> Result<Wishes, String> {
+        Wishes::read(arguments.iter().map(|&argument| argument.to_owned()))
+    }
+
+    #[test]
+    fn a_lane_is_named_by_its_name_and_nothing_else() {
+        let wishes = read(&["--only", "guest", "e2e/ipvlan:"]).expect("a command line");
+        assert!(wishes.wants(Lane::Guest) && !wishes.wants(Lane::Native));
+        assert_eq!(wishes.words, ["e2e/ipvlan:"]);
+        assert!(Lane::ALL.into_iter().all(|lane| Wishes::default().wants(lane)));
+        assert_eq!(read(&["--only"]).err().as_deref(), Some("--only needs a value"));
+        assert_eq!(read(&["--onyl", "guest"]).err().as_deref(), Some("unknown option --onyl"));
+    }
 }

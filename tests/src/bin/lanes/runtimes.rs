@@ -1,54 +1,70 @@
 //! Which container runtimes took part: a table for the end, and whether those that must have, did.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use e2e::binaries;
+
+use crate::lane::Lane;
 use crate::verdict::Verdict;
 
 /// A runtime, and the executables whose tests run containers or networks by it.
 struct Runtime {
     name: &'static str,
     executables: &'static [&'static str],
-    /// Says its version.
-    version: &'static [&'static str],
+    version: fn() -> String,
     /// Without it there is no success.
     is_required: bool,
 }
 
 const RUNTIMES: [Runtime; 4] = [
-    Runtime {
-        name: "containerd, by ctr",
-        executables: &["e2e/containerd"],
-        version: &["containerd", "--version"],
-        is_required: true,
-    },
+    Runtime { name: "containerd, by ctr", executables: &["e2e/containerd"], version: containerd, is_required: true },
     Runtime {
         name: "containerd, by the CRI",
-        executables: &["runtimes/cri", "runtimes/reboot"],
-        version: &["containerd", "--version"],
+        executables: &["runtimes/cri", "runtimes/readme", "runtimes/reboot"],
+        version: containerd,
         is_required: true,
     },
-    Runtime {
-        name: "libcni",
-        executables: &["runtimes/libcni"],
-        version: &["sed", "-n", "s/^require //p", "tests/peers/libcni/go.mod"],
-        is_required: true,
-    },
+    Runtime { name: "libcni", executables: &["runtimes/libcni"], version: libcni, is_required: true },
     Runtime {
         name: "podman",
         executables: &["runtimes/podman"],
-        version: &["podman", "--version"],
+        version: || first_line(Path::new("podman")),
         is_required: false,
     },
 ];
+
+/// The programs that the tests run, not those of the machine.
+fn containerd() -> String {
+    let Ok(programs) = binaries::find_peers("containerd") else { return "its version is not known".to_owned() };
+    // "containerd", the package, the version, and the commit if it is known.
+    let containerd = first_line(&programs.join("containerd"));
+    let containerd = containerd.split(' ').nth(2).unwrap_or(&containerd).to_owned();
+    format!("containerd {containerd}, {}", first_line(&programs.join("runc")))
+}
+
+fn libcni() -> String {
+    let modules = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/libcni/go.mod"));
+    let text = std::fs::read_to_string(&modules).unwrap_or_else(|e| format!("require {}: {e}", modules.display()));
+    text.lines().find_map(|line| line.strip_prefix("require ")).unwrap_or("its version is not known").to_owned()
+}
+
+/// The first line that a program says about its version.
+fn first_line(program: &Path) -> String {
+    let output = Command::new(program).arg("--version").output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let words: Vec<&str> = text.lines().next().unwrap_or_default().split_whitespace().collect();
+    if words.is_empty() { "its version is not known".to_owned() } else { words.join(" ") }
+}
 
 /// Runtimes that nothing here runs, each with the reason.
 const NOT_HERE: [(&str, &str); 2] = [
     (
         "CRI-O",
-        "is not in Debian 12; its configuration is read (runtimes/recipes), and it speaks the CRI as containerd does",
+        "is neither in Debian 12 nor a Go module; its configuration is read (runtimes/recipes), and it speaks the CRI as containerd does",
     ),
-    ("nerdctl", "is not in Debian 12; its network is run by libcni, with what nerdctl passes"),
+    ("nerdctl", "is neither in Debian 12 nor a Go module; its network is run by libcni, with what nerdctl passes"),
 ];
 
 /// Whether a test may run nowhere: it is of a runtime that not every machine has.
@@ -64,16 +80,16 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Of what ran.
-    pub(crate) fn of(verdict: &Verdict) -> Self {
+    /// Of what ran in that lane, or in all lanes.
+    pub(crate) fn of(verdict: &Verdict, only: Option<Lane>) -> Self {
         let mut lines = Vec::new();
         let mut lacking = false;
-        for runtime in RUNTIMES {
+        for runtime in RUNTIMES.into_iter().filter(|runtime| only.is_none_or(|lane| runtime.is_in(lane))) {
             let tests: Vec<&str> = verdict.tests().filter(|test| runtime.has(test)).collect();
             let ran = tests.iter().filter(|test| verdict.ran(test)).count();
             let outcome = if ran > 0 {
                 let failed = verdict.failed().iter().filter(|(_, test)| runtime.has(test)).count();
-                format!("{ran} of {} tests ran, {failed} failed; {}", tests.len(), runtime.version())
+                format!("{ran} of {} tests ran, {failed} failed; {}", tests.len(), (runtime.version)())
             } else {
                 lacking |= runtime.is_required;
                 let why = tests.first().map_or("it has no test".to_owned(), |test| verdict.why_not(test));
@@ -82,32 +98,34 @@ impl Table {
             };
             lines.push((runtime.name.to_owned(), outcome));
         }
-        lines.extend(NOT_HERE.map(|(name, why)| (name.to_owned(), format!("not run: it {why}"))));
+        if !lines.is_empty() {
+            lines.extend(NOT_HERE.map(|(name, why)| (name.to_owned(), format!("not run: it {why}"))));
+        }
         Self { lines, lacking }
     }
 
-    /// Whether one is missing that must not.
+    /// True if a runtime did not run that must run.
     pub(crate) fn is_lacking(&self) -> bool {
         self.lacking
     }
 }
 
 impl Runtime {
+    fn is_in(&self, lane: Lane) -> bool {
+        lane != Lane::Guest && self.executables.iter().any(|executable| lane.runs(executable))
+    }
+
     fn has(&self, test: &str) -> bool {
         let name = test.split_once(": ").map_or(test, |(executable, _)| executable);
         self.executables.contains(&name)
-    }
-
-    fn version(&self) -> String {
-        let output = Command::new(self.version[0]).args(&self.version[1..]).output();
-        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-        let words: Vec<&str> = text.lines().next().unwrap_or_default().split_whitespace().collect();
-        if words.is_empty() { "its version is not known".to_owned() } else { words.join(" ") }
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
         writeln!(f, "== which runtimes ran ==")?;
         self.lines.iter().try_for_each(|(name, outcome)| writeln!(f, "{name:<24}{outcome}"))
     }

@@ -1,7 +1,6 @@
 //! The tests of all executables, and one run of them on the kernel that this program finds itself on.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -14,67 +13,7 @@ use e2e::plugin::PATIENCE_VARIABLE;
 use serde_json::{Value, json};
 
 use crate::executables::Executable;
-
-/// Executables, or modules of one, that run on this machine's own kernel only, each with the reason.
-const NATIVE_ONLY: &[(&str, &str)] = &[
-    ("e2e/benchmark", "the benchmarks: a guest is for truth, not for timing"),
-    ("e2e/bench_lan", "boots a guest of its own"),
-    ("e2e/compliance: ends", "every kernel is the same to both sides; of ipvlan there is only the guest's"),
-    ("e2e/compliance: host_local", "as the one before"),
-    ("e2e/compliance: macvlan", "as the one before"),
-    ("e2e/compliance: protocol", "as the one before"),
-    ("e2e/containerd", "a lane of its own: a container runtime, whatever the kernel"),
-    ("e2e/documents", "about words"),
-    ("e2e/faults", "ipvlan has its own there: hundreds of traced calls, each thirty times as slow"),
-    ("e2e/budget", "what a call costs: a guest is for truth, not for timing"),
-    ("e2e/host_local_faults", "about files, not links: hundreds of traced calls, each thirty times as slow there"),
-    ("e2e/host_local_mixed", "about files, not links: thousands of calls, each thirty times as slow there"),
-    ("e2e/races", "calls beside each other: a guest has one processor"),
-    ("e2e/install", "about files, not links"),
-    ("e2e/privilege", "about files, not links"),
-    ("runtimes/cri", "as e2e/containerd"),
-    ("runtimes/podman", "as e2e/containerd"),
-    ("runtimes/readme", "as e2e/containerd"),
-    ("runtimes/reboot", "as e2e/containerd"),
-    ("runtimes/recipes", "as e2e/containerd"),
-];
-
-/// Executables of which the guest runs only the tests that this machine's kernel could not, each with the reason.
-const LEFT_OVER: &[(&str, &str)] = &[
-    ("e2e/bad_config", "about words: what is refused before any kernel is asked"),
-    ("e2e/host_local", "about files, not links"),
-    ("e2e/protocol", "about words, on stdin, stdout and in the environment"),
-    ("runtimes/libcni", "a client and plugins in Go, each thirty times as slow there"),
-];
-
-/// Where tests run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Lane {
-    /// This machine's own kernel.
-    Native,
-    /// User-Mode Linux.
-    Guest,
-}
-
-impl Lane {
-    /// How much longer than a machine of its own may take, a call may take there: a guest has one processor, and starts
-    /// a process in 20 to 35 ms.
-    fn patience(self) -> u32 {
-        match self {
-            Self::Native => 1,
-            Self::Guest => 4,
-        }
-    }
-}
-
-impl fmt::Display for Lane {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Native => "native",
-            Self::Guest => "guest",
-        })
-    }
-}
+use crate::lane::{Lane, is_left_over};
 
 /// What came of one test in one lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,12 +38,14 @@ pub(crate) struct Report {
     pub(crate) outcomes: Outcomes,
     /// From beginning to end.
     pub(crate) took: Duration,
+    /// Executable by executable.
+    pub(crate) times: BTreeMap<String, Duration>,
     /// Which kernel it was.
     pub(crate) kernel: String,
 }
 
 /// All tests that are wanted.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Suite {
     executables: Vec<(Executable, Vec<String>)>,
 }
@@ -137,15 +78,27 @@ impl Suite {
         self.executables.iter().map(|(executable, _)| executable)
     }
 
-    /// What the guest has to run after the native lane has run all but `missing`.
+    /// The tests that the lane runs.
+    pub(crate) fn of(&self, lane: Lane) -> Self {
+        self.only(|test| lane.runs(test))
+    }
+
+    /// The tests that the guest runs after other lanes have run all but `missing`.
     pub(crate) fn left_over(&self, missing: &[&str]) -> Self {
-        let is_left_over = |executable: &Executable| LEFT_OVER.iter().any(|(name, _)| *name == executable.name);
+        self.only(|test| !is_left_over(test) || missing.contains(&test))
+    }
+
+    fn only(&self, wanted: impl Fn(&str) -> bool) -> Self {
         let keep = |(executable, tests): &(Executable, Vec<String>)| {
-            let wanted =
-                |test: &&String| !is_left_over(executable) || missing.contains(&full_name(executable, test).as_str());
-            (executable.clone(), tests.iter().filter(wanted).cloned().collect())
+            let tests = tests.iter().filter(|test| wanted(&full_name(executable, test)));
+            (executable.clone(), tests.cloned().collect::<Vec<_>>())
         };
-        Self { executables: self.executables.iter().map(keep).collect() }
+        Self { executables: self.executables.iter().map(keep).filter(|(_, tests)| !tests.is_empty()).collect() }
+    }
+
+    /// True if there is no test.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.executables.is_empty()
     }
 
     /// For the guest.
@@ -163,29 +116,21 @@ impl Suite {
         Some(Self { executables: value.as_array()?.iter().map(entry).collect::<Option<_>>()? })
     }
 
-    /// Runs everything that belongs into the lane, here. `scratch` is a directory for the ledgers.
+    /// Runs all tests, here. `scratch` is a directory for the ledgers.
     pub(crate) fn run(&self, lane: Lane, scratch: &Path) -> Result<Report, String> {
         let begun = Instant::now();
         let mut report = Report { kernel: kernel(), ..Report::default() };
         for (executable, tests) in &self.executables {
-            let here = |test: &&String| lane == Lane::Native || !is_native_only(&full_name(executable, test));
-            let tests: Vec<String> = tests.iter().filter(here).cloned().collect();
-            if tests.is_empty() {
-                continue;
-            }
             let ledger = scratch.join(executable.name.replace('/', "-"));
-            let outcomes = run(executable, &tests, lane, &ledger)?;
+            let started = Instant::now();
+            let outcomes = run(executable, tests, lane, &ledger)?;
             interrupt::check()?;
+            report.times.insert(executable.name.clone(), started.elapsed());
             report.outcomes.extend(outcomes.into_iter().map(|(test, what)| (full_name(executable, &test), what)));
         }
         report.took = begun.elapsed();
         Ok(report)
     }
-}
-
-/// By a test's full name.
-fn is_native_only(name: &str) -> bool {
-    NATIVE_ONLY.iter().any(|(part, _)| name.strip_prefix(part).is_some_and(|rest| rest.starts_with(':')))
 }
 
 fn full_name(executable: &Executable, test: &str) -> String {
@@ -277,7 +222,8 @@ impl Report {
             Outcome::Lost(why) => json!(["lost", why]),
         };
         let outcomes: BTreeMap<_, _> = self.outcomes.iter().map(|(name, what)| (name, outcome(what))).collect();
-        json!({"outcomes": outcomes, "millis": self.took.as_millis(), "kernel": self.kernel})
+        let times: BTreeMap<_, _> = self.times.iter().map(|(name, took)| (name, took.as_millis())).collect();
+        json!({"outcomes": outcomes, "millis": self.took.as_millis(), "times": times, "kernel": self.kernel})
     }
 
     /// The inverse of [`Report::to_json`].
@@ -293,9 +239,13 @@ impl Report {
             })
         };
         let outcomes = value["outcomes"].as_object()?.iter();
+        let times = value["times"].as_object()?.iter();
         Some(Self {
             outcomes: outcomes.map(|(name, what)| Some((name.clone(), outcome(what)?))).collect::<Option<_>>()?,
             took: Duration::from_millis(value["millis"].as_u64()?),
+            times: times
+                .map(|(name, millis)| Some((name.clone(), Duration::from_millis(millis.as_u64()?))))
+                .collect::<Option<_>>()?,
             kernel: value["kernel"].as_str()?.to_owned(),
         })
     }
@@ -314,14 +264,6 @@ mod tests {
     }
 
     #[test]
-    fn an_executable_or_one_of_its_modules_is_left_to_the_native_lane() {
-        assert!(is_native_only("e2e/install: place::one_file"));
-        assert!(is_native_only("e2e/compliance: macvlan::mode_vepa"));
-        assert!(!is_native_only("e2e/compliance: ipvlan::mode_l3"));
-        assert!(!is_native_only("e2e/installation: one_file"));
-    }
-
-    #[test]
     fn a_report_comes_out_of_the_guest_as_it_was() {
         let outcomes = [
             ("a", Outcome::Passed),
@@ -332,9 +274,11 @@ mod tests {
         let report = Report {
             outcomes: outcomes.into_iter().map(|(name, what)| (name.to_owned(), what)).collect(),
             took: Duration::from_millis(1500),
+            times: BTreeMap::from([("e2e/macvlan".to_owned(), Duration::from_millis(1200))]),
             kernel: "Linux 6.1".into(),
         };
         let back = Report::from_json(&report.to_json()).unwrap();
         assert_eq!((back.outcomes, back.took, back.kernel), (report.outcomes, report.took, report.kernel));
+        assert_eq!(back.times, report.times);
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::lane::Lane;
 use crate::runtimes::is_dispensable;
-use crate::suite::{Lane, Outcome, Report, Suite};
+use crate::suite::{Outcome, Report, Suite};
 
 /// The reports of all lanes.
 #[derive(Debug)]
@@ -13,13 +14,14 @@ pub(crate) struct Verdict {
     reports: BTreeMap<Lane, Report>,
     /// Whether every lane was wanted, so that a test that ran in none is a failure.
     whole: bool,
-    guest_spared: bool,
+    /// Errors that ended a lane before its end, or a build.
+    errors: Vec<String>,
 }
 
 impl Verdict {
     /// Of no lane yet.
     pub(crate) fn new(suite: &Suite, whole: bool) -> Self {
-        Self { tests: suite.names().collect(), reports: BTreeMap::new(), whole, guest_spared: false }
+        Self { tests: suite.names().collect(), reports: BTreeMap::new(), whole, errors: Vec::new() }
     }
 
     /// Adds a lane.
@@ -27,13 +29,22 @@ impl Verdict {
         self.reports.insert(lane, report);
     }
 
-    /// Notes that there was nothing for the guest to do.
-    pub(crate) fn spare_guest(&mut self) {
-        self.guest_spared = true;
+    /// Adds an error that is not of one test.
+    pub(crate) fn add_error(&mut self, error: String) {
+        self.errors.push(error);
     }
 
-    /// The tests that ran in no lane so far, and why not.
-    pub(crate) fn missing(&self) -> Vec<(&str, String)> {
+    /// The tests that could not run in any lane so far: a lane lacked something that they need.
+    pub(crate) fn absent(&self) -> Vec<&str> {
+        let is_absent = |test: &&str| {
+            let mut outcomes = self.reports.values().filter_map(|report| report.outcomes.get(*test));
+            outcomes.any(|outcome| matches!(outcome, Outcome::Absent(_)))
+        };
+        self.tests().filter(|test| !self.ran(test)).filter(is_absent).collect()
+    }
+
+    /// The tests that ran in no lane, each with the reason.
+    fn missing(&self) -> Vec<(&str, String)> {
         self.tests.iter().filter(|test| !self.ran(test)).map(|test| (test.as_str(), self.why_not(test))).collect()
     }
 
@@ -50,10 +61,11 @@ impl Verdict {
     /// Why a test ran in no lane, lane by lane.
     pub(crate) fn why_not(&self, test: &str) -> String {
         let why = |(lane, report): (&Lane, &Report)| match report.outcomes.get(test) {
-            Some(Outcome::Absent(why) | Outcome::Lost(why)) => format!("{lane}: {why}"),
-            Some(Outcome::Passed | Outcome::Failed) | None => format!("{lane}: not run"),
+            Some(Outcome::Absent(why) | Outcome::Lost(why)) => Some(format!("{lane}: {why}")),
+            Some(Outcome::Passed | Outcome::Failed) | None => None,
         };
-        self.reports.iter().map(why).collect::<Vec<_>>().join("; ")
+        let reasons: Vec<String> = self.reports.iter().filter_map(why).collect();
+        if reasons.is_empty() { "no lane has it".to_owned() } else { reasons.join("; ") }
     }
 
     /// The tests that failed, each with its lane.
@@ -76,7 +88,10 @@ impl Verdict {
 
     /// Whether no test failed, and, if every lane was wanted, each ran in one.
     pub(crate) fn good(&self) -> bool {
-        self.failed().is_empty() && (!self.whole || self.lost().next().is_none()) && !self.tests.is_empty()
+        self.failed().is_empty()
+            && self.errors.is_empty()
+            && (!self.whole || self.lost().next().is_none())
+            && !self.tests.is_empty()
     }
 }
 
@@ -99,11 +114,17 @@ impl fmt::Display for Verdict {
                 report.took.as_secs_f64(),
             )?;
         }
-        if self.guest_spared {
-            writeln!(f, "guest: not needed, this kernel has everything that the tests need")?;
+        if self.whole {
+            for lane in Lane::ALL.into_iter().filter(|lane| !self.reports.contains_key(lane)) {
+                writeln!(f, "{lane}: there was no test to run")?;
+            }
         }
-        if let (Some(native), Some(_)) = (self.reports.get(&Lane::Native), self.reports.get(&Lane::Guest)) {
-            let only: Vec<_> = self.tests.iter().filter(|test| self.ran(test) && !has_run(native, test)).collect();
+        if let Some(guest) = self.reports.get(&Lane::Guest)
+            && self.whole
+        {
+            let elsewhere =
+                |test: &str| self.reports.iter().any(|(lane, report)| *lane != Lane::Guest && has_run(report, test));
+            let only: Vec<_> = self.tests().filter(|test| has_run(guest, test) && !elsewhere(test)).collect();
             writeln!(f, "only in the guest: {}", only.len())?;
             for test in only {
                 writeln!(f, "  {test}")?;
@@ -117,10 +138,13 @@ impl fmt::Display for Verdict {
                 writeln!(f, "RAN NOWHERE: {test} ({why})")?;
             }
         } else {
-            writeln!(f, "(not every lane was asked for: what ran nowhere is not judged)")?;
+            writeln!(f, "(one lane was asked for: a test that cannot run there is not judged)")?;
+        }
+        for error in &self.errors {
+            writeln!(f, "FAILED: {error}")?;
         }
         if self.tests.is_empty() {
-            writeln!(f, "NO TEST has such a name")?;
+            writeln!(f, "NO TEST is in that lane and has such a name")?;
         }
         Ok(())
     }
@@ -138,7 +162,7 @@ mod tests {
 
     fn verdict(native: &[(&str, Outcome)], guest: Option<&[(&str, Outcome)]>) -> Verdict {
         let tests = ["a", "b"].into_iter().map(str::to_owned).collect();
-        let mut verdict = Verdict { tests, reports: BTreeMap::new(), whole: true, guest_spared: guest.is_none() };
+        let mut verdict = Verdict { tests, reports: BTreeMap::new(), whole: true, errors: Vec::new() };
         verdict.add(Lane::Native, report(native));
         if let Some(guest) = guest {
             verdict.add(Lane::Guest, report(guest));
@@ -152,7 +176,9 @@ mod tests {
 
     #[test]
     fn what_cannot_run_in_one_lane_may_run_in_the_other() {
+        assert_eq!(verdict(&[("a", Outcome::Passed), ("b", absent())], None).absent(), ["b"]);
         let verdict = verdict(&[("a", Outcome::Passed), ("b", absent())], Some(&[("b", Outcome::Passed)]));
+        assert_eq!(verdict.absent(), [""; 0]);
         assert!(verdict.good());
         assert!(verdict.to_string().contains("only in the guest: 1\n  b\n"), "{verdict}");
     }
@@ -174,13 +200,47 @@ mod tests {
         assert!(failed.to_string().contains("FAILED in lane guest: a"), "{failed}");
     }
 
+    #[test]
+    fn a_lane_that_runs_alone_is_asked_for_its_own_runtimes() {
+        let verdict = verdict(&[("a", Outcome::Passed)], None);
+        assert!(Table::of(&verdict, Some(Lane::Runtime)).is_lacking());
+        for lane in [Lane::Unit, Lane::Native, Lane::Compliance, Lane::Guest] {
+            let table = Table::of(&verdict, Some(lane));
+            assert!(!table.is_lacking() && table.to_string().is_empty(), "{lane}: {table}");
+        }
+    }
+
     /// An ignored test, or one whose executable died, has not run, whatever its lane was asked for.
     #[test]
     fn a_lost_test_is_a_failure_and_has_not_run() {
         let lost = Outcome::Lost("the harness said \"ignored\"".into());
         let verdict = verdict(&[("a", Outcome::Passed), ("b", lost)], None);
         assert_eq!(verdict.missing(), [("b", "native: the harness said \"ignored\"".to_owned())]);
+        assert_eq!(verdict.absent(), [""; 0]);
         assert!(!verdict.good());
+    }
+
+    /// The reports of the other lanes are not lost by it.
+    #[test]
+    fn an_error_that_is_not_of_one_test_is_a_failure() {
+        let mut verdict = verdict(&[("a", Outcome::Passed), ("b", Outcome::Passed)], None);
+        verdict.add_error("lane guest: the guest has said nothing".to_owned());
+        assert!(!verdict.good());
+        let said = verdict.to_string();
+        assert!(
+            said.contains("2 passed") && said.contains("FAILED: lane guest: the guest has said nothing\n"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_test_that_no_lane_has_ran_nowhere() {
+        let mut verdict = verdict(&[("a", Outcome::Passed), ("b", Outcome::Passed)], None);
+        verdict.tests.insert("c".to_owned());
+        assert!(!verdict.good());
+        let said = verdict.to_string();
+        assert!(said.contains("RAN NOWHERE: c (no lane has it)\n"), "{said}");
+        assert!(said.contains("kubernetes: there was no test to run\n"), "{said}");
     }
 
     fn with_runtimes(podman: Outcome, libcni: Option<Outcome>) -> Verdict {
@@ -195,7 +255,7 @@ mod tests {
     #[test]
     fn a_machine_without_podman_is_told_so_and_is_good_enough() {
         let verdict = with_runtimes(Outcome::Absent("podman 5 has no CNI".into()), Some(Outcome::Passed));
-        let table = Table::of(&verdict);
+        let table = Table::of(&verdict, None);
         assert!(
             table.to_string().contains("podman                  did not run: native: podman 5 has no CNI\n"),
             "{table}"
@@ -207,9 +267,9 @@ mod tests {
     #[test]
     fn libcni_and_containerd_must_have_run() {
         let there = with_runtimes(Outcome::Passed, Some(Outcome::Passed));
-        assert!(!Table::of(&there).is_lacking());
+        assert!(!Table::of(&there, None).is_lacking());
         for libcni in [None, Some(absent())] {
-            let table = Table::of(&with_runtimes(Outcome::Passed, libcni));
+            let table = Table::of(&with_runtimes(Outcome::Passed, libcni), None);
             assert!(table.is_lacking());
             assert!(table.to_string().contains("libcni                  DID NOT RUN, and must: "), "{table}");
         }

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Installs the packages of Debian or Ubuntu that lanes of tests, or other targets of the Makefile, need.
+#
+#   packages.sh LANE...
+set -euo pipefail
+
+# An image of busybox, a LAN of namespaces, and the headers for runc, which is linked with libseccomp.
+lab=(iproute2 busybox-static)
+runc=(libseccomp-dev pkg-config)
+
+packages=()
+for lane in "$@"; do
+	case $lane in
+	unit) ;;
+	native) packages+=("${lab[@]}" "${runc[@]}" user-mode-linux strace valgrind mandoc iperf3 ethtool linux-perf nftables \
+		containernetworking-plugins dnsmasq-base) ;;
+	# podman with the package runc, and not with crun: the tests say so in its configuration.
+	runtime) packages+=("${lab[@]}" "${runc[@]}" podman runc) ;;
+	compliance) packages+=("${lab[@]}") ;;
+	guest) packages+=("${lab[@]}" user-mode-linux strace valgrind dnsmasq-base) ;;
+	kubernetes) packages+=("${lab[@]}" "${runc[@]}" nftables openssl) ;;
+	bench) packages+=("${lab[@]}" strace valgrind user-mode-linux iperf3 ethtool linux-perf nftables) ;;
+	fuzz) packages+=(g++) ;;
+	*) echo "packages.sh: $lane: no lane or target of that name" >&2; exit 1 ;;
+	esac
+done
+
+missing=()
+for package in "${packages[@]}"; do
+	# shellcheck disable=SC2016
+	dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+echo "installing: ${missing[*]}"
+root=
+[ "$(id -u)" = 0 ] || root=sudo
+$root apt-get update -qq
+$root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" || {
+	echo "packages.sh: apt-get could not install ${missing[*]}" >&2
+	exit 1
+}
