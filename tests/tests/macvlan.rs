@@ -338,6 +338,42 @@ cases! {
     }
 
     /// A dot is a directory of its own to some who write sysctls.
+    /// An operator, or a supervisor in the container, set the link down and up: its IPv6 address was gone for good, while
+    /// its IPv4 address stayed.
+    #[reference(passes)]
+    fn a_link_set_down_and_up_keeps_its_ipv6_address(lab) {
+        let (container, _) = attached(lab, &lab.conf_with(lab.ipam(Families::Dual)));
+        let before = container.address_texts("eth0");
+        assert_eq!(before, ["192.168.50.100/24", "fd50::100/64"]);
+        container.set_down("eth0");
+        assert_eq!(container.address_texts("eth0"), before);
+        container.set_up("eth0");
+        await_that("the address is usable again", || {
+            container.addresses("eth0").iter().all(|address| !address.tentative())
+        });
+        assert_eq!(container.address_texts("eth0"), before);
+        assert_reaches(&lab.neighbour, lan6(100));
+    }
+
+    /// With two routers on the LAN, the kernel spreads IPv6 traffic over both. The second route was left out.
+    #[reference(passes)]
+    fn two_ipv6_default_routes_of_one_result_are_both_used(lab) {
+        let mut ipam = lab.ipam(Families::V6);
+        ipam["routes"] = json!([{"dst": "::/0", "gw": "fd50::20"}, {"dst": "::/0", "gw": "fd50::21"}]);
+        let mut conf = lab.conf_with(ipam);
+        let container = lab.container();
+        let outcome = lab.macvlan().add(&container, "eth0", &conf).run();
+        conf["prevResult"] = outcome.result();
+        assert_eq!(outcome.stderr, "");
+        assert_eq!(conf["prevResult"]["routes"], conf["ipam"]["routes"]);
+        let mut routes = container.routes();
+        routes.retain(|route| route.dst == "::/0".parse().expect("a prefix"));
+        let gateways: Vec<_> = routes.iter().map(|route| route.gateway).collect();
+        assert_eq!(gateways, [Some(lan6(20)), Some(lan6(21))], "{routes:?}");
+        lab.macvlan().check(&container, "eth0", &conf).run().done();
+        lab.macvlan().del(&container, "eth0", &conf).run().done();
+    }
+
     #[reference(passes)]
     fn interface_names_may_have_a_dot_and_fifteen_characters(lab) {
         for name in ["eth0.100", "fifteen-letters"] {

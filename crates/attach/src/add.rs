@@ -291,13 +291,13 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    /// Adds a route, whatever a router on the LAN has told the kernel meanwhile: what it advertises a moment later changes
-    /// nothing about a route that was configured.
+    /// Adds a route beside those that are on this very link, which IPv6 can: another one of this result, by another
+    /// gateway, or one that a router on the LAN has advertised meanwhile.
     fn add_route(&mut self, route: &linux::Route) -> linux::Result<()> {
         let is_there =
             |outcome: &linux::Result<()>| outcome.as_ref().is_err_and(|error| error.errno() == Some(Errno::EEXIST));
         let mut outcome = self.inside.new_route(route);
-        if !is_there(&outcome) || route.dst.addr().is_ipv4() || !self.inside.only_advertised(route)? {
+        if !is_there(&outcome) || route.dst.addr().is_ipv4() || !self.inside.can_stand_beside(route)? {
             return outcome;
         }
         outcome = self.inside.append_route(route);
