@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use e2e::kernel::{Macvlan, NewRoute};
 use e2e::lab::{Families, NIC, lan4, lan6};
+use e2e::patience::await_that;
 use e2e::plugin::write_script;
 use e2e::traffic::{Wire, assert_reaches, assert_silent, echo};
 use e2e::{Container, Lab, Plugin, cases};
@@ -130,7 +131,7 @@ cases! {
         assert_eq!(container.link("eth0").mac, "02:00:00:00:00:03");
     }
 
-    #[reference(not_run: "1.1.1 has no bcqueuelen")]
+    #[reference(passes)]
     fn the_broadcast_queue_is_as_long_as_told(lab) {
         let (container, _) = attached(lab, &with(lab, "bcqueuelen", json!(5000)));
         assert_eq!(macvlan_of(&container).bcqueuelen, Some(5000));
@@ -170,7 +171,7 @@ cases! {
         assert_eq!(parent_of(lab, &attached(lab, &with(lab, "master", json!(""))).0), NIC);
     }
 
-    #[reference(not_run: "1.1.1 has no linkInContainer")]
+    #[reference(passes)]
     fn the_parent_may_be_in_the_container(lab) {
         let container = lab.container();
         lab.plug(&container, "net7");
@@ -184,7 +185,7 @@ cases! {
         assert_eq!(lab.leases(), [""; 0]);
     }
 
-    #[reference(not_run: "1.1.1 has no linkInContainer")]
+    #[reference(passes)]
     fn a_parent_in_the_container_may_be_that_of_its_default_route(lab) {
         let container = lab.container();
         lab.plug(&container, "net7");
@@ -202,7 +203,7 @@ cases! {
     }
 
     /// The host's `nope0` is not the container's.
-    #[reference(not_run: "1.1.1 has no linkInContainer")]
+    #[reference(fails: "another code")]
     fn a_parent_that_only_the_host_has_is_absent_in_the_container(lab) {
         let container = lab.container();
         let conf = with(lab, "linkInContainer", json!(true));
@@ -314,7 +315,7 @@ cases! {
         assert_eq!(container.sysctl("net/ipv4/conf/eth0/arp_notify"), "1");
     }
 
-    #[reference(fails: "None is not from")]
+    #[reference(passes)]
     fn an_ipv6_address_is_announced_on_the_wire(lab) {
         let wire = Wire::open(&lab.neighbour, lab.neighbour.nic);
         let (container, _) = attached(lab, &lab.conf_with(lab.ipam(Families::V6)));
@@ -337,7 +338,6 @@ cases! {
         assert_eq!(container.link_names(), ["lo"]);
     }
 
-    /// A dot is a directory of its own to some who write sysctls.
     /// An operator, or a supervisor in the container, set the link down and up: its IPv6 address was gone for good, while
     /// its IPv4 address stayed.
     #[reference(passes)]
@@ -374,6 +374,7 @@ cases! {
         lab.macvlan().del(&container, "eth0", &conf).run().done();
     }
 
+    /// A dot is a directory of its own to some who write sysctls.
     #[reference(passes)]
     fn interface_names_may_have_a_dot_and_fifteen_characters(lab) {
         for name in ["eth0.100", "fifteen-letters"] {
