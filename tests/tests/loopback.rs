@@ -35,6 +35,19 @@ cases! {
         assert!(container.link("lo").up);
         assert_eq!(container.address_texts("lo"), ["127.0.0.1/8", "::1/128"]);
     }
+    /// A runtime passes the same arguments to every plugin. `loopback` has no use for any, and refused them.
+    #[reference(passes)]
+    fn cni_args_are_not_looked_at(lab) {
+        for args in ["none", "K8S_POD_NAME=x", "IgnoreUnknown=yes"] {
+            let container = fresh(lab);
+            let mut conf = conf("1.0.0");
+            let plugin = lab.plugin("loopback");
+            conf["prevResult"] = plugin.add(&container, "lo", &conf).args(args).run().result();
+            plugin.check(&container, "lo", &conf).args(args).run().done();
+            plugin.del(&container, "lo", &conf).args(args).run().done();
+        }
+    }
+
 
     /// A runtime that is asked again, or has switched `lo` on itself.
     #[reference(passes)]

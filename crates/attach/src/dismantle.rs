@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn temporary_name_follows_from_the_attachment_and_fits_the_kernel() {
         let name = |container_id: &str, ifname: &str| {
-            let args = cni::Args::default();
+            let args = Ok(cni::Args::default());
             temporary_name(&Attachment { container_id: container_id.into(), ifname: ifname.into(), netns: None, args })
         };
         assert_eq!(name("c", "eth0"), name("c", "eth0"));
