@@ -12,7 +12,7 @@ use linux::{Errno, Link, Netns, NewLink, Rtnl, sysctl};
 use crate::config::Keys;
 use crate::container;
 use crate::dad::Detection;
-use crate::dismantle::{LEAVING, delete_temporary, describe, dismantle, temporary_name};
+use crate::dismantle::{LEAVING, Order, delete_temporary, describe, dismantle, temporary_name};
 use crate::error::{self, Error, Result};
 use crate::held;
 use crate::parent;
@@ -352,7 +352,7 @@ impl<'a> Attempt<'a> {
         let leased = std::mem::take(&mut self.leased);
         let ipam = self.ipam.as_ref().filter(|_| leased);
         let release = || ipam.map_or(Ok(()), |ipam| ipam.del(self.asked.attachment));
-        dismantle(ifindex.map(|ifindex| (&mut self.inside, ifindex)), release)
+        dismantle(ifindex.map(|ifindex| (&mut self.inside, ifindex)), Order::of(ipam), release)
     }
 }
 
