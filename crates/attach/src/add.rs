@@ -31,13 +31,12 @@ pub fn add(
     mut keys: Keys,
 ) -> std::result::Result<AddResult, cni::Error> {
     let ipam = Ipam::find(call)?;
-    let chained = match &ipam {
-        None if kind.chains() => call.prev_result()?,
-        _ => None,
-    };
-    if let Some(previous) = &chained {
+    let reads_previous = kind.chains() && (ipam.is_none() || keys.master.is_none());
+    let previous = if reads_previous { call.prev_result()? } else { None };
+    if let Some(previous) = &previous {
         keys.take_master(previous)?;
     }
+    let chained = previous.filter(|_| ipam.is_none());
     let asked = Asked { call, attachment, kind, choice, keys: &keys };
     let mut attempt = Attempt::look(asked, ipam, chained)?;
     match attempt.make() {
