@@ -1,9 +1,8 @@
 //! Who is measured: the programs, and where they lie.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::{env, fs};
 
 use e2e::chart;
 use e2e::{Binaries, Lab, binaries};
@@ -11,9 +10,9 @@ use plotters::style::RGBColor;
 
 use crate::Result;
 
-/// Where the reference comes from, as a rule.
-const DEBIAN_PACKAGE: &str = "containernetworking-plugins";
-const DEBIAN_DIRECTORY: &str = "/usr/lib/cni";
+/// The Go module of the reference, and the file that pins its version for `make peers`.
+const REFERENCE_MODULE: &str = "github.com/containernetworking/plugins";
+const REFERENCE_PIN: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/reference/go.mod"));
 
 /// One of those that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,11 +98,11 @@ impl Programs {
 
     /// Whose reference it is, for a reader.
     pub(crate) fn reference_name(&self) -> String {
-        let mut query = Command::new("dpkg-query");
-        query.args(["-W", "-f", "${Package} ${Version}", DEBIAN_PACKAGE]).stderr(Stdio::null());
-        match query.output() {
-            Ok(output) if output.status.success() && self.reference == Path::new(DEBIAN_DIRECTORY) => {
-                format!("Debian's {}", String::from_utf8_lossy(&output.stdout))
+        let mut lines = REFERENCE_PIN.lines().map(str::split_whitespace);
+        let version = lines.find_map(|mut words| (words.next() == Some(REFERENCE_MODULE)).then(|| words.next())?);
+        match version {
+            Some(version) if env::var_os(binaries::REFERENCE_VARIABLE).is_none() => {
+                format!("{REFERENCE_MODULE} {version}")
             }
             _ => "a build of one's own (`REFERENCE`)".to_owned(),
         }
