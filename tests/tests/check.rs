@@ -1,8 +1,11 @@
 //! CHECK: whether the kernel is still as the result of ADD says. What is amiss is named.
 
+use std::process::Command;
+
+use e2e::binaries::peers;
 use e2e::kernel::NewRoute;
 use e2e::lab::{Families, NIC};
-use e2e::{Container, Lab, cases};
+use e2e::{Container, Lab, Plugin, cases};
 use serde_json::{Value, json};
 
 /// CHECK found something amiss. A code of ours: the spec has none for it.
@@ -16,6 +19,22 @@ fn attached(lab: &Lab) -> (Container, Value) {
     let container = lab.container();
     conf["prevResult"] = lab.macvlan().add(&container, "eth0", &conf).run().result();
     (container, conf)
+}
+
+/// A container with a route that has `mtu` and `advmss`, and a configuration with the result in it.
+fn with_route_metrics(lab: &Lab, version: &str) -> (Container, Value) {
+    let mut ipam = lab.ipam(Families::V4);
+    ipam["routes"] = json!([{"dst": "10.20.0.0/16", "gw": "192.168.50.254", "mtu": 1400, "advmss": 1340}]);
+    let mut conf = lab.conf_with(ipam);
+    conf["cniVersion"] = json!(version);
+    let container = lab.container();
+    conf["prevResult"] = lab.macvlan().add(&container, "eth0", &conf).run().result();
+    (container, conf)
+}
+
+fn replace_route(container: &Container, route: &str) {
+    let status = container.run(|| Command::new("ip").args(["route", "replace"]).args(route.split(' ')).status());
+    assert!(status.expect("run ip").success(), "ip route replace {route}");
 }
 
 #[track_caller]
@@ -46,6 +65,53 @@ cases! {
         for dst in ["10.20.0.0/16", "fd99::/48"] {
             assert_eq!(container.route_to(dst).table, 254, "{dst}");
         }
+    }
+
+    /// The reference writes `mtu` and `advmss` of a route into its result and does not set them: after a swap, CHECK failed
+    /// on every healthy container of such a network.
+    #[reference(passes)]
+    fn a_route_that_the_reference_made_without_its_mtu_is_well(lab) {
+        for version in ["1.0.0", "1.1.0"] {
+            let (container, mut conf) = with_route_metrics(lab, version);
+            conf["prevResult"]["interfaces"][0].as_object_mut().expect("an interface").remove("mtu");
+            replace_route(&container, "10.20.0.0/16 via 192.168.50.254 dev eth0");
+            lab.macvlan().check(&container, "eth0", &conf).run().done();
+        }
+    }
+
+    /// The reference's tuning sets the MTU and leaves the result as it was. From 1.1.0 on, our result has the MTU of the
+    /// interface, and CHECK failed on every healthy container of such a chain.
+    #[reference(passes)]
+    fn an_mtu_that_tuning_has_set_is_well(lab) {
+        let mut conf = lab.conf();
+        conf["cniVersion"] = json!("1.1.0");
+        let container = lab.container();
+        let result = lab.macvlan().add(&container, "eth0", &conf).run().result();
+        let directory = peers("reference");
+        let tuning = Plugin::new(&lab.host, directory.join("tuning")).search(directory);
+        let next = json!({
+            "cniVersion": "1.1.0", "name": "lan", "type": "tuning", "mtu": 1400, "dataDir": lab.path("tuning"),
+            "prevResult": result,
+        });
+        conf["prevResult"] = tuning.add(&container, "eth0", &next).run().result();
+        assert_eq!(container.link("eth0").mtu, 1400);
+        lab.macvlan().check(&container, "eth0", &conf).run().done();
+    }
+
+    #[reference(fails: "did not fail")]
+    fn a_route_of_ours_that_has_lost_its_mtu_is_named(lab) {
+        let (container, conf) = with_route_metrics(lab, "1.1.0");
+        replace_route(&container, "10.20.0.0/16 via 192.168.50.254 dev eth0");
+        amiss(lab, &container, &conf, DIFFERS, &["eth0", "10.20.0.0/16"]);
+    }
+
+    #[reference(fails: "did not fail")]
+    fn a_route_with_another_mtu_is_named(lab) {
+        let (container, mut conf) = with_route_metrics(lab, "1.0.0");
+        replace_route(&container, "10.20.0.0/16 via 192.168.50.254 dev eth0 mtu 1300 advmss 1340");
+        amiss(lab, &container, &conf, DIFFERS, &["eth0", "10.20.0.0/16"]);
+        conf["prevResult"]["interfaces"][0].as_object_mut().expect("an interface").remove("mtu");
+        amiss(lab, &container, &conf, DIFFERS, &["eth0", "10.20.0.0/16"]);
     }
 
     #[reference(fails: "another code")]

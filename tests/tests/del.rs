@@ -78,7 +78,7 @@ cases! {
         assert_gone(lab, &container);
     }
 
-    #[reference(fails: "did not succeed")]
+    #[reference(passes)]
     fn del_works_when_the_parent_has_been_renamed(lab) {
         let (container, conf) = attached(lab);
         lab.host.set_down(NIC);
@@ -87,7 +87,7 @@ cases! {
         assert_gone(lab, &container);
     }
 
-    #[reference(fails: "did not succeed")]
+    #[reference(passes)]
     fn del_works_when_the_parent_has_been_deleted(lab) {
         let (container, conf) = attached(lab);
         lab.host.delete_link(NIC);
@@ -95,7 +95,7 @@ cases! {
         assert_gone(lab, &container);
     }
 
-    #[reference(fails: "did not succeed")]
+    #[reference(passes)]
     fn del_needs_no_default_route_even_without_a_master(lab) {
         lab.add_default_route(NIC);
         let container = lab.container();

@@ -114,7 +114,7 @@ cases! {
     }
 
     #[needs(Ipvlan)]
-    #[reference(not_run: "it announces nothing")]
+    #[reference(passes)]
     fn addresses_are_announced_on_the_wire(lab) {
         let wire = Wire::open(&lab.neighbour, lab.neighbour.nic);
         let (_container, _) = attached(lab, &dual(lab, "l2"));
@@ -192,7 +192,7 @@ cases! {
     }
 
     #[needs(Ipvlan)]
-    #[reference(not_run: "1.1.1 has no such key")]
+    #[reference(passes)]
     fn the_parent_may_be_in_the_container(lab) {
         let container = lab.container();
         lab.plug(&container, "net1");
@@ -241,8 +241,23 @@ cases! {
         assert_eq!(container.link_names(), ["lo"]);
     }
 
+    /// The reference's ipvlan does not look at them. In a chain without IPAM, ours has no use for them either.
     #[needs(Ipvlan)]
-    #[reference(not_run: "it takes the first")]
+    #[reference(passes)]
+    fn chained_without_ipam_it_takes_any_cni_args(lab) {
+        let mut conf = lab.ipvlan_conf("l2");
+        conf.as_object_mut().expect("an object").remove("ipam");
+        conf["prevResult"] = json!({"cniVersion": "1.0.0", "ips": [{"address": "192.168.50.77/24"}]});
+        for args in ["none", "K8S_POD_NAME=x", "IgnoreUnknown=yes"] {
+            let container = lab.container();
+            let plugin = lab.ipvlan();
+            plugin.add(&container, "eth0", &conf).args(args).run().result();
+            plugin.del(&container, "eth0", &conf).args(args).run().done();
+        }
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(fails: "another code")]
     fn chained_after_several_interfaces_it_does_not_guess_its_master(lab) {
         let mut conf = lab.ipvlan_conf("l2");
         let keys = conf.as_object_mut().expect("an object");

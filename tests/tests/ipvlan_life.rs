@@ -98,7 +98,7 @@ cases! {
     }
 
     #[needs(Ipvlan)]
-    #[reference(not_run: "it does not know STATUS")]
+    #[reference(fails: "did not fail")]
     fn status_says_whether_an_add_can_work(lab) {
         let mut conf = version_1_1(lab.ipvlan_conf("l2"));
         let status = |conf: &Value| lab.unchanged(&[], || lab.ipvlan().call("STATUS", conf).run());
@@ -111,8 +111,18 @@ cases! {
         status(&conf).fails(2, &["mode", "l4"]);
     }
 
+    /// STATUS looked for a default route that such a chain does not need, and the node never became ready.
+    #[reference(passes)]
+    fn status_without_a_master_leaves_the_parent_to_the_plugin_before_in_the_chain(lab) {
+        let mut conf = version_1_1(lab.ipvlan_conf("l2"));
+        let keys = conf.as_object_mut().expect("an object");
+        keys.remove("ipam");
+        keys.remove("master");
+        lab.unchanged(&[], || lab.ipvlan().call("STATUS", &conf).run()).done();
+    }
+
     #[needs(Ipvlan)]
-    #[reference(not_run: "it does not know GC")]
+    #[reference(fails: "left == right")]
     fn gc_frees_what_no_valid_attachment_has(lab) {
         let conf = version_1_1(lab.ipvlan_conf("l2"));
         let ((first, _), (second, _)) = (attached(lab, &conf), attached(lab, &conf));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use e2e::kernel::{Macvlan, NewRoute};
 use e2e::lab::{Families, NIC, lan4, lan6};
+use e2e::patience::await_that;
 use e2e::plugin::write_script;
 use e2e::traffic::{Wire, assert_reaches, assert_silent, echo};
 use e2e::{Container, Lab, Plugin, cases};
@@ -130,7 +131,7 @@ cases! {
         assert_eq!(container.link("eth0").mac, "02:00:00:00:00:03");
     }
 
-    #[reference(not_run: "1.1.1 has no bcqueuelen")]
+    #[reference(passes)]
     fn the_broadcast_queue_is_as_long_as_told(lab) {
         let (container, _) = attached(lab, &with(lab, "bcqueuelen", json!(5000)));
         assert_eq!(macvlan_of(&container).bcqueuelen, Some(5000));
@@ -170,7 +171,7 @@ cases! {
         assert_eq!(parent_of(lab, &attached(lab, &with(lab, "master", json!(""))).0), NIC);
     }
 
-    #[reference(not_run: "1.1.1 has no linkInContainer")]
+    #[reference(passes)]
     fn the_parent_may_be_in_the_container(lab) {
         let container = lab.container();
         lab.plug(&container, "net7");
@@ -184,7 +185,7 @@ cases! {
         assert_eq!(lab.leases(), [""; 0]);
     }
 
-    #[reference(not_run: "1.1.1 has no linkInContainer")]
+    #[reference(passes)]
     fn a_parent_in_the_container_may_be_that_of_its_default_route(lab) {
         let container = lab.container();
         lab.plug(&container, "net7");
@@ -202,7 +203,7 @@ cases! {
     }
 
     /// The host's `nope0` is not the container's.
-    #[reference(not_run: "1.1.1 has no linkInContainer")]
+    #[reference(fails: "another code")]
     fn a_parent_that_only_the_host_has_is_absent_in_the_container(lab) {
         let container = lab.container();
         let conf = with(lab, "linkInContainer", json!(true));
@@ -314,7 +315,7 @@ cases! {
         assert_eq!(container.sysctl("net/ipv4/conf/eth0/arp_notify"), "1");
     }
 
-    #[reference(fails: "None is not from")]
+    #[reference(passes)]
     fn an_ipv6_address_is_announced_on_the_wire(lab) {
         let wire = Wire::open(&lab.neighbour, lab.neighbour.nic);
         let (container, _) = attached(lab, &lab.conf_with(lab.ipam(Families::V6)));
@@ -335,6 +336,42 @@ cases! {
         lab.macvlan().del(&container, "eth0", &lab.conf()).run().done();
         assert_eq!(lab.host.link("eth0"), before);
         assert_eq!(container.link_names(), ["lo"]);
+    }
+
+    /// An operator, or a supervisor in the container, set the link down and up: its IPv6 address was gone for good, while
+    /// its IPv4 address stayed.
+    #[reference(passes)]
+    fn a_link_set_down_and_up_keeps_its_ipv6_address(lab) {
+        let (container, _) = attached(lab, &lab.conf_with(lab.ipam(Families::Dual)));
+        let before = container.address_texts("eth0");
+        assert_eq!(before, ["192.168.50.100/24", "fd50::100/64"]);
+        container.set_down("eth0");
+        assert_eq!(container.address_texts("eth0"), before);
+        container.set_up("eth0");
+        await_that("the address is usable again", || {
+            container.addresses("eth0").iter().all(|address| !address.tentative())
+        });
+        assert_eq!(container.address_texts("eth0"), before);
+        assert_reaches(&lab.neighbour, lan6(100));
+    }
+
+    /// With two routers on the LAN, the kernel spreads IPv6 traffic over both. The second route was left out.
+    #[reference(passes)]
+    fn two_ipv6_default_routes_of_one_result_are_both_used(lab) {
+        let mut ipam = lab.ipam(Families::V6);
+        ipam["routes"] = json!([{"dst": "::/0", "gw": "fd50::20"}, {"dst": "::/0", "gw": "fd50::21"}]);
+        let mut conf = lab.conf_with(ipam);
+        let container = lab.container();
+        let outcome = lab.macvlan().add(&container, "eth0", &conf).run();
+        conf["prevResult"] = outcome.result();
+        assert_eq!(outcome.stderr, "");
+        assert_eq!(conf["prevResult"]["routes"], conf["ipam"]["routes"]);
+        let mut routes = container.routes();
+        routes.retain(|route| route.dst == "::/0".parse().expect("a prefix"));
+        let gateways: Vec<_> = routes.iter().map(|route| route.gateway).collect();
+        assert_eq!(gateways, [Some(lan6(20)), Some(lan6(21))], "{routes:?}");
+        lab.macvlan().check(&container, "eth0", &conf).run().done();
+        lab.macvlan().del(&container, "eth0", &conf).run().done();
     }
 
     /// A dot is a directory of its own to some who write sysctls.

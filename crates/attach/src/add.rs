@@ -12,7 +12,7 @@ use linux::{Errno, Link, Netns, NewLink, Rtnl, sysctl};
 use crate::config::Keys;
 use crate::container;
 use crate::dad::Detection;
-use crate::dismantle::{LEAVING, delete_temporary, describe, dismantle, temporary_name};
+use crate::dismantle::{LEAVING, Order, delete_temporary, describe, dismantle, temporary_name};
 use crate::error::{self, Error, Result};
 use crate::held;
 use crate::parent;
@@ -31,13 +31,12 @@ pub fn add(
     mut keys: Keys,
 ) -> std::result::Result<AddResult, cni::Error> {
     let ipam = Ipam::find(call)?;
-    let chained = match &ipam {
-        None if kind.chains() => call.prev_result()?,
-        _ => None,
-    };
-    if let Some(previous) = &chained {
+    let reads_previous = kind.chains() && (ipam.is_none() || keys.master.is_none());
+    let previous = if reads_previous { call.prev_result()? } else { None };
+    if let Some(previous) = &previous {
         keys.take_master(previous)?;
     }
+    let chained = previous.filter(|_| ipam.is_none());
     let asked = Asked { call, attachment, kind, choice, keys: &keys };
     let mut attempt = Attempt::look(asked, ipam, chained)?;
     match attempt.make() {
@@ -291,13 +290,13 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    /// Adds a route, whatever a router on the LAN has told the kernel meanwhile: what it advertises a moment later changes
-    /// nothing about a route that was configured.
+    /// Adds a route beside those that are on this very link, which IPv6 can: another one of this result, by another
+    /// gateway, or one that a router on the LAN has advertised meanwhile.
     fn add_route(&mut self, route: &linux::Route) -> linux::Result<()> {
         let is_there =
             |outcome: &linux::Result<()>| outcome.as_ref().is_err_and(|error| error.errno() == Some(Errno::EEXIST));
         let mut outcome = self.inside.new_route(route);
-        if !is_there(&outcome) || route.dst.addr().is_ipv4() || !self.inside.only_advertised(route)? {
+        if !is_there(&outcome) || route.dst.addr().is_ipv4() || !self.inside.can_stand_beside(route)? {
             return outcome;
         }
         outcome = self.inside.append_route(route);
@@ -352,7 +351,7 @@ impl<'a> Attempt<'a> {
         let leased = std::mem::take(&mut self.leased);
         let ipam = self.ipam.as_ref().filter(|_| leased);
         let release = || ipam.map_or(Ok(()), |ipam| ipam.del(self.asked.attachment));
-        dismantle(ifindex.map(|ifindex| (&mut self.inside, ifindex)), release)
+        dismantle(ifindex.map(|ifindex| (&mut self.inside, ifindex)), Order::of(ipam), release)
     }
 }
 

@@ -22,17 +22,18 @@ pub fn del(call: &Call<'_>, attachment: &Attachment, kind: &str) -> std::result:
         Ok(None) => Ok(()),
         Err(error) => Err(error.clone()),
     };
+    let order = Order::of(ipam.as_ref().ok().and_then(Option::as_ref));
     let mut failures = match &mut inside {
-        None => dismantle(None, release),
+        None => dismantle(None, order, release),
         Some(rtnl) => match look(rtnl)? {
-            Found::Own(link) => dismantle(Some((rtnl, link.ifindex)), release),
-            Found::Foreign => dismantle(None, release),
+            Found::Own(link) => dismantle(Some((rtnl, link.ifindex)), order, release),
+            Found::Foreign => dismantle(None, order, release),
             Found::Nothing => {
-                let mut failures = dismantle(None, release);
+                let mut failures = dismantle(None, order, release);
                 // An ADD beside us may have made its link after we looked, and have leased before we released: its
                 // link would live on with an address that is anybody's.
                 if let Found::Own(late) = look(rtnl)? {
-                    failures.extend(dismantle(Some((rtnl, late.ifindex)), release));
+                    failures.extend(dismantle(Some((rtnl, late.ifindex)), order, release));
                 }
                 failures
             }
@@ -45,14 +46,42 @@ pub fn del(call: &Call<'_>, attachment: &Attachment, kind: &str) -> std::result:
     }
 }
 
-/// Takes the addresses off the link, releases them, deletes the link: in that order, so that no address is given to
-/// another container while this one still answers for it. Goes on after a failure, and returns them all.
+/// The time at which the addresses are released.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// After they are off the link, so that no address is given to another container while this one still answers for it.
+    OffTheLinkFirst,
+    /// Before that: the IPAM plugin sends from them. ([`Ipam::releases_from_its_address`])
+    ReleaseFirst,
+}
+
+impl Order {
+    pub(crate) fn of(ipam: Option<&Ipam<'_>>) -> Self {
+        match ipam.is_some_and(Ipam::releases_from_its_address) {
+            true => Self::ReleaseFirst,
+            false => Self::OffTheLinkFirst,
+        }
+    }
+}
+
+/// Marks the link, takes the addresses off it, releases them, and deletes the link. Goes on after a failure, and returns
+/// all failures.
 pub(crate) fn dismantle(
     link: Option<(&mut Rtnl, u32)>,
+    order: Order,
     release: impl FnOnce() -> std::result::Result<(), cni::Error>,
 ) -> Vec<cni::Error> {
     let Some((rtnl, ifindex)) = link else { return release().err().into_iter().collect() };
-    let silenced = silence(rtnl, ifindex);
+    let marked = mark(rtnl, ifindex);
+    if order == Order::ReleaseFirst {
+        // The link goes also when the release has failed: a lease without a user harms no other machine.
+        let released = release();
+        let silenced = silence(rtnl, ifindex);
+        let deleted = delete(rtnl, ifindex);
+        let kernel = [marked, silenced, deleted].into_iter().filter_map(Result::err).map(cni::Error::from);
+        return released.err().into_iter().chain(kernel).collect();
+    }
+    let silenced = marked.and_then(|()| silence(rtnl, ifindex));
     if silenced.is_ok() {
         let released = release();
         let deleted = delete(rtnl, ifindex);
@@ -65,9 +94,13 @@ pub(crate) fn dismantle(
     kernel.chain(released.err()).collect()
 }
 
-/// Marks the link as leaving and takes all its addresses off. What is gone already is silent.
+/// Marks the link as leaving. An ADD that is still running sees it.
+fn mark(rtnl: &mut Rtnl, ifindex: u32) -> Result<()> {
+    unless_gone(rtnl.set_group(ifindex, LEAVING))
+}
+
+/// Takes all addresses off the link. A link that is gone has none.
 fn silence(rtnl: &mut Rtnl, ifindex: u32) -> Result<()> {
-    unless_gone(rtnl.set_group(ifindex, LEAVING))?;
     let addresses = match rtnl.addresses(ifindex) {
         Err(error) if error::is_gone(&error) => return Ok(()),
         addresses => addresses?,
@@ -217,7 +250,7 @@ mod tests {
     #[test]
     fn temporary_name_follows_from_the_attachment_and_fits_the_kernel() {
         let name = |container_id: &str, ifname: &str| {
-            let args = cni::Args::default();
+            let args = Ok(cni::Args::default());
             temporary_name(&Attachment { container_id: container_id.into(), ifname: ifname.into(), netns: None, args })
         };
         assert_eq!(name("c", "eth0"), name("c", "eth0"));

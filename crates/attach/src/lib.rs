@@ -27,7 +27,8 @@ pub trait Kind: Sync {
     /// Reads the keys that are this kind's own; what all kinds share is [`config::Keys`]. There is no attachment on
     /// STATUS. DEL never asks: a configuration edited since must not keep a container from going.
     fn choose(&self, call: &Call<'_>, attachment: Option<&Attachment>) -> Result<Choice, Error>;
-    /// Whether an ADD without IPAM takes master and addresses from prevResult, as the next plugin of a chain.
+    /// Whether an ADD takes from prevResult, as the next plugin of a chain, what its configuration does not say: the
+    /// master, and the addresses where there is no IPAM.
     fn chains(&self) -> bool {
         false
     }
@@ -106,8 +107,10 @@ impl<K: Kind> Plugin for SubInterface<K> {
     fn status(&self, call: &Call<'_>) -> Result<(), Error> {
         self.0.choose(call, None)?;
         let keys = config::Keys::read(call)?;
-        // A parent in a container has to be judged there, and STATUS names no container.
-        if !keys.link_in_container {
+        // A parent in a container has to be judged there, and STATUS names no container. In a chain, prevResult names the
+        // parent, and STATUS has no prevResult.
+        let unknown = keys.link_in_container || (keys.master.is_none() && self.0.chains());
+        if !unknown {
             parent::status(keys.master.as_deref())?;
         }
         match Ipam::find(call) {

@@ -44,6 +44,8 @@ impl Plan {
             sysctls.push(("net/ipv6/conf/lo/disable_ipv6".to_owned(), "0"));
             sysctls.push((format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0"));
             sysctls.push((format!("net/ipv6/conf/{ifname}/ndisc_notify"), "1"));
+            // A link that is set down keeps its IPv6 addresses, as it keeps those of IPv4.
+            sysctls.push((format!("net/ipv6/conf/{ifname}/keep_addr_on_down"), "1"));
         }
         let routes = leased.routes.iter().map(|route| kernel_route(route, leased)).collect::<Result<_>>()?;
         Ok(Self { sysctls, addresses, routes })
@@ -159,11 +161,12 @@ mod tests {
                 "net/ipv4/conf/eth0.5/arp_notify=1",
                 "net/ipv6/conf/lo/disable_ipv6=0",
                 "net/ipv6/conf/eth0.5/disable_ipv6=0",
-                "net/ipv6/conf/eth0.5/ndisc_notify=1"
+                "net/ipv6/conf/eth0.5/ndisc_notify=1",
+                "net/ipv6/conf/eth0.5/keep_addr_on_down=1"
             ]
         );
         result.ips.swap_remove(0);
-        assert_eq!(keys(&result).len(), 4, "an IPv4 address may be added to it later");
+        assert_eq!(keys(&result).len(), 5, "an IPv4 address may be added to it later");
         result.ips = leased().ips[..1].to_vec();
         assert_eq!(keys(&result), ["net/ipv4/conf/eth0.5/arp_notify=1"]);
     }

@@ -150,7 +150,7 @@ impl Stage {
             container_id: "container".into(),
             ifname: "eth0".into(),
             netns: Some(format!("/proc/self/fd/{}", self.container.as_fd().as_raw_fd()).into()),
-            args: Args::default(),
+            args: Ok(Args::default()),
         };
         let caught =
             self.host.enter(|| panic::catch_unwind(AssertUnwindSafe(|| deed(&call, &attachment)))).expect("enter");

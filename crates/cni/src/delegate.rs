@@ -101,6 +101,12 @@ impl<'a> Ipam<'a> {
         }
     }
 
+    /// Whether [`Ipam::del`] needs the address on the link. The reference's `dhcp` sends its DHCPRELEASE from a socket that
+    /// is bound to the leased address. Without that address nothing is sent, and the server keeps the lease.
+    pub fn releases_from_its_address(&self) -> bool {
+        self.name == "dhcp" && matches!(self.target, Target::File(_))
+    }
+
     /// Sees that the attachment still holds its addresses.
     pub fn check(&self, attachment: &Attachment) -> Result<(), Error> {
         match &self.target {

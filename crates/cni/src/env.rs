@@ -55,8 +55,9 @@ pub struct Attachment {
     pub ifname: String,
     /// `CNI_NETNS`: always there on ADD and CHECK, often not on DEL.
     pub netns: Option<PathBuf>,
-    /// `CNI_ARGS`. On DEL always empty: nothing in it may keep a container from going.
-    pub args: Args,
+    /// `CNI_ARGS`, or the reason why it cannot be read: [`Attachment::args`] is for plugins that need it. On DEL always
+    /// empty: nothing in it may keep a container from going.
+    pub args: Result<Args, String>,
 }
 
 impl Attachment {
@@ -64,6 +65,12 @@ impl Attachment {
     pub fn netns(&self) -> Result<&Path, Error> {
         let missing = || Error::new(Code::INVALID_ENVIRONMENT, "CNI_NETNS is not set");
         self.netns.as_deref().ok_or_else(missing)
+    }
+
+    /// `CNI_ARGS`, or an error (code 4) that says why it cannot be read. A plugin that reads nothing of it must not fail
+    /// because of it: the reference's `loopback` and `ipvlan` do not look at it.
+    pub fn args(&self) -> Result<&Args, Error> {
+        self.args.as_ref().map_err(|cause| Error::new(Code::INVALID_ENVIRONMENT, cause.clone()))
     }
 }
 
@@ -125,11 +132,8 @@ fn attachment(variables: &Variables, needs_netns: bool, reads_args: bool, wrong:
         wrong.push(format!("CNI_IFNAME \"{}\" {cause}", ifname.as_deref().unwrap_or_default()));
     }
     let args = match &variables.args {
-        Some(args) if reads_args => Args::parse(args).unwrap_or_else(|cause| {
-            wrong.push(cause);
-            Args::default()
-        }),
-        _ => Args::default(),
+        Some(args) if reads_args => Args::parse(args),
+        _ => Ok(Args::default()),
     };
     Attachment {
         container_id: container_id.unwrap_or_default(),
@@ -267,9 +271,9 @@ mod tests {
     #[test]
     fn everything_wrong_is_named_at_once() {
         assert_eq!(
-            message(&[("COMMAND", "ADD"), ("CONTAINERID", "../x"), ("IFNAME", "sixteen-letters-"), ("ARGS", "IP")]),
+            message(&[("COMMAND", "ADD"), ("CONTAINERID", "../x"), ("IFNAME", "sixteen-letters-")]),
             "CNI_CONTAINERID \"../x\" does not begin with a letter or a digit; CNI_NETNS is not set; \
-             CNI_IFNAME \"sixteen-letters-\" is longer than 15 characters; CNI_ARGS \"IP\": \"IP\" is not KEY=VALUE"
+             CNI_IFNAME \"sixteen-letters-\" is longer than 15 characters"
         );
     }
 
@@ -310,8 +314,22 @@ mod tests {
             ("ARGS", "nonsense"),
         ]));
         let expected =
-            Attachment { container_id: "c".into(), ifname: "eth0".into(), netns: None, args: Args::default() };
+            Attachment { container_id: "c".into(), ifname: "eth0".into(), netns: None, args: Ok(Args::default()) };
         assert_eq!(request.unwrap(), Request::Del(expected));
+    }
+
+    #[test]
+    fn a_malformed_args_is_an_error_of_the_plugin_that_reads_it() {
+        let request = Request::parse(&variables(&[
+            ("COMMAND", "ADD"),
+            ("CONTAINERID", "c"),
+            ("IFNAME", "eth0"),
+            ("NETNS", "/run/netns/c"),
+            ("ARGS", "none"),
+        ]));
+        let Request::Add(attachment) = request.unwrap() else { panic!("not an ADD") };
+        let error = attachment.args().unwrap_err();
+        assert_eq!((error.code, error.msg.as_str()), (Code(4), "CNI_ARGS \"none\": \"none\" is not KEY=VALUE"));
     }
 
     #[test]

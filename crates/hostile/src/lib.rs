@@ -41,7 +41,7 @@ pub fn datagram(bytes: &[u8]) -> bool {
 pub fn configuration(bytes: &[u8]) -> bool {
     let (json, args) = halves(bytes);
     let _ = cni::config::valid_attachments(json).map_err(|error| answer(&error));
-    let args = Args::parse(OsStr::from_bytes(args)).unwrap_or_default();
+    let args = Args::parse(OsStr::from_bytes(args));
     let attachment =
         Attachment { container_id: "c1".into(), ifname: "eth0".into(), netns: Some("/run/netns/none".into()), args };
     with_call(json, |call| {

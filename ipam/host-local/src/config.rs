@@ -57,7 +57,7 @@ impl Config {
         let requests = match attachment {
             Some(attachment) => {
                 let args = call.keys().object("args")?.object("cni")?.texts("ips")?;
-                request::read(attachment.args.get("IP"), &args, &runtime.texts("ips")?, sets.len())?
+                request::read(attachment.args()?.get("IP"), &args, &runtime.texts("ips")?, sets.len())?
             }
             None => Vec::new(),
         };

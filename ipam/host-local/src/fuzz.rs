@@ -81,7 +81,7 @@ pub fn directory(folder: &Path, bytes: &[u8], call: &Call<'_>) -> usize {
             container_id: container_id.clone(),
             ifname: "eth0".into(),
             netns: None,
-            args: Args::default(),
+            args: Ok(Args::default()),
         };
         let outcome = match call_byte & 7 {
             0..4 => crate::add(&machine, call, &attachment).map(|result| {

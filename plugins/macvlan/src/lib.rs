@@ -26,7 +26,8 @@ impl Kind for Macvlan {
         let mode = mode(keys.text("mode")?)?;
         let runtime = keys.object("runtimeConfig")?;
         // The last one that is set wins, as in the reference.
-        let args = attachment.and_then(|attachment| attachment.args.get("MAC")).filter(|mac| !mac.is_empty());
+        let args = attachment.map(Attachment::args).transpose()?;
+        let args = args.and_then(|args| args.get("MAC")).filter(|mac| !mac.is_empty());
         let mac = match (runtime.text("mac")?, args, keys.text("mac")?) {
             (Some(mac), _, _) => Some(parse_mac("runtimeConfig.mac", mac)?),
             (None, Some(mac), _) => {

@@ -63,12 +63,7 @@ impl<'a> Libcni<'a> {
     /// DelNetworkList.
     #[track_caller]
     pub fn del(&self, container: &Container) {
-        self.try_del(container).unwrap_or_else(|e| panic!("DelNetworkList: {e}"));
-    }
-
-    /// As [`Libcni::del`], where it may fail: with what libcni says then.
-    pub fn try_del(&self, container: &Container) -> Result<(), String> {
-        self.call("DEL", container).map(drop)
+        self.call("DEL", container).unwrap_or_else(|e| panic!("DelNetworkList: {e}"));
     }
 
     /// Loses all results that were kept, as an operator does who empties the directory, and an older runtime that kept none.

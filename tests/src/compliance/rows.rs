@@ -16,14 +16,13 @@ pub struct Row {
 /// least names each for itself, which is how it is known to be there.
 pub const EVERYWHERE: &[(&str, &str)] = &[
     ("E2", "answer error.cniVersion: - | \""),
-    ("F1", "mode: 644 | 600"),
     ("F1", "lock mode: 750 | 600"),
     ("F2", "file leases/*:*: - | here"),
     ("F4", "file leases: here | -"),
     ("F4", "file leases/lan: here | -"),
     ("F4", "file leases/lan/lock: here | -"),
     ("F3", "lock content: \"\" | \"underly1"),
-    ("K1", "TxQueueLen: 0 | 1000"),
+    ("K2", "net/ipv6/conf/ndisc_notify: 1 | 0"),
 ];
 
 /// Reads them: every line of a table that begins with an id.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -40,7 +40,25 @@ pub struct Route {
 }
 
 impl Route {
-    fn decode(message: &RouteMessage) -> Option<Self> {
+    /// A route with several next hops is as many routes.
+    fn decode(message: &RouteMessage) -> Vec<Self> {
+        let Some(route) = Self::decode_header(message) else { return Vec::new() };
+        let hops = message.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::MultiPath(hops) => Some(hops),
+            _ => None,
+        });
+        let Some(hops) = hops else { return vec![route] };
+        let through = |hop: &RouteNextHop| {
+            let gateway = hop.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::Gateway(address) => ip(address),
+                _ => None,
+            });
+            Self { gateway, oif: Some(hop.interface_index), ..route.clone() }
+        };
+        hops.iter().map(through).collect()
+    }
+
+    fn decode_header(message: &RouteMessage) -> Option<Self> {
         let header = &message.header;
         let unspecified = match header.address_family {
             AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -116,9 +134,9 @@ impl Namespace {
         let request = RouteNetlinkMessage::GetRoute(RouteMessage::default());
         self.netlink(|netlink| netlink.dump(request))
             .iter()
-            .filter_map(|answer| match answer {
+            .flat_map(|answer| match answer {
                 RouteNetlinkMessage::NewRoute(message) => Route::decode(message),
-                _ => None,
+                _ => Vec::new(),
             })
             .filter(|route| route.kind == RouteType::Unicast)
             .collect()
@@ -172,7 +190,7 @@ impl Namespace {
         let mut deleted = 0;
         for answer in routes {
             let RouteNetlinkMessage::NewRoute(message) = answer else { continue };
-            if Route::decode(&message).is_some_and(|route| route.dst == dst && route.kind == RouteType::Unicast) {
+            if Route::decode(&message).iter().any(|route| route.dst == dst && route.kind == RouteType::Unicast) {
                 self.netlink(|netlink| netlink.request(RouteNetlinkMessage::DelRoute(message), 0))
                     .unwrap_or_else(|errno| panic!("delete a route to {dst}: {errno}"));
                 deleted += 1;

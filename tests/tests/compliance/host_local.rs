@@ -94,6 +94,10 @@ compliance! {
         add_all(rig, &["c1", "c2", "c3"], &ranges(rig, json!([[one]])));
     }
 
+    #[differs(
+        "A2": "calls: 1 ADD, 2 DEL, 3 DEL | 1 ADD, 2 CHECK, 3 DEL, 4 DEL",
+        "D1": "DEL: answer end: error 999 | success",
+    )]
     fn a_gateway_outside_the_subnet(rig) {
         let mut one = range("192.168.50.100", "192.168.50.102");
         one["gateway"] = json!("10.9.9.9");
@@ -373,6 +377,7 @@ compliance! {
     }
 
     #[differs(
+        "F1": "192.168.50.100 mode: 644 | 600",
         "U7": "3 ADD: answer end: error 999 | success",
         "U7": "192.168.50.100 content: \"\" | \"c3\\r\\neth0\"",
         "U7": "last_reserved_ip.0 content: \"192.168.50.102\" | \"192.168.50.100\"",
@@ -382,11 +387,13 @@ compliance! {
         add_all(rig, &["c1", "c2", "c3"], &few(rig));
     }
 
+    #[differs("F1": "last_reserved_ip.0 mode: 644 | 600")]
     fn a_hint_that_is_nonsense(rig) {
         write(rig, "last_reserved_ip.0", "nonsense");
         add_all(rig, &["c1", "c2"], &few(rig));
     }
 
+    #[differs("F1": "last_reserved_ip.0 mode: 644 | 600")]
     fn a_hint_outside_the_range(rig) {
         write(rig, "last_reserved_ip.0", "10.9.9.9");
         add_all(rig, &["c1", "c2"], &few(rig));

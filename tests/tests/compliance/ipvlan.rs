@@ -101,7 +101,6 @@ compliance! {
     }
 
     #[needs(Ipvlan)]
-    #[differs("N1": "ADD: answer end: error 999 | success", "N1": ": - | here")]
     fn link_in_container(rig) {
         let container = rig.container();
         rig.plug(&container, "net7");
@@ -111,7 +110,6 @@ compliance! {
     }
 
     #[needs(Ipvlan)]
-    #[differs("K2": "ndisc_notify: 0 | 1")]
     fn dual_stack_with_routes(rig) {
         let ipam = with(rig.ipam(Families::Dual), "routes", json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]));
         key(rig, "ipam", ipam);
@@ -148,6 +146,24 @@ compliance! {
     #[differs("H2": "CHECK: answer end: error 999 | success", "R1": "answer result.dns")]
     fn chained_after_one_interface(rig) {
         chained(rig, json!([{"name": NIC, "mac": "02:00:5e:10:00:01"}]));
+    }
+
+    #[needs(Ipvlan)]
+    fn chained_after_one_interface_with_ipam(rig) {
+        let conf = without(conf(rig), "master");
+        rig.live(&with(conf, "prevResult", json!({"cniVersion": "1.0.0", "interfaces": [{"name": NIC}]})));
+    }
+
+    #[needs(Ipvlan)]
+    fn chained_with_cni_args_that_nobody_knows(rig) {
+        let conf = without(conf(rig), "ipam");
+        let previous = json!({"cniVersion": "1.0.0", "ips": [{"address": "192.168.50.77/24"}]});
+        rig.live_with(&with(conf, "prevResult", previous), |call| call.args("none"));
+    }
+
+    fn status_without_a_master(rig) {
+        let conf = with(without(without(conf(rig), "ipam"), "master"), "cniVersion", json!("1.1.0"));
+        rig.see("STATUS", &rig.program("STATUS", "ipvlan").call("STATUS", &conf));
     }
 
     #[needs(Ipvlan)]

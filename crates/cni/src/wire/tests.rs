@@ -79,10 +79,12 @@ fn shape_of_1_0_names_no_family_and_1_1_adds_the_mtu_of_a_link() {
 }
 
 #[test]
-fn empty_result_keeps_the_keys_that_readers_expect() {
+fn an_empty_result_has_the_keys_that_readers_of_its_version_expect() {
     let text = |version| String::from_utf8(encode(&AddResult::default(), version)).unwrap();
     assert_eq!(text(Version::V0_2_0), "{\"cniVersion\":\"0.2.0\",\"dns\":{}}\n");
-    assert_eq!(text(Version::V1_1_0), "{\"cniVersion\":\"1.1.0\",\"dns\":{}}\n");
+    assert_eq!(text(Version::V0_4_0), "{\"cniVersion\":\"0.4.0\",\"dns\":{}}\n");
+    assert_eq!(text(Version::V1_0_0), "{\"cniVersion\":\"1.0.0\"}\n");
+    assert_eq!(text(Version::V1_1_0), "{\"cniVersion\":\"1.1.0\"}\n");
 }
 
 #[test]

@@ -20,7 +20,8 @@ pub(super) struct Shape<'a> {
     ips: Vec<Address>,
     #[serde(skip_serializing_if = "<[Route]>::is_empty")]
     routes: &'a [Route],
-    dns: &'a Dns,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dns: Option<&'a Dns>,
 }
 
 #[derive(Serialize)]
@@ -57,7 +58,8 @@ impl<'a> Shape<'a> {
             interfaces: result.interfaces.iter().map(|link| Link::new(link, version)).collect(),
             ips: result.ips.iter().map(|ip| Address::new(ip, version)).collect(),
             routes: &result.routes,
-            dns: &result.dns,
+            // Readers of the older versions expect the key.
+            dns: Some(&result.dns).filter(|dns| version < Version::V1_0_0 || !dns.is_empty()),
         }
     }
 }

@@ -92,6 +92,7 @@ pub(crate) const RTM_F_CLONED: u32 = 0x200;
 
 pub(crate) const RT_TABLE_UNSPEC: u32 = 0;
 pub(crate) const RT_TABLE_MAIN: u32 = 254;
+pub(crate) const RTPROT_KERNEL: u8 = 2;
 pub(crate) const RTPROT_BOOT: u8 = 3;
 pub(crate) const RTPROT_RA: u8 = 9;
 /// What IPv6 makes of no priority, and of 0. (include/uapi/linux/ipv6_route.h)

@@ -7,7 +7,8 @@ use nix::errno::Errno;
 
 use crate::netlink::Request;
 use crate::netlink::constants::{
-    AF_INET, AF_INET6, IP6_RT_PRIO_USER, NLM_F_APPEND, NLM_F_DUMP, NLM_F_EXCL, RT_TABLE_MAIN, RTM_GETROUTE, RTPROT_RA,
+    AF_INET, AF_INET6, IP6_RT_PRIO_USER, NLM_F_APPEND, NLM_F_DUMP, NLM_F_EXCL, RT_TABLE_MAIN, RTM_GETROUTE,
+    RTPROT_KERNEL, RTPROT_RA,
 };
 use crate::{Result, Rtnl};
 
@@ -168,20 +169,20 @@ impl Rtnl {
         }
     }
 
-    /// Whether all IPv6 routes that are in the way of this one, as they have its destination, table and priority, come
-    /// from routers that advertised themselves on its link.
+    /// Whether all IPv6 routes that have the destination, the table and the priority of this one are on its link too, and
+    /// are not the kernel's own. Then it can be appended to them, and the kernel uses all of them.
     ///
     /// # Errors
     ///
     /// What the kernel says.
-    pub fn only_advertised(&mut self, route: &Route) -> Result<bool> {
+    pub fn can_stand_beside(&mut self, route: &Route) -> Result<bool> {
         let table = route.table.unwrap_or(RT_TABLE_MAIN);
         let priority = priority6(route);
         let in_the_way = self.routes_of(AF_INET6, |its| {
             (its.dst, its.table, its.priority) == (route.dst, Some(table), Some(priority))
         })?;
-        let advertised = |its: &Route| its.protocol == Some(RTPROT_RA) && its.oif == route.oif;
-        Ok(!in_the_way.is_empty() && in_the_way.iter().all(advertised))
+        let beside = |its: &Route| its.protocol != Some(RTPROT_KERNEL) && its.oif == route.oif;
+        Ok(!in_the_way.is_empty() && in_the_way.iter().all(beside))
     }
 
     fn request_route(&mut self, route: &Route, others: u16) -> Result<()> {

@@ -189,7 +189,7 @@ fn the_default_route_is_the_one_with_the_lowest_priority_in_table_main() {
 }
 
 #[test]
-fn only_advertised_routes_of_the_same_link_count_and_one_more_is_put_beside_them() {
+fn a_route_can_stand_beside_those_of_its_link_and_of_no_other() {
     sandboxed(|| {
         let nic0 = numbered_nic();
         let mut rtnl = Rtnl::open().unwrap();
@@ -199,19 +199,22 @@ fn only_advertised_routes_of_the_same_link_count_and_one_more_is_put_beside_them
             ..Route::to(net("::/0"))
         };
         let ours = by("fd00::1");
-        assert!(!rtnl.only_advertised(&ours).unwrap(), "there is none");
+        assert!(!rtnl.can_stand_beside(&ours).unwrap(), "there is none");
         ip("route add default via fd00::9 dev nic0 proto ra metric 1024");
-        assert!(rtnl.only_advertised(&ours).unwrap());
-        assert!(rtnl.only_advertised(&Route { priority: Some(0), ..ours.clone() }).unwrap());
-        assert!(!rtnl.only_advertised(&Route { priority: Some(7), ..ours.clone() }).unwrap());
-        assert!(!rtnl.only_advertised(&Route { table: Some(100), ..ours.clone() }).unwrap());
-        assert!(!rtnl.only_advertised(&Route { oif: Some(nic0 + 1), ..ours.clone() }).unwrap(), "another link's");
+        assert!(rtnl.can_stand_beside(&ours).unwrap());
+        assert!(rtnl.can_stand_beside(&Route { priority: Some(0), ..ours.clone() }).unwrap());
+        assert!(!rtnl.can_stand_beside(&Route { priority: Some(7), ..ours.clone() }).unwrap());
+        assert!(!rtnl.can_stand_beside(&Route { table: Some(100), ..ours.clone() }).unwrap());
+        assert!(!rtnl.can_stand_beside(&Route { oif: Some(nic0 + 1), ..ours.clone() }).unwrap(), "another link's");
         assert_eq!(rtnl.new_route(&ours).unwrap_err().errno(), Some(Errno::EEXIST));
         rtnl.append_route(&ours).unwrap();
         assert_eq!(rtnl.append_route(&ours).unwrap_err().errno(), Some(Errno::EEXIST));
         let mut gateways: Vec<_> = rtnl.routes().unwrap().into_iter().filter(Route::is_default).collect();
         gateways.retain(|route| route.gateway.is_some());
         assert_eq!(gateways.len(), 2, "{gateways:?}");
+        assert!(rtnl.can_stand_beside(&by("fd00::2")).unwrap(), "beside one of a router and one of ours");
+        let kernels = Route { priority: Some(256), oif: Some(nic0), ..Route::to(net("fd00::/64")) };
+        assert!(!rtnl.can_stand_beside(&kernels).unwrap(), "the kernel's own");
         rtnl.delete_advertised(&ours).unwrap();
         let after: Vec<_> = rtnl.routes().unwrap().into_iter().filter(Route::is_default).collect();
         assert!(gateways.iter().all(|route| after.contains(route)), "neither is advertised by that gateway: {after:?}");

@@ -167,7 +167,7 @@ fn attachment(id: &str, ifname: &str, args: &str) -> Attachment {
         ifname: ifname.into(),
         // It names nothing: that is no condition for a lease.
         netns: Some("/run/netns/none".into()),
-        args: Args::parse(args.as_ref()).unwrap(),
+        args: Args::parse(args.as_ref()),
     }
 }
 

@@ -1,0 +1,167 @@
+//! IPAM plugins of the reference under our macvlan and ipvlan: `static`, and `dhcp` with dnsmasq as the server.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use e2e::binaries::peers;
+use e2e::lab::lan4;
+use e2e::patience::await_that;
+use e2e::traffic::assert_reaches;
+use e2e::{Lab, Machine, Plugin, cases};
+use serde_json::{Value, json};
+
+/// The part of the LAN that the DHCP server gives away, and its options.
+const DHCP_RANGE: &str = "192.168.50.200,192.168.50.220,255.255.255.0,1h";
+
+/// A program that runs beside the test and ends with it.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A DHCP server on a machine of its own, and the reference's `dhcp` daemon on the host.
+struct Dhcp<'a> {
+    lab: &'a Lab,
+    client: Daemon,
+    _server: (Machine, Daemon),
+}
+
+impl<'a> Dhcp<'a> {
+    /// `options` are more of dnsmasq's.
+    fn start(lab: &'a Lab, options: &[&str]) -> Self {
+        let machine = lab.machine(30);
+        let pid_file = lab.path("dnsmasq.pid");
+        let mut server = Command::new("/usr/sbin/dnsmasq");
+        server
+            .args(["--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--no-ping"])
+            .args([format!("--interface={}", machine.nic), format!("--dhcp-range={DHCP_RANGE}")])
+            .arg(format!("--dhcp-leasefile={}", leases(lab).display()))
+            .arg(format!("--pid-file={}", pid_file.display()))
+            .args(options)
+            .stdin(Stdio::null())
+            .stderr(fs::File::create(lab.path("dnsmasq.log")).expect("make a file"));
+        let server = Daemon(machine.run(|| server.spawn()).expect("start dnsmasq (package dnsmasq-base)"));
+        let mut client = Command::new(peers("reference").join("dhcp"));
+        client
+            .arg("daemon")
+            .args(["-socketpath".into(), socket(lab)])
+            .args(["-pidfile".into(), lab.path("dhcp.pid")])
+            .stdin(Stdio::null())
+            .stderr(fs::File::create(lab.path("dhcp.log")).expect("make a file"));
+        let client = Daemon(lab.host.run(|| client.spawn()).expect("start the daemon of the reference's dhcp"));
+        await_that("server and client run", || pid_file.exists() && socket(lab).exists());
+        Self { lab, client, _server: (machine, server) }
+    }
+
+    fn conf(&self) -> Value {
+        self.lab.conf_with(json!({"type": "dhcp", "daemonSocketPath": socket(self.lab)}))
+    }
+
+    /// The server's own table, a line for each lease.
+    fn table(&self) -> String {
+        fs::read_to_string(leases(self.lab)).unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn await_empty_table(&self) {
+        await_that("the server's lease table is empty", || self.table().is_empty());
+    }
+}
+
+fn leases(lab: &Lab) -> PathBuf {
+    lab.path("dnsmasq.leases")
+}
+
+fn socket(lab: &Lab) -> PathBuf {
+    lab.path("dhcp.sock")
+}
+
+/// A plugin of the Lab that also finds the reference's IPAM plugins.
+fn with_theirs<'a>(lab: &'a Lab, name: &str) -> Plugin<'a> {
+    lab.plugin(name).search(format!("{}:{}", lab.bin().display(), peers("reference").display()))
+}
+
+/// The whole life of an attachment with the address, route and name server that `static` was given.
+fn live_with_static(lab: &Lab, mut conf: Value) {
+    let name = conf["type"].as_str().expect("a type").to_owned();
+    conf["ipam"] = json!({
+        "type": "static",
+        "addresses": [{"address": "192.168.50.77/24", "gateway": "192.168.50.1"}, {"address": "fd50::77/64"}],
+        "routes": [{"dst": "10.20.0.0/16", "gw": "192.168.50.20"}],
+        "dns": {"nameservers": ["192.168.50.1"]},
+    });
+    let (plugin, container) = (with_theirs(lab, &name), lab.container());
+    let result = plugin.add(&container, "eth0", &conf).run().result();
+    assert_eq!(container.address_texts("eth0"), ["192.168.50.77/24", "fd50::77/64"]);
+    assert_eq!(container.route_to("10.20.0.0/16").gateway, Some(lan4(20)));
+    assert_reaches(&lab.neighbour, lan4(77));
+    conf["prevResult"] = result;
+    plugin.check(&container, "eth0", &conf).run().done();
+    plugin.del(&container, "eth0", &conf).run().done();
+    assert_eq!(container.link_names(), ["lo"]);
+    plugin.del(&container, "eth0", &conf).run().done();
+}
+
+cases! {
+    #[reference(passes)]
+    fn static_addresses_of_the_references_plugin_live_on_a_macvlan(lab) {
+        live_with_static(lab, lab.conf());
+    }
+
+    #[needs(Ipvlan)]
+    #[reference(passes)]
+    fn static_addresses_of_the_references_plugin_live_on_an_ipvlan(lab) {
+        live_with_static(lab, lab.ipvlan_conf("l2"));
+    }
+
+    /// The daemon sends its DHCPRELEASE from a socket that is bound to the leased address. DEL had taken that address off
+    /// the link already, so nothing was sent: the server's range ran out of addresses, one for each container.
+    #[reference(passes)]
+    fn a_dhcp_lease_goes_back_to_the_server_with_del(lab) {
+        let dhcp = Dhcp::start(lab, &[]);
+        let (plugin, container) = (with_theirs(lab, "macvlan"), lab.container());
+        let mut conf = dhcp.conf();
+        let result = plugin.add(&container, "eth0", &conf).run().result();
+        let address = container.address_texts("eth0").remove(0);
+        assert_eq!(result["ips"][0]["address"], address);
+        let address = address.trim_end_matches("/24");
+        assert!(dhcp.table().contains(address), "{} has no {address}", dhcp.table());
+        assert_reaches(&lab.neighbour, address.parse().expect("an address"));
+        conf["prevResult"] = result;
+        plugin.check(&container, "eth0", &conf).run().done();
+        plugin.del(&container, "eth0", &conf).run().done();
+        assert_eq!(container.link_names(), ["lo"]);
+        dhcp.await_empty_table();
+        plugin.del(&container, "eth0", &conf).run().done();
+    }
+
+    /// The server sends a route that no kernel takes, so ADD fails when the address is on the link.
+    #[reference(fails: "the link stayed")]
+    fn a_dhcp_lease_goes_back_to_the_server_when_add_fails(lab) {
+        let dhcp = Dhcp::start(lab, &["--dhcp-option-force=121,10.9.0.0/16,172.31.0.1"]);
+        let container = lab.container();
+        let failed = with_theirs(lab, "macvlan").add(&container, "eth0", &dhcp.conf()).run();
+        assert!(!failed.status.success(), "{}", failed.text());
+        assert!(!container.has_link("eth0"), "the link stayed: {}", failed.text());
+        failed.fails(100, &["10.9.0.0/16", "172.31.0.1"]);
+        dhcp.await_empty_table();
+    }
+
+    /// A lease that nobody uses harms no other machine, and ends by itself. An address that nobody renews does harm.
+    #[reference(fails: "the link stayed")]
+    fn a_dhcp_daemon_that_is_gone_fails_del_and_the_link_goes_all_the_same(lab) {
+        let mut dhcp = Dhcp::start(lab, &[]);
+        let (plugin, container) = (with_theirs(lab, "macvlan"), lab.container());
+        plugin.add(&container, "eth0", &dhcp.conf()).run().result();
+        dhcp.client.0.kill().expect("kill the daemon");
+        dhcp.client.0.wait().expect("wait for the daemon");
+        let failed = plugin.del(&container, "eth0", &dhcp.conf()).run();
+        assert!(!container.has_link("eth0"), "the link stayed: {}", failed.text());
+        failed.fails(999, &["error dialing DHCP daemon"]);
+    }
+}
