@@ -25,6 +25,8 @@ pub(crate) struct Config {
     /// For how many seconds a released address rests while others are free.
     pub(crate) reuse_delay: u64,
     pub(crate) resolv_conf: Option<PathBuf>,
+    /// STATUS fails when a range is full.
+    pub(crate) full_is_unavailable: bool,
     /// What the operator should know, and what is no error.
     pub(crate) warnings: Vec<String>,
 }
@@ -64,7 +66,22 @@ impl Config {
         let requests = request::assign(requests, &sets)?;
         let resolv_conf = ipam.text("resolvConf")?.map(PathBuf::from);
         let reuse_delay = ipam.number("reuseDelay")?.unwrap_or_default().into();
-        Ok(Self { sets, requests, routes, reuse_delay, resolv_conf, warnings })
+        let full_is_unavailable = full_is_unavailable(&ipam)?;
+        Ok(Self { sets, requests, routes, reuse_delay, resolv_conf, full_is_unavailable, warnings })
+    }
+}
+
+/// The answer of STATUS when a range is full. By default it is success: code 50 makes a node of Kubernetes NotReady, and
+/// pods that have their addresses are evicted.
+fn full_is_unavailable(ipam: &Object<'_>) -> Result<bool, cni::Error> {
+    let key = "statusWhenFull";
+    match ipam.text(key)? {
+        None | Some("available") => Ok(false),
+        Some("unavailable") => Ok(true),
+        Some(text) => {
+            let cause = "is neither available nor unavailable".to_owned();
+            Err(Error::Config { place: format!("{} \"{text}\"", ipam.path(key)), cause }.into())
+        }
     }
 }
 

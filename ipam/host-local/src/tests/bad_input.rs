@@ -175,3 +175,14 @@ fn requests_that_no_set_can_serve() {
         )
     );
 }
+
+#[test]
+fn a_word_for_the_status_of_a_full_range_that_is_neither_of_the_two() {
+    let with = |word: Value| json!({"subnet": "10.0.0.0/24", "statusWhenFull": word});
+    let cause = "ipam.statusWhenFull \"Unavailable\": is neither available nor unavailable";
+    assert_eq!(config(with(json!("Unavailable"))), cause);
+    assert_eq!(failure(Network::new(with(json!("Unavailable"))).status()), (7, cause.to_owned()));
+    assert_eq!(config(with(json!(50))), "ipam.statusWhenFull 50: is not text");
+    let network = Network::new(with(json!("Unavailable")));
+    network.del("c1").unwrap();
+}

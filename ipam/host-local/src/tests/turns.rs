@@ -125,7 +125,8 @@ impl Plan {
                    "gateway": typed.gateway.map(|at| self.ip(at)), "exclude": of(Some(at))})
         };
         let ranges: Value = self.ranges.iter().enumerate().map(range).collect();
-        json!({"ranges": [ranges], "exclude": of(None), "reuseDelay": if self.rests { 1000 } else { 0 }})
+        json!({"ranges": [ranges], "exclude": of(None), "reuseDelay": if self.rests { 1000 } else { 0 },
+               "statusWhenFull": "unavailable"})
     }
 
     /// Of each range what lies between its ends, but for the network's own address and the broadcast address.
