@@ -12,9 +12,10 @@ pub use netns::{Netns, NetnsId, NetnsLock};
 pub use nix::errno::Errno;
 pub use route::{Route, RouteKind};
 pub use rtnl::Rtnl;
-pub use search::{NetnsSearch, Place};
+pub use search::{NetnsSearch, Place, retain_gone};
 
 mod address;
+mod descriptor;
 mod error;
 pub mod file;
 mod link;

@@ -143,7 +143,7 @@ fn status(machine: &Machine, call: &Call<'_>) -> Result<(), cni::Error> {
         }
         let census = Census::of(&directory, set)?;
         // An ADD would reclaim those that no container needs.
-        if census.taken < set.capacity() || !census.lost.is_empty() {
+        if census.has_room(set) {
             continue;
         }
         let full = census.exhausted(set, 0);

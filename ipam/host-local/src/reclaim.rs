@@ -1,6 +1,7 @@
-//! Leases that nobody needs any more, and how that is known: torn ones, of a writer that did not get to its end, and
-//! those from before the last reboot, which no container survives. Never on mere doubt.
+//! Leases that no container needs any more, and the evidence for that: an incomplete lease file, a record from before
+//! the last reboot, or a network namespace that exists no more. If in doubt, a lease stays taken.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -23,6 +24,8 @@ pub(crate) struct Census {
     pub(crate) taken: u128,
     /// Those of them that nobody needs.
     pub(crate) lost: Vec<IpAddr>,
+    /// Leases of this boot whose owner's network namespace is known, with its inode.
+    rooted: Vec<(IpAddr, u64)>,
     oldest: Option<(SystemTime, IpAddr, String)>,
 }
 
@@ -53,11 +56,26 @@ impl Census {
         if (content.is_torn() || past) && self.lost.len() < AT_ONCE {
             self.lost.push(seen.ip);
         }
+        let netns = seen.record.and_then(|record| record.netns_in(boot));
+        self.rooted.extend(netns.map(|netns| (seen.ip, netns)));
         let older =
             |time: &SystemTime| self.oldest.as_ref().is_none_or(|(then, ip, _)| (*time, seen.ip) < (*then, *ip));
         if let Some(time) = seen.modified.filter(older) {
             self.oldest = Some((time, seen.ip, format!("{} of {content}", seen.ip)));
         }
+    }
+
+    /// Whether an ADD could lease an address of the set.
+    pub(crate) fn has_room(&self, set: &Set) -> bool {
+        // In doubt there is none.
+        let one_is_gone = || self.gone().is_ok_and(|gone| !gone.is_empty());
+        self.taken < set.capacity() || !self.lost.is_empty() || one_is_gone()
+    }
+
+    /// The network namespaces that exist no more.
+    fn gone(&self) -> linux::Result<HashSet<u64>> {
+        let mut gone = self.rooted.iter().map(|(_, netns)| *netns).collect();
+        linux::retain_gone(&mut gone).map(|()| gone)
     }
 
     /// The error that says how full the set is.
@@ -72,27 +90,61 @@ impl Census {
     }
 }
 
-/// Frees what a census found lost; says how many addresses. `warn` is told of each.
+/// Frees the leases of a census that no container needs. Returns the number of addresses. `warn` is told of each.
 pub(crate) fn reclaim(store: &Store<'_>, census: &Census, warn: &dyn Fn(fmt::Arguments<'_>)) -> Result<usize, Error> {
     let mut reclaimed = 0;
     for ip in &census.lost {
         // One of an owner who had several may be gone by now.
         if let Some(lease) = store.read(*ip)? {
-            reclaimed += reclaim_lease(store, *ip, &lease.content, warn)?;
+            reclaimed += reclaim_lost(store, *ip, &lease.content, warn)?;
+        }
+    }
+    if reclaimed > 0 {
+        return Ok(reclaimed);
+    }
+    // The search for namespaces comes last, because it looks at the whole machine.
+    let gone = match census.gone() {
+        Ok(gone) => gone,
+        Err(cause) => {
+            warn(format_args!("no lease of this boot was reclaimed: {cause}"));
+            return Ok(0);
+        }
+    };
+    for (ip, _) in census.rooted.iter().filter(|(_, netns)| gone.contains(netns)).take(AT_ONCE) {
+        if let Some(lease) = store.read(*ip)? {
+            reclaimed += reclaim_rootless(store, &lease.content, &gone, warn)?;
         }
     }
     Ok(reclaimed)
 }
 
-/// Frees a lease if nobody needs it any more; says how many addresses came of that.
+/// Frees a lease if no container needs it any more. Returns the number of addresses that this has freed.
 pub(crate) fn reclaim_lease(
     store: &Store<'_>,
     ip: IpAddr,
     content: &Content,
     warn: &dyn Fn(fmt::Arguments<'_>),
 ) -> Result<usize, Error> {
+    let reclaimed = reclaim_lost(store, ip, content, warn)?;
+    let Content::Owned { container_id, ifname } = content else { return Ok(reclaimed) };
+    let record = store.borne_out(&Owner { container_id, ifname });
+    let Some(netns) = record.and_then(|record| record.netns_in(store.boot.as_deref())) else { return Ok(reclaimed) };
+    let census = Census { rooted: vec![(ip, netns)], ..Census::default() };
+    Ok(reclaimed + reclaim(store, &census, warn)?)
+}
+
+fn reclaim_lost(
+    store: &Store<'_>,
+    ip: IpAddr,
+    content: &Content,
+    warn: &dyn Fn(fmt::Arguments<'_>),
+) -> Result<usize, Error> {
     match content {
-        Content::Owned { container_id, ifname } => past(store, &Owner { container_id, ifname }, warn),
+        Content::Owned { container_id, ifname } => {
+            let is_past = |record: &Record| record.is_past(store.boot.as_deref());
+            let cause = "leased before the last reboot";
+            reclaim_owner(store, &Owner { container_id, ifname }, &is_past, cause, warn)
+        }
         Content::Torn { .. } => {
             store.release(ip)?;
             warn(format_args!("reclaimed {ip}: its lease file was torn, by a writer that did not get to its end"));
@@ -102,15 +154,30 @@ pub(crate) fn reclaim_lease(
     }
 }
 
-/// Frees all leases of an owner from before the last reboot, those in other sets too: it is gone.
-fn past(store: &Store<'_>, owner: &Owner<'_>, warn: &dyn Fn(fmt::Arguments<'_>)) -> Result<usize, Error> {
-    let Some(Record { leases, .. }) = store.borne_out(owner).filter(|record| record.is_past(store.boot.as_deref()))
-    else {
-        return Ok(0);
-    };
+fn reclaim_rootless(
+    store: &Store<'_>,
+    content: &Content,
+    gone: &HashSet<u64>,
+    warn: &dyn Fn(fmt::Arguments<'_>),
+) -> Result<usize, Error> {
+    let Content::Owned { container_id, ifname } = content else { return Ok(0) };
+    let is_gone = |record: &Record| record.netns_in(store.boot.as_deref()).is_some_and(|netns| gone.contains(&netns));
+    let cause = "its network namespace is gone, and no DEL came";
+    reclaim_owner(store, &Owner { container_id, ifname }, &is_gone, cause, warn)
+}
+
+/// Frees all leases of an owner that is gone, as its record shows, those in other sets too.
+fn reclaim_owner(
+    store: &Store<'_>,
+    owner: &Owner<'_>,
+    is_gone: &dyn Fn(&Record) -> bool,
+    cause: &str,
+    warn: &dyn Fn(fmt::Arguments<'_>),
+) -> Result<usize, Error> {
+    let Some(Record { leases, .. }) = store.borne_out(owner).filter(is_gone) else { return Ok(0) };
     for (ip, _) in &leases {
         store.release(*ip)?;
-        warn(format_args!("reclaimed {ip} of {owner}: leased before the last reboot"));
+        warn(format_args!("reclaimed {ip} of {owner}: {cause}"));
     }
     store.forget(owner)?;
     Ok(leases.len())
