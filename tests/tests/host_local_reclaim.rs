@@ -56,9 +56,27 @@ fn leases(lab: &Lab) -> BTreeMap<String, String> {
     lab.leases().into_iter().map(read).collect()
 }
 
+/// Containers whose namespaces get numbers that the kernel does not give away again at once. It gives a new namespace,
+/// of any kind, the lowest number that is free, and a namespace with the number of another that is gone is taken for it.
+fn containers<const N: usize>(lab: &Lab) -> [Container; N] {
+    let lower = thread::scope(|scope| {
+        let made = scope.spawn(|| {
+            let one = |_| {
+                unshare(CloneFlags::CLONE_NEWUTS).expect("a namespace of our own");
+                File::open("/proc/thread-self/ns/uts").expect("open a namespace")
+            };
+            (0..200).map(one).collect::<Vec<_>>()
+        });
+        made.join().expect("namespaces")
+    });
+    let containers = std::array::from_fn(|_| lab.container());
+    drop(lower);
+    containers
+}
+
 /// A range of one address, and the container that has it.
 fn full(lab: &Lab) -> (Value, Container) {
-    let (conf, container) = (conf(lab, 1), lab.container());
+    let (conf, [container]) = (conf(lab, 1), containers(lab));
     assert_eq!(address(&lab.host_local().add(&container, "eth0", &conf).run()), "10.0.0.10");
     (conf, container)
 }
@@ -174,7 +192,7 @@ fn pin(netns: &Path, at: &Path) {
 fn a_container_that_went_without_a_del_gives_its_address_to_the_next_add_that_finds_the_range_full() {
     let lab = Lab::new(Binaries::HardLinks);
     let (ours, conf) = (lab.host_local(), conf(&lab, 3));
-    let [lost, living] = [lab.container(), lab.container()];
+    let [lost, living] = containers(&lab);
     for container in [&lost, &living] {
         ours.add(container, "eth0", &conf).run().result();
     }
@@ -204,7 +222,7 @@ fn both_addresses_of_a_container_that_is_gone_are_reclaimed() {
     let lab = Lab::new(Binaries::HardLinks);
     let mut conf = conf(&lab, 1);
     conf["ipam"]["ranges"] = json!([[{"subnet": "fd00::/64", "rangeStart": "fd00::10", "rangeEnd": "fd00::19"}]]);
-    let container = lab.container();
+    let [container] = containers(&lab);
     lab.host_local().add(&container, "eth0", &conf).run().result();
     drop(container);
     let deadline = Instant::now() + PATIENCE;
@@ -226,7 +244,7 @@ fn both_addresses_of_a_container_that_is_gone_are_reclaimed() {
 fn an_address_that_is_asked_for_is_reclaimed_from_a_container_that_is_gone() {
     let lab = Lab::new(Binaries::HardLinks);
     let conf = conf(&lab, 3);
-    let [lost, living] = [lab.container(), lab.container()];
+    let [lost, living] = containers(&lab);
     for container in [&lost, &living] {
         lab.host_local().add(container, "eth0", &conf).run().result();
     }
@@ -492,8 +510,8 @@ fn killed_at_any_change_it_leaves_whole_leases_and_the_next_add_goes_on() {
     ];
     let fill = || {
         let _ = fs::remove_dir_all(lab.data_dir());
-        for _ in 0..2 {
-            ours.add(&lab.container(), "eth0", &conf).run().result();
+        for container in containers::<2>(&lab) {
+            ours.add(&container, "eth0", &conf).run().result();
         }
     };
     let deadline = Instant::now() + PATIENCE;
@@ -532,7 +550,7 @@ fn killed_at_any_change_it_leaves_whole_leases_and_the_next_add_goes_on() {
 fn of_sixty_four_adds_at_once_on_a_full_range_those_succeed_for_which_a_container_is_gone() {
     let lab = Lab::new(Binaries::HardLinks);
     let (ours, conf) = (lab.host_local(), conf(&lab, 64));
-    let mut containers: Vec<_> = (0..64).map(|_| lab.container()).collect();
+    let mut containers = Vec::from(containers::<64>(&lab));
     let mut living = BTreeSet::new();
     for (number, container) in containers.iter().enumerate() {
         let ip = address(&ours.add(container, "eth0", &conf).run());

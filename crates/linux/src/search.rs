@@ -27,18 +27,15 @@ pub enum Place {
     Mounts,
     /// The main threads of processes.
     Processes,
-    /// Other threads, and open descriptors: one entry per thread and descriptor of the machine.
-    ThreadsAndDescriptors,
-    /// Bind mounts of every mount namespace that a thread is in.
-    MountNamespaces,
-    /// Sockets, which belong to the namespace that they were made in. Each is duplicated for an instant.
-    Sockets,
+    /// Other threads, open descriptors, bind mounts of all mount namespaces, and sockets, which belong to the namespace
+    /// that they were made in: one entry per thread and descriptor of the machine. Each socket is duplicated for an
+    /// instant.
+    Elsewhere,
 }
 
 impl Place {
     /// All of them, the cheapest first.
-    pub const ALL: [Self; 5] =
-        [Self::Mounts, Self::Processes, Self::ThreadsAndDescriptors, Self::MountNamespaces, Self::Sockets];
+    pub const ALL: [Self; 3] = [Self::Mounts, Self::Processes, Self::Elsewhere];
 }
 
 /// A search that looks into each namespace once, however many places hold it.
@@ -85,14 +82,7 @@ impl NetnsSearch {
                     .and_then(|text| inode("net", &text))
                     .map_or(GO_ON, |inode| visit(inode, &path))
             }),
-            Place::ThreadsAndDescriptors => {
-                self.processes(&mut |search, process| search.threads_and_descriptors(process, visit))
-            }
-            Place::MountNamespaces => self.all_mounts(visit),
-            Place::Sockets => {
-                let mut seen = HashSet::new();
-                self.processes(&mut |search, process| search.sockets(process, &mut seen, visit))
-            }
+            Place::Elsewhere => self.elsewhere(visit),
         };
     }
 
@@ -140,87 +130,109 @@ impl NetnsSearch {
         GO_ON
     }
 
-    fn threads_and_descriptors(&mut self, process: &Process, visit: Visit<'_>) -> ControlFlow<()> {
-        for thread in self.threads(process) {
-            let path = thread.folder.join("ns/net");
-            if let Some(inode) = self.link(process, &path).and_then(|text| inode("net", &text)) {
-                visit(inode, &path)?;
-            }
-            if thread.has_descriptors {
-                for (_, path) in self.descriptors(process, &thread) {
-                    let Some(text) = self.link(process, &path) else { continue };
-                    if let Some(inode) = inode("net", &text) {
-                        visit(inode, &path)?;
-                    }
-                    self.mount_namespaces.extend(inode("mnt", &text));
-                }
-            }
-        }
-        GO_ON
-    }
-
-    /// A thread sees the mounts below its root, so each root of a namespace is looked at.
-    fn all_mounts(&mut self, visit: Visit<'_>) -> ControlFlow<()> {
-        let (mut entered, mut roots) = (HashSet::new(), HashSet::new());
+    fn elsewhere(&mut self, visit: Visit<'_>) -> ControlFlow<()> {
+        let (mut mounts, mut sockets) = (SeenMounts::default(), Vec::new());
         self.processes(&mut |search, process| {
             for thread in search.threads(process) {
-                let namespace =
-                    search.link(process, &thread.folder.join("ns/mnt")).and_then(|text| inode("mnt", &text));
-                if namespace.is_none() && process.number != INIT {
-                    continue;
+                let path = thread.folder.join("ns/net");
+                if let Some(inode) = search.link(process, &path).and_then(|text| inode("net", &text)) {
+                    visit(inode, &path)?;
                 }
-                let root = thread.folder.join("root");
-                let place = search.of(process, &root, fs::metadata(&root)).map(|root| (root.dev(), root.ino()));
-                if roots.contains(&(namespace, place)) {
-                    continue;
+                search.mounts_of(process, &thread, &mut mounts, visit)?;
+                if thread.has_descriptors {
+                    search.descriptors(process, &thread, &mut sockets, visit)?;
                 }
-                let path = thread.folder.join("mountinfo");
-                let mountinfo = match read(&path) {
-                    // The thread has ended meanwhile.
-                    Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => continue,
-                    answer => search.of(process, &path, answer),
-                };
-                let Some(mountinfo) = mountinfo else { continue };
-                entered.extend(namespace);
-                roots.insert((namespace, place));
-                search.mounts(&mountinfo, &root, visit)?;
             }
             GO_ON
         })?;
-        if let Some(namespace) = self.mount_namespaces.difference(&entered).next() {
+        if let Some(namespace) = self.mount_namespaces.difference(&mounts.namespaces).next() {
             let cause = format!("no process is in mount namespace {namespace}, so its mounts cannot be read");
             self.missed.get_or_insert(Error::Blind { cause });
+        }
+        self.sockets(sockets, visit)
+    }
+
+    /// A thread sees the mounts below its root, so each root of a mount namespace is looked at.
+    fn mounts_of(
+        &mut self,
+        process: &Process,
+        thread: &Thread,
+        seen: &mut SeenMounts,
+        visit: Visit<'_>,
+    ) -> ControlFlow<()> {
+        let namespace = self.link(process, &thread.folder.join("ns/mnt")).and_then(|text| inode("mnt", &text));
+        if namespace.is_none() && process.number != INIT {
+            return GO_ON;
+        }
+        let root = thread.folder.join("root");
+        let place = self.of(process, &root, fs::metadata(&root)).map(|root| (root.dev(), root.ino()));
+        if seen.roots.contains(&(namespace, place)) {
+            return GO_ON;
+        }
+        let path = thread.folder.join("mountinfo");
+        let mountinfo = match read(&path) {
+            // The thread has ended meanwhile.
+            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => None,
+            answer => self.of(process, &path, answer),
+        };
+        let Some(mountinfo) = mountinfo else { return GO_ON };
+        seen.namespaces.extend(namespace);
+        seen.roots.insert((namespace, place));
+        self.mounts(&mountinfo, &root, visit)
+    }
+
+    /// Sockets are kept for later.
+    fn descriptors(
+        &mut self,
+        process: &Process,
+        thread: &Thread,
+        sockets: &mut Vec<Socket>,
+        visit: Visit<'_>,
+    ) -> ControlFlow<()> {
+        for (number, path) in self.numbers(process, &thread.folder.join("fd")) {
+            let Some(text) = self.link(process, &path) else { continue };
+            if let Some(inode) = inode("net", &text) {
+                visit(inode, &path)?;
+            }
+            self.mount_namespaces.extend(inode("mnt", &text));
+            // A tun device is a socket with a file around it.
+            let number =
+                RawFd::try_from(number).ok().filter(|_| text.starts_with("socket:[") || text.ends_with("/net/tun"));
+            sockets.extend(number.map(|number| Socket {
+                process: process.clone(),
+                thread: thread.number,
+                number,
+                path,
+                text,
+            }));
         }
         GO_ON
     }
 
-    fn sockets(&mut self, process: &Process, seen: &mut HashSet<String>, visit: Visit<'_>) -> ControlFlow<()> {
-        for thread in self.threads(process).into_iter().filter(|thread| thread.has_descriptors) {
-            let mut task = None;
-            for (number, path) in self.descriptors(process, &thread) {
-                let Some(text) = self.link(process, &path) else { continue };
-                let is_tun = text.ends_with("/net/tun");
-                // Many processes share one socket; every opening of a tun device is one of its own.
-                if !is_tun && (!text.starts_with("socket:[") || seen.contains(&text)) {
-                    continue;
-                }
-                if task.is_none() {
-                    let is_main = thread.number == process.number;
-                    let opened = if is_main { Task::process(thread.number) } else { Task::thread(thread.number) };
-                    task = self.of(process, &thread.folder, opened);
-                }
-                let Some(task) = &task else { break };
-                let netns = match task.netns_of_socket(number) {
-                    // It was closed meanwhile.
-                    Err(error) if error.raw_os_error() == Some(Errno::EBADF as i32) => continue,
-                    answer => self.of(process, &path, answer),
-                };
-                let Some(netns) = netns else { continue };
+    fn sockets(&mut self, sockets: Vec<Socket>, visit: Visit<'_>) -> ControlFlow<()> {
+        let mut seen = HashSet::new();
+        let mut opened: Option<(u32, Task)> = None;
+        for Socket { process, thread, number, path, text } in sockets {
+            // Many processes may share one socket. The text of a tun device says nothing about its socket.
+            if seen.contains(&text) {
+                continue;
+            }
+            if opened.as_ref().is_none_or(|(of, _)| *of != thread) {
+                let task = if thread == process.number { Task::process(thread) } else { Task::thread(thread) };
+                opened = self.of(&process, &path, task).map(|task| (thread, task));
+            }
+            let Some((_, task)) = &opened else { continue };
+            let netns = match task.netns_of_socket(number) {
+                // It was closed meanwhile.
+                Err(error) if error.raw_os_error() == Some(Errno::EBADF as i32) => continue,
+                answer => self.of(&process, &path, answer),
+            };
+            let Some(netns) = netns else { continue };
+            if text.starts_with("socket:[") {
                 seen.insert(text);
-                let inode = netns.metadata().map(|netns| netns.ino());
-                if let Some(inode) = self.of(process, &path, inode) {
-                    visit(inode, &of_own(&netns))?;
-                }
+            }
+            if let Some(inode) = self.of(&process, &path, netns.metadata().map(|netns| netns.ino())) {
+                visit(inode, &of_own(&netns))?;
             }
         }
         GO_ON
@@ -233,11 +245,6 @@ impl NetnsSearch {
             Thread { number, folder, has_descriptors }
         };
         self.numbers(process, &process.folder.join("task")).into_iter().map(thread).collect()
-    }
-
-    fn descriptors(&mut self, process: &Process, thread: &Thread) -> Vec<(RawFd, PathBuf)> {
-        let numbers = self.numbers(process, &thread.folder.join("fd")).into_iter();
-        numbers.filter_map(|(number, path)| Some((RawFd::try_from(number).ok()?, path))).collect()
     }
 
     /// The entries of a process's folder that are numbers.
@@ -284,6 +291,7 @@ type Visit<'a> = &'a mut dyn FnMut(u64, &Path) -> ControlFlow<()>;
 
 const GO_ON: ControlFlow<()> = ControlFlow::Continue(());
 
+#[derive(Clone)]
 struct Process {
     number: u32,
     folder: PathBuf,
@@ -294,6 +302,22 @@ struct Thread {
     folder: PathBuf,
     /// It has a table of descriptors that was not listed with another thread of its process.
     has_descriptors: bool,
+}
+
+struct Socket {
+    process: Process,
+    /// The thread whose table of descriptors has it.
+    thread: u32,
+    number: RawFd,
+    path: PathBuf,
+    text: String,
+}
+
+/// Mount namespaces that were looked into, and from which roots.
+#[derive(Default)]
+struct SeenMounts {
+    namespaces: HashSet<u64>,
+    roots: HashSet<(Option<u64>, Option<(u64, u64)>)>,
 }
 
 /// Takes out of `candidates`, which are inodes, every network namespace that exists, as far as that can be known: those
