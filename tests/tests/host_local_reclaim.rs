@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -238,6 +239,80 @@ fn both_addresses_of_a_container_that_is_gone_are_reclaimed() {
         assert!(outcome.stderr.contains(&line), "{}", outcome.text());
     }
     assert_eq!(lab.leases(), ["10.0.0.10", "fd00::11"]);
+}
+
+/// A range of so many addresses, and a container whose namespace has the number that the namespace of container-1 had,
+/// which has the first address and is gone.
+fn with_the_number_of_a_container_that_is_gone(lab: &Lab, addresses: usize) -> (Value, Container) {
+    let conf = conf(lab, addresses);
+    let number = |container: &Container| container.file().metadata().expect("a namespace").ino();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let _ = fs::remove_dir_all(lab.data_dir());
+        let mut lost = lab.container();
+        lost.id = "container-1".into();
+        lab.host_local().add(&lost, "eth0", &conf).run().result();
+        let wanted = number(&lost);
+        drop(lost);
+        // Those that have another number keep it until the one that is looked for is found.
+        let mut others = Vec::new();
+        for _ in 0..50 {
+            let container = lab.container();
+            if number(&container) == wanted {
+                return (conf, container);
+            }
+            others.push(container);
+        }
+        assert!(Instant::now() < deadline, "the number is never given away");
+    }
+}
+
+/// The kernel gives the lowest free number to the next namespace. On a node with one lost lease, that was the namespace of
+/// the very container whose ADD found the range full: the lease seemed to be of a container that lives.
+#[test]
+fn a_lease_is_reclaimed_by_the_container_that_has_got_the_number_of_its_namespace() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let (conf, container) = with_the_number_of_a_container_that_is_gone(&lab, 1);
+    let deadline = Instant::now() + PATIENCE;
+    let outcome = loop {
+        let outcome = lab.host_local().add(&container, "eth0", &conf).run();
+        if outcome.status.success() {
+            break outcome;
+        }
+        assert!(outcome.stderr.starts_with(DOUBT) && Instant::now() < deadline, "{}", outcome.text());
+    };
+    assert_eq!(outcome.stderr, format!("host-local: reclaimed 10.0.0.10 of container-1 eth0: {GONE}\n"));
+}
+
+#[test]
+fn a_lease_is_reclaimed_once_another_container_has_its_address_in_a_namespace_with_that_number() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let (conf, container) = with_the_number_of_a_container_that_is_gone(&lab, 2);
+    assert_eq!(address(&lab.host_local().add(&container, "eth0", &conf).run()), "10.0.0.11");
+    // Which of the two has the namespace, nothing tells.
+    keeps(&lab, &conf);
+    container.add_address("lo", "10.0.0.11/32".parse().expect("an address"));
+    reclaims(&lab, &conf);
+    assert_eq!(lab.leases(), ["10.0.0.10", "10.0.0.11"]);
+}
+
+/// Two container IDs for one namespace.
+#[test]
+fn an_address_that_is_still_in_a_namespace_is_kept_whoever_asks_from_there() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let (conf, container) = full(&lab);
+    container.add_address("lo", "10.0.0.10/32".parse().expect("an address"));
+    let again = || {
+        let call = lab.host_local().add(&container, "eth0", &conf).env("CNI_CONTAINERID", "other");
+        let outcome = call.run();
+        outcome.fails(101, &["0 reclaimed, the oldest 10.0.0.10 of container-1 eth0"]);
+        outcome
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !again().stderr.is_empty() {
+        assert!(Instant::now() < deadline, "it never looks everywhere");
+    }
+    assert_eq!(leases(&lab)["10.0.0.10"], "container-1\r\neth0");
 }
 
 #[test]

@@ -313,11 +313,14 @@ struct Socket {
     text: String,
 }
 
+/// Device and inode of a root directory.
+type Root = (u64, u64);
+
 /// Mount namespaces that were looked into, and from which roots.
 #[derive(Default)]
 struct SeenMounts {
     namespaces: HashSet<u64>,
-    roots: HashSet<(Option<u64>, Option<(u64, u64)>)>,
+    roots: HashSet<(Option<u64>, Option<Root>)>,
 }
 
 /// Takes out of `candidates`, which are inodes, every network namespace that exists, as far as that can be known: those

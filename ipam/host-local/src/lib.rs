@@ -143,7 +143,7 @@ fn status(machine: &Machine, call: &Call<'_>) -> Result<(), cni::Error> {
         }
         let census = Census::of(&directory, set)?;
         // An ADD would reclaim those that no container needs.
-        if census.has_room(set) {
+        if census.has_room(&directory, set) {
             continue;
         }
         let full = census.exhausted(set, 0);

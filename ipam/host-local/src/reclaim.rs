@@ -1,14 +1,15 @@
 //! Leases that no container needs any more, and the evidence for that: an incomplete lease file, a record from before
 //! the last reboot, or a network namespace that exists no more. If in doubt, a lease stays taken.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use crate::directory::Directory;
+use crate::directory::{Directory, Note};
 use crate::error::Error;
 use crate::lease::{Content, Owner};
+use crate::machine;
 use crate::range::Set;
 use crate::record::Record;
 use crate::scan::Seen;
@@ -16,6 +17,23 @@ use crate::store::Store;
 
 /// How many are reclaimed at once: enough for a while, in little memory.
 const AT_ONCE: usize = 4096;
+
+/// The container that an ADD is for.
+pub(crate) struct Asker<'a> {
+    pub(crate) container_id: &'a str,
+    /// The inode of its network namespace.
+    pub(crate) netns: u64,
+}
+
+/// The container that has a lease, and whether one of its addresses is among these.
+fn resident(directory: &Directory, ip: IpAddr, addresses: &[IpAddr]) -> Option<(String, bool)> {
+    let Content::Owned { container_id, ifname } = directory.read(ip).ok()??.content else { return None };
+    let Note::Record(record) = directory.note(&Owner { container_id: &container_id, ifname: &ifname }) else {
+        return None;
+    };
+    let is_present = record.leases.iter().any(|(ip, _)| addresses.contains(ip));
+    Some((container_id, is_present))
+}
 
 /// How full a set is, and with what.
 #[derive(Default)]
@@ -66,16 +84,42 @@ impl Census {
     }
 
     /// Whether an ADD could lease an address of the set.
-    pub(crate) fn has_room(&self, set: &Set) -> bool {
+    pub(crate) fn has_room(&self, directory: &Directory, set: &Set) -> bool {
         // In doubt there is none.
-        let one_is_gone = || self.gone().is_ok_and(|gone| !gone.is_empty());
+        let one_is_gone = || self.gone(directory, None).is_ok_and(|gone| !gone.is_empty());
         self.taken < set.capacity() || !self.lost.is_empty() || one_is_gone()
     }
 
-    /// The network namespaces that exist no more.
-    fn gone(&self) -> linux::Result<HashSet<u64>> {
-        let mut gone = self.rooted.iter().map(|(_, netns)| *netns).collect();
-        linux::retain_gone(&mut gone).map(|()| gone)
+    /// The leases whose network namespace exists no more, with its inode.
+    fn gone(&self, directory: &Directory, asker: Option<&Asker<'_>>) -> linux::Result<Vec<(IpAddr, u64)>> {
+        let mut gone = self.rooted.iter().map(|(_, netns)| *netns).collect::<HashSet<u64>>();
+        linux::retain_gone(&mut gone)?;
+        let leases: Vec<_> = self.rooted.iter().copied().filter(|(_, netns)| gone.contains(netns)).collect();
+        Ok(if leases.is_empty() { self.replaced(directory, asker) } else { leases })
+    }
+
+    /// Leases whose network namespace is gone though its number is in use. The kernel gives a new namespace the lowest
+    /// number that is free, so this is frequent.
+    ///
+    /// The namespace that has the number now is another container's if it has that container's address, or if that
+    /// container asks for one. A lease without an address in there is then of the namespace that was there before.
+    fn replaced(&self, directory: &Directory, asker: Option<&Asker<'_>>) -> Vec<(IpAddr, u64)> {
+        let mut sharing: HashMap<u64, Vec<IpAddr>> = HashMap::new();
+        self.rooted.iter().for_each(|(ip, netns)| sharing.entry(*netns).or_default().push(*ip));
+        let mut replaced = Vec::new();
+        for (netns, ips) in sharing {
+            let asking = asker.filter(|asker| asker.netns == netns).map(|asker| asker.container_id);
+            if ips.len() == 1 && asking.is_none() {
+                continue;
+            }
+            let Some(inside) = machine::addresses_in(netns) else { continue };
+            let owners: Vec<_> = ips.iter().filter_map(|ip| Some((*ip, resident(directory, *ip, &inside)?))).collect();
+            let present = owners.iter().filter(|(_, (_, is_present))| *is_present).map(|(_, (id, _))| id.as_str());
+            let holders: Vec<&str> = present.chain(asking).collect();
+            let is_gone = |id: &str| !holders.is_empty() && !holders.contains(&id);
+            replaced.extend(owners.iter().filter(|(_, (id, _))| is_gone(id)).map(|(ip, _)| (*ip, netns)));
+        }
+        replaced
     }
 
     /// The error that says how full the set is.
@@ -91,7 +135,12 @@ impl Census {
 }
 
 /// Frees the leases of a census that no container needs. Returns the number of addresses. `warn` is told of each.
-pub(crate) fn reclaim(store: &Store<'_>, census: &Census, warn: &dyn Fn(fmt::Arguments<'_>)) -> Result<usize, Error> {
+pub(crate) fn reclaim(
+    store: &Store<'_>,
+    census: &Census,
+    asker: Option<&Asker<'_>>,
+    warn: &dyn Fn(fmt::Arguments<'_>),
+) -> Result<usize, Error> {
     let mut reclaimed = 0;
     for ip in &census.lost {
         // One of an owner who had several may be gone by now.
@@ -103,17 +152,19 @@ pub(crate) fn reclaim(store: &Store<'_>, census: &Census, warn: &dyn Fn(fmt::Arg
         return Ok(reclaimed);
     }
     // The search for namespaces comes last, because it looks at the whole machine.
-    let gone = match census.gone() {
+    let gone = match census.gone(store, asker) {
         Ok(gone) => gone,
         Err(cause) => {
             warn(format_args!("no lease of this boot was reclaimed: {cause}"));
             return Ok(0);
         }
     };
-    for (ip, _) in census.rooted.iter().filter(|(_, netns)| gone.contains(netns)).take(AT_ONCE) {
-        if let Some(lease) = store.read(*ip)? {
-            reclaimed += reclaim_rootless(store, &lease.content, &gone, warn)?;
-        }
+    for (ip, netns) in gone.into_iter().take(AT_ONCE) {
+        let Some(lease) = store.read(ip)? else { continue };
+        let Content::Owned { container_id, ifname } = &lease.content else { continue };
+        let is_gone = |record: &Record| record.netns_in(store.boot.as_deref()) == Some(netns);
+        let cause = "its network namespace is gone, and no DEL came";
+        reclaimed += reclaim_owner(store, &Owner { container_id, ifname }, &is_gone, cause, warn)?;
     }
     Ok(reclaimed)
 }
@@ -123,14 +174,15 @@ pub(crate) fn reclaim_lease(
     store: &Store<'_>,
     ip: IpAddr,
     content: &Content,
+    asker: Option<&Asker<'_>>,
     warn: &dyn Fn(fmt::Arguments<'_>),
 ) -> Result<usize, Error> {
-    let reclaimed = reclaim_lost(store, ip, content, warn)?;
-    let Content::Owned { container_id, ifname } = content else { return Ok(reclaimed) };
-    let record = store.borne_out(&Owner { container_id, ifname });
-    let Some(netns) = record.and_then(|record| record.netns_in(store.boot.as_deref())) else { return Ok(reclaimed) };
-    let census = Census { rooted: vec![(ip, netns)], ..Census::default() };
-    Ok(reclaimed + reclaim(store, &census, warn)?)
+    let mut census = Census { lost: vec![ip], ..Census::default() };
+    if let Content::Owned { container_id, ifname } = content {
+        let record = store.borne_out(&Owner { container_id, ifname });
+        census.rooted.extend(record.and_then(|record| Some((ip, record.netns_in(store.boot.as_deref())?))));
+    }
+    reclaim(store, &census, asker, warn)
 }
 
 fn reclaim_lost(
@@ -152,18 +204,6 @@ fn reclaim_lost(
         }
         Content::Legacy { .. } | Content::Garbage => Ok(0),
     }
-}
-
-fn reclaim_rootless(
-    store: &Store<'_>,
-    content: &Content,
-    gone: &HashSet<u64>,
-    warn: &dyn Fn(fmt::Arguments<'_>),
-) -> Result<usize, Error> {
-    let Content::Owned { container_id, ifname } = content else { return Ok(0) };
-    let is_gone = |record: &Record| record.netns_in(store.boot.as_deref()).is_some_and(|netns| gone.contains(&netns));
-    let cause = "its network namespace is gone, and no DEL came";
-    reclaim_owner(store, &Owner { container_id, ifname }, &is_gone, cause, warn)
 }
 
 /// Frees all leases of an owner that is gone, as its record shows, those in other sets too.
