@@ -377,9 +377,11 @@ fn sees_whole_machine() -> Result<()> {
 fn hides_processes(line: &str) -> bool {
     let point = line.split(' ').nth(4).unwrap_or_default();
     let covers = point.strip_prefix("/proc/").and_then(|rest| rest.split('/').next()).and_then(number).is_some();
-    let options = line.split_once(" - proc ").map(|(_, rest)| rest.split([' ', ',']));
-    let shows = |option: &str| matches!(option, "hidepid=0" | "hidepid=off");
-    covers || options.is_some_and(|mut all| all.any(|option| option.starts_with("hidepid=") && !shows(option)))
+    // After the separator come the type of the file system, its source and its options.
+    let mut rest = line.split(' ').skip_while(|field| *field != "-").skip(1);
+    let (kind, options) = (rest.next(), rest.nth(1).unwrap_or_default());
+    let hides = |option: &str| option.starts_with("hidepid=") && !matches!(option, "hidepid=0" | "hidepid=off");
+    covers || kind == Some("proc") && options.split(',').any(hides)
 }
 
 /// Opens a namespace that was not looked into before.
