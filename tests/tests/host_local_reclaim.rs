@@ -514,153 +514,158 @@ fn without_the_right_to_look_at_other_processes_it_reclaims_nothing() {
     reclaims(&lab, &conf);
 }
 
-/// Every look of the search that can fail.
-#[test]
-fn a_search_that_fails_anywhere_reclaims_nothing() {
-    let lab = Lab::new(Binaries::HardLinks);
-    let (conf, container) = full(&lab);
-    // A process that has all there is to look at: mounts, a socket and another thread's place.
-    let body = "echo ready; exec sleep 600 <>/dev/null";
-    let holder = Holder::new(&format!("exec unshare -m sh -ec '{body}'"));
-    drop(container);
-    let process = format!("/proc/{}", holder.0.id());
-    let task = format!("{process}/task/{}", holder.0.id());
-    let own = ["mountinfo", "ns/pid"].map(|name| format!("/proc/thread-self/{name}"));
-    let looks = [
-        ("openat", own[0].clone()),
-        ("readlink,readlinkat", own[1].clone()),
-        ("?statfs,statfs64", "/proc".to_owned()),
-        ("openat", "/proc".to_owned()),
-        ("getdents64", "/proc".to_owned()),
-        ("readlink,readlinkat", format!("{process}/ns/net")),
-        ("openat", format!("{process}/task")),
-        ("getdents64", format!("{process}/task")),
-        ("readlink,readlinkat", format!("{task}/ns/net")),
-        ("openat", format!("{task}/fd")),
-        ("getdents64", format!("{task}/fd")),
-        ("readlink,readlinkat", format!("{task}/fd/1")),
-        ("readlink,readlinkat", format!("{task}/ns/mnt")),
-        ("statx,newfstatat", format!("{task}/root")),
-        ("openat", format!("{task}/mountinfo")),
-    ];
-    for (calls, path) in looks {
-        for errno in ["EIO", "EACCES", "ENOMEM", "EMFILE"] {
-            let calls: Vec<_> = calls.split(',').map(|call| format!("?{}", call.trim_start_matches('?'))).collect();
-            let words = format!(
-                "exec strace -f -qq -o {} -P {path} -e inject={}:error={errno} {}",
-                lab.path("trace").display(),
-                calls.join(","),
-                program(&lab),
-            );
-            doubts(&lab, &by(&lab, &words), &conf, "look at /proc");
-        }
-    }
-    for call in ["pidfd_open", "pidfd_getfd"] {
-        let log = lab.path("trace").display().to_string();
-        let words = format!("exec strace -f -qq -o {log} -e inject={call}:error=ENOSYS:when=3 {}", program(&lab));
-        doubts(&lab, &by(&lab, &words), &conf, "look at /proc/");
-    }
-    reclaims(&lab, &conf);
-}
+/// Hundreds of calls, traced ones among them.
+mod faults {
+    use super::*;
 
-#[test]
-fn killed_at_any_change_it_leaves_whole_leases_and_the_next_add_goes_on() {
-    let lab = Lab::new(Binaries::HardLinks);
-    let conf = conf(&lab, 2);
-    let ours = lab.host_local();
-    // Calls that change something. Nothing else is killed at, since the rest changes nothing.
-    let changes = [
-        libc::SYS_unlink,
-        libc::SYS_unlinkat,
-        libc::SYS_link,
-        libc::SYS_linkat,
-        libc::SYS_symlink,
-        libc::SYS_symlinkat,
-        libc::SYS_rename,
-        libc::SYS_renameat,
-        libc::SYS_pwrite64,
-        libc::SYS_write,
-        libc::SYS_utimensat,
-        libc::SYS_ftruncate,
-    ];
-    let fill = || {
-        let _ = fs::remove_dir_all(lab.data_dir());
-        for container in containers::<2>(&lab) {
-            ours.add(&container, "eth0", &conf).run().result();
-        }
-    };
-    let deadline = Instant::now() + PATIENCE;
-    let steps = loop {
-        fill();
-        let (outcome, trace) = call(&ours, "ADD", "killed", &conf).run_stepwise(None);
-        if outcome.status.success() {
-            break trace.steps;
-        }
-        assert!(Instant::now() < deadline, "not reclaimed: {}", outcome.text());
-    };
-    let steps: Vec<_> = steps.into_iter().filter(|step| changes.contains(&step.number)).collect();
-    assert!(steps.len() > 8, "{steps:?}");
-    for step in steps {
-        fill();
-        let fault = Fault { step, deed: Deed::Kill };
-        call(&ours, "ADD", "killed", &conf).run_stepwise(Some(&fault));
-        let deadline = Instant::now() + PATIENCE;
-        let outcome = loop {
-            let outcome = call(&ours, "ADD", "next", &conf).run();
-            if outcome.status.success() {
-                break outcome;
+    /// Every look of the search that can fail.
+    #[test]
+    fn a_search_that_fails_anywhere_reclaims_nothing() {
+        let lab = Lab::new(Binaries::HardLinks);
+        let (conf, container) = full(&lab);
+        // A process that has all there is to look at: mounts, a socket and another thread's place.
+        let body = "echo ready; exec sleep 600 <>/dev/null";
+        let holder = Holder::new(&format!("exec unshare -m sh -ec '{body}'"));
+        drop(container);
+        let process = format!("/proc/{}", holder.0.id());
+        let task = format!("{process}/task/{}", holder.0.id());
+        let own = ["mountinfo", "ns/pid"].map(|name| format!("/proc/thread-self/{name}"));
+        let looks = [
+            ("openat", own[0].clone()),
+            ("readlink,readlinkat", own[1].clone()),
+            ("?statfs,statfs64", "/proc".to_owned()),
+            ("openat", "/proc".to_owned()),
+            ("getdents64", "/proc".to_owned()),
+            ("readlink,readlinkat", format!("{process}/ns/net")),
+            ("openat", format!("{process}/task")),
+            ("getdents64", format!("{process}/task")),
+            ("readlink,readlinkat", format!("{task}/ns/net")),
+            ("openat", format!("{task}/fd")),
+            ("getdents64", format!("{task}/fd")),
+            ("readlink,readlinkat", format!("{task}/fd/1")),
+            ("readlink,readlinkat", format!("{task}/ns/mnt")),
+            ("statx,newfstatat", format!("{task}/root")),
+            ("openat", format!("{task}/mountinfo")),
+        ];
+        for (calls, path) in looks {
+            for errno in ["EIO", "EACCES", "ENOMEM", "EMFILE"] {
+                let calls: Vec<_> = calls.split(',').map(|call| format!("?{}", call.trim_start_matches('?'))).collect();
+                let words = format!(
+                    "exec strace -f -qq -o {} -P {path} -e inject={}:error={errno} {}",
+                    lab.path("trace").display(),
+                    calls.join(","),
+                    program(&lab),
+                );
+                doubts(&lab, &by(&lab, &words), &conf, "look at /proc");
             }
-            assert!(Instant::now() < deadline, "{fault:?}: {}", outcome.text());
+        }
+        for call in ["pidfd_open", "pidfd_getfd"] {
+            let log = lab.path("trace").display().to_string();
+            let words = format!("exec strace -f -qq -o {log} -e inject={call}:error=ENOSYS:when=3 {}", program(&lab));
+            doubts(&lab, &by(&lab, &words), &conf, "look at /proc/");
+        }
+        reclaims(&lab, &conf);
+    }
+
+    #[test]
+    fn killed_at_any_change_it_leaves_whole_leases_and_the_next_add_goes_on() {
+        let lab = Lab::new(Binaries::HardLinks);
+        let conf = conf(&lab, 2);
+        let ours = lab.host_local();
+        // Calls that change something. Nothing else is killed at, since the rest changes nothing.
+        let changes = [
+            libc::SYS_unlink,
+            libc::SYS_unlinkat,
+            libc::SYS_link,
+            libc::SYS_linkat,
+            libc::SYS_symlink,
+            libc::SYS_symlinkat,
+            libc::SYS_rename,
+            libc::SYS_renameat,
+            libc::SYS_pwrite64,
+            libc::SYS_write,
+            libc::SYS_utimensat,
+            libc::SYS_ftruncate,
+        ];
+        let fill = || {
+            let _ = fs::remove_dir_all(lab.data_dir());
+            for container in containers::<2>(&lab) {
+                ours.add(&container, "eth0", &conf).run().result();
+            }
         };
-        let left = leases(&lab);
-        assert_eq!(left[&address(&outcome)], "next\r\neth0", "{fault:?}");
-        assert!(left.values().all(|content| content.ends_with("\r\neth0")), "{fault:?}: {left:?}");
-        call(&ours, "DEL", "killed", &conf).run().done();
-        call(&ours, "DEL", "next", &conf).run().done();
-        assert!(leases(&lab).values().all(|content| content.starts_with("container-")), "{fault:?}");
-    }
-}
-
-#[test]
-fn of_sixty_four_adds_at_once_on_a_full_range_those_succeed_for_which_a_container_is_gone() {
-    let lab = Lab::new(Binaries::HardLinks);
-    let (ours, conf) = (lab.host_local(), conf(&lab, 64));
-    let mut containers = Vec::from(containers::<64>(&lab));
-    let mut living = BTreeSet::new();
-    for (number, container) in containers.iter().enumerate() {
-        let ip = address(&ours.add(container, "eth0", &conf).run());
-        living.extend((number % 2 == 0).then_some(ip));
-    }
-    let mut number = 0;
-    containers.retain(|_| {
-        number += 1;
-        number % 2 == 1
-    });
-    assert_eq!((containers.len(), living.len(), lab.leases().len()), (32, 32, 64));
-    let deadline = Instant::now() + PATIENCE;
-    let mut waiting: Vec<usize> = (0..64).collect();
-    let mut given = BTreeSet::new();
-    while given.len() < 32 {
-        assert!(Instant::now() < deadline, "only {} succeeded", given.len());
-        let one = |number: &usize| (*number, call(&ours, "ADD", &format!("n{number}"), &conf).run());
-        let outcomes: Vec<_> = thread::scope(|scope| {
-            let calls: Vec<_> = waiting.iter().map(|number| scope.spawn(move || one(number))).collect();
-            calls.into_iter().map(|call| call.join().expect("a call")).collect()
-        });
-        waiting.clear();
-        for (number, outcome) in outcomes {
+        let deadline = Instant::now() + PATIENCE;
+        let steps = loop {
+            fill();
+            let (outcome, trace) = call(&ours, "ADD", "killed", &conf).run_stepwise(None);
             if outcome.status.success() {
-                let ip = address(&outcome);
-                assert!(!living.contains(&ip), "{ip} is of a container that lives");
-                assert!(given.insert(ip.clone()), "{ip} was given twice");
-            } else {
-                outcome.fails(101, &["64 addresses, 64 leases, 0 reclaimed"]);
-                waiting.push(number);
+                break trace.steps;
             }
+            assert!(Instant::now() < deadline, "not reclaimed: {}", outcome.text());
+        };
+        let steps: Vec<_> = steps.into_iter().filter(|step| changes.contains(&step.number)).collect();
+        assert!(steps.len() > 8, "{steps:?}");
+        for step in steps {
+            fill();
+            let fault = Fault { step, deed: Deed::Kill };
+            call(&ours, "ADD", "killed", &conf).run_stepwise(Some(&fault));
+            let deadline = Instant::now() + PATIENCE;
+            let outcome = loop {
+                let outcome = call(&ours, "ADD", "next", &conf).run();
+                if outcome.status.success() {
+                    break outcome;
+                }
+                assert!(Instant::now() < deadline, "{fault:?}: {}", outcome.text());
+            };
+            let left = leases(&lab);
+            assert_eq!(left[&address(&outcome)], "next\r\neth0", "{fault:?}");
+            assert!(left.values().all(|content| content.ends_with("\r\neth0")), "{fault:?}: {left:?}");
+            call(&ours, "DEL", "killed", &conf).run().done();
+            call(&ours, "DEL", "next", &conf).run().done();
+            assert!(leases(&lab).values().all(|content| content.starts_with("container-")), "{fault:?}");
         }
     }
-    assert_eq!((given.len(), waiting.len()), (32, 32));
-    let files = leases(&lab);
-    assert!(living.iter().all(|ip| files[ip].starts_with("container-")), "{files:?}");
-    assert!(given.iter().all(|ip| files[ip].starts_with('n')), "{files:?}");
+
+    #[test]
+    fn of_sixty_four_adds_at_once_on_a_full_range_those_succeed_for_which_a_container_is_gone() {
+        let lab = Lab::new(Binaries::HardLinks);
+        let (ours, conf) = (lab.host_local(), conf(&lab, 64));
+        let mut containers = Vec::from(containers::<64>(&lab));
+        let mut living = BTreeSet::new();
+        for (number, container) in containers.iter().enumerate() {
+            let ip = address(&ours.add(container, "eth0", &conf).run());
+            living.extend((number % 2 == 0).then_some(ip));
+        }
+        let mut number = 0;
+        containers.retain(|_| {
+            number += 1;
+            number % 2 == 1
+        });
+        assert_eq!((containers.len(), living.len(), lab.leases().len()), (32, 32, 64));
+        let deadline = Instant::now() + PATIENCE;
+        let mut waiting: Vec<usize> = (0..64).collect();
+        let mut given = BTreeSet::new();
+        while given.len() < 32 {
+            assert!(Instant::now() < deadline, "only {} succeeded", given.len());
+            let one = |number: &usize| (*number, call(&ours, "ADD", &format!("n{number}"), &conf).run());
+            let outcomes: Vec<_> = thread::scope(|scope| {
+                let calls: Vec<_> = waiting.iter().map(|number| scope.spawn(move || one(number))).collect();
+                calls.into_iter().map(|call| call.join().expect("a call")).collect()
+            });
+            waiting.clear();
+            for (number, outcome) in outcomes {
+                if outcome.status.success() {
+                    let ip = address(&outcome);
+                    assert!(!living.contains(&ip), "{ip} is of a container that lives");
+                    assert!(given.insert(ip.clone()), "{ip} was given twice");
+                } else {
+                    outcome.fails(101, &["64 addresses, 64 leases, 0 reclaimed"]);
+                    waiting.push(number);
+                }
+            }
+        }
+        assert_eq!((given.len(), waiting.len()), (32, 32));
+        let files = leases(&lab);
+        assert!(living.iter().all(|ip| files[ip].starts_with("container-")), "{files:?}");
+        assert!(given.iter().all(|ip| files[ip].starts_with('n')), "{files:?}");
+    }
 }

@@ -29,6 +29,7 @@ const NATIVE_ONLY: &[(&str, &str)] = &[
     ("e2e/budget", "what a call costs: a guest is for truth, not for timing"),
     ("e2e/host_local_faults", "about files, not links: hundreds of traced calls, each thirty times as slow there"),
     ("e2e/host_local_mixed", "about files, not links: thousands of calls, each thirty times as slow there"),
+    ("e2e/host_local_reclaim: faults", "hundreds of calls, each thirty times as slow there"),
     ("e2e/races", "calls beside each other: a guest has one processor"),
     ("e2e/install", "about files, not links"),
     ("e2e/privilege", "about files, not links"),
