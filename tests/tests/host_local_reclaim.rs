@@ -561,7 +561,7 @@ mod faults {
         }
         for call in ["pidfd_open", "pidfd_getfd"] {
             let log = lab.path("trace").display().to_string();
-            let words = format!("exec strace -f -qq -o {log} -e inject={call}:error=ENOSYS:when=3 {}", program(&lab));
+            let words = format!("exec strace -f -qq -o {log} -e inject={call}:error=ENOSYS:when=1 {}", program(&lab));
             doubts(&lab, &by(&lab, &words), &conf, "look at /proc/");
         }
         reclaims(&lab, &conf);

@@ -28,7 +28,7 @@ const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 pub fn retain_gone(candidates: &mut HashSet<u64>) -> Result<()> {
     for round in 0..2 {
         let mut search = NetnsSearch::default();
-        for place in Place::ALL {
+        for place in Place::EVERY_HOLDER {
             search.walk(place, &mut |inode, _| {
                 candidates.remove(&inode);
                 if candidates.is_empty() { ControlFlow::Break(()) } else { GO_ON }

@@ -24,15 +24,18 @@ pub enum Place {
     Mounts,
     /// The main threads of processes.
     Processes,
-    /// Other threads, open descriptors, bind mounts of all mount namespaces, and sockets, which belong to the namespace
-    /// that they were made in: one entry per thread and descriptor of the machine. Each socket is duplicated for an
-    /// instant.
+    /// Other threads, open descriptors, and bind mounts of all mount namespaces: one entry per thread and descriptor of
+    /// the machine.
     Elsewhere,
+    /// The same, and sockets, which belong to the namespace that they were made in. Each is duplicated for an instant.
+    ElsewhereAndSockets,
 }
 
 impl Place {
-    /// All of them, the cheapest first.
+    /// Where a namespace can be found without touching anything, the cheapest place first.
     pub const ALL: [Self; 3] = [Self::Mounts, Self::Processes, Self::Elsewhere];
+    /// Everything that can be found to hold a namespace, the cheapest place first.
+    pub const EVERY_HOLDER: [Self; 3] = [Self::Mounts, Self::Processes, Self::ElsewhereAndSockets];
 }
 
 /// A search that looks into each namespace once, however many places hold it.
@@ -80,7 +83,8 @@ impl NetnsSearch {
                     .and_then(|text| inode("net", &text))
                     .map_or(GO_ON, |inode| visit(inode, &path))
             }),
-            Place::Elsewhere => self.elsewhere(visit),
+            Place::Elsewhere => self.elsewhere(None, visit),
+            Place::ElsewhereAndSockets => self.elsewhere(Some(Vec::new()), visit),
         };
     }
 
@@ -128,8 +132,9 @@ impl NetnsSearch {
         GO_ON
     }
 
-    fn elsewhere(&mut self, visit: Visit<'_>) -> ControlFlow<()> {
-        let (mut mounts, mut sockets) = (SeenMounts::default(), Vec::new());
+    /// Sockets are looked at last, if there is a list to keep them in until then.
+    fn elsewhere(&mut self, mut sockets: Option<Vec<Socket>>, visit: Visit<'_>) -> ControlFlow<()> {
+        let mut mounts = SeenMounts::default();
         self.processes(&mut |search, process| {
             for thread in search.threads(process) {
                 let path = thread.folder.join("ns/net");
@@ -147,7 +152,7 @@ impl NetnsSearch {
             let cause = format!("no process is in mount namespace {namespace}, so its mounts cannot be read");
             self.missed.get_or_insert(Error::Blind { cause });
         }
-        self.sockets(sockets, visit)
+        self.sockets(sockets.unwrap_or_default(), visit)
     }
 
     /// A thread sees the mounts below its root, so each root of a mount namespace is looked at.
@@ -179,12 +184,11 @@ impl NetnsSearch {
         self.mounts(&mountinfo, &root, visit)
     }
 
-    /// Sockets are kept for later.
     fn descriptors(
         &mut self,
         process: &Process,
         thread: &Thread,
-        sockets: &mut Vec<Socket>,
+        sockets: &mut Option<Vec<Socket>>,
         visit: Visit<'_>,
     ) -> ControlFlow<()> {
         for (number, path) in self.numbers(process, &thread.folder.join("fd")) {
@@ -194,15 +198,12 @@ impl NetnsSearch {
             }
             self.mount_namespaces.extend(inode("mnt", &text));
             // A tun device is a socket with a file around it.
-            let number =
-                RawFd::try_from(number).ok().filter(|_| text.starts_with("socket:[") || text.ends_with("/net/tun"));
-            sockets.extend(number.map(|number| Socket {
-                process: process.clone(),
-                thread: thread.number,
-                number,
-                path,
-                text,
-            }));
+            if let Some(sockets) = sockets
+                && (text.starts_with("socket:[") || text.ends_with("/net/tun"))
+                && let Ok(number) = RawFd::try_from(number)
+            {
+                sockets.push(Socket { process: process.clone(), thread: thread.number, number, path, text });
+            }
         }
         GO_ON
     }
