@@ -172,8 +172,9 @@ cases! {
     #[reference(fails: "another code")]
     fn a_full_range_says_which(lab) {
         let conf = part(lab, "192.168.50.100", "192.168.50.101");
-        for _ in 0..2 {
-            next(lab, &conf);
+        let containers = [lab.container(), lab.container()];
+        for container in &containers {
+            add(lab, container, &conf);
         }
         refused(lab, &conf, 101, &["192.168.50.100", "192.168.50.101"]);
     }
@@ -196,7 +197,8 @@ cases! {
             [{"subnet": "192.168.50.0/24", "rangeStart": "192.168.50.100"}],
             [{"subnet": "10.7.0.0/16", "rangeStart": "10.7.8.9", "rangeEnd": "10.7.8.9"}],
         ]));
-        assert_eq!(next(lab, &conf), "192.168.50.100/24 10.7.8.9/16");
+        let container = lab.container();
+        assert_eq!(ips(&add(lab, &container, &conf)), ["192.168.50.100/24", "10.7.8.9/16"]);
         assert!(!lab.host_local().add(&lab.container(), "eth0", &conf).run().status.success());
         assert_eq!(lab.leases(), ["10.7.8.9", "192.168.50.100"]);
     }
@@ -214,7 +216,8 @@ cases! {
     #[reference(passes)]
     fn the_gateway_is_the_first_address_unless_told_otherwise_and_never_leased(lab) {
         let conf = ranges(lab, json!([[{"subnet": "192.168.50.0/30"}]]));
-        let result = add(lab, &lab.container(), &conf);
+        let container = lab.container();
+        let result = add(lab, &container, &conf);
         assert_eq!(result["ips"], json!([{"address": "192.168.50.2/30", "gateway": "192.168.50.1"}]));
         assert!(!lab.host_local().add(&lab.container(), "eth0", &conf).run().status.success());
         assert_eq!(lab.leases(), ["192.168.50.2"]);
@@ -305,11 +308,35 @@ cases! {
         lab.unchanged(&[], || call.run()).fails(4, &["CNI_ARGS", "IP", "nonsense"]);
     }
 
+    /// 192.168.050.0/24 was taken for 192.168.50.0/24, while 192.168.050.1 was refused.
+    #[reference(fails: "another code")]
+    fn leading_zeros_are_refused_with_a_prefix_length_as_without(lab) {
+        let subnet = ranges(lab, json!([[{"subnet": "192.168.050.0/24"}]]));
+        refused(lab, &subnet, 7, &["ipam.ranges[0][0].subnet", "192.168.050.0/24"]);
+        let mut conf = lab.conf();
+        conf["runtimeConfig"] = json!({"ips": ["192.168.050.113/24"]});
+        refused(lab, &conf, 7, &["runtimeConfig.ips[0]", "192.168.050.113/24"]);
+        let call = lab.host_local().add(&lab.container(), "eth0", &lab.conf()).args("IP=192.168.050.113/24");
+        lab.unchanged(&[], || call.run()).fails(4, &["CNI_ARGS IP", "192.168.050.113/24"]);
+        let mut conf = lab.conf();
+        conf["ipam"]["routes"] = json!([{"dst": "010.20.0.0/16"}]);
+        refused(lab, &conf, 7, &["ipam.routes[0].dst", "010.20.0.0/16"]);
+    }
+
+    /// It was passed over, and the container got an address that its user had not asked for.
+    #[reference(fails: "another code")]
+    fn an_empty_text_among_the_addresses_asked_for_is_refused(lab) {
+        let mut conf = lab.conf();
+        conf["runtimeConfig"] = json!({"ips": ["192.168.50.113", ""]});
+        refused(lab, &conf, 7, &["runtimeConfig.ips[1] \"\": is not an IP address"]);
+    }
+
     #[reference(fails: "another code")]
     fn an_address_that_somebody_has_is_refused_with_his_name(lab) {
         let mut conf = lab.conf();
         conf["runtimeConfig"] = json!({"ips": ["192.168.50.100"]});
-        next(lab, &conf);
+        let container = lab.container();
+        add(lab, &container, &conf);
         refused(lab, &conf, 101, &["192.168.50.100", "container-1"]);
     }
 

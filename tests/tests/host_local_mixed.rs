@@ -136,6 +136,23 @@ fn the_record_of_a_freed_address_goes_beside_a_lease_that_has_none() {
     assert_eq!(leases(&lab), BTreeMap::from([("10.0.0.11".to_owned(), "c1\r\neth0".to_owned())]));
 }
 
+/// The reference leases the broadcast address that rangeEnd names. After it, our turn began at the first range again:
+/// an address that had been freed a moment ago was given to the next container.
+#[test]
+fn after_an_address_of_the_reference_at_the_edge_of_a_range_the_turn_goes_on() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let [ours, theirs] = both(&lab);
+    let conf = lab.conf_with(json!({"type": "host-local", "dataDir": lab.data_dir(), "ranges": [[
+        {"subnet": "10.1.0.0/29", "rangeStart": "10.1.0.6", "rangeEnd": "10.1.0.7"},
+        {"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.10", "rangeEnd": "10.0.0.11"},
+    ]]}));
+    for (id, ip) in [("c1", "10.1.0.6"), ("c2", "10.1.0.7")] {
+        assert_eq!(address(&call(&theirs, "ADD", id, &conf).run()), ip);
+        call(&theirs, "DEL", id, &conf).run().done();
+    }
+    assert_eq!(address(&call(&ours, "ADD", "c3", &conf).run()), "10.0.0.10");
+}
+
 #[test]
 fn a_reboot_frees_a_full_range_line_by_line() {
     let lab = Lab::new(Binaries::HardLinks);

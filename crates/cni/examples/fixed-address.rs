@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use cni::{AddResult, Attachment, Call, Code, Error, Ip, Plugin, Program, Route};
-use ipnet::IpNet;
 
 struct FixedAddress;
 
@@ -11,7 +10,7 @@ impl FixedAddress {
     /// `"ipam": {"type": "fixed-address", "address": "10.0.0.5/24", "gateway": "10.0.0.1", "routes": [...]}`
     fn result(&self, call: &Call<'_>) -> Result<AddResult, Error> {
         let ipam = call.keys().object("ipam")?;
-        let address: Option<IpNet> = ipam.parsed("address", "an address such as 10.0.0.5/24")?;
+        let address = ipam.network("address", "an address such as 10.0.0.5/24")?;
         let address = address.ok_or_else(|| ipam.refuse("address", "is missing"))?;
         let gateway = ipam.parsed("gateway", "an IP address")?;
         let routes = Route::read_list(&ipam, "routes")?;

@@ -7,11 +7,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::{Map, Value};
 
 use crate::error::{Code, Error};
+use crate::network::Network;
 
 /// How much of a value is shown in a message, in characters.
 const SHOWN: usize = 80;
@@ -106,6 +108,11 @@ impl<'a> Object<'a> {
     pub fn parsed<T: FromStr>(&self, key: &str, what: &str) -> Result<Option<T>, Error> {
         let Some(text) = self.text(key)? else { return Ok(None) };
         text.parse().map(Some).map_err(|_| self.refuse(key, &format!("is not {what}")))
+    }
+
+    /// A network, or an address with its prefix length; `what` says what it has to be.
+    pub fn network(&self, key: &str, what: &str) -> Result<Option<IpNet>, Error> {
+        Ok(self.parsed::<Network>(key, what)?.map(|Network(network)| network))
     }
 
     /// A number.

@@ -85,7 +85,7 @@ impl Route {
     /// Reads one, from a result or from a configuration.
     pub fn read(keys: &Object<'_>) -> Result<Self, Error> {
         const SCOPES: &str = "is not a scope: a number from 0 to 255";
-        let dst = keys.parsed("dst", "a network such as 10.0.0.0/8")?;
+        let dst = keys.network("dst", "a network such as 10.0.0.0/8")?;
         let scope = keys.number("scope")?.map(|scope| u8::try_from(scope).map_err(|_| keys.refuse("scope", SCOPES)));
         Ok(Self {
             dst: dst.ok_or_else(|| keys.refuse("dst", "is missing"))?,

@@ -82,6 +82,13 @@ pub enum Error {
         what: String,
     },
 
+    /// This process does not see all that it has to look at.
+    #[error("{cause}")]
+    Blind {
+        /// The reason.
+        cause: String,
+    },
+
     /// Duplicate address detection (RFC 4862, section 5.4) ended without a usable address.
     #[error("use address {address}: {}", dad_words(*.removed))]
     DadFailed {
@@ -115,8 +122,11 @@ impl Error {
             | Self::Io { operation, .. }
             | Self::Timeout { operation }
             | Self::Malformed { operation, .. } => *operation = words.into(),
-            Self::NetnsMissing { .. } | Self::NotNetns { .. } | Self::InterfaceName { .. } | Self::DadFailed { .. } => {
-            }
+            Self::NetnsMissing { .. }
+            | Self::NotNetns { .. }
+            | Self::InterfaceName { .. }
+            | Self::Blind { .. }
+            | Self::DadFailed { .. } => {}
         }
         self
     }

@@ -1,6 +1,7 @@
 //! The Linux kernel as the plugins need it: links, addresses, routes, network
 //! namespaces and sysctls. Knows nothing of CNI, prints nothing, starts no thread.
 
+pub use absence::retain_gone;
 pub use address::{Address, AddressWatch};
 pub use error::{Error, Result};
 pub use link::{IpvlanFlag, IpvlanMode, Link, LinkInfo, LinkKind, MacvlanMode, NewLink, ParseWordError};
@@ -14,7 +15,9 @@ pub use route::{Route, RouteKind};
 pub use rtnl::Rtnl;
 pub use search::{NetnsSearch, Place};
 
+mod absence;
 mod address;
+mod descriptor;
 mod error;
 pub mod file;
 mod link;

@@ -1,12 +1,21 @@
 //! Finding the network namespaces of this machine that nobody gave us a path to. The kernel has no list of them: they
-//! are found where something holds them, a mount, a process, a thread or a descriptor.
+//! are found where something holds them, a mount, a process, a thread, a descriptor or a socket.
 
-use std::cell::Cell;
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::{Netns, file};
+use nix::errno::Errno;
+
+use crate::descriptor::{Task, is_table_shared};
+use crate::{Error, Netns, file};
+
+/// The process that every other descends from.
+const INIT: u32 = 1;
 
 /// Where to look, the cheapest place first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,13 +24,18 @@ pub enum Place {
     Mounts,
     /// The main threads of processes.
     Processes,
-    /// Other threads, and open descriptors: one entry per thread and descriptor of the machine.
-    ThreadsAndDescriptors,
+    /// Other threads, open descriptors, and bind mounts of all mount namespaces: one entry per thread and descriptor of
+    /// the machine.
+    Elsewhere,
+    /// The same, and sockets, which belong to the namespace that they were made in. Each is duplicated for an instant.
+    ElsewhereAndSockets,
 }
 
 impl Place {
-    /// All of them, the cheapest first.
-    pub const ALL: [Self; 3] = [Self::Mounts, Self::Processes, Self::ThreadsAndDescriptors];
+    /// Where a namespace can be found without touching anything, the cheapest place first.
+    pub const ALL: [Self; 3] = [Self::Mounts, Self::Processes, Self::Elsewhere];
+    /// Everything that can be found to hold a namespace, the cheapest place first.
+    pub const EVERY_HOLDER: [Self; 3] = [Self::Mounts, Self::Processes, Self::ElsewhereAndSockets];
 }
 
 /// A search that looks into each namespace once, however many places hold it.
@@ -29,25 +43,26 @@ impl Place {
 pub struct NetnsSearch {
     seen: HashSet<u64>,
     incomplete: bool,
+    /// The first thing that could not be looked at.
+    pub(crate) missed: Option<Error>,
+    /// Mount namespaces that a mount or a descriptor holds.
+    mount_namespaces: HashSet<u64>,
 }
 
 impl NetnsSearch {
     /// Opens the namespaces of a place that were not looked into before, until `look` has found something in one.
-    /// What may not be opened, or is gone by then, is left out.
-    pub fn find<T>(&mut self, place: Place, look: impl FnMut(&Netns) -> Option<T>) -> Option<T> {
-        let cut = Cell::new(false);
-        let found = match place {
-            Place::Mounts => {
-                let mountinfo = fs::read_to_string("/proc/thread-self/mountinfo");
-                cut.set(mountinfo.is_err());
-                self.find_among(mounts(&mountinfo.unwrap_or_default()).into_iter(), look)
-            }
-            Place::Processes => {
-                self.find_among(processes(&cut).map(|process| process.join("ns/net")).filter_map(link), look)
-            }
-            Place::ThreadsAndDescriptors => self.find_among(processes(&cut).flat_map(threads_and_descriptors), look),
-        };
-        self.incomplete |= cut.get();
+    /// A namespace that may not be opened, or is gone by then, is left out.
+    ///
+    /// A process, a thread or a descriptor may lead somewhere else by the time it is opened, as that of a plugin does
+    /// which enters a container for an instant. So the namespace that was opened counts as seen: the other one may be
+    /// held in a place that comes later.
+    pub fn find<T>(&mut self, place: Place, mut look: impl FnMut(&Netns) -> Option<T>) -> Option<T> {
+        let (mut seen, mut found) = (std::mem::take(&mut self.seen), None);
+        self.walk(place, &mut |inode, path| {
+            found = look_into(&mut seen, inode, path, &mut look);
+            if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        self.seen = seen;
         found
     }
 
@@ -56,78 +71,297 @@ impl NetnsSearch {
         self.incomplete
     }
 
-    /// A process, a thread or a descriptor may lead somewhere else by the time it is opened, as that of a plugin does
-    /// which enters a container for an instant. So what counts as seen is what was opened: the other one may be held
-    /// in a place that comes later.
-    fn find_among<T>(
+    /// Calls `visit` with the inode of each namespace of a place, as often as it is held there, and with a path that
+    /// leads to it.
+    pub(crate) fn walk(&mut self, place: Place, visit: Visit<'_>) {
+        let _ended_early = match place {
+            Place::Mounts => self.own_mounts(visit),
+            Place::Processes => self.processes(&mut |search, process| {
+                let path = process.folder.join("ns/net");
+                search
+                    .link(process, &path)
+                    .and_then(|text| inode("net", &text))
+                    .map_or(GO_ON, |inode| visit(inode, &path))
+            }),
+            Place::Elsewhere => self.elsewhere(None, visit),
+            Place::ElsewhereAndSockets => self.elsewhere(Some(Vec::new()), visit),
+        };
+    }
+
+    fn own_mounts(&mut self, visit: Visit<'_>) -> ControlFlow<()> {
+        let path = Path::new("/proc/thread-self/mountinfo");
+        match read(path) {
+            Ok(mountinfo) => self.mounts(&mountinfo, Path::new("/"), visit),
+            Err(error) => {
+                self.incomplete = true;
+                self.miss(path, error);
+                GO_ON
+            }
+        }
+    }
+
+    /// `root` leads to the mounts of this text.
+    fn mounts(&mut self, mountinfo: &str, root: &Path, visit: Visit<'_>) -> ControlFlow<()> {
+        self.mount_namespaces.extend(mounts("mnt", mountinfo).map(|(inode, _)| inode));
+        mounts("net", mountinfo)
+            .try_for_each(|(inode, path)| visit(inode, &root.join(path.strip_prefix("/").unwrap_or(&path))))
+    }
+
+    /// Calls `look` with each process.
+    fn processes(&mut self, look: &mut dyn FnMut(&mut Self, &Process) -> ControlFlow<()>) -> ControlFlow<()> {
+        let folder = Path::new("/proc");
+        let unlistable = |search: &mut Self, error| {
+            search.incomplete = true;
+            search.miss(folder, error);
+            GO_ON
+        };
+        let entries = match file::entries(folder) {
+            Ok(entries) => entries,
+            Err(error) => return unlistable(self, error),
+        };
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                // It may stay, for ever.
+                Err(error) => return unlistable(self, error),
+            };
+            if let Some(number) = entry.name.to_str().and_then(number) {
+                look(self, &Process { number, folder: folder.join(entry.name) })?;
+            }
+        }
+        GO_ON
+    }
+
+    /// Sockets are looked at last, if there is a list to keep them in until then.
+    fn elsewhere(&mut self, mut sockets: Option<Vec<Socket>>, visit: Visit<'_>) -> ControlFlow<()> {
+        let mut mounts = SeenMounts::default();
+        self.processes(&mut |search, process| {
+            for thread in search.threads(process) {
+                let path = thread.folder.join("ns/net");
+                if let Some(inode) = search.link(process, &path).and_then(|text| inode("net", &text)) {
+                    visit(inode, &path)?;
+                }
+                search.mounts_of(process, &thread, &mut mounts, visit)?;
+                if thread.has_descriptors {
+                    search.descriptors(process, &thread, &mut sockets, visit)?;
+                }
+            }
+            GO_ON
+        })?;
+        if let Some(namespace) = self.mount_namespaces.difference(&mounts.namespaces).next() {
+            let cause = format!("no process is in mount namespace {namespace}, so its mounts cannot be read");
+            self.missed.get_or_insert(Error::Blind { cause });
+        }
+        self.sockets(sockets.unwrap_or_default(), visit)
+    }
+
+    /// A thread sees the mounts below its root, so each root of a mount namespace is looked at.
+    fn mounts_of(
         &mut self,
-        candidates: impl Iterator<Item = (u64, PathBuf)>,
-        mut look: impl FnMut(&Netns) -> Option<T>,
-    ) -> Option<T> {
-        for (inode, path) in candidates {
-            if self.seen.contains(&inode) {
+        process: &Process,
+        thread: &Thread,
+        seen: &mut SeenMounts,
+        visit: Visit<'_>,
+    ) -> ControlFlow<()> {
+        let namespace = self.link(process, &thread.folder.join("ns/mnt")).and_then(|text| inode("mnt", &text));
+        if namespace.is_none() && process.number != INIT {
+            return GO_ON;
+        }
+        let root = thread.folder.join("root");
+        let place = self.of(process, &root, fs::metadata(&root)).map(|root| (root.dev(), root.ino()));
+        if seen.roots.contains(&(namespace, place)) {
+            return GO_ON;
+        }
+        let path = thread.folder.join("mountinfo");
+        let mountinfo = match read(&path) {
+            // The thread has ended meanwhile.
+            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => None,
+            answer => self.of(process, &path, answer),
+        };
+        let Some(mountinfo) = mountinfo else { return GO_ON };
+        seen.namespaces.extend(namespace);
+        seen.roots.insert((namespace, place));
+        self.mounts(&mountinfo, &root, visit)
+    }
+
+    fn descriptors(
+        &mut self,
+        process: &Process,
+        thread: &Thread,
+        sockets: &mut Option<Vec<Socket>>,
+        visit: Visit<'_>,
+    ) -> ControlFlow<()> {
+        for (number, path) in self.numbers(process, &thread.folder.join("fd")) {
+            let Some(text) = self.link(process, &path) else { continue };
+            if let Some(inode) = inode("net", &text) {
+                visit(inode, &path)?;
+            }
+            self.mount_namespaces.extend(inode("mnt", &text));
+            // A tun device is a socket with a file around it.
+            if let Some(sockets) = sockets
+                && (text.starts_with("socket:[") || text.ends_with("/net/tun"))
+                && let Ok(number) = RawFd::try_from(number)
+            {
+                sockets.push(Socket { process: process.clone(), thread: thread.number, number, path, text });
+            }
+        }
+        GO_ON
+    }
+
+    fn sockets(&mut self, sockets: Vec<Socket>, visit: Visit<'_>) -> ControlFlow<()> {
+        let mut seen = HashSet::new();
+        let mut opened: Option<(u32, Task)> = None;
+        for Socket { process, thread, number, path, text } in sockets {
+            // Many processes may share one socket. The text of a tun device says nothing about its socket.
+            if seen.contains(&text) {
                 continue;
             }
-            let Ok(netns) = Netns::open(&path) else { continue };
-            if self.seen.insert(netns.id().inode())
-                && let Some(found) = look(&netns)
-            {
-                return Some(found);
+            if opened.as_ref().is_none_or(|(of, _)| *of != thread) {
+                let task = if thread == process.number { Task::process(thread) } else { Task::thread(thread) };
+                opened = self.of(&process, &path, task).map(|task| (thread, task));
             }
+            let Some((_, task)) = &opened else { continue };
+            let netns = match task.netns_of_socket(number) {
+                // It was closed meanwhile.
+                Err(error) if error.raw_os_error() == Some(Errno::EBADF as i32) => continue,
+                answer => self.of(&process, &path, answer),
+            };
+            let Some(netns) = netns else { continue };
+            if text.starts_with("socket:[") {
+                seen.insert(text);
+            }
+            if let Some(inode) = self.of(&process, &path, netns.metadata().map(|netns| netns.ino())) {
+                visit(inode, &of_own(&netns))?;
+            }
+        }
+        GO_ON
+    }
+
+    /// The threads of a process, the main one among them.
+    fn threads(&mut self, process: &Process) -> Vec<Thread> {
+        let thread = |(number, folder)| {
+            let has_descriptors = number == process.number || !is_table_shared(process.number, number);
+            Thread { number, folder, has_descriptors }
+        };
+        self.numbers(process, &process.folder.join("task")).into_iter().map(thread).collect()
+    }
+
+    /// The entries of a process's folder that are numbers.
+    fn numbers(&mut self, process: &Process, folder: &Path) -> Vec<(u32, PathBuf)> {
+        let mut numbers = Vec::new();
+        for entry in self.of(process, folder, file::entries(folder)).into_iter().flatten() {
+            let Some(entry) = self.of(process, folder, entry) else { break };
+            if let Some(number) = entry.name.to_str().and_then(number) {
+                numbers.push((number, folder.join(entry.name)));
+            }
+        }
+        numbers
+    }
+
+    /// The text of a magic link of /proc, such as `net:[4026531840]`.
+    fn link(&mut self, process: &Process, path: &Path) -> Option<String> {
+        let text = self.of(process, path, fs::read_link(path))?;
+        // A path with other characters is a file's, and of no interest here.
+        text.into_os_string().into_string().ok()
+    }
+
+    /// What there is to see of a process. If it is gone, it holds nothing.
+    fn of<T>(&mut self, process: &Process, path: &Path, answer: io::Result<T>) -> Option<T> {
+        let error = match answer {
+            Ok(seen) => return Some(seen),
+            Err(error) => error,
+        };
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOENT | Errno::ESRCH) => {}
+            // Some machines let no process look at init, which is no container's and keeps no container's namespace.
+            Some(Errno::EACCES | Errno::EPERM) if process.number == INIT => {}
+            _ => self.miss(path, error),
         }
         None
     }
-}
 
-/// `cut` becomes true where there may be more.
-fn processes(cut: &Cell<bool>) -> impl Iterator<Item = PathBuf> {
-    let processes = entries(Path::new("/proc"), || cut.set(true));
-    processes.filter(|path| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
-    })
-}
-
-/// To the first error, which may stay; `cut` is told of it.
-fn entries<F: Fn()>(folder: &Path, cut: F) -> impl Iterator<Item = PathBuf> + use<F> {
-    let parent = folder.to_owned();
-    let entries = file::entries(folder);
-    if entries.is_err() {
-        cut();
+    fn miss(&mut self, path: &Path, source: io::Error) {
+        self.missed.get_or_insert_with(|| Error::Io { operation: format!("look at {}", path.display()), source });
     }
-    entries.into_iter().flatten().map_while(move |entry| match entry {
-        Ok(entry) => Some(parent.join(entry.name)),
-        Err(_) => {
-            cut();
-            None
-        }
-    })
 }
 
-/// Those of a process that is gone, or is not ours to see, are none.
-fn threads_and_descriptors(process: PathBuf) -> impl Iterator<Item = (u64, PathBuf)> {
-    let threads = entries(&process.join("task"), || ()).map(|thread| thread.join("ns/net"));
-    threads.chain(entries(&process.join("fd"), || ())).filter_map(link)
+/// Is told of an inode and a path; says whether to go on.
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(u64, &Path) -> ControlFlow<()>;
+
+pub(crate) const GO_ON: ControlFlow<()> = ControlFlow::Continue(());
+
+#[derive(Clone)]
+struct Process {
+    number: u32,
+    folder: PathBuf,
 }
 
-/// A magic link of /proc that leads to a network namespace: its text is `net:[4026531840]`.
-fn link(path: PathBuf) -> Option<(u64, PathBuf)> {
-    let text = fs::read_link(&path).ok()?;
-    Some((inode(text.to_str()?)?, path))
+struct Thread {
+    number: u32,
+    folder: PathBuf,
+    /// It has a table of descriptors that was not listed with another thread of its process.
+    has_descriptors: bool,
 }
 
-fn inode(text: &str) -> Option<u64> {
-    text.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+struct Socket {
+    process: Process,
+    /// The thread whose table of descriptors has it.
+    thread: u32,
+    number: RawFd,
+    path: PathBuf,
+    text: String,
 }
 
-/// Mounts of network namespaces in the text of a mountinfo file. (proc_pid_mountinfo(5): the fourth field is the root
-/// of the mount, the fifth its mount point, with spaces and their like in octal)
-fn mounts(mountinfo: &str) -> Vec<(u64, PathBuf)> {
-    let mount = |line: &str| {
+/// Device and inode of a root directory.
+type Root = (u64, u64);
+
+/// Mount namespaces that were looked into, and from which roots.
+#[derive(Default)]
+struct SeenMounts {
+    namespaces: HashSet<u64>,
+    roots: HashSet<(Option<u64>, Option<Root>)>,
+}
+
+/// Opens a namespace that was not looked into before.
+fn look_into<T>(
+    seen: &mut HashSet<u64>,
+    inode: u64,
+    path: &Path,
+    look: &mut impl FnMut(&Netns) -> Option<T>,
+) -> Option<T> {
+    if seen.contains(&inode) {
+        return None;
+    }
+    let netns = Netns::open(path).ok()?;
+    if seen.insert(netns.id().inode()) { look(&netns) } else { None }
+}
+
+/// The text of a file of /proc. Names of mount points may have any bytes.
+pub(crate) fn read(path: &Path) -> io::Result<String> {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+pub(crate) fn number(name: &str) -> Option<u32> {
+    name.parse().ok()
+}
+
+/// A path to a file that we have open.
+fn of_own(file: &File) -> PathBuf {
+    Path::new("/proc/self/fd").join(file.as_raw_fd().to_string())
+}
+
+/// The inode of a namespace of that kind.
+fn inode(kind: &str, text: &str) -> Option<u64> {
+    text.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Mounts of namespaces of that kind in the text of a mountinfo file. (proc_pid_mountinfo(5): the fourth field is the
+/// root of the mount, the fifth its mount point, with spaces and their like in octal)
+fn mounts<'a>(kind: &'a str, mountinfo: &'a str) -> impl Iterator<Item = (u64, PathBuf)> + 'a {
+    mountinfo.lines().filter_map(move |line| {
         let mut fields = line.split(' ').skip(3);
-        Some((inode(fields.next()?)?, PathBuf::from(unescape(fields.next()?))))
-    };
-    mountinfo.lines().filter_map(mount).collect()
+        Some((inode(kind, fields.next()?)?, PathBuf::from(unescape(fields.next()?))))
+    })
 }
 
 fn unescape(text: &str) -> String {
@@ -153,6 +387,7 @@ fn unescape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::NetnsId;
 
     #[test]
     fn namespaces_among_other_mounts() {
@@ -160,7 +395,9 @@ mod tests {
                          90 25 0:4 net:[4026532300] /run/netns/a\\040b rw shared:9 - nsfs nsfs rw\n\
                          91 25 0:4 mnt:[4026532301] /run/ns/m rw - nsfs nsfs rw\n\
                          short line\n";
-        assert_eq!(mounts(mountinfo), [(4026532300, PathBuf::from("/run/netns/a b"))]);
+        let found = |kind| mounts(kind, mountinfo).collect::<Vec<_>>();
+        assert_eq!(found("net"), [(4026532300, PathBuf::from("/run/netns/a b"))]);
+        assert_eq!(found("mnt"), [(4026532301, PathBuf::from("/run/ns/m"))]);
     }
 
     #[test]
@@ -171,7 +408,7 @@ mod tests {
 
     #[test]
     fn our_own_namespace_is_looked_into_once() {
-        let own = link("/proc/thread-self/ns/net".into()).unwrap().0;
+        let own = NetnsId::current().unwrap().inode();
         let mut search = NetnsSearch::default();
         let mut times = 0;
         for place in Place::ALL {
@@ -187,11 +424,16 @@ mod tests {
     /// A path to one namespace that leads to another by the time it is opened hides neither of them.
     #[test]
     fn what_leads_elsewhere_meanwhile_is_not_taken_for_seen() {
-        let (own, path) = link("/proc/thread-self/ns/net".into()).unwrap();
+        let own = NetnsId::current().unwrap().inode();
         let elsewhere = own + 1;
         let mut search = NetnsSearch::default();
-        let look = |netns: &Netns| (netns.id().inode() == elsewhere).then_some(());
-        assert_eq!(search.find_among([(elsewhere, path)].into_iter(), look), None);
-        assert_eq!(search.seen, HashSet::from([own]));
+        let mountinfo = format!("1 2 0:4 net:[{elsewhere}] /proc/thread-self/ns/net rw - nsfs nsfs rw");
+        let (mut seen, mut opened) = (HashSet::new(), Vec::new());
+        let _ = search.mounts(&mountinfo, Path::new("/"), &mut |inode, path| {
+            opened.push(look_into(&mut seen, inode, path, &mut |netns| Some(netns.id().inode())));
+            GO_ON
+        });
+        assert_eq!(opened, [Some(own)]);
+        assert_eq!(seen, HashSet::from([own]));
     }
 }

@@ -8,7 +8,7 @@ use crate::directory::insert;
 use crate::error::Error;
 use crate::lease::Owner;
 use crate::range::Set;
-use crate::reclaim::{self, Census};
+use crate::reclaim::{self, Asker, Census};
 use crate::request::Request;
 use crate::store::Store;
 
@@ -26,7 +26,8 @@ pub(crate) fn allocate(
         warn(format_args!("passed over: {unreadable}"));
     }
     let resting = store.resting(config.reuse_delay);
-    let one = Allocation { store, owner, held: &held.leases, resting: &resting, warn };
+    let asker = netns.map(|netns| Asker { container_id: owner.container_id, netns });
+    let one = Allocation { store, owner, asker, held: &held.leases, resting: &resting, warn };
     let mut undo = Undo { store, leased: Vec::new() };
     let mut addresses = Vec::with_capacity(config.sets.len());
     let mut turns = Vec::with_capacity(config.sets.len());
@@ -66,6 +67,7 @@ enum Served {
 struct Allocation<'a> {
     store: &'a Store<'a>,
     owner: &'a Owner<'a>,
+    asker: Option<Asker<'a>>,
     held: &'a [IpAddr],
     /// Addresses that were released lately.
     resting: &'a [IpAddr],
@@ -99,7 +101,7 @@ impl Allocation<'_> {
         let lease = self.store.read(request.ip)?;
         // Only this one will do, so for this call the range has run out.
         if let Some(lease) = &lease
-            && reclaim::reclaim_lease(self.store, request.ip, &lease.content, self.warn)? > 0
+            && reclaim::reclaim_lease(self.store, request.ip, &lease.content, self.asker.as_ref(), self.warn)? > 0
             && self.store.lease(request.ip, self.owner)?
         {
             return Ok(request.ip);
@@ -115,7 +117,7 @@ impl Allocation<'_> {
             return Ok(ip);
         }
         let census = Census::of_store(self.store, set)?;
-        let reclaimed = reclaim::reclaim(self.store, &census, self.warn)?;
+        let reclaimed = reclaim::reclaim(self.store, &census, self.asker.as_ref(), self.warn)?;
         // The census makes the index anew: an address that the old one hid is free now.
         let found = if reclaimed == 0 && census.taken >= set.capacity() { None } else { next()? };
         found.ok_or_else(|| census.exhausted(set, reclaimed))

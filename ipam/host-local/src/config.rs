@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cni::object::Item;
-use cni::{Attachment, Call, Object, Route, Version};
+use cni::{Attachment, Call, Network, Object, Route, Version};
 use ipnet::IpNet;
 
 use crate::error::Error;
@@ -25,6 +25,8 @@ pub(crate) struct Config {
     /// For how many seconds a released address rests while others are free.
     pub(crate) reuse_delay: u64,
     pub(crate) resolv_conf: Option<PathBuf>,
+    /// STATUS fails when a range is full.
+    pub(crate) full_is_unavailable: bool,
     /// What the operator should know, and what is no error.
     pub(crate) warnings: Vec<String>,
 }
@@ -64,7 +66,22 @@ impl Config {
         let requests = request::assign(requests, &sets)?;
         let resolv_conf = ipam.text("resolvConf")?.map(PathBuf::from);
         let reuse_delay = ipam.number("reuseDelay")?.unwrap_or_default().into();
-        Ok(Self { sets, requests, routes, reuse_delay, resolv_conf, warnings })
+        let full_is_unavailable = full_is_unavailable(&ipam)?;
+        Ok(Self { sets, requests, routes, reuse_delay, resolv_conf, full_is_unavailable, warnings })
+    }
+}
+
+/// The answer of STATUS when a range is full. By default it is success: code 50 makes a node of Kubernetes NotReady, and
+/// pods that have their addresses are evicted.
+fn full_is_unavailable(ipam: &Object<'_>) -> Result<bool, cni::Error> {
+    let key = "statusWhenFull";
+    match ipam.text(key)? {
+        None | Some("available") => Ok(false),
+        Some("unavailable") => Ok(true),
+        Some(text) => {
+            let cause = "is neither available nor unavailable".to_owned();
+            Err(Error::Config { place: format!("{} \"{text}\"", ipam.path(key)), cause }.into())
+        }
     }
 }
 
@@ -158,9 +175,9 @@ fn read_excluded(key: &str, typed: &[String]) -> Result<Vec<Excluded>, Error> {
     let read = |(at, text): (usize, &String)| {
         let key = format!("{key}[{at}]");
         let refuse = |cause: String| Error::Config { place: format!("{key} {text}"), cause };
-        let net = match (text.parse::<IpAddr>(), text.parse::<IpNet>()) {
+        let net = match (text.parse::<IpAddr>(), text.parse::<Network>()) {
             (Ok(ip), _) => IpNet::from(ip.to_canonical()),
-            (_, Ok(net)) => net,
+            (_, Ok(Network(net))) => net,
             _ => return Err(refuse("is neither an IP address nor a network such as 10.0.0.64/28".into())),
         };
         match net.addr() == net.network() {
@@ -186,7 +203,7 @@ fn resolve_range(typed: &Typed<'_>, warnings: &mut Vec<String>) -> Result<Range,
     };
     let refuse = |field: &str, value: &dyn std::fmt::Display, cause: String| refuse(key, field, value, cause);
     let subnet: IpNet = match text.parse() {
-        Ok(subnet) => subnet,
+        Ok(Network(subnet)) => subnet,
         Err(_) => return Err(refuse("subnet", &text, "is not a network such as 10.0.0.0/24".into())),
     };
     if subnet.addr().to_canonical() != subnet.addr() {
@@ -232,7 +249,8 @@ fn resolve_range(typed: &Typed<'_>, warnings: &mut Vec<String>) -> Result<Range,
     if let Some(gateway) = gateway.filter(|gateway| !subnet.contains(gateway)) {
         warnings.push(format!("{key}.gateway {gateway}: is not in the subnet {subnet}"));
     }
-    Ok(Range { subnet, first, last, gateway: gateway.unwrap_or(lowest) })
+    let typed = (start.unwrap_or(lowest), end.unwrap_or(highest));
+    Ok(Range { subnet, first, last, typed, gateway: gateway.unwrap_or(lowest) })
 }
 
 /// What concerns more than one set.

@@ -14,7 +14,7 @@ fn ip(number: u32) -> IpAddr {
 /// All addresses from `first` to `last`.
 fn set(first: IpAddr, last: IpAddr) -> Set {
     let subnet = ipnet::IpNet::new(first, 0).unwrap();
-    Set::new("ipam.subnet".into(), vec![Range { subnet, first, last, gateway: first }])
+    Set::new("ipam.subnet".into(), vec![Range { subnet, first, last, typed: (first, last), gateway: first }])
 }
 
 fn whole(set: &Set) -> Span {

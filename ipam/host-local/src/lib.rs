@@ -130,21 +130,28 @@ fn check(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<
 
 fn status(machine: &Machine, call: &Call<'_>) -> Result<(), cni::Error> {
     let directory = directory(machine, call)?;
-    let sets = Config::read(call, None)?.sets;
+    let config = Config::read(call, None)?;
+    let sets = &config.sets;
     let unavailable = |error: Error| match error {
         Error::Locked { .. } => error,
         error => Error::Unavailable(Box::new(error)),
     };
-    let free = directory.probe(&sets).map_err(unavailable)?;
+    let free = directory.probe(sets).map_err(unavailable)?;
     for (at, set) in sets.iter().enumerate() {
         if free.as_ref().is_some_and(|free| free.get(at) == Some(&true)) {
             continue;
         }
         let census = Census::of(&directory, set)?;
-        // An ADD would reclaim those that nobody needs.
-        if census.taken >= set.capacity() && census.lost.is_empty() {
-            return Err(unavailable(census.exhausted(set, 0)).into());
+        // An ADD would reclaim those that no container needs.
+        if census.has_room(&directory, set) {
+            continue;
         }
+        let full = census.exhausted(set, 0);
+        // If a set has no address at all, no container has one of it, and no ADD can succeed.
+        if config.full_is_unavailable || set.capacity() == 0 {
+            return Err(unavailable(full).into());
+        }
+        call.warn(format_args!("{full}"));
     }
     Ok(())
 }

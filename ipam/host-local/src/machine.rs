@@ -2,9 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use linux::{NetnsId, NetnsSearch, Place};
+use linux::{Netns, NetnsId, NetnsSearch, Place, Rtnl};
 
 /// As much as the index has room for; a boot id has 36.
 const MAX_BOOT: usize = 40;
@@ -45,6 +46,16 @@ pub(crate) fn netns(path: &Path) -> Option<u64> {
     let id = NetnsId::at(path).ok()?;
     // Namespaces of all kinds are on one device. That of another kind never lives as a network, which is as good as none.
     (id.dev() == own.dev() && id != own).then(|| id.inode())
+}
+
+/// The addresses in the network namespace with that inode, as far as it is found and can be asked.
+pub(crate) fn addresses_in(inode: u64) -> Option<Vec<IpAddr>> {
+    let mut search = NetnsSearch::default();
+    let mut ask = |netns: &Netns| {
+        let is_it = netns.id().inode() == inode;
+        is_it.then(|| Rtnl::open_in(netns).and_then(|mut rtnl| rtnl.all_addresses()).ok())
+    };
+    Place::ALL.iter().find_map(|place| search.find(*place, &mut ask)).flatten()
 }
 
 /// The network namespaces that something holds: a mount, a process, a thread or a descriptor. Looked for in the

@@ -13,6 +13,8 @@ pub(crate) struct Range {
     pub(crate) first: IpAddr,
     /// Never before `first`, and never an IPv4 subnet's broadcast address.
     pub(crate) last: IpAddr,
+    /// The first and the last address as configured. The reference leases a network or broadcast address among them.
+    pub(crate) typed: (IpAddr, IpAddr),
     pub(crate) gateway: IpAddr,
 }
 
@@ -20,6 +22,11 @@ impl Range {
     pub(crate) fn contains(&self, ip: IpAddr) -> bool {
         // Addresses compare by family first, then as numbers.
         self.first <= ip && ip <= self.last
+    }
+
+    /// As [`Range::contains`], with the addresses at its ends that are never leased here.
+    fn covers(&self, ip: IpAddr) -> bool {
+        self.typed.0 <= ip && ip <= self.typed.1
     }
 
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
@@ -139,9 +146,14 @@ impl Set {
         self.spans.iter().map(|span| (span.last - span.first).saturating_add(1)).fold(0, u128::saturating_add)
     }
 
-    /// Every address that may be leased, once, beginning behind `after` where that is in a range of the set.
+    /// Every address that may be leased, once, beginning behind `after` where that is in a range of the set. The
+    /// reference may have leased `after`, and then it can be the network or the broadcast address.
     pub(crate) fn turn(&self, after: Option<IpAddr>) -> Vec<Span> {
-        let place = after.and_then(|ip| Some((self.ranges.iter().position(|range| range.contains(ip))?, number(ip))));
+        let range_of = |ip: IpAddr| {
+            let position = |holds: &dyn Fn(&Range) -> bool| self.ranges.iter().position(holds);
+            position(&|range| range.contains(ip)).or_else(|| position(&|range| range.covers(ip)))
+        };
+        let place = after.and_then(|ip| Some((range_of(ip)?, number(ip))));
         let Some((range, at)) = place else { return self.spans.clone() };
         let (mut turn, mut rest) = (Vec::with_capacity(self.spans.len() + 1), Vec::new());
         for span in &self.spans {
@@ -193,7 +205,8 @@ mod tests {
 
     fn range(subnet: &str, first: &str, last: &str) -> Range {
         let subnet: IpNet = subnet.parse().unwrap();
-        Range { subnet, first: ip(first), last: ip(last), gateway: edges(subnet).unwrap().0 }
+        let (first, last) = (ip(first), ip(last));
+        Range { subnet, first, last, typed: (first, last), gateway: edges(subnet).unwrap().0 }
     }
 
     fn set(ranges: Vec<Range>) -> Set {
@@ -252,6 +265,20 @@ mod tests {
         assert_eq!(turn(Some("fd00::1")), turn(None));
     }
 
+    /// The reference had leased the broadcast address that rangeEnd names, and our turn began at the first range again.
+    #[test]
+    fn a_turn_goes_on_behind_an_address_at_the_end_of_a_range_that_is_never_leased_here() {
+        let typed = |range: Range, first: &str, last: &str| Range { typed: (ip(first), ip(last)), ..range };
+        let set = set(vec![
+            typed(range("10.1.0.0/29", "10.1.0.5", "10.1.0.6"), "10.1.0.5", "10.1.0.7"),
+            typed(range("10.0.0.0/29", "10.0.0.1", "10.0.0.3"), "10.0.0.0", "10.0.0.3"),
+        ]);
+        let turn = |after: &str| -> Vec<_> { addresses(&set, Some(ip(after))).map(|ip| ip.to_string()).collect() };
+        assert_eq!(turn("10.1.0.7"), ["10.0.0.2", "10.0.0.3", "10.1.0.5", "10.1.0.6"]);
+        assert_eq!(turn("10.0.0.0"), ["10.0.0.2", "10.0.0.3", "10.1.0.5", "10.1.0.6"]);
+        assert_eq!(turn("10.0.0.7"), ["10.1.0.5", "10.1.0.6", "10.0.0.2", "10.0.0.3"]);
+    }
+
     #[test]
     fn a_range_that_is_nothing_but_the_gateway_has_no_capacity() {
         let set = set(vec![range("10.0.0.0/29", "10.0.0.1", "10.0.0.1")]);
@@ -270,7 +297,10 @@ mod tests {
             let base = base.min(u32::MAX - 90);
             let at = |offset: u32| IpAddr::V4(Ipv4Addr::from_bits(base + offset));
             let subnet = IpNet::new(at(0), 8).unwrap();
-            let span = |first: u32, last: u32| Range { subnet, first: at(first), last: at(last), gateway: at(gateway) };
+            let span = |first: u32, last: u32| {
+                let (first, last) = (at(first), at(last));
+                Range { subnet, first, last, typed: (first, last), gateway: at(gateway) }
+            };
             let mut ranges = vec![span(0, size - 1)];
             if other > 0 {
                 ranges.push(span(size + gap, size + gap + other - 1));

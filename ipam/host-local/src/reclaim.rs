@@ -1,13 +1,15 @@
-//! Leases that nobody needs any more, and how that is known: torn ones, of a writer that did not get to its end, and
-//! those from before the last reboot, which no container survives. Never on mere doubt.
+//! Leases that no container needs any more, and the evidence for that: an incomplete lease file, a record from before
+//! the last reboot, or a network namespace that exists no more. If in doubt, a lease stays taken.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use crate::directory::Directory;
+use crate::directory::{Directory, Note};
 use crate::error::Error;
 use crate::lease::{Content, Owner};
+use crate::machine;
 use crate::range::Set;
 use crate::record::Record;
 use crate::scan::Seen;
@@ -16,6 +18,23 @@ use crate::store::Store;
 /// How many are reclaimed at once: enough for a while, in little memory.
 const AT_ONCE: usize = 4096;
 
+/// The container that an ADD is for.
+pub(crate) struct Asker<'a> {
+    pub(crate) container_id: &'a str,
+    /// The inode of its network namespace.
+    pub(crate) netns: u64,
+}
+
+/// The container that has a lease, and whether one of its addresses is among these.
+fn resident(directory: &Directory, ip: IpAddr, addresses: &[IpAddr]) -> Option<(String, bool)> {
+    let Content::Owned { container_id, ifname } = directory.read(ip).ok()??.content else { return None };
+    let Note::Record(record) = directory.note(&Owner { container_id: &container_id, ifname: &ifname }) else {
+        return None;
+    };
+    let is_present = record.leases.iter().any(|(ip, _)| addresses.contains(ip));
+    Some((container_id, is_present))
+}
+
 /// How full a set is, and with what.
 #[derive(Default)]
 pub(crate) struct Census {
@@ -23,6 +42,8 @@ pub(crate) struct Census {
     pub(crate) taken: u128,
     /// Those of them that nobody needs.
     pub(crate) lost: Vec<IpAddr>,
+    /// Leases of this boot whose owner's network namespace is known, with its inode.
+    rooted: Vec<(IpAddr, u64)>,
     oldest: Option<(SystemTime, IpAddr, String)>,
 }
 
@@ -53,11 +74,52 @@ impl Census {
         if (content.is_torn() || past) && self.lost.len() < AT_ONCE {
             self.lost.push(seen.ip);
         }
+        let netns = seen.record.and_then(|record| record.netns_in(boot));
+        self.rooted.extend(netns.map(|netns| (seen.ip, netns)));
         let older =
             |time: &SystemTime| self.oldest.as_ref().is_none_or(|(then, ip, _)| (*time, seen.ip) < (*then, *ip));
         if let Some(time) = seen.modified.filter(older) {
             self.oldest = Some((time, seen.ip, format!("{} of {content}", seen.ip)));
         }
+    }
+
+    /// Whether an ADD could lease an address of the set.
+    pub(crate) fn has_room(&self, directory: &Directory, set: &Set) -> bool {
+        // In doubt there is none.
+        let one_is_gone = || self.gone(directory, None).is_ok_and(|gone| !gone.is_empty());
+        self.taken < set.capacity() || !self.lost.is_empty() || one_is_gone()
+    }
+
+    /// The leases whose network namespace exists no more, with its inode.
+    fn gone(&self, directory: &Directory, asker: Option<&Asker<'_>>) -> linux::Result<Vec<(IpAddr, u64)>> {
+        let mut gone = self.rooted.iter().map(|(_, netns)| *netns).collect::<HashSet<u64>>();
+        linux::retain_gone(&mut gone)?;
+        let leases: Vec<_> = self.rooted.iter().copied().filter(|(_, netns)| gone.contains(netns)).collect();
+        Ok(if leases.is_empty() { self.replaced(directory, asker) } else { leases })
+    }
+
+    /// Leases whose network namespace is gone though its number is in use. The kernel gives a new namespace the lowest
+    /// number that is free, so this is frequent.
+    ///
+    /// The namespace that has the number now is another container's if it has that container's address, or if that
+    /// container asks for one. A lease without an address in there is then of the namespace that was there before.
+    fn replaced(&self, directory: &Directory, asker: Option<&Asker<'_>>) -> Vec<(IpAddr, u64)> {
+        let mut sharing: HashMap<u64, Vec<IpAddr>> = HashMap::new();
+        self.rooted.iter().for_each(|(ip, netns)| sharing.entry(*netns).or_default().push(*ip));
+        let mut replaced = Vec::new();
+        for (netns, ips) in sharing {
+            let asking = asker.filter(|asker| asker.netns == netns).map(|asker| asker.container_id);
+            if ips.len() == 1 && asking.is_none() {
+                continue;
+            }
+            let Some(inside) = machine::addresses_in(netns) else { continue };
+            let owners: Vec<_> = ips.iter().filter_map(|ip| Some((*ip, resident(directory, *ip, &inside)?))).collect();
+            let present = owners.iter().filter(|(_, (_, is_present))| *is_present).map(|(_, (id, _))| id.as_str());
+            let holders: Vec<&str> = present.chain(asking).collect();
+            let is_gone = |id: &str| !holders.is_empty() && !holders.contains(&id);
+            replaced.extend(owners.iter().filter(|(_, (id, _))| is_gone(id)).map(|(ip, _)| (*ip, netns)));
+        }
+        replaced
     }
 
     /// The error that says how full the set is.
@@ -72,27 +134,69 @@ impl Census {
     }
 }
 
-/// Frees what a census found lost; says how many addresses. `warn` is told of each.
-pub(crate) fn reclaim(store: &Store<'_>, census: &Census, warn: &dyn Fn(fmt::Arguments<'_>)) -> Result<usize, Error> {
+/// Frees the leases of a census that no container needs. Returns the number of addresses. `warn` is told of each.
+pub(crate) fn reclaim(
+    store: &Store<'_>,
+    census: &Census,
+    asker: Option<&Asker<'_>>,
+    warn: &dyn Fn(fmt::Arguments<'_>),
+) -> Result<usize, Error> {
     let mut reclaimed = 0;
     for ip in &census.lost {
         // One of an owner who had several may be gone by now.
         if let Some(lease) = store.read(*ip)? {
-            reclaimed += reclaim_lease(store, *ip, &lease.content, warn)?;
+            reclaimed += reclaim_lost(store, *ip, &lease.content, warn)?;
         }
+    }
+    if reclaimed > 0 {
+        return Ok(reclaimed);
+    }
+    // The search for namespaces comes last, because it looks at the whole machine.
+    let gone = match census.gone(store, asker) {
+        Ok(gone) => gone,
+        Err(cause) => {
+            warn(format_args!("no lease of this boot was reclaimed: {cause}"));
+            return Ok(0);
+        }
+    };
+    for (ip, netns) in gone.into_iter().take(AT_ONCE) {
+        let Some(lease) = store.read(ip)? else { continue };
+        let Content::Owned { container_id, ifname } = &lease.content else { continue };
+        let is_gone = |record: &Record| record.netns_in(store.boot.as_deref()) == Some(netns);
+        let cause = "its network namespace is gone, and no DEL came";
+        reclaimed += reclaim_owner(store, &Owner { container_id, ifname }, &is_gone, cause, warn)?;
     }
     Ok(reclaimed)
 }
 
-/// Frees a lease if nobody needs it any more; says how many addresses came of that.
+/// Frees a lease if no container needs it any more. Returns the number of addresses that this has freed.
 pub(crate) fn reclaim_lease(
+    store: &Store<'_>,
+    ip: IpAddr,
+    content: &Content,
+    asker: Option<&Asker<'_>>,
+    warn: &dyn Fn(fmt::Arguments<'_>),
+) -> Result<usize, Error> {
+    let mut census = Census { lost: vec![ip], ..Census::default() };
+    if let Content::Owned { container_id, ifname } = content {
+        let record = store.borne_out(&Owner { container_id, ifname });
+        census.rooted.extend(record.and_then(|record| Some((ip, record.netns_in(store.boot.as_deref())?))));
+    }
+    reclaim(store, &census, asker, warn)
+}
+
+fn reclaim_lost(
     store: &Store<'_>,
     ip: IpAddr,
     content: &Content,
     warn: &dyn Fn(fmt::Arguments<'_>),
 ) -> Result<usize, Error> {
     match content {
-        Content::Owned { container_id, ifname } => past(store, &Owner { container_id, ifname }, warn),
+        Content::Owned { container_id, ifname } => {
+            let is_past = |record: &Record| record.is_past(store.boot.as_deref());
+            let cause = "leased before the last reboot";
+            reclaim_owner(store, &Owner { container_id, ifname }, &is_past, cause, warn)
+        }
         Content::Torn { .. } => {
             store.release(ip)?;
             warn(format_args!("reclaimed {ip}: its lease file was torn, by a writer that did not get to its end"));
@@ -102,15 +206,18 @@ pub(crate) fn reclaim_lease(
     }
 }
 
-/// Frees all leases of an owner from before the last reboot, those in other sets too: it is gone.
-fn past(store: &Store<'_>, owner: &Owner<'_>, warn: &dyn Fn(fmt::Arguments<'_>)) -> Result<usize, Error> {
-    let Some(Record { leases, .. }) = store.borne_out(owner).filter(|record| record.is_past(store.boot.as_deref()))
-    else {
-        return Ok(0);
-    };
+/// Frees all leases of an owner that is gone, as its record shows, those in other sets too.
+fn reclaim_owner(
+    store: &Store<'_>,
+    owner: &Owner<'_>,
+    is_gone: &dyn Fn(&Record) -> bool,
+    cause: &str,
+    warn: &dyn Fn(fmt::Arguments<'_>),
+) -> Result<usize, Error> {
+    let Some(Record { leases, .. }) = store.borne_out(owner).filter(is_gone) else { return Ok(0) };
     for (ip, _) in &leases {
         store.release(*ip)?;
-        warn(format_args!("reclaimed {ip} of {owner}: leased before the last reboot"));
+        warn(format_args!("reclaimed {ip} of {owner}: {cause}"));
     }
     store.forget(owner)?;
     Ok(leases.len())

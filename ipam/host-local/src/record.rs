@@ -81,6 +81,12 @@ impl Record {
         matches!((&self.boot, now), (Some(then), Some(now)) if then != prefix(now))
     }
 
+    /// The owner's network namespace, if the record is of the boot `now`. Another boot gives the number to others.
+    pub(crate) fn netns_in(&self, now: Option<&str>) -> Option<u64> {
+        let is_of = matches!((&self.boot, now), (Some(then), Some(now)) if then == prefix(now));
+        self.netns.filter(|_| is_of)
+    }
+
     /// `None` where it is longer than a link can be.
     pub(crate) fn text(&self) -> Option<String> {
         let mut text = format!("{VERSION} {} ", self.boot.as_deref().unwrap_or("-"));

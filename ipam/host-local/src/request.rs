@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use cni::Network;
 
 use crate::error::Error;
 use crate::range::Set;
@@ -39,7 +39,7 @@ pub(crate) fn read(
     };
     let mut requests: Vec<Request> = Vec::new();
     let mut push = |source: String, text: &str, in_configuration: bool| {
-        if text.is_empty() || requests.len() > most {
+        if requests.len() > most {
             return Ok(());
         }
         let Some(ip) = parse(text) else {
@@ -54,7 +54,10 @@ pub(crate) fn read(
         }
         Ok(())
     };
-    push("CNI_ARGS IP".into(), variable.unwrap_or_default(), false)?;
+    // As in the reference, `IP=` asks for nothing, and an empty text in a list is an error.
+    if let Some(text) = variable.filter(|text| !text.is_empty()) {
+        push("CNI_ARGS IP".into(), text, false)?;
+    }
     for (source, text) in numbered("args.cni.ips", args).chain(numbered("runtimeConfig.ips", runtime)) {
         push(source, text, true)?;
     }
@@ -63,7 +66,7 @@ pub(crate) fn read(
 
 /// An address, of which a prefix length may follow: the subnet says what it is, so it counts for nothing.
 fn parse(text: &str) -> Option<IpAddr> {
-    let ip = text.parse::<IpAddr>().ok().or_else(|| Some(text.parse::<IpNet>().ok()?.addr()));
+    let ip = text.parse::<IpAddr>().ok().or_else(|| Some(text.parse::<Network>().ok()?.0.addr()));
     ip.map(|ip| ip.to_canonical())
 }
 

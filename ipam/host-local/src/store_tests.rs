@@ -22,7 +22,8 @@ fn directory() -> (TempDir, Directory) {
 /// 10.0.0.1 to 10.0.0.6.
 fn set() -> Set {
     let subnet = "10.0.0.0/29".parse().unwrap();
-    let range = Range { subnet, first: ip("10.0.0.1"), last: ip("10.0.0.6"), gateway: ip("10.0.0.1") };
+    let (first, last) = (ip("10.0.0.1"), ip("10.0.0.6"));
+    let range = Range { subnet, first, last, typed: (first, last), gateway: first };
     let mut set = Set::new("ipam.subnet".into(), vec![range]);
     set.leave_out(None, ip("10.0.0.1"), ip("10.0.0.1"));
     set

@@ -54,7 +54,7 @@ pub fn decode(json: &[u8], expected: Version, whose: &str) -> Result<AddResult, 
 
 /// An address that has to be there, with its prefix length.
 fn address(keys: &Object<'_>, key: &str) -> Result<IpNet, Error> {
-    let address = keys.parsed(key, "an address with a prefix length such as 10.0.0.2/24")?;
+    let address = keys.network(key, "an address with a prefix length such as 10.0.0.2/24")?;
     address.ok_or_else(|| keys.refuse(key, "is missing"))
 }
 

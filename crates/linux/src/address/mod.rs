@@ -73,6 +73,19 @@ impl Rtnl {
         self.addresses_of(AF_UNSPEC, ifindex)
     }
 
+    /// The addresses of all links.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says, `ENODEV` when a link goes meanwhile.
+    pub fn all_addresses(&mut self) -> Result<Vec<IpAddr>> {
+        let mut all = Vec::new();
+        for link in self.links()? {
+            all.extend(self.addresses(link.ifindex)?.iter().map(|address| address.address.addr()));
+        }
+        Ok(all)
+    }
+
     fn addresses_of(&mut self, family: u8, ifindex: u32) -> Result<Vec<Address>> {
         let list = self.dump_addresses(family, ifindex, ifindex)?;
         if list.len() <= SURELY_ONE_DATAGRAM {

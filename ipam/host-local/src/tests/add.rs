@@ -91,7 +91,7 @@ fn requested_addresses_come_from_three_sources_with_or_without_a_prefix_length()
         let of = || Network::of(&[&["10.0.0.0/29"]]);
         assert_eq!(addresses(of().add_with("c", &format!("IP={text}"))), ["10.0.0.5/29"]);
         assert_eq!(addresses(of().with("args", json!({"cni": {"ips": [text]}})).add("c")), ["10.0.0.5/29"]);
-        assert_eq!(addresses(of().with("runtimeConfig", json!({"ips": ["", text]})).add("c")), ["10.0.0.5/29"]);
+        assert_eq!(addresses(of().with("runtimeConfig", json!({"ips": [text]})).add("c")), ["10.0.0.5/29"]);
     }
     let all = Network::of(&[&["10.0.0.0/29"], &["fd00::/64"], &["10.1.0.0/24"], &["10.2.0.0/24"]])
         .with("args", json!({"cni": {"ips": ["fd00::5"]}}))

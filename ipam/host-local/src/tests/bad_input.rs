@@ -175,3 +175,50 @@ fn requests_that_no_set_can_serve() {
         )
     );
 }
+
+#[test]
+fn a_word_for_the_status_of_a_full_range_that_is_neither_of_the_two() {
+    let with = |word: Value| json!({"subnet": "10.0.0.0/24", "statusWhenFull": word});
+    let cause = "ipam.statusWhenFull \"Unavailable\": is neither available nor unavailable";
+    assert_eq!(config(with(json!("Unavailable"))), cause);
+    assert_eq!(failure(Network::new(with(json!("Unavailable"))).status()), (7, cause.to_owned()));
+    assert_eq!(config(with(json!(50))), "ipam.statusWhenFull 50: is not text");
+    let network = Network::new(with(json!("Unavailable")));
+    network.del("c1").unwrap();
+}
+
+/// 010.0.0.0/24 was read as 10.0.0.0/24, and 010.0.0.5 was refused. To some programs, both are octal numbers.
+#[test]
+fn leading_zeros_are_refused_with_a_prefix_length_as_without() {
+    assert_eq!(
+        config(json!({"subnet": "010.0.0.0/24"})),
+        "ipam.subnet 010.0.0.0/24: is not a network such as 10.0.0.0/24"
+    );
+    assert_eq!(
+        config(json!({"subnet": "10.0.0.0/24", "exclude": ["10.0.0.016/28"]})),
+        "ipam.exclude[0] 10.0.0.016/28: is neither an IP address nor a network such as 10.0.0.64/28"
+    );
+    assert_eq!(
+        config(json!({"subnet": "10.0.0.0/24", "routes": [{"dst": "010.9.0.0/16"}]})),
+        "ipam.routes[0].dst \"010.9.0.0/16\": is not a network such as 10.0.0.0/8"
+    );
+    let network = || Network::new(json!({"subnet": "10.0.0.0/24"}));
+    for ip in ["10.0.0.010", "10.0.0.010/24", "10.0.0.10/33"] {
+        let cause = format!("CNI_ARGS IP \"{ip}\": is not an IP address");
+        assert_eq!(failure(network().add_with("c", &format!("IP={ip}"))), (4, cause));
+        let cause = format!("runtimeConfig.ips[0] \"{ip}\": is not an IP address");
+        assert_eq!(failure(network().with("runtimeConfig", json!({"ips": [ip]})).add("c")), (7, cause));
+    }
+    // Before a prefix length they change nothing, and the reference accepts them.
+    assert_eq!(addresses(Network::new(json!({"subnet": "10.0.0.0/024"})).add("c")), ["10.0.0.2/24"]);
+}
+
+/// It was passed over, and the container got another address than its user had meant to ask for.
+#[test]
+fn an_empty_text_is_not_an_address_that_can_be_asked_for() {
+    let network = || Network::new(json!({"subnet": "10.0.0.0/24"}));
+    let of = |key: &str, value: Value| failure(network().with(key, value).add("c"));
+    let cause = "runtimeConfig.ips[1] \"\": is not an IP address";
+    assert_eq!(of("runtimeConfig", json!({"ips": ["10.0.0.5", ""]})), (7, cause.into()));
+    assert_eq!(of("args", json!({"cni": {"ips": [""]}})), (7, "args.cni.ips[0] \"\": is not an IP address".into()));
+}

@@ -68,8 +68,9 @@ fn gc_reads_no_ranges_and_makes_no_directory() {
 }
 
 #[test]
-fn status_says_which_set_is_full_before_an_add_does() {
-    let network = Network::of(&[&["fd00::/64"], &["10.0.0.0/30"]]);
+fn status_fails_on_a_full_set_if_the_configuration_asks_for_that_and_says_which() {
+    let mut network = Network::of(&[&["fd00::/64"], &["10.0.0.0/30"]]);
+    network.conf["ipam"]["statusWhenFull"] = json!("unavailable");
     network.status().unwrap();
     assert!(!network.data_dir().exists(), "STATUS changes nothing");
     network.add("c1").unwrap();
@@ -82,6 +83,21 @@ fn status_says_which_set_is_full_before_an_add_does() {
     network.put("10.0.0.2", "");
     network.status().unwrap();
     assert_eq!(network.files()["10.0.0.2"], "");
+}
+
+/// A node of Kubernetes was NotReady from the moment on when its range was full, and its healthy pods were evicted.
+#[test]
+fn status_of_a_full_range_is_success_unless_the_configuration_asks_for_failure() {
+    let mut network = Network::of(&[&["10.0.0.0/30"]]);
+    network.add("c1").unwrap();
+    let before = network.files();
+    for word in [json!(null), json!(""), json!("available")] {
+        network.conf["ipam"]["statusWhenFull"] = word;
+        network.status().unwrap();
+    }
+    network.conf["ipam"]["statusWhenFull"] = json!("unavailable");
+    assert_eq!(failure(network.status()).0, 50);
+    assert_eq!(network.files(), before);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::{Network, addresses, failure, files};
 
 /// Two addresses.
 fn small() -> Network {
-    Network::new(json!({"subnet": "10.0.0.0/29", "rangeEnd": "10.0.0.3"}))
+    Network::new(json!({"subnet": "10.0.0.0/29", "rangeEnd": "10.0.0.3", "statusWhenFull": "unavailable"}))
 }
 
 fn dual() -> Network {

@@ -125,7 +125,8 @@ impl Plan {
                    "gateway": typed.gateway.map(|at| self.ip(at)), "exclude": of(Some(at))})
         };
         let ranges: Value = self.ranges.iter().enumerate().map(range).collect();
-        json!({"ranges": [ranges], "exclude": of(None), "reuseDelay": if self.rests { 1000 } else { 0 }})
+        json!({"ranges": [ranges], "exclude": of(None), "reuseDelay": if self.rests { 1000 } else { 0 },
+               "statusWhenFull": "unavailable"})
     }
 
     /// Of each range what lies between its ends, but for the network's own address and the broadcast address.
@@ -172,10 +173,27 @@ impl Model {
         self.leases.iter().find(|(_, its)| *its == owner).and_then(|(ip, _)| ip.parse().ok())
     }
 
+    /// The place behind an address that a range's ends include, and that is never leased: the network's own address
+    /// comes before all others of its range, the broadcast address behind them.
+    fn behind_edge(&self, last: IpAddr) -> Option<usize> {
+        let before = |range: usize| self.between[..range].iter().map(Vec::len).sum::<usize>();
+        self.plan.ranges.iter().enumerate().find_map(|(range, typed)| {
+            let is = |place: u128| self.plan.ip((range, place)) == last;
+            let broadcast = (1 << typed.bits) - 1;
+            match () {
+                () if typed.start == Some(0) && is(0) => Some(before(range)),
+                () if self.plan.v4 && typed.end == Some(broadcast) && is(broadcast) => Some(before(range + 1)),
+                () => None,
+            }
+        })
+    }
+
     /// Whose turn it is; none where all are taken.
     fn next(&self) -> Option<IpAddr> {
         let all: Vec<_> = self.between.iter().flatten().collect();
-        let begin = self.last.and_then(|last| all.iter().position(|ip| **ip == last)).map_or(0, |at| at + 1);
+        let behind =
+            |last: IpAddr| all.iter().position(|ip| **ip == last).map(|at| at + 1).or_else(|| self.behind_edge(last));
+        let begin = self.last.and_then(behind).unwrap_or(0);
         let turn = all[begin..].iter().chain(&all[..begin]).map(|ip| **ip);
         let mut free = turn.filter(|ip| self.leasable.contains(ip) && self.is_free(ip));
         let rests = |ip: &IpAddr| self.plan.rests && self.released.contains(ip);

@@ -1,0 +1,103 @@
+//! Descriptors of other processes: comparing their tables, and asking a socket for its network namespace.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::libc;
+
+/// `KCMP_FILES`, include/uapi/linux/kcmp.h.
+const KCMP_FILES: libc::c_long = 2;
+/// `SIOCGSKNS`, include/uapi/linux/sockios.h.
+const SIOCGSKNS: libc::Ioctl = 0x894c;
+
+/// Reports whether a thread has the same table of descriptors as its process. If the kernel does not answer (kcmp(2) is
+/// an option of the kernel, and needs the right to trace the process), the answer is `false`.
+pub(crate) fn is_table_shared(process: u32, thread: u32) -> bool {
+    let [process, thread] = [process, thread].map(libc::c_long::from);
+    // SAFETY: kcmp(2) takes numbers only, and touches no memory of ours.
+    unsafe { libc::syscall(libc::SYS_kcmp, process, thread, KCMP_FILES, 0 as libc::c_long, 0 as libc::c_long) == 0 }
+}
+
+/// A process or a thread, held so that its number cannot become another's meanwhile. (pidfd_open(2), Linux 5.3)
+pub(crate) struct Task(OwnedFd);
+
+impl Task {
+    /// Opens the process of that number.
+    pub(crate) fn process(number: u32) -> io::Result<Self> {
+        Self::open(number, 0)
+    }
+
+    /// Opens the thread of that number, which Linux before 6.9 refuses with `EINVAL`.
+    pub(crate) fn thread(number: u32) -> io::Result<Self> {
+        // PIDFD_THREAD, include/uapi/linux/pidfd.h.
+        Self::open(number, libc::O_EXCL)
+    }
+
+    fn open(number: u32, flags: libc::c_int) -> io::Result<Self> {
+        // SAFETY: pidfd_open(2) takes numbers only, and touches no memory of ours.
+        let opened =
+            unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(number), libc::c_long::from(flags)) };
+        own(opened).map(Self)
+    }
+
+    /// The network namespace of a socket, or of the socket within a `/dev/net/tun`. For an instant the socket is ours
+    /// too. (pidfd_getfd(2), Linux 5.6)
+    pub(crate) fn netns_of_socket(&self, descriptor: RawFd) -> io::Result<File> {
+        let (task, descriptor) = (libc::c_long::from(self.0.as_raw_fd()), libc::c_long::from(descriptor));
+        // SAFETY: pidfd_getfd(2) takes numbers only, and touches no memory of ours.
+        let socket = own(unsafe { libc::syscall(libc::SYS_pidfd_getfd, task, descriptor, 0 as libc::c_long) })?;
+        // SAFETY: SIOCGSKNS takes no argument, and the descriptor is open for the time of the call.
+        let netns = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
+        own(netns.into()).map(File::from)
+    }
+}
+
+/// The descriptor that a system call has returned.
+fn own(returned: libc::c_long) -> io::Result<OwnedFd> {
+    match RawFd::try_from(returned) {
+        // SAFETY: the kernel has just made this descriptor for us, and no other value owns it.
+        Ok(descriptor) if descriptor >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::unix::fs::MetadataExt;
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+    use crate::NetnsId;
+
+    #[test]
+    fn a_socket_names_its_namespace_and_other_files_do_not() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let ours = Task::process(std::process::id()).unwrap();
+        let netns = ours.netns_of_socket(socket.as_raw_fd()).unwrap();
+        assert_eq!(netns.metadata().unwrap().ino(), NetnsId::current().unwrap().inode());
+        let file = File::open("/proc/self/stat").unwrap();
+        let refused = ours.netns_of_socket(file.as_raw_fd()).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::ENOTTY));
+        let closed = ours.netns_of_socket(RawFd::MAX).unwrap_err();
+        assert_eq!(closed.raw_os_error(), Some(libc::EBADF));
+    }
+
+    #[test]
+    fn a_thread_with_descriptors_of_its_own_is_known() {
+        let thread = || {
+            let link = std::fs::read_link("/proc/thread-self").unwrap();
+            link.file_name().unwrap().to_str().unwrap().parse().unwrap()
+        };
+        let process = std::process::id();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert!(is_table_shared(process, thread()));
+                unshare(CloneFlags::CLONE_FILES).unwrap();
+                assert!(!is_table_shared(process, thread()));
+            });
+        });
+    }
+}
