@@ -60,8 +60,8 @@ peers: packages ## what the tests run of others, from the Go modules in tests/pe
 
 test: packages build floor peers ## every lane: unit, native, guest, runtime
 	@echo '== lane: unit =='
-	cargo test --locked --workspace --exclude e2e --exclude runtimes
-	cargo test --locked -p e2e --lib --bins
+	cargo test --locked --workspace --exclude e2e --exclude kubernetes --exclude runtimes
+	cargo test --locked -p e2e -p kubernetes --lib --bins
 	@echo '== lanes: native, guest, runtime =='
 	cargo run --locked --quiet -p e2e --bin lanes
 

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 /// The packages whose integration tests need a kernel.
-const PACKAGES: [&str; 3] = ["e2e", "linux", "runtimes"];
+const PACKAGES: [&str; 4] = ["e2e", "kubernetes", "linux", "runtimes"];
 
 /// One test executable.
 #[derive(Clone, Debug, PartialEq, Eq)]

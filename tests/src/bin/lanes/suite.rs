@@ -32,6 +32,8 @@ const NATIVE_ONLY: &[(&str, &str)] = &[
     ("e2e/races", "calls beside each other: a guest has one processor"),
     ("e2e/install", "about files, not links"),
     ("e2e/privilege", "about files, not links"),
+    ("kubernetes/cluster", "as e2e/containerd"),
+    ("kubernetes/critest", "as e2e/containerd"),
     ("runtimes/cri", "as e2e/containerd"),
     ("runtimes/podman", "as e2e/containerd"),
     ("runtimes/readme", "as e2e/containerd"),
