@@ -13,7 +13,7 @@ RUST_FLAGS := printf '%s\037%s' -Ctarget-feature=+crt-static \
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # What the tests run beside ours, from Debian or Ubuntu.
 PACKAGES := iproute2 containerd runc containernetworking-plugins busybox-static user-mode-linux strace valgrind mandoc g++ \
-	podman iperf3 ethtool nftables libseccomp-dev pkg-config dnsmasq-base
+	podman iperf3 ethtool nftables libseccomp-dev pkg-config dnsmasq-base openssl
 
 # As `cargo fuzz` has them: coverage that libFuzzer reads, overflow checks, the address sanitizer.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -228,13 +228,11 @@ impl Processes {
         line.trim().parse().map_err(|_| format!("the node answers {line:?}"))
     }
 
-    /// The end of the pipe ends the first process, and that ends the node.
+    /// The end of the pipe ends the first process, and that ends the node: the same happens when the test is killed.
     fn end(&mut self, root: &Path) {
         if self.commands.take().is_none() {
             return;
         }
-        // A first process that has been stopped or hangs must not hold this up.
-        let _ = kill(Pid::from_raw(i32::try_from(self.first).unwrap_or(i32::MAX)), Signal::SIGKILL);
         await_within(END, "the processes of a node end", || match self.supervisor.try_wait() {
             Ok(Some(status)) if status.success() => Ok(()),
             Ok(Some(status)) => {

@@ -15,7 +15,7 @@ struct Runtime {
     is_required: bool,
 }
 
-const RUNTIMES: [Runtime; 4] = [
+const RUNTIMES: [Runtime; 5] = [
     Runtime {
         name: "containerd, by ctr",
         executables: &["e2e/containerd"],
@@ -40,6 +40,12 @@ const RUNTIMES: [Runtime; 4] = [
         version: &["podman", "--version"],
         is_required: false,
     },
+    Runtime {
+        name: "Kubernetes",
+        executables: &["kubernetes/cluster"],
+        version: &["sed", "-n", "s/^.k8s.io.kubernetes /Kubernetes /p", "tests/peers/kubernetes/go.mod"],
+        is_required: true,
+    },
 ];
 
 /// Runtimes that nothing here runs, each with the reason.
@@ -50,6 +56,17 @@ const NOT_HERE: [(&str, &str); 2] = [
     ),
     ("nerdctl", "is not in Debian 12; its network is run by libcni, with what nerdctl passes"),
 ];
+
+/// Where the hierarchy of version 2 is mounted on a machine that has no other.
+const CONTROL_GROUPS: &str = "/sys/fs/cgroup/cgroup.controllers";
+
+/// A line for a machine that has control groups of version 1. The kubelet refuses such a machine by default.
+fn lack_of_control_groups() -> Option<(String, String)> {
+    let why =
+        "not run: it needs a machine with version 2; on this one, with version 1, the kubelet has failCgroupV1: false";
+    let is_here = std::path::Path::new(CONTROL_GROUPS).exists();
+    (!is_here).then(|| ("Kubernetes, cgroup v2".to_owned(), why.to_owned()))
+}
 
 /// Whether a test may run nowhere: it is of a runtime that not every machine has.
 pub(crate) fn is_dispensable(test: &str) -> bool {
@@ -83,6 +100,7 @@ impl Table {
             lines.push((runtime.name.to_owned(), outcome));
         }
         lines.extend(NOT_HERE.map(|(name, why)| (name.to_owned(), format!("not run: it {why}"))));
+        lines.extend(lack_of_control_groups());
         Self { lines, lacking }
     }
 

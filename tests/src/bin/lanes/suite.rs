@@ -34,6 +34,7 @@ const NATIVE_ONLY: &[(&str, &str)] = &[
     ("e2e/privilege", "about files, not links"),
     ("kubernetes/cluster", "as e2e/containerd"),
     ("kubernetes/critest", "as e2e/containerd"),
+    ("kubernetes/node", "as e2e/containerd"),
     ("runtimes/cri", "as e2e/containerd"),
     ("runtimes/podman", "as e2e/containerd"),
     ("runtimes/readme", "as e2e/containerd"),
