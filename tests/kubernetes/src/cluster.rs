@@ -36,9 +36,8 @@ const SERVICES: &str = "10.96.0.0/16";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The users of the API server, each with its groups. The token of each is made of its name.
-const USERS: [(&str, &str); 6] = [
+const USERS: [(&str, &str); 5] = [
     ("admin", "system:masters"),
-    ("system:kube-controller-manager", ""),
     ("system:kube-scheduler", ""),
     ("system:kube-proxy", "system:node-proxier"),
     ("system:node:node1", "system:nodes"),
@@ -269,11 +268,7 @@ fn prepare_control_plane(node: &Node, lab: &Lab) {
     fs::create_dir_all(lab.path("images")).expect("make a directory for images");
     let tokens = USERS.map(|(user, group)| format!("{},{user},{user},\"{group}\"\n", token(user)));
     node.write("/etc/kubernetes/tokens.csv", &tokens.concat());
-    for (file, user) in [
-        ("admin", "admin"),
-        ("controller-manager", "system:kube-controller-manager"),
-        ("scheduler", "system:kube-scheduler"),
-    ] {
+    for (file, user) in [("admin", "admin"), ("scheduler", "system:kube-scheduler")] {
         node.write(&format!("/etc/kubernetes/{file}.conf"), &kubeconfig(&token(user)));
     }
     let key = node.root().join("etc/kubernetes/accounts.key");
@@ -333,7 +328,8 @@ fn start_controllers(node: &Node) {
             .chain(["--kube-api-burst=400".to_owned()])
             .collect()
     };
-    let mut manager = common("kube-controller-manager", "controller-manager");
+    // With the rights of its own user alone, it would need an account of its own for each controller.
+    let mut manager = common("kube-controller-manager", "admin");
     manager.push("--service-account-private-key-file=/etc/kubernetes/accounts.key".to_owned());
     let scheduler = common("kube-scheduler", "scheduler");
     for command in [manager, scheduler] {

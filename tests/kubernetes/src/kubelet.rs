@@ -21,6 +21,7 @@ evictionHard: {memory.available: \"0%\", nodefs.available: \"0%\", imagefs.avail
 failCgroupV1: false
 failSwapOn: false
 imageGCHighThresholdPercent: 100
+nodeStatusReportFrequency: 10s
 nodeStatusUpdateFrequency: 1s
 resolvConf: /etc/resolv.conf
 syncFrequency: 5s
