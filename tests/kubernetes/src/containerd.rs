@@ -43,9 +43,12 @@ impl Node {
         pid
     }
 
-    /// Makes the images of the tests and imports them for Kubernetes. Returns when the kubelet can see them.
+    /// Imports the images of the tests for Kubernetes. The first call makes them, in that directory.
     pub fn import_test_images(&self, scratch: &Path) {
-        self.import(&write_images(&scratch.join(self.name)));
+        let scratch = scratch.join(self.name);
+        let made = scratch.join("image.tar");
+        let archive = if made.exists() { made } else { write_images(&scratch) };
+        self.import(&archive);
     }
 
     /// Imports an archive, with the command of packaging/README.md.

@@ -27,6 +27,7 @@ pub const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 pub fn spec() -> Value {
     json!({
         "automountServiceAccountToken": false,
+        "dnsPolicy": "Default",
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": 1,
         "containers": [{"name": "web", "image": IMAGE, "imagePullPolicy": "Never"}],

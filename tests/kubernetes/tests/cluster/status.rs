@@ -35,7 +35,7 @@ fn a_node_whose_parent_is_absent_or_down_is_not_ready_and_says_why_until_it_is_b
     node.set_network(&list);
     node.machine.rename(SECOND_NIC, "elsewhere");
     let message = cluster.await_readiness(node, false);
-    assert!(message.contains("there is no link eth1"), "{message}");
+    assert!(message.contains("master \"eth1\": there is no such interface"), "{message}");
 
     node.machine.rename("elsewhere", SECOND_NIC);
     node.machine.set_up(SECOND_NIC);
@@ -83,7 +83,7 @@ fn a_node_whose_range_is_full_is_ready_unless_the_configuration_asks_otherwise()
         refusal.ok_or_else(|| "no such event".to_owned())
     });
     let message = refusal["message"].as_str().expect("text");
-    assert!(message.contains("no free address in 192.168.50.200-192.168.50.202"), "{message}");
+    assert!(message.contains("no free address in ipam.ranges[0] (192.168.50.200-192.168.50.202)"), "{message}");
     assert_eq!(node.leases().len(), 3);
 
     cluster.api.patch(&format!("{DEPLOYMENTS}/web"), &json!({"spec": {"replicas": 3}}));

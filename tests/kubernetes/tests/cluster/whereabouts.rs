@@ -1,6 +1,7 @@
 //! whereabouts, a foreign IPAM plugin whose pools are objects of the API server, under our macvlan.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use e2e::binaries::peers;
 use e2e::traffic::assert_reaches;
@@ -66,9 +67,12 @@ fn macvlan_takes_addresses_from_whereabouts_and_gives_them_back() {
     // The Lab's host is one more machine of the LAN, and reaches the API server as a node does.
     let lab = &cluster.lab;
     let kubeconfig = cluster.nodes[0].root().join("etc/kubernetes/admin.conf");
+    // whereabouts wants a file of its own, besides the configuration of the network.
+    let file = lab.path("whereabouts.conf");
+    fs::write(&file, json!({"kubernetes": {"kubeconfig": kubeconfig}}).to_string()).expect("write a file");
     let conf = lab.conf_with(json!({
         "type": "whereabouts",
-        "kubernetes": {"kubeconfig": kubeconfig},
+        "configuration_path": file,
         "range": "192.168.50.0/24",
         "range_start": "192.168.50.220",
         "range_end": "192.168.50.229",
