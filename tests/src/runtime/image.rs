@@ -18,11 +18,12 @@ pub const PAUSE_IMAGE: &str = "underlay.test/pause:latest";
 pub const PAGE: &str = "a page from a container\n";
 
 /// The names under which the image has busybox.
-const APPLETS: [&str; 5] = ["httpd", "ip", "sh", "sleep", "true"];
+const APPLETS: [&str; 12] =
+    ["cat", "hostname", "httpd", "ip", "mkdir", "seq", "sh", "sleep", "sync", "top", "true", "wget"];
 
 /// Writes the images in `scratch`, a new directory, in the form of `docker save`, which wants no digests for
 /// names. Returns the archive's path.
-pub(crate) fn write(scratch: &Path) -> PathBuf {
+pub fn write(scratch: &Path) -> PathBuf {
     fs::create_dir(scratch).unwrap_or_else(|e| panic!("make {}: {e}", scratch.display()));
     let layer = write_layer(scratch);
     let image = scratch.join("image");

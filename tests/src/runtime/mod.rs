@@ -12,6 +12,6 @@ mod task;
 
 pub use containerd::{Containerd, WITHOUT_CRI};
 pub use ctr::Ctr;
-pub use image::{IMAGE, PAGE, PAUSE_IMAGE};
+pub use image::{IMAGE, PAGE, PAUSE_IMAGE, write as write_images};
 pub use podman::Podman;
 pub use task::Task;

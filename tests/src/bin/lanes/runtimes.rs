@@ -18,7 +18,7 @@ struct Runtime {
     is_required: bool,
 }
 
-const RUNTIMES: [Runtime; 4] = [
+const RUNTIMES: [Runtime; 5] = [
     Runtime { name: "containerd, by ctr", executables: &["e2e/containerd"], version: containerd, is_required: true },
     Runtime {
         name: "containerd, by the CRI",
@@ -33,6 +33,7 @@ const RUNTIMES: [Runtime; 4] = [
         version: || first_line(Path::new("podman")),
         is_required: false,
     },
+    Runtime { name: "Kubernetes", executables: &["kubernetes/cluster"], version: kubernetes, is_required: true },
 ];
 
 /// The programs that the tests run, not those of the machine.
@@ -45,9 +46,20 @@ fn containerd() -> String {
 }
 
 fn libcni() -> String {
-    let modules = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/libcni/go.mod"));
-    let text = std::fs::read_to_string(&modules).unwrap_or_else(|e| format!("require {}: {e}", modules.display()));
-    text.lines().find_map(|line| line.strip_prefix("require ")).unwrap_or("its version is not known").to_owned()
+    pinned("libcni", "github.com/containernetworking/cni")
+}
+
+fn kubernetes() -> String {
+    pinned("kubernetes", "k8s.io/kubernetes")
+}
+
+/// A Go module and its version in the go.mod of tests/peers.
+fn pinned(directory: &str, module: &str) -> String {
+    let modules = PathBuf::from(format!("{}/peers/{directory}/go.mod", env!("CARGO_MANIFEST_DIR")));
+    let text = std::fs::read_to_string(&modules).unwrap_or_default();
+    let mut lines = text.lines().map(|line| line.trim_start_matches("require ").trim());
+    let line = lines.find(|line| line.strip_prefix(module).is_some_and(|rest| rest.starts_with(' ')));
+    line.unwrap_or("its version is not known").to_owned()
 }
 
 /// The first line that a program says about its version.
@@ -66,6 +78,17 @@ const NOT_HERE: [(&str, &str); 2] = [
     ),
     ("nerdctl", "is neither in Debian 12 nor a Go module; its network is run by libcni, with what nerdctl passes"),
 ];
+
+/// Where the hierarchy of version 2 is mounted on a machine that has no other.
+const CONTROL_GROUPS: &str = "/sys/fs/cgroup/cgroup.controllers";
+
+/// A line for a machine that has control groups of version 1. The kubelet refuses such a machine by default.
+fn lack_of_control_groups() -> Option<(String, String)> {
+    let why =
+        "not run: it needs a machine with version 2; on this one, with version 1, the kubelet has failCgroupV1: false";
+    let is_here = std::path::Path::new(CONTROL_GROUPS).exists();
+    (!is_here).then(|| ("Kubernetes, cgroup v2".to_owned(), why.to_owned()))
+}
 
 /// Whether a test may run nowhere: it is of a runtime that not every machine has.
 pub(crate) fn is_dispensable(test: &str) -> bool {
@@ -100,6 +123,7 @@ impl Table {
         }
         if !lines.is_empty() {
             lines.extend(NOT_HERE.map(|(name, why)| (name.to_owned(), format!("not run: it {why}"))));
+            lines.extend(lack_of_control_groups());
         }
         Self { lines, lacking }
     }

@@ -1,0 +1,131 @@
+//! A client of the API server: plain HTTP on the socket of `kubectl proxy`, which does the encryption and has the
+//! administrator's token.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The API server of one cluster.
+#[derive(Debug)]
+pub struct Api {
+    socket: PathBuf,
+}
+
+/// An answer: its status and its body, which is an object of Kubernetes.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status of HTTP.
+    pub status: u16,
+    /// The object, or the text if it is none.
+    pub body: Value,
+}
+
+impl Api {
+    /// The client of the proxy that listens on that socket.
+    pub fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// Sends one request. An error is a connection that failed.
+    pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, String> {
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let length = body.len();
+        // Version 1.0 asks for an answer in one piece, and for the end of the connection after it.
+        let request = format!(
+            "{method} {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\
+             Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        let failed = |e: std::io::Error| format!("{method} {path}: {e}");
+        let mut stream = UnixStream::connect(&self.socket).map_err(failed)?;
+        stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        stream.write_all(request.as_bytes()).map_err(failed)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).map_err(failed)?;
+        let answer = String::from_utf8_lossy(&answer);
+        parse(&answer).ok_or_else(|| format!("{method} {path}: {answer:?}"))
+    }
+
+    /// The object at that path.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Value {
+        self.must("GET", path, None)
+    }
+
+    /// The items of the list at that path.
+    #[track_caller]
+    pub fn list(&self, path: &str) -> Vec<Value> {
+        match self.get(path)["items"].take() {
+            Value::Array(items) => items,
+            _ => panic!("{path} is no list"),
+        }
+    }
+
+    /// Whether there is an object at that path.
+    #[track_caller]
+    pub fn has(&self, path: &str) -> bool {
+        let answer = self.request("GET", path, None).unwrap_or_else(|e| panic!("{e}"));
+        assert!(matches!(answer.status, 200 | 404), "GET {path}: {answer:?}");
+        answer.status == 200
+    }
+
+    /// Creates an object in the list at that path.
+    #[track_caller]
+    pub fn create(&self, path: &str, object: &Value) -> Value {
+        self.must("POST", path, Some(object))
+    }
+
+    /// Changes some fields of an object.
+    #[track_caller]
+    pub fn patch(&self, path: &str, fields: &Value) -> Value {
+        self.must("PATCH", path, Some(fields))
+    }
+
+    /// Deletes an object, and what it owns in the background.
+    #[track_caller]
+    pub fn delete(&self, path: &str) {
+        self.must("DELETE", path, Some(&json!({"propagationPolicy": "Background"})));
+    }
+
+    /// Deletes an object at once, as `kubectl delete --force --grace-period=0` does: nobody waits for the kubelet.
+    #[track_caller]
+    pub fn force_delete(&self, path: &str) {
+        self.must("DELETE", path, Some(&json!({"gracePeriodSeconds": 0, "propagationPolicy": "Background"})));
+    }
+
+    #[track_caller]
+    fn must(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+        match self.request(method, path, body) {
+            Ok(Answer { status: 200..300, body }) => body,
+            Ok(Answer { status, body }) => panic!("{method} {path}: {status}: {body}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn parse(answer: &str) -> Option<Answer> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let body = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()));
+    Some(Answer { status, body })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_a_status_and_an_object_or_a_text() {
+        let answer = parse("HTTP/1.0 200 OK\r\nA: b\r\n\r\n{\"kind\": \"Pod\"}").unwrap();
+        assert_eq!((answer.status, answer.body), (200, json!({"kind": "Pod"})));
+        let answer = parse("HTTP/1.0 502 Bad Gateway\r\n\r\n").unwrap();
+        assert_eq!((answer.status, answer.body), (502, json!("")));
+        assert!(parse("HTTP").is_none());
+    }
+}

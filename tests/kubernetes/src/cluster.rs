@@ -1,0 +1,339 @@
+//! The cluster: two nodes and a gateway on a Lab's LAN, and the control plane on the first node. All tests of one
+//! executable that run at the time share one, and take turns.
+
+use std::fs;
+use std::ops::Deref;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use std::{iter, thread};
+
+use e2e::binaries::peers;
+use e2e::kernel::NewRoute;
+use e2e::lab::{MACHINE_NIC, Machine};
+use e2e::{Binaries, Lab};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::wait::await_within;
+use crate::{Api, Node};
+
+/// The names of the nodes, and the last part of their addresses.
+const NODES: [(&str, u8); 2] = [("node1", 11), ("node2", 12)];
+
+/// The last part of the gateway's addresses.
+const GATEWAY: u8 = 1;
+
+/// The API server's address: the first node's.
+const SERVER: &str = "https://192.168.50.11:6443";
+
+/// The addresses of Services.
+const SERVICES: &str = "10.96.0.0/16";
+
+/// How long one step of a cluster's start may take: it is seconds on a quiet machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The users of the API server, each with its groups. The token of each is made of its name.
+const USERS: [(&str, &str); 5] = [
+    ("admin", "system:masters"),
+    ("system:kube-scheduler", ""),
+    ("system:kube-proxy", "system:node-proxier"),
+    ("system:node:node1", "system:nodes"),
+    ("system:node:node2", "system:nodes"),
+];
+
+/// A cluster that runs. Dropping it ends everything in it.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The API server's client.
+    pub api: Api,
+    /// The nodes; the control plane is on the first.
+    pub nodes: [Node; 2],
+    /// The LAN's gateway, which runs nothing.
+    pub gateway: Machine,
+    /// The LAN.
+    pub lab: Lab,
+    containerds: Mutex<[Pid; 2]>,
+    is_spoilt: AtomicBool,
+}
+
+/// The cluster of the moment, for as long as one test has its turn.
+#[derive(Debug)]
+pub struct Turn {
+    cluster: Arc<Cluster>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Cluster {
+    /// The cluster that the tests of this executable share, when it is the caller's turn. The first test starts it. It
+    /// ends with the last test that has it or waits for it, or when a test has failed in it.
+    pub fn shared() -> Turn {
+        static TURN: Mutex<()> = Mutex::new(());
+        let waiting = Self::current();
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let cluster = if waiting.is_spoilt() {
+            drop(waiting);
+            Self::current()
+        } else {
+            waiting
+        };
+        Turn { cluster, _turn: turn }
+    }
+
+    fn current() -> Arc<Self> {
+        static CURRENT: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+        let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cluster) = current.upgrade().filter(|cluster| !cluster.is_spoilt()) {
+            return cluster;
+        }
+        let cluster = Arc::new(Self::start());
+        *current = Arc::downgrade(&cluster);
+        cluster
+    }
+
+    fn is_spoilt(&self) -> bool {
+        self.is_spoilt.load(Ordering::Relaxed)
+    }
+
+    /// Starts a cluster, and waits until both nodes are ready.
+    pub fn start() -> Self {
+        let lab = Lab::new(Binaries::HardLinks);
+        let gateway = lab.machine(GATEWAY);
+        let nodes = NODES.map(|(name, last)| Node::new(name, machine(&lab, &gateway, last), &lab.path(name)));
+        prepare_control_plane(&nodes[0], &lab);
+        start_store_and_server(&nodes[0]);
+        let containerds = thread::scope(|scope| {
+            let starts = nodes.each_ref().map(|node| scope.spawn(|| start_runtime(node, &lab)));
+            starts.map(|start| start.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let api = Api::new(nodes[0].root().join("run/kubectl.sock"));
+        let cluster =
+            Self { api, nodes, gateway, lab, containerds: Mutex::new(containerds), is_spoilt: AtomicBool::new(false) };
+        cluster.until("the API server is ready", || match cluster.api.request("GET", "/readyz", None)? {
+            answer if answer.status == 200 => Ok(()),
+            answer => Err(format!("{answer:?}")),
+        });
+        start_controllers(&cluster.nodes[0]);
+        for node in &cluster.nodes {
+            node.start_kubelet();
+            node.start_kube_proxy();
+        }
+        for node in &cluster.nodes {
+            cluster.await_readiness(node, true);
+        }
+        cluster.until("there is an account for pods", || {
+            let account = "/api/v1/namespaces/default/serviceaccounts/default";
+            if cluster.api.has(account) { Ok(()) } else { Err("not yet".to_owned()) }
+        });
+        cluster
+    }
+
+    /// Waits for a condition. If it does not hold in time, the panic has the ends of all logs.
+    #[track_caller]
+    pub fn until<T>(&self, what: &str, is_so: impl FnMut() -> Result<T, String>) -> T {
+        await_within(PATIENCE, what, is_so)
+    }
+
+    /// Waits until a node is ready, or is not. Returns the message of the condition.
+    #[track_caller]
+    pub fn await_readiness(&self, node: &Node, is_ready: bool) -> String {
+        let wanted = if is_ready { "True" } else { "False" };
+        self.until(&format!("{} has Ready = {wanted}", node.name), || {
+            let path = format!("/api/v1/nodes/{}", node.name);
+            let answer = self.api.request("GET", &path, None)?;
+            let condition = answer.body["status"]["conditions"]
+                .as_array()
+                .and_then(|conditions| conditions.iter().find(|condition| condition["type"] == "Ready").cloned());
+            match condition {
+                Some(condition) if condition["status"] == wanted => {
+                    Ok(condition["message"].as_str().unwrap_or_default().to_owned())
+                }
+                other => Err(format!("{other:?}")),
+            }
+        })
+    }
+
+    /// Kills the containerd of a node by SIGKILL. Its shims and pods live on.
+    pub fn kill_containerd(&self, node: &Node) {
+        crate::containerd::kill_now(self.containerds()[self.index(node)]);
+    }
+
+    /// Starts the containerd of a node again.
+    pub fn restart_containerd(&self, node: &Node) {
+        let pid = node.start_containerd();
+        self.containerds()[self.index(node)] = pid;
+    }
+
+    fn containerds(&self) -> MutexGuard<'_, [Pid; 2]> {
+        self.containerds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn index(&self, node: &Node) -> usize {
+        self.nodes.iter().position(|other| other.name == node.name).expect("a node of this cluster")
+    }
+
+    /// Everything that helps to understand a failure.
+    fn evidence(&self) -> String {
+        let events = self.api.request("GET", "/api/v1/events", None).map(|answer| answer.body).unwrap_or_default();
+        let events = events["items"].as_array().map_or(&[][..], Vec::as_slice);
+        let warnings = events.iter().filter(|event| event["type"] == "Warning");
+        let warnings = warnings.map(|event| format!("{}: {}\n", event["reason"], event["message"]));
+        let ends = self.nodes.iter().map(|node| node.log_ends(12));
+        iter::once("---- warnings:\n".to_owned()).chain(warnings).chain(ends).collect()
+    }
+}
+
+impl Deref for Turn {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl Drop for Turn {
+    #[allow(clippy::disallowed_macros, reason = "the harness shows it with the failed test")]
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.cluster.is_spoilt.store(true, Ordering::Relaxed);
+            eprintln!("{}", self.cluster.evidence());
+        }
+    }
+}
+
+/// A machine that routes by way of the gateway and forwards, as a node does.
+fn machine(lab: &Lab, gateway: &Machine, last: u8) -> Machine {
+    let machine = lab.machine(last);
+    let dst = "0.0.0.0/0".parse().expect("a prefix");
+    machine.add_route(&NewRoute { dst, gateway: Some(gateway.v4), link: MACHINE_NIC, priority: None });
+    machine.set_sysctl("net/ipv4/ip_forward", "1");
+    machine
+}
+
+/// The network of a node: the example for Kubernetes with the LAN of the test, and 64 addresses for each node.
+pub fn network(node: &Node) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conf-examples/kubernetes-primary.conflist");
+    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut list: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let plugin = &mut list["plugins"][0];
+    plugin["master"] = json!(MACHINE_NIC);
+    let (start, end) = if node.name == NODES[0].0 { (64, 127) } else { (128, 191) };
+    plugin["ipam"]["ranges"] = json!([[{
+        "subnet": "192.168.50.0/24",
+        "rangeStart": format!("192.168.50.{start}"),
+        "rangeEnd": format!("192.168.50.{end}"),
+        "gateway": format!("192.168.50.{GATEWAY}"),
+    }]]);
+    list
+}
+
+/// The token of a user.
+pub(crate) fn token(user: &str) -> String {
+    format!("token-of-{}", user.replace(':', "-"))
+}
+
+/// The file with which a client finds the API server.
+pub(crate) fn kubeconfig(token: &str) -> String {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": SERVER, "insecure-skip-tls-verify": true}}],
+        "users": [{"name": "u", "user": {"token": token}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    })
+    .to_string()
+}
+
+/// Our plugins, the network, containerd and its images. Returns the process ID of containerd.
+fn start_runtime(node: &Node, lab: &Lab) -> Pid {
+    copy_plugins(lab.bin(), &node.plugin_dir());
+    node.set_network(&network(node));
+    let pid = node.start_containerd();
+    node.import_test_images(&lab.path("images"));
+    pid
+}
+
+/// Copies a directory of plugins as it is, with its hard links.
+pub fn copy_plugins(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap_or_else(|e| panic!("make {}: {e}", to.display()));
+    let status = Command::new("cp").arg("--archive").arg(from.join(".")).arg(to).status().expect("start cp");
+    assert!(status.success(), "copy {} to {}", from.display(), to.display());
+}
+
+/// The users, and the key that signs the tokens of service accounts.
+fn prepare_control_plane(node: &Node, lab: &Lab) {
+    fs::create_dir_all(lab.path("images")).expect("make a directory for images");
+    let tokens = USERS.map(|(user, group)| format!("{},{user},{user},\"{group}\"\n", token(user)));
+    node.write("/etc/kubernetes/tokens.csv", &tokens.concat());
+    for (file, user) in [("admin", "admin"), ("scheduler", "system:kube-scheduler")] {
+        node.write(&format!("/etc/kubernetes/{file}.conf"), &kubeconfig(&token(user)));
+    }
+    let key = node.root().join("etc/kubernetes/accounts.key");
+    let arguments = ["genpkey", "-quiet", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out"];
+    let status = Command::new("openssl").args(arguments).arg(&key).status();
+    assert!(status.expect("start openssl").success(), "make a key with openssl");
+    let public = node.root().join("etc/kubernetes/accounts.pub");
+    let status = Command::new("openssl").args(["pkey", "-pubout", "-in"]).arg(&key).arg("-out").arg(&public).status();
+    assert!(status.expect("start openssl").success(), "read a key with openssl");
+}
+
+/// etcd, the API server, and the proxy by which the tests talk to it.
+fn start_store_and_server(node: &Node) {
+    let etcd = [
+        "etcd",
+        "--data-dir=/var/lib/etcd",
+        "--listen-client-urls=http://127.0.0.1:2379",
+        "--advertise-client-urls=http://127.0.0.1:2379",
+        "--listen-peer-urls=http://127.0.0.1:2380",
+        "--unsafe-no-fsync",
+    ];
+    node.spawn("etcd", &[peers("etcd")], &etcd);
+    let services = format!("--service-cluster-ip-range={SERVICES}");
+    let address = format!("--advertise-address={}", node.machine.v4);
+    let server = [
+        "kube-apiserver",
+        "--etcd-servers=http://127.0.0.1:2379",
+        "--bind-address=0.0.0.0",
+        &address,
+        &services,
+        "--cert-dir=/var/lib/kube-apiserver",
+        "--token-auth-file=/etc/kubernetes/tokens.csv",
+        "--authorization-mode=Node,RBAC",
+        "--enable-admission-plugins=NodeRestriction",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        "--service-account-key-file=/etc/kubernetes/accounts.pub",
+        "--service-account-signing-key-file=/etc/kubernetes/accounts.key",
+        "--allow-privileged=true",
+    ];
+    let kubernetes = [peers("kubernetes")];
+    node.spawn("kube-apiserver", &kubernetes, &server);
+    let proxy = ["kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "proxy", "--unix-socket=/run/kubectl.sock"];
+    node.spawn("kubectl-proxy", &kubernetes, &proxy);
+}
+
+fn start_controllers(node: &Node) {
+    let kubernetes = [peers("kubernetes")];
+    let identity = |file: &str| {
+        ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"]
+            .map(|option| format!("--{option}=/etc/kubernetes/{file}.conf"))
+    };
+    let common = |program: &str, file: &str| -> Vec<String> {
+        let directory = format!("--cert-dir=/var/lib/{program}");
+        iter::once(program.to_owned())
+            .chain(identity(file))
+            .chain([directory, "--leader-elect=false".to_owned(), "--kube-api-qps=200".to_owned()])
+            .chain(["--kube-api-burst=400".to_owned()])
+            .collect()
+    };
+    // With the rights of its own user alone, it would need an account of its own for each controller.
+    let mut manager = common("kube-controller-manager", "admin");
+    manager.push("--service-account-private-key-file=/etc/kubernetes/accounts.key".to_owned());
+    let scheduler = common("kube-scheduler", "scheduler");
+    for command in [manager, scheduler] {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        node.spawn(words[0], &kubernetes, &words);
+    }
+}

@@ -1,0 +1,65 @@
+//! The kubelet and kube-proxy of a node.
+
+use e2e::binaries::peers;
+use nix::unistd::Pid;
+
+use crate::Node;
+use crate::cluster::{kubeconfig, token};
+
+/// Nothing on the node is to be evicted, and its control groups are left to containerd. `failCgroupV1` lets the kubelet
+/// run on a machine with control groups of version 1. The fast updates make the conditions of the node visible at once.
+const CONFIGURATION: &str = "\
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
+authorization: {mode: AlwaysAllow}
+cgroupDriver: cgroupfs
+cgroupsPerQOS: false
+containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
+enforceNodeAllocatable: []
+evictionHard: {memory.available: \"0%\", nodefs.available: \"0%\", imagefs.available: \"0%\", nodefs.inodesFree: \"0%\"}
+failCgroupV1: false
+failSwapOn: false
+imageGCHighThresholdPercent: 100
+nodeStatusReportFrequency: 10s
+nodeStatusUpdateFrequency: 1s
+resolvConf: /etc/resolv.conf
+syncFrequency: 5s
+volumePluginDir: /var/lib/kubelet/volumeplugins
+";
+
+impl Node {
+    /// Starts the kubelet. Returns its process ID.
+    pub fn start_kubelet(&self) -> Pid {
+        let identity = kubeconfig(&token(&format!("system:node:{}", self.name)));
+        self.write("/etc/kubernetes/kubelet.conf", &identity);
+        self.write("/var/lib/kubelet/config.yaml", CONFIGURATION);
+        let name = format!("--hostname-override={}", self.name);
+        let address = format!("--node-ip={}", self.machine.v4);
+        let command = [
+            "kubelet",
+            "--kubeconfig=/etc/kubernetes/kubelet.conf",
+            "--config=/var/lib/kubelet/config.yaml",
+            &name,
+            &address,
+            "--v=2",
+        ];
+        self.spawn("kubelet", &[peers("kubernetes"), peers("containerd")], &command)
+    }
+
+    /// Starts kube-proxy. Returns its process ID.
+    pub fn start_kube_proxy(&self) -> Pid {
+        self.write("/etc/kubernetes/kube-proxy.conf", &kubeconfig(&token("system:kube-proxy")));
+        let configuration = format!(
+            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n\
+             kind: KubeProxyConfiguration\n\
+             clientConnection: {{kubeconfig: /etc/kubernetes/kube-proxy.conf}}\n\
+             conntrack: {{maxPerCore: 0, min: 0}}\n\
+             hostnameOverride: {}\n\
+             mode: nftables\n",
+            self.name
+        );
+        self.write("/var/lib/kube-proxy/config.yaml", &configuration);
+        self.spawn("kube-proxy", &[peers("kubernetes")], &["kube-proxy", "--config=/var/lib/kube-proxy/config.yaml"])
+    }
+}

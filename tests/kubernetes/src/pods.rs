@@ -1,0 +1,176 @@
+//! Pods of the test image: Deployments of them, and their network namespaces.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use e2e::runtime::IMAGE;
+use e2e::{Namespace, lab};
+use serde_json::{Value, json};
+
+use crate::{Cluster, Node};
+
+/// Where containerd mounts the network namespaces of pods.
+const NAMESPACES: &str = "/run/netns";
+
+/// The directory of the leases of the network of the tests.
+const LEASES: &str = "/var/lib/cni/networks/pods";
+
+/// The pods of the default namespace.
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
+
+/// The Deployments of the default namespace.
+pub const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+
+/// The specification of a pod that serves the image's page. Its web server takes no signal, so it gets a second to end.
+pub fn spec() -> Value {
+    json!({
+        "automountServiceAccountToken": false,
+        "dnsPolicy": "Default",
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "web", "image": IMAGE, "imagePullPolicy": "Never"}],
+    })
+}
+
+/// A Deployment of so many pods.
+pub fn deployment(name: &str, replicas: usize, spec: Value) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": spec},
+        },
+    })
+}
+
+/// One pod of the API server's list.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// The node that it is on.
+    pub node: String,
+    /// Its first address.
+    pub ip: IpAddr,
+    /// The ID of its container.
+    pub container: String,
+    /// How often the container was started again.
+    pub restarts: u64,
+}
+
+impl Cluster {
+    /// Creates a Deployment and waits until all its pods are ready.
+    #[track_caller]
+    pub fn deploy(&self, name: &str, replicas: usize, spec: Value) -> Vec<Pod> {
+        self.api.create(DEPLOYMENTS, &deployment(name, replicas, spec));
+        self.await_replicas(name, replicas)
+    }
+
+    /// Waits until so many pods of a Deployment are ready, and no others are left.
+    #[track_caller]
+    pub fn await_replicas(&self, name: &str, replicas: usize) -> Vec<Pod> {
+        self.until(&format!("{replicas} pods of {name} are ready"), || {
+            let path = format!("{PODS}?labelSelector=app%3D{name}");
+            let answer = self.api.request("GET", &path, None)?;
+            let items = answer.body["items"].as_array().map_or(&[][..], Vec::as_slice);
+            let pods: Vec<Pod> = items.iter().filter_map(ready_pod).collect();
+            if pods.len() == replicas && items.len() == replicas {
+                Ok(pods)
+            } else {
+                Err(format!("{} of {} pods are ready", pods.len(), items.len()))
+            }
+        })
+    }
+
+    /// Deletes a Deployment, and waits until its pods are gone from the API server.
+    #[track_caller]
+    pub fn undeploy(&self, name: &str) {
+        self.api.delete(&format!("{DEPLOYMENTS}/{name}"));
+        self.await_no_pods();
+    }
+
+    /// Waits until the API server has no pod in the default namespace.
+    #[track_caller]
+    pub fn await_no_pods(&self) {
+        self.until("there are no pods", || match self.api.request("GET", PODS, None)?.body["items"].as_array() {
+            Some(items) if items.is_empty() => Ok(()),
+            Some(items) => Err(format!("{} pods are left", items.len())),
+            None => Err("no list".to_owned()),
+        });
+    }
+
+    /// Waits until no node has anything left of pods: leases, network namespaces, and links beside those of before.
+    #[track_caller]
+    pub fn await_nothing_left(&self) {
+        for node in &self.nodes {
+            self.until(&format!("nothing is left on {}", node.name), || {
+                let left = (node.leases(), node.names_in(NAMESPACES), node.machine.link_names());
+                let links = [String::from("lo"), lab::MACHINE_NIC.to_owned()];
+                if left.0.is_empty() && left.1.is_empty() && left.2 == links {
+                    Ok(())
+                } else {
+                    Err(format!("{left:?}"))
+                }
+            });
+        }
+    }
+}
+
+impl Node {
+    /// The addresses that are leased on this node, sorted as text.
+    pub fn leases(&self) -> Vec<String> {
+        let names = self.names_in(LEASES);
+        names.into_iter().filter(|name| name.parse::<IpAddr>().is_ok()).collect()
+    }
+
+    /// The path of a lease, as this process sees it.
+    pub fn lease(&self, address: IpAddr) -> PathBuf {
+        self.see(&format!("{LEASES}/{address}"))
+    }
+
+    /// The network namespaces of all pods on this node, as links in /proc name them.
+    pub(crate) fn pod_namespace_ids(&self) -> Vec<PathBuf> {
+        let names = self.names_in(NAMESPACES).into_iter();
+        let id = |name: String| {
+            let path = self.see(&format!("{NAMESPACES}/{name}"));
+            let inode = fs::metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).ino();
+            PathBuf::from(format!("net:[{inode}]"))
+        };
+        names.map(id).collect()
+    }
+
+    /// The network namespaces of all pods on this node, each with its name and the address on `eth0`. They are held
+    /// open, so no link in them goes before they are dropped.
+    pub fn pod_namespaces(&self) -> Vec<(String, IpAddr, Namespace)> {
+        let names = self.names_in(NAMESPACES).into_iter();
+        let namespaces = names.map(|name| {
+            let path = self.see(&format!("{NAMESPACES}/{name}"));
+            let netns = Namespace::open(&path).unwrap_or_else(|e| panic!("open {}: {e}", path.display()));
+            let text = netns.address_texts("eth0").into_iter().next().expect("a pod has an address");
+            let ip = text.split('/').next().and_then(|ip| ip.parse().ok()).expect("an address");
+            (name, ip, netns)
+        });
+        namespaces.collect()
+    }
+}
+
+/// A pod with all its containers ready.
+fn ready_pod(object: &Value) -> Option<Pod> {
+    let status = &object["status"];
+    let ready = status["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Ready")?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let container = &status["containerStatuses"][0];
+    (ready["status"] == "True" && object["metadata"]["deletionTimestamp"].is_null()).then_some(())?;
+    Some(Pod {
+        name: text(&object["metadata"]["name"])?,
+        node: text(&object["spec"]["nodeName"])?,
+        ip: text(&status["podIP"])?.parse().ok()?,
+        container: text(&container["containerID"])?,
+        restarts: container["restartCount"].as_u64()?,
+    })
+}

@@ -1,0 +1,168 @@
+//! The DaemonSet of packaging/, applied as its README says: on a cluster that runs with the plugins of the reference.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use e2e::Binaries;
+use e2e::binaries::peers;
+use e2e::plugin::write_script;
+use e2e::runtime::PAGE;
+use e2e::traffic::get;
+use kubernetes::cluster::{Turn, copy_plugins};
+use kubernetes::pods::{self, DEPLOYMENTS, Pod};
+use kubernetes::{Cluster, Node};
+use serde_json::json;
+
+const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// The plugins of the reference that a node has before.
+const REFERENCE: [&str; 4] = ["bridge", "host-local", "loopback", "macvlan"];
+
+/// The image of the manifest, and the name of the one of the later version.
+const IMAGE: &str = "docker.io/library/underlay:0.1.0";
+const LATER_IMAGE: &str = "docker.io/library/underlay:later";
+
+/// The files of a node's directory of plugins, with their content.
+type Plugins = BTreeMap<String, Vec<u8>>;
+
+fn plugins(node: &Node) -> Plugins {
+    let read = |path: PathBuf| fs::read(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
+    let names = node.names_in("/opt/cni/bin").into_iter();
+    let files = names.filter(|name| node.plugin_dir().join(name).is_file());
+    files.map(|name| (name.clone(), read(node.plugin_dir().join(name)))).collect()
+}
+
+/// Puts the plugins of a directory in place of all that a node has.
+fn replace_plugins(node: &Node, from: &Path) {
+    let directory = node.plugin_dir();
+    fs::remove_dir_all(&directory).unwrap_or_else(|e| panic!("empty {}: {e}", directory.display()));
+    copy_plugins(from, &directory);
+}
+
+/// `make image`, for a program.
+fn image(program: &Path, directory: &Path) -> PathBuf {
+    let script = Path::new(REPOSITORY).join("packaging/image.sh");
+    let output = Command::new(script).arg(program).arg(directory).env("SOURCE_DATE_EPOCH", "1700000000").output();
+    let output = output.expect("start packaging/image.sh");
+    assert!(output.status.success(), "{output:?}");
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim_end())
+}
+
+/// `kubectl`, as an administrator on a machine of the LAN.
+fn kubectl(cluster: &Turn, arguments: &[&str], input: &str) {
+    let output = cluster.gateway.run(|| {
+        let mut child = Command::new(peers("kubernetes").join("kubectl"))
+            .arg("--kubeconfig")
+            .arg(cluster.nodes[0].root().join("etc/kubernetes/admin.conf"))
+            .args(arguments)
+            .env("HOME", cluster.lab.path(""))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start kubectl");
+        let mut stdin = child.stdin.take().expect("stdin is a pipe");
+        std::io::Write::write_all(&mut stdin, input.as_bytes()).expect("write to kubectl");
+        drop(stdin);
+        child.wait_with_output().expect("wait for kubectl")
+    });
+    assert!(output.status.success(), "kubectl {arguments:?}: {output:?}");
+}
+
+fn await_rollout(cluster: &Turn) {
+    let status = ["--namespace=kube-system", "rollout", "status", "daemonset/underlay", "--timeout=120s"];
+    kubectl(cluster, &status, "");
+}
+
+/// Every name that we install is that program, on both nodes.
+fn await_program(cluster: &Turn, program: &[u8]) {
+    for node in &cluster.nodes {
+        cluster.until(&format!("the program is installed on {}", node.name), || {
+            let plugins = plugins(node);
+            let names = ["underlay", "macvlan", "ipvlan", "ipvlan-l2", "host-local", "loopback"];
+            let others: Vec<&str> =
+                names.into_iter().filter(|name| plugins.get(*name).is_none_or(|bytes| bytes != program)).collect();
+            if others.is_empty() { Ok(()) } else { Err(format!("not yet: {others:?}")) }
+        });
+    }
+}
+
+/// The pods that ran before still run, as the same containers, and are reached.
+fn assert_undisturbed(cluster: &Turn, before: &[Pod]) {
+    let now = cluster.await_replicas("web", before.len());
+    let identity = |pod: &Pod| (pod.name.clone(), pod.container.clone(), pod.ip, pod.restarts);
+    let sorted = |pods: &[Pod]| pods.iter().map(identity).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(sorted(&now), sorted(before));
+    for pod in before {
+        assert_eq!(get(&cluster.gateway, pod.ip), PAGE);
+    }
+}
+
+#[test]
+fn the_daemonset_replaces_the_reference_and_upgrades_under_running_pods_and_goes_back() {
+    let cluster = Cluster::shared();
+    let scratch = cluster.lab.path("daemonset");
+    fs::create_dir_all(scratch.join("reference")).expect("make a directory");
+    for name in REFERENCE {
+        let from = Binaries::Reference.directory(&scratch).join(name);
+        fs::copy(&from, scratch.join("reference").join(name)).unwrap_or_else(|e| panic!("{}: {e}", from.display()));
+    }
+    for node in &cluster.nodes {
+        replace_plugins(node, &scratch.join("reference"));
+    }
+    let before = plugins(&cluster.nodes[0]);
+    let pods = cluster.deploy("web", 4, pods::spec());
+
+    // The later version has the bytes of a build that was never made at its end, which no loader reads.
+    let program = cluster.lab.bin().join("underlay");
+    let bytes = fs::read(&program).expect("read the program");
+    let later = scratch.join("underlay");
+    write_script(&later, "");
+    let later_bytes = [&bytes[..], b"later"].concat();
+    fs::write(&later, &later_bytes).expect("write the later program");
+    let later_archive = image(&later, &scratch.join("later"));
+    let archive = image(&program, &scratch.join("now"));
+    for node in &cluster.nodes {
+        node.import(&later_archive);
+        node.ctr(&["image", "tag", IMAGE, LATER_IMAGE]);
+        node.import(&archive);
+    }
+
+    let manifest = fs::read_to_string(Path::new(REPOSITORY).join("packaging/daemonset.yaml")).expect("read a manifest");
+    assert!(manifest.contains(IMAGE), "the manifest names another image");
+    kubectl(&cluster, &["apply", "-f", "-"], &manifest);
+    await_rollout(&cluster);
+    await_program(&cluster, &bytes);
+    assert_undisturbed(&cluster, &pods);
+
+    let later_manifest = manifest.replace(IMAGE, LATER_IMAGE);
+    kubectl(&cluster, &["apply", "-f", "-"], &later_manifest);
+    await_rollout(&cluster);
+    await_program(&cluster, &later_bytes);
+    assert_undisturbed(&cluster, &pods);
+
+    // Pods of ours beside those of the reference.
+    cluster.api.patch(&format!("{DEPLOYMENTS}/web"), &json!({"spec": {"replicas": 8}}));
+    let pods = cluster.await_replicas("web", 8);
+
+    let back = later_manifest.replace("args: [install, --wait]", "args: [uninstall, --wait]");
+    assert_ne!(back, later_manifest);
+    kubectl(&cluster, &["apply", "-f", "-"], &back);
+    await_rollout(&cluster);
+    for node in &cluster.nodes {
+        cluster.until(&format!("the reference is back on {}", node.name), || {
+            let names = node.names_in("/opt/cni/bin");
+            if names == REFERENCE { Ok(()) } else { Err(format!("{names:?}")) }
+        });
+        assert!(plugins(node) == before, "{} has other plugins than before", node.name);
+    }
+    assert_undisturbed(&cluster, &pods);
+    kubectl(&cluster, &["--namespace=kube-system", "delete", "daemonset/underlay", "--wait"], "");
+    cluster.undeploy("web");
+    cluster.await_nothing_left();
+    for node in &cluster.nodes {
+        replace_plugins(node, cluster.lab.bin());
+    }
+}

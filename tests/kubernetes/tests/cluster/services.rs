@@ -1,0 +1,126 @@
+//! Traffic between a node and its own pods, and Services. A macvlan does not reach its own node, so most of it is known
+//! not to work yet.
+
+use std::net::IpAddr;
+use std::panic::catch_unwind;
+use std::time::Duration;
+
+use e2e::Namespace;
+use e2e::runtime::PAGE;
+use e2e::traffic::get;
+use kubernetes::cluster::Turn;
+use kubernetes::pods::{self, DEPLOYMENTS, PODS, Pod, deployment};
+use kubernetes::wait::await_within;
+use kubernetes::{Cluster, expected_to_fail};
+use serde_json::json;
+
+/// The reason of all the marks here.
+const NOT_YET: &str = "pods and their own node do not reach each other yet";
+
+/// How long a probe that works may take: it is made every second.
+const PROBE: Duration = Duration::from_secs(15);
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+#[test]
+fn an_http_readiness_probe_succeeds() {
+    let cluster = Cluster::shared();
+    let mut spec = pods::spec();
+    spec["containers"][0]["readinessProbe"] =
+        json!({"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1, "timeoutSeconds": 1});
+    cluster.api.create(DEPLOYMENTS, &deployment("probed", 1, spec));
+    let ip: IpAddr = cluster.until("the pod runs", || {
+        let pods = cluster.api.request("GET", PODS, None)?.body;
+        let status = &pods["items"][0]["status"];
+        let ip = status["podIP"].as_str().filter(|_| status["phase"] == "Running");
+        ip.map(|ip| ip.parse().expect("an address")).ok_or_else(|| status.to_string())
+    });
+    // The pod is well: the LAN reaches it.
+    assert_eq!(get(&cluster.gateway, ip), PAGE);
+    expected_to_fail(NOT_YET, &format!("Readiness probe failed: Get \"http://{ip}:80/\""), || {
+        await_within(PROBE, "the pod is ready", || {
+            let pods = cluster.api.request("GET", PODS, None)?.body;
+            let status = &pods["items"][0]["status"];
+            if status["containerStatuses"][0]["ready"] == true {
+                return Ok(());
+            }
+            let events = cluster.api.request("GET", "/api/v1/namespaces/default/events", None)?.body;
+            let events = events["items"].as_array().cloned().unwrap_or_default();
+            let unhealthy = events.iter().rfind(|event| {
+                event["reason"] == "Unhealthy"
+                    && event["involvedObject"]["name"] == pods["items"][0]["metadata"]["name"]
+            });
+            Err(unhealthy.map_or_else(|| status.to_string(), |event| event["message"].to_string().replace('\\', "")))
+        });
+    });
+    cluster.undeploy("probed");
+    cluster.await_nothing_left();
+}
+
+/// One pod on each node, each the only one of a Service of its own.
+struct Pair {
+    pods: [Pod; 2],
+    services: [IpAddr; 2],
+}
+
+impl Pair {
+    fn start(cluster: &Turn) -> Self {
+        let node = |index: usize| &cluster.nodes[index];
+        let services = [0, 1].map(|index| {
+            let name = format!("on-{}", node(index).name);
+            let mut spec = pods::spec();
+            spec["nodeName"] = json!(node(index).name);
+            cluster.api.create(DEPLOYMENTS, &deployment(&name, 1, spec));
+            let service = json!({
+                "metadata": {"name": name},
+                "spec": {"selector": {"app": name}, "ports": [{"port": 80}]},
+            });
+            let service = cluster.api.create(SERVICES, &service);
+            service["spec"]["clusterIP"].as_str().and_then(|ip| ip.parse().ok()).expect("a Service has an address")
+        });
+        let pods = [0, 1].map(|index| cluster.await_replicas(&format!("on-{}", node(index).name), 1).remove(0));
+        let pair = Self { pods, services };
+        // A node reaches a Service whose pod is on the other one. When it does, kube-proxy has done its work there.
+        for (from, to) in [(0, 1), (1, 0)] {
+            cluster.until("a Service with a pod on the other node is reached", || {
+                let page = catch_unwind(|| get(&node(from).machine, pair.services[to]));
+                page.map(|page| assert_eq!(page, PAGE)).map_err(|_| "no answer yet".to_owned())
+            });
+        }
+        pair
+    }
+
+    fn namespace(&self, cluster: &Turn, index: usize) -> Namespace {
+        let namespaces = cluster.nodes[index].pod_namespaces().into_iter();
+        let mut own = namespaces.filter(|(_, ip, _)| *ip == self.pods[index].ip).map(|(_, _, netns)| netns);
+        own.next().expect("the pod has a namespace")
+    }
+
+    fn end(self, cluster: &Turn) {
+        for node in &cluster.nodes {
+            cluster.api.delete(&format!("{SERVICES}/on-{}", node.name));
+            cluster.api.delete(&format!("{DEPLOYMENTS}/on-{}", node.name));
+        }
+        cluster.await_no_pods();
+        cluster.await_nothing_left();
+    }
+}
+
+#[test]
+fn a_service_is_reached_from_its_pods_own_node_and_from_pods_of_either() {
+    let cluster = Cluster::shared();
+    let pair = Pair::start(&cluster);
+    let unanswered = |index: usize| format!("connect to {}:80: ", pair.services[index]);
+    // From the node to the Service of its own pod.
+    expected_to_fail(NOT_YET, &unanswered(0), || {
+        assert_eq!(get(&cluster.nodes[0].machine, pair.services[0]), PAGE);
+    });
+    // From a pod: to the pod of the other node, and to itself.
+    let pod = pair.namespace(&cluster, 0);
+    assert_eq!(get(&pod, pair.pods[1].ip), PAGE);
+    for index in [1, 0] {
+        expected_to_fail(NOT_YET, &unanswered(index), || assert_eq!(get(&pod, pair.services[index]), PAGE));
+    }
+    drop(pod);
+    pair.end(&cluster);
+}

@@ -1,0 +1,110 @@
+//! whereabouts, a foreign IPAM plugin whose pools are objects of the API server, under our macvlan.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use e2e::binaries::peers;
+use e2e::traffic::assert_reaches;
+use kubernetes::Cluster;
+use serde_json::{Value, json};
+
+/// The API group of whereabouts, and the kinds of its objects: each with its plural and the fields of its `spec` that
+/// are objects. It asks for no more of the definitions than that the fields come back as they were sent.
+const GROUP: &str = "whereabouts.cni.cncf.io";
+const KINDS: [(&str, &str); 3] = [
+    ("IPPool", "ippools"),
+    ("OverlappingRangeIPReservation", "overlappingrangeipreservations"),
+    ("NodeSlicePool", "nodeslicepools"),
+];
+
+fn definition(kind: &str, plural: &str) -> Value {
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.{GROUP}")},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {"kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": kind.to_lowercase()},
+            "versions": [{
+                "name": "v1alpha1",
+                "served": true,
+                "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": open, "status": open}}},
+            }],
+        },
+    })
+}
+
+/// The objects of a kind, in all namespaces.
+fn objects(cluster: &Cluster, plural: &str) -> Vec<Value> {
+    cluster.api.list(&format!("/apis/{GROUP}/v1alpha1/{plural}"))
+}
+
+/// The allocations of the only pool: the last part of each address and the container that has it.
+fn allocations(cluster: &Cluster) -> BTreeMap<String, String> {
+    let pools = objects(cluster, "ippools");
+    assert_eq!(pools.len(), 1, "{pools:?}");
+    let allocations = pools[0]["spec"]["allocations"].as_object().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    allocations.iter().map(|(offset, owner)| (offset.clone(), text(&owner["id"]))).collect()
+}
+
+#[test]
+fn macvlan_takes_addresses_from_whereabouts_and_gives_them_back() {
+    let cluster = Cluster::shared();
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    for (kind, plural) in KINDS {
+        cluster.api.create(definitions, &definition(kind, plural));
+        cluster.until("the API server serves a new kind", || {
+            match cluster.api.request("GET", &format!("/apis/{GROUP}/v1alpha1/{plural}"), None)? {
+                answer if answer.status == 200 => Ok(()),
+                answer => Err(format!("{answer:?}")),
+            }
+        });
+    }
+    // The Lab's host is one more machine of the LAN, and reaches the API server as a node does.
+    let lab = &cluster.lab;
+    let kubeconfig = cluster.nodes[0].root().join("etc/kubernetes/admin.conf");
+    // whereabouts wants a file of its own, besides the configuration of the network.
+    let file = lab.path("whereabouts.conf");
+    fs::write(&file, json!({"kubernetes": {"kubeconfig": kubeconfig}}).to_string()).expect("write a file");
+    let conf = lab.conf_with(json!({
+        "type": "whereabouts",
+        "configuration_path": file,
+        "range": "192.168.50.0/24",
+        "range_start": "192.168.50.220",
+        "range_end": "192.168.50.229",
+        "gateway": "192.168.50.1",
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }));
+    let search = format!("{}:{}", lab.bin().display(), peers("whereabouts").display());
+    let plugin = lab.macvlan().search(search);
+    let container = lab.container();
+    let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0";
+
+    let result = plugin.add(&container, "eth0", &conf).args(args).run().result();
+    assert_eq!(result["ips"][0]["address"], "192.168.50.220/24");
+    assert_eq!(container.address_texts("eth0"), ["192.168.50.220/24"]);
+    assert_reaches(&container, cluster.gateway.v4);
+    assert_reaches(&cluster.nodes[1].machine, "192.168.50.220".parse().expect("an address"));
+    assert_eq!(allocations(&cluster), [("220".to_owned(), container.id.clone())].into());
+    assert_eq!(objects(&cluster, "overlappingrangeipreservations").len(), 1);
+
+    // CHECK asks the IPAM plugin, and whereabouts has none: its error is passed on.
+    let mut checked = conf.clone();
+    checked["prevResult"] = result;
+    let error = plugin.check(&container, "eth0", &checked).args(args).run().error();
+    assert!(format!("{error:?}").contains("CNI CHECK method is not implemented"), "{error:?}");
+
+    for _ in 0..2 {
+        plugin.del(&container, "eth0", &conf).args(args).run().done();
+        assert_eq!(container.link_names(), ["lo"]);
+        assert_eq!(allocations(&cluster), BTreeMap::new());
+        assert_eq!(objects(&cluster, "overlappingrangeipreservations"), Vec::<Value>::new());
+    }
+    for (_, plural) in KINDS {
+        cluster.api.delete(&format!("{definitions}/{plural}.{GROUP}"));
+    }
+}
