@@ -24,18 +24,18 @@ pub enum Place {
     Mounts,
     /// The main threads of processes.
     Processes,
-    /// Other threads, open descriptors, and bind mounts of all mount namespaces: one entry per thread and descriptor of
-    /// the machine.
-    Elsewhere,
-    /// The same, and sockets, which belong to the namespace that they were made in. Each is duplicated for an instant.
-    ElsewhereAndSockets,
+    /// Other threads, and open descriptors: one entry per thread and descriptor of the machine.
+    ThreadsAndDescriptors,
+    /// The same, bind mounts of all mount namespaces, and sockets, which belong to the namespace that they were made in.
+    /// Each socket is duplicated for an instant.
+    Everywhere,
 }
 
 impl Place {
-    /// Where a namespace can be found without touching anything, the cheapest place first.
-    pub const ALL: [Self; 3] = [Self::Mounts, Self::Processes, Self::Elsewhere];
+    /// Where the namespace of a container that runs is found, the cheapest place first.
+    pub const ALL: [Self; 3] = [Self::Mounts, Self::Processes, Self::ThreadsAndDescriptors];
     /// Everything that can be found to hold a namespace, the cheapest place first.
-    pub const EVERY_HOLDER: [Self; 3] = [Self::Mounts, Self::Processes, Self::ElsewhereAndSockets];
+    pub const EVERY_HOLDER: [Self; 3] = [Self::Mounts, Self::Processes, Self::Everywhere];
 }
 
 /// A search that looks into each namespace once, however many places hold it.
@@ -83,8 +83,8 @@ impl NetnsSearch {
                     .and_then(|text| inode("net", &text))
                     .map_or(GO_ON, |inode| visit(inode, &path))
             }),
-            Place::Elsewhere => self.elsewhere(None, visit),
-            Place::ElsewhereAndSockets => self.elsewhere(Some(Vec::new()), visit),
+            Place::ThreadsAndDescriptors => self.elsewhere(None, visit),
+            Place::Everywhere => self.elsewhere(Some(Vec::new()), visit),
         };
     }
 
@@ -132,7 +132,7 @@ impl NetnsSearch {
         GO_ON
     }
 
-    /// Sockets are looked at last, if there is a list to keep them in until then.
+    /// With a list for sockets, which are looked at last, mounts and sockets are looked at too.
     fn elsewhere(&mut self, mut sockets: Option<Vec<Socket>>, visit: Visit<'_>) -> ControlFlow<()> {
         let mut mounts = SeenMounts::default();
         self.processes(&mut |search, process| {
@@ -141,18 +141,21 @@ impl NetnsSearch {
                 if let Some(inode) = search.link(process, &path).and_then(|text| inode("net", &text)) {
                     visit(inode, &path)?;
                 }
-                search.mounts_of(process, &thread, &mut mounts, visit)?;
+                if sockets.is_some() {
+                    search.mounts_of(process, &thread, &mut mounts, visit)?;
+                }
                 if thread.has_descriptors {
                     search.descriptors(process, &thread, &mut sockets, visit)?;
                 }
             }
             GO_ON
         })?;
+        let Some(sockets) = sockets else { return GO_ON };
         if let Some(namespace) = self.mount_namespaces.difference(&mounts.namespaces).next() {
             let cause = format!("no process is in mount namespace {namespace}, so its mounts cannot be read");
             self.missed.get_or_insert(Error::Blind { cause });
         }
-        self.sockets(sockets.unwrap_or_default(), visit)
+        self.sockets(sockets, visit)
     }
 
     /// A thread sees the mounts below its root, so each root of a mount namespace is looked at.

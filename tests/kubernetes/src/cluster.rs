@@ -178,7 +178,7 @@ impl Cluster {
     fn evidence(&self) -> String {
         let events = self.api.request("GET", "/api/v1/events", None).map(|answer| answer.body).unwrap_or_default();
         let events = events["items"].as_array().map_or(&[][..], Vec::as_slice);
-        let warnings = events.iter().filter(|event| event["type"] == "Warning");
+        let warnings = events.iter().rev().filter(|event| event["type"] == "Warning").take(20);
         let warnings = warnings.map(|event| format!("{}: {}\n", event["reason"], event["message"]));
         let ends = self.nodes.iter().map(|node| node.log_ends(12));
         iter::once("---- warnings:\n".to_owned()).chain(warnings).chain(ends).collect()

@@ -20,6 +20,9 @@ const LEASES: &str = "/var/lib/cni/networks/pods";
 /// The pods of the default namespace.
 pub const PODS: &str = "/api/v1/namespaces/default/pods";
 
+/// The events of the default namespace.
+const EVENTS: &str = "/api/v1/namespaces/default/events";
+
 /// The Deployments of the default namespace.
 pub const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
@@ -102,6 +105,23 @@ impl Cluster {
             Some(items) => Err(format!("{} pods are left", items.len())),
             None => Err("no list".to_owned()),
         });
+    }
+
+    /// The message of an event of that reason about a pod of the default namespace, if it contains the text. Events
+    /// outlive their pods, so the pod must be there.
+    pub fn event(&self, reason: &str, text: &str) -> Result<String, String> {
+        let items = |path: &str| -> Result<Vec<Value>, String> {
+            let answer = self.api.request("GET", path, None)?;
+            answer.body["items"].as_array().cloned().ok_or_else(|| format!("{path}: {answer:?}"))
+        };
+        let pods: Vec<Value> = items(PODS)?.iter().map(|pod| pod["metadata"]["uid"].clone()).collect();
+        let events = items(EVENTS)?;
+        let about_pods = events.iter().filter(|event| pods.contains(&event["involvedObject"]["uid"]));
+        let messages =
+            about_pods.filter(|event| event["reason"] == reason).filter_map(|event| event["message"].as_str());
+        let messages: Vec<&str> = messages.collect();
+        let found = messages.iter().find(|message| message.contains(text)).map(|&message| message.to_owned());
+        found.ok_or_else(|| format!("no event {reason} with {text:?}, but {messages:?}"))
     }
 
     /// Waits until no node has anything left of pods: leases, network namespaces, and links beside those of before.

@@ -37,20 +37,14 @@ fn an_http_readiness_probe_succeeds() {
     });
     // The pod is well: the LAN reaches it.
     assert_eq!(get(&cluster.gateway, ip), PAGE);
-    expected_to_fail(NOT_YET, &format!("Readiness probe failed: Get \"http://{ip}:80/\""), || {
+    let failure = format!("Readiness probe failed: Get \"http://{ip}:80/\"");
+    expected_to_fail(NOT_YET, &failure, || {
         await_within(PROBE, "the pod is ready", || {
             let pods = cluster.api.request("GET", PODS, None)?.body;
-            let status = &pods["items"][0]["status"];
-            if status["containerStatuses"][0]["ready"] == true {
+            if pods["items"][0]["status"]["containerStatuses"][0]["ready"] == true {
                 return Ok(());
             }
-            let events = cluster.api.request("GET", "/api/v1/namespaces/default/events", None)?.body;
-            let events = events["items"].as_array().cloned().unwrap_or_default();
-            let unhealthy = events.iter().rfind(|event| {
-                event["reason"] == "Unhealthy"
-                    && event["involvedObject"]["name"] == pods["items"][0]["metadata"]["name"]
-            });
-            Err(unhealthy.map_or_else(|| status.to_string(), |event| event["message"].to_string().replace('\\', "")))
+            Err(cluster.event("Unhealthy", &failure).unwrap_or_else(|_| "no probe of it has failed".to_owned()))
         });
     });
     cluster.undeploy("probed");

@@ -76,14 +76,10 @@ fn a_node_whose_range_is_full_is_ready_unless_the_configuration_asks_otherwise()
     let since = ready_since(&cluster, node);
 
     cluster.api.patch(&format!("{DEPLOYMENTS}/web"), &json!({"spec": {"replicas": 4}}));
-    let refusal = cluster.until("the fourth pod is refused an address", || {
-        let events = cluster.api.request("GET", "/api/v1/namespaces/default/events", None)?.body;
-        let events = events["items"].as_array().cloned().unwrap_or_default();
-        let refusal = events.into_iter().find(|event| event["reason"] == "FailedCreatePodSandBox");
-        refusal.ok_or_else(|| "no such event".to_owned())
+    cluster.until("the fourth pod is refused an address", || {
+        let refusal = "no free address in ipam.ranges[0] (192.168.50.200-192.168.50.202)";
+        cluster.event("FailedCreatePodSandBox", refusal)
     });
-    let message = refusal["message"].as_str().expect("text");
-    assert!(message.contains("no free address in ipam.ranges[0] (192.168.50.200-192.168.50.202)"), "{message}");
     assert_eq!(node.leases().len(), 3);
 
     cluster.api.patch(&format!("{DEPLOYMENTS}/web"), &json!({"spec": {"replicas": 3}}));
