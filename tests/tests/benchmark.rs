@@ -161,6 +161,7 @@ fn state(container: &Container, v6: bool) -> Vec<String> {
         keys.extend([
             "net/ipv6/conf/eth0/disable_ipv6",
             "net/ipv6/conf/eth0/ndisc_notify",
+            "net/ipv6/conf/eth0/keep_addr_on_down",
             "net/ipv6/conf/eth0/router_solicitation_delay",
             "net/ipv6/neigh/eth0/retrans_time_ms",
         ]);
@@ -206,10 +207,7 @@ fn the_floor_reaches_the_state_that_an_add_does() {
             assert_eq!(content, format!("{}\r\neth0", bare.id));
         }
 
-        let del = call("DEL");
-        assert!(del.status.success(), "{}", del.text());
-        let nanoseconds: u64 = String::from_utf8_lossy(&del.stdout).trim().parse().expect("a time in nanoseconds");
-        assert!(nanoseconds > 0, "the kernel took no time");
+        call("DEL").done();
         assert_eq!(bare.link_names(), ["lo"]);
         lab.macvlan().del(&ours, "eth0", &conf).run().done();
         assert_eq!(lab.leases(), [""; 0]);

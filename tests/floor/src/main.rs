@@ -102,6 +102,7 @@ impl Attachment {
         if watch.is_some() {
             let ifname = &self.ifname;
             replace(&format!("conf/{ifname}/ndisc_notify"), "1")?;
+            replace(&format!("conf/{ifname}/keep_addr_on_down"), "1")?;
             for (key, value) in [
                 (format!("conf/{ifname}/router_solicitation_delay"), "0"),
                 (format!("neigh/{ifname}/retrans_time_ms"), "200"),

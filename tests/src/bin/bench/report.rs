@@ -58,7 +58,7 @@ fn control_text(findings: &Findings) -> Result<String> {
         setting(),
     );
     let floor = "The *floor* is one static process that does the bare kernel operations to the same end state (link, \
-                 addresses, up, default route, `arp_notify`, `ndisc_notify`, lease file), several in one message, with no \
+                 addresses, up, default route, `arp_notify`, `ndisc_notify`, `keep_addr_on_down`, lease file), several in one message, with no \
                  protocol, no check and no undoing. With IPv6 it does the whole of duplicate address detection, made as \
                  short as Underlay makes it. In the chain, `tuning` is the reference's on both sides.";
     let mut text = format!(
