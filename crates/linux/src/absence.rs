@@ -15,18 +15,23 @@ use crate::{Error, NetnsSearch, Place, Result};
 /// The initial PID namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h): its processes see all others.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
+/// How often all places are looked at until no process ends meanwhile.
+const LOOKS: usize = 8;
+
 /// Takes out of `candidates`, which are inodes, every network namespace that exists, as far as that can be known: those
 /// that are left exist nowhere on this machine.
 ///
-/// A namespace may be handed on during a search, from a place that comes later to one that was looked at already: from a
-/// thread to a mount, or from a process to its child. So all places are looked at twice.
+/// A namespace may be handed on during a search: from a place that comes later to one that was looked at already, such as
+/// from a thread to a mount, or from a process that ends to its child. So all places are looked at twice at least, and again
+/// if a process has ended meanwhile that had not ended in the look before.
 ///
 /// # Errors
 ///
-/// If this process does not see the whole machine, or something could not be looked at. Then nothing is known of the
-/// candidates that are left.
+/// If this process does not see the whole machine, or something could not be looked at, or processes ended in every look.
+/// Then nothing is known of the candidates that are left.
 pub fn retain_gone(candidates: &mut HashSet<u64>) -> Result<()> {
-    for round in 0..2 {
+    let mut before = None;
+    for _ in 0..LOOKS {
         let mut search = NetnsSearch::default();
         for place in Place::EVERY_HOLDER {
             search.walk(place, &mut |inode, _| {
@@ -40,12 +45,16 @@ pub fn retain_gone(candidates: &mut HashSet<u64>) -> Result<()> {
                 return Err(missed);
             }
             // The mounts are enough on most machines as long as every container lives.
-            if round == 0 && place == Place::Mounts {
+            if before.is_none() && place == Place::Mounts {
                 sees_whole_machine()?;
             }
         }
+        if before.is_some_and(|before| search.vanished.is_subset(&before)) {
+            return Ok(());
+        }
+        before = Some(search.vanished);
     }
-    Ok(())
+    Err(Error::Blind { cause: format!("processes have ended while they were looked at, {LOOKS} times in a row") })
 }
 
 /// Whether every process of the machine has an entry in /proc.

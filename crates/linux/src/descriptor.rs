@@ -41,16 +41,19 @@ impl Task {
         own(opened).map(Self)
     }
 
-    /// The network namespace of a socket, or of the socket within a `/dev/net/tun`. For an instant the socket is ours
-    /// too. (pidfd_getfd(2), Linux 5.6)
-    pub(crate) fn netns_of_socket(&self, descriptor: RawFd) -> io::Result<File> {
+    /// Duplicates a descriptor of the task. (pidfd_getfd(2), Linux 5.6)
+    pub(crate) fn duplicate(&self, descriptor: RawFd) -> io::Result<OwnedFd> {
         let (task, descriptor) = (libc::c_long::from(self.0.as_raw_fd()), libc::c_long::from(descriptor));
         // SAFETY: pidfd_getfd(2) takes numbers only, and touches no memory of ours.
-        let socket = own(unsafe { libc::syscall(libc::SYS_pidfd_getfd, task, descriptor, 0 as libc::c_long) })?;
-        // SAFETY: SIOCGSKNS takes no argument, and the descriptor is open for the time of the call.
-        let netns = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
-        own(netns.into()).map(File::from)
+        own(unsafe { libc::syscall(libc::SYS_pidfd_getfd, task, descriptor, 0 as libc::c_long) })
     }
+}
+
+/// The network namespace of a socket, or of the socket within a `/dev/net/tun`.
+pub(crate) fn netns_of_socket(socket: &OwnedFd) -> io::Result<File> {
+    // SAFETY: SIOCGSKNS takes no argument, and the descriptor is open for the time of the call.
+    let netns = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
+    own(netns.into()).map(File::from)
 }
 
 /// The descriptor that a system call has returned.
@@ -76,12 +79,13 @@ mod tests {
     fn a_socket_names_its_namespace_and_other_files_do_not() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let ours = Task::process(std::process::id()).unwrap();
-        let netns = ours.netns_of_socket(socket.as_raw_fd()).unwrap();
+        let of = |number| ours.duplicate(number).and_then(|duplicate| netns_of_socket(&duplicate));
+        let netns = of(socket.as_raw_fd()).unwrap();
         assert_eq!(netns.metadata().unwrap().ino(), NetnsId::current().unwrap().inode());
         let file = File::open("/proc/self/stat").unwrap();
-        let refused = ours.netns_of_socket(file.as_raw_fd()).unwrap_err();
+        let refused = of(file.as_raw_fd()).unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(libc::ENOTTY));
-        let closed = ours.netns_of_socket(RawFd::MAX).unwrap_err();
+        let closed = of(RawFd::MAX).unwrap_err();
         assert_eq!(closed.raw_os_error(), Some(libc::EBADF));
     }
 

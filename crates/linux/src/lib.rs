@@ -22,6 +22,7 @@ mod error;
 pub mod file;
 mod link;
 mod mac;
+mod mounts;
 mod netlink;
 mod netns;
 pub mod process;

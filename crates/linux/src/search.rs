@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use crate::descriptor::{Task, is_table_shared};
+use crate::descriptor::{Task, is_table_shared, netns_of_socket};
+use crate::mounts::{MountNamespace, mounts};
 use crate::{Error, Netns, file};
 
 /// The process that every other descends from.
@@ -45,6 +46,9 @@ pub struct NetnsSearch {
     incomplete: bool,
     /// The first thing that could not be looked at.
     pub(crate) missed: Option<Error>,
+    /// Processes that were gone when they were looked at, though /proc had listed them. A process that has ended and
+    /// that its parent has not waited for is one as well.
+    pub(crate) vanished: HashSet<u32>,
     /// Mount namespaces that a mount or a descriptor holds.
     mount_namespaces: HashSet<u64>,
 }
@@ -91,7 +95,7 @@ impl NetnsSearch {
     fn own_mounts(&mut self, visit: Visit<'_>) -> ControlFlow<()> {
         let path = Path::new("/proc/thread-self/mountinfo");
         match read(path) {
-            Ok(mountinfo) => self.mounts(&mountinfo, Path::new("/"), visit),
+            Ok(mountinfo) => self.mounts(&mountinfo, visit),
             Err(error) => {
                 self.incomplete = true;
                 self.miss(path, error);
@@ -100,11 +104,9 @@ impl NetnsSearch {
         }
     }
 
-    /// `root` leads to the mounts of this text.
-    fn mounts(&mut self, mountinfo: &str, root: &Path, visit: Visit<'_>) -> ControlFlow<()> {
+    fn mounts(&mut self, mountinfo: &str, visit: Visit<'_>) -> ControlFlow<()> {
         self.mount_namespaces.extend(mounts("mnt", mountinfo).map(|(inode, _)| inode));
-        mounts("net", mountinfo)
-            .try_for_each(|(inode, path)| visit(inode, &root.join(path.strip_prefix("/").unwrap_or(&path))))
+        mounts("net", mountinfo).try_for_each(|(inode, path)| visit(inode, &path))
     }
 
     /// Calls `look` with each process.
@@ -134,7 +136,7 @@ impl NetnsSearch {
 
     /// With a list for sockets, which are looked at last, mounts and sockets are looked at too.
     fn elsewhere(&mut self, mut sockets: Option<Vec<Socket>>, visit: Visit<'_>) -> ControlFlow<()> {
-        let mut mounts = SeenMounts::default();
+        let mut mounts = HashSet::new();
         self.processes(&mut |search, process| {
             for thread in search.threads(process) {
                 let path = thread.folder.join("ns/net");
@@ -151,40 +153,32 @@ impl NetnsSearch {
             GO_ON
         })?;
         let Some(sockets) = sockets else { return GO_ON };
-        if let Some(namespace) = self.mount_namespaces.difference(&mounts.namespaces).next() {
+        if let Some(namespace) = self.mount_namespaces.difference(&mounts).next() {
             let cause = format!("no process is in mount namespace {namespace}, so its mounts cannot be read");
             self.missed.get_or_insert(Error::Blind { cause });
         }
         self.sockets(sockets, visit)
     }
 
-    /// A thread sees the mounts below its root, so each root of a mount namespace is looked at.
+    /// Looks at the mounts of the mount namespace that a thread is in.
     fn mounts_of(
         &mut self,
         process: &Process,
         thread: &Thread,
-        seen: &mut SeenMounts,
+        seen: &mut HashSet<u64>,
         visit: Visit<'_>,
     ) -> ControlFlow<()> {
-        let namespace = self.link(process, &thread.folder.join("ns/mnt")).and_then(|text| inode("mnt", &text));
-        if namespace.is_none() && process.number != INIT {
+        let path = thread.folder.join("ns/mnt");
+        let Some(namespace) = self.link(process, &path).and_then(|text| inode("mnt", &text)) else { return GO_ON };
+        if seen.contains(&namespace) {
             return GO_ON;
         }
-        let root = thread.folder.join("root");
-        let place = self.of(process, &root, fs::metadata(&root)).map(|root| (root.dev(), root.ino()));
-        if seen.roots.contains(&(namespace, place)) {
-            return GO_ON;
-        }
-        let path = thread.folder.join("mountinfo");
-        let mountinfo = match read(&path) {
-            // The thread has ended meanwhile.
-            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => None,
-            answer => self.of(process, &path, answer),
-        };
-        let Some(mountinfo) = mountinfo else { return GO_ON };
-        seen.namespaces.extend(namespace);
-        seen.roots.insert((namespace, place));
-        self.mounts(&mountinfo, &root, visit)
+        let Some(file) = self.of(process, &path, File::open(&path)) else { return GO_ON };
+        let Some(whole) = self.of(process, &path, MountNamespace::read(&file)) else { return GO_ON };
+        // The thread may have moved to another one before its namespace was opened.
+        seen.extend(file.metadata().map(|metadata| metadata.ino()));
+        self.mount_namespaces.extend(whole.held("mnt").map(|(inode, _)| inode));
+        whole.held("net").try_for_each(|(inode, file)| visit(inode, &file.map(of_own).unwrap_or_default()))
     }
 
     fn descriptors(
@@ -224,12 +218,17 @@ impl NetnsSearch {
                 opened = self.of(&process, &path, task).map(|task| (thread, task));
             }
             let Some((_, task)) = &opened else { continue };
-            let netns = match task.netns_of_socket(number) {
+            let socket = match task.duplicate(number) {
                 // It was closed meanwhile.
                 Err(error) if error.raw_os_error() == Some(Errno::EBADF as i32) => continue,
                 answer => self.of(&process, &path, answer),
             };
-            let Some(netns) = netns else { continue };
+            let Some(socket) = socket else { continue };
+            // It was closed meanwhile, and another file has its number.
+            if fs::read_link(of_own(&socket)).ok().is_none_or(|now| now != Path::new(&text)) {
+                continue;
+            }
+            let Some(netns) = self.of(&process, &path, netns_of_socket(&socket)) else { continue };
             if text.starts_with("socket:[") {
                 seen.insert(text);
             }
@@ -275,7 +274,12 @@ impl NetnsSearch {
             Err(error) => error,
         };
         match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ENOENT | Errno::ESRCH) => {}
+            Some(Errno::ENOENT | Errno::ESRCH) => {
+                // A thread or a descriptor may be gone while the process lives on.
+                if fs::read_link(process.folder.join("ns/net")).is_err() {
+                    self.vanished.insert(process.number);
+                }
+            }
             // Some machines let no process look at init, which is no container's and keeps no container's namespace.
             Some(Errno::EACCES | Errno::EPERM) if process.number == INIT => {}
             _ => self.miss(path, error),
@@ -315,16 +319,6 @@ struct Socket {
     text: String,
 }
 
-/// Device and inode of a root directory.
-type Root = (u64, u64);
-
-/// Mount namespaces that were looked into, and from which roots.
-#[derive(Default)]
-struct SeenMounts {
-    namespaces: HashSet<u64>,
-    roots: HashSet<(Option<u64>, Option<Root>)>,
-}
-
 /// Opens a namespace that was not looked into before.
 fn look_into<T>(
     seen: &mut HashSet<u64>,
@@ -349,65 +343,19 @@ pub(crate) fn number(name: &str) -> Option<u32> {
 }
 
 /// A path to a file that we have open.
-fn of_own(file: &File) -> PathBuf {
+fn of_own(file: &impl AsRawFd) -> PathBuf {
     Path::new("/proc/self/fd").join(file.as_raw_fd().to_string())
 }
 
 /// The inode of a namespace of that kind.
-fn inode(kind: &str, text: &str) -> Option<u64> {
+pub(crate) fn inode(kind: &str, text: &str) -> Option<u64> {
     text.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok()
-}
-
-/// Mounts of namespaces of that kind in the text of a mountinfo file. (proc_pid_mountinfo(5): the fourth field is the
-/// root of the mount, the fifth its mount point, with spaces and their like in octal)
-fn mounts<'a>(kind: &'a str, mountinfo: &'a str) -> impl Iterator<Item = (u64, PathBuf)> + 'a {
-    mountinfo.lines().filter_map(move |line| {
-        let mut fields = line.split(' ').skip(3);
-        Some((inode(kind, fields.next()?)?, PathBuf::from(unescape(fields.next()?))))
-    })
-}
-
-fn unescape(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        plain.push_str(&rest[..at]);
-        let digits = rest.get(at + 1..at + 4);
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                plain.push(char::from(byte));
-                rest = &rest[at + 4..];
-            }
-            None => {
-                plain.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
-    }
-    plain + rest
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::NetnsId;
-
-    #[test]
-    fn namespaces_among_other_mounts() {
-        let mountinfo = "22 1 0:21 / /proc rw,nosuid - proc proc rw\n\
-                         90 25 0:4 net:[4026532300] /run/netns/a\\040b rw shared:9 - nsfs nsfs rw\n\
-                         91 25 0:4 mnt:[4026532301] /run/ns/m rw - nsfs nsfs rw\n\
-                         short line\n";
-        let found = |kind| mounts(kind, mountinfo).collect::<Vec<_>>();
-        assert_eq!(found("net"), [(4026532300, PathBuf::from("/run/netns/a b"))]);
-        assert_eq!(found("mnt"), [(4026532301, PathBuf::from("/run/ns/m"))]);
-    }
-
-    #[test]
-    fn octal_and_what_only_looks_like_it() {
-        assert_eq!(unescape("a\\134b\\"), "a\\b\\");
-        assert_eq!(unescape("\\xyz\\0"), "\\xyz\\0");
-    }
 
     #[test]
     fn our_own_namespace_is_looked_into_once() {
@@ -432,7 +380,7 @@ mod tests {
         let mut search = NetnsSearch::default();
         let mountinfo = format!("1 2 0:4 net:[{elsewhere}] /proc/thread-self/ns/net rw - nsfs nsfs rw");
         let (mut seen, mut opened) = (HashSet::new(), Vec::new());
-        let _ = search.mounts(&mountinfo, Path::new("/"), &mut |inode, path| {
+        let _ = search.mounts(&mountinfo, &mut |inode, path| {
             opened.push(look_into(&mut seen, inode, path, &mut |netns| Some(netns.id().inode())));
             GO_ON
         });

@@ -1,7 +1,7 @@
 //! Leases that no container needs any more, and the evidence for that: an incomplete lease file, a record from before
 //! the last reboot, or a network namespace that exists no more. If in doubt, a lease stays taken.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -25,14 +25,12 @@ pub(crate) struct Asker<'a> {
     pub(crate) netns: u64,
 }
 
-/// The container that has a lease, and whether one of its addresses is among these.
-fn resident(directory: &Directory, ip: IpAddr, addresses: &[IpAddr]) -> Option<(String, bool)> {
-    let Content::Owned { container_id, ifname } = directory.read(ip).ok()??.content else { return None };
-    let Note::Record(record) = directory.note(&Owner { container_id: &container_id, ifname: &ifname }) else {
-        return None;
-    };
-    let is_present = record.leases.iter().any(|(ip, _)| addresses.contains(ip));
-    Some((container_id, is_present))
+/// Whether a lease is of another container, none of whose addresses is among these.
+fn is_elsewhere(directory: &Directory, ip: IpAddr, container_id: &str, addresses: &[IpAddr]) -> bool {
+    let Ok(Some(lease)) = directory.read(ip) else { return false };
+    let Content::Owned { container_id: holder, ifname } = lease.content else { return false };
+    let Note::Record(record) = directory.note(&Owner { container_id: &holder, ifname: &ifname }) else { return false };
+    holder != container_id && !record.leases.iter().any(|(ip, _)| addresses.contains(ip))
 }
 
 /// How full a set is, and with what.
@@ -83,11 +81,14 @@ impl Census {
         }
     }
 
-    /// Whether an ADD could lease an address of the set.
-    pub(crate) fn has_room(&self, directory: &Directory, set: &Set) -> bool {
-        // In doubt there is none.
-        let one_is_gone = || self.gone(directory, None).is_ok_and(|gone| !gone.is_empty());
-        self.taken < set.capacity() || !self.lost.is_empty() || one_is_gone()
+    /// Whether an ADD could lease an address of the set, without a search for network namespaces.
+    pub(crate) fn has_room(&self, set: &Set) -> bool {
+        self.taken < set.capacity() || !self.lost.is_empty()
+    }
+
+    /// Whether an ADD could reclaim a lease, since its network namespace exists no more. If in doubt, it could not.
+    pub(crate) fn has_gone(&self, directory: &Directory) -> bool {
+        self.gone(directory, None).is_ok_and(|gone| !gone.is_empty())
     }
 
     /// The leases whose network namespace exists no more, with its inode.
@@ -95,31 +96,22 @@ impl Census {
         let mut gone = self.rooted.iter().map(|(_, netns)| *netns).collect::<HashSet<u64>>();
         linux::retain_gone(&mut gone)?;
         let leases: Vec<_> = self.rooted.iter().copied().filter(|(_, netns)| gone.contains(netns)).collect();
-        Ok(if leases.is_empty() { self.replaced(directory, asker) } else { leases })
+        if leases.is_empty() {
+            return Ok(asker.map(|asker| self.replaced(directory, asker)).unwrap_or_default());
+        }
+        Ok(leases)
     }
 
-    /// Leases whose network namespace is gone though its number is in use. The kernel gives a new namespace the lowest
-    /// number that is free, so this is frequent.
-    ///
-    /// The namespace that has the number now is another container's if it has that container's address, or if that
-    /// container asks for one. A lease without an address in there is then of the namespace that was there before.
-    fn replaced(&self, directory: &Directory, asker: Option<&Asker<'_>>) -> Vec<(IpAddr, u64)> {
-        let mut sharing: HashMap<u64, Vec<IpAddr>> = HashMap::new();
-        self.rooted.iter().for_each(|(ip, netns)| sharing.entry(*netns).or_default().push(*ip));
-        let mut replaced = Vec::new();
-        for (netns, ips) in sharing {
-            let asking = asker.filter(|asker| asker.netns == netns).map(|asker| asker.container_id);
-            if ips.len() == 1 && asking.is_none() {
-                continue;
-            }
-            let Some(inside) = machine::addresses_in(netns) else { continue };
-            let owners: Vec<_> = ips.iter().filter_map(|ip| Some((*ip, resident(directory, *ip, &inside)?))).collect();
-            let present = owners.iter().filter(|(_, (_, is_present))| *is_present).map(|(_, (id, _))| id.as_str());
-            let holders: Vec<&str> = present.chain(asking).collect();
-            let is_gone = |id: &str| !holders.is_empty() && !holders.contains(&id);
-            replaced.extend(owners.iter().filter(|(_, (id, _))| is_gone(id)).map(|(ip, _)| (*ip, netns)));
+    /// Leases of other containers whose network namespace has the number of the asker's, and that have no address in there.
+    /// They are of a namespace that is gone: the kernel gives a new namespace the lowest number that is free, so the container
+    /// that asks often has the number of one that is gone.
+    fn replaced(&self, directory: &Directory, asker: &Asker<'_>) -> Vec<(IpAddr, u64)> {
+        let mut leases = self.rooted.iter().filter(|(_, netns)| *netns == asker.netns).peekable();
+        if leases.peek().is_none() {
+            return Vec::new();
         }
-        replaced
+        let Some(inside) = machine::addresses_in(asker.netns) else { return Vec::new() };
+        leases.filter(|(ip, _)| is_elsewhere(directory, *ip, asker.container_id, &inside)).copied().collect()
     }
 
     /// The error that says how full the set is.
