@@ -293,6 +293,25 @@ fn a_lease_is_reclaimed_by_the_container_that_has_got_the_number_of_its_namespac
     assert_eq!(outcome.stderr, format!("host-local: reclaimed 10.0.0.10 of container-1 eth0: {GONE}\n"));
 }
 
+/// A pod took the lease of another dead container, and lived on in a namespace with the number of the first one. So the lease
+/// of the first one stayed taken, and the third pod of a node found no address.
+#[test]
+fn a_lease_whose_number_the_asker_has_is_reclaimed_before_others_that_are_gone() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let (conf, container) = with_the_number_of_a_container_that_is_gone(&lab, 2);
+    let [other] = containers(&lab);
+    assert_eq!(address(&lab.host_local().add(&other, "eth0", &conf).run()), "10.0.0.11");
+    let id = other.id.clone();
+    drop(other);
+    let outcome = lab.host_local().add(&container, "eth0", &conf).run();
+    assert_eq!(address(&outcome), "10.0.0.10");
+    assert_eq!(outcome.stderr, format!("host-local: reclaimed 10.0.0.10 of container-1 eth0: {GONE}\n"));
+    let deadline = Instant::now() + PATIENCE;
+    while !call(&lab.host_local(), "ADD", "next", &conf).run().status.success() {
+        assert!(Instant::now() < deadline, "the lease of {id} is not reclaimed");
+    }
+}
+
 /// A container that lives had its lease taken away: another container, which was dead, had had a namespace with the same
 /// number, and the living one had the address of the dead one from another network, and its own address not yet.
 #[test]

@@ -144,7 +144,7 @@ fn status(machine: &Machine, call: &Call<'_>) -> Result<(), cni::Error> {
         let census = Census::of(&directory, set)?;
         // An ADD would reclaim those that no container needs. The search for namespaces looks at the whole machine, and a
         // runtime asks for STATUS every few seconds: a remark is not worth it.
-        if census.has_room(set) || (config.full_is_unavailable && census.has_gone(&directory)) {
+        if census.has_room(set) || (config.full_is_unavailable && census.has_gone()) {
             continue;
         }
         let full = census.exhausted(set, 0);

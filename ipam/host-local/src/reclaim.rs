@@ -87,19 +87,15 @@ impl Census {
     }
 
     /// Whether an ADD could reclaim a lease, since its network namespace exists no more. If in doubt, it could not.
-    pub(crate) fn has_gone(&self, directory: &Directory) -> bool {
-        self.gone(directory, None).is_ok_and(|gone| !gone.is_empty())
+    pub(crate) fn has_gone(&self) -> bool {
+        self.gone().is_ok_and(|gone| !gone.is_empty())
     }
 
     /// The leases whose network namespace exists no more, with its inode.
-    fn gone(&self, directory: &Directory, asker: Option<&Asker<'_>>) -> linux::Result<Vec<(IpAddr, u64)>> {
+    fn gone(&self) -> linux::Result<Vec<(IpAddr, u64)>> {
         let mut gone = self.rooted.iter().map(|(_, netns)| *netns).collect::<HashSet<u64>>();
         linux::retain_gone(&mut gone)?;
-        let leases: Vec<_> = self.rooted.iter().copied().filter(|(_, netns)| gone.contains(netns)).collect();
-        if leases.is_empty() {
-            return Ok(asker.map(|asker| self.replaced(directory, asker)).unwrap_or_default());
-        }
-        Ok(leases)
+        Ok(self.rooted.iter().copied().filter(|(_, netns)| gone.contains(netns)).collect())
     }
 
     /// Leases of other containers whose network namespace has the number of the asker's, and that have no address in there.
@@ -143,14 +139,18 @@ pub(crate) fn reclaim(
     if reclaimed > 0 {
         return Ok(reclaimed);
     }
-    // The search for namespaces comes last, because it looks at the whole machine.
-    let gone = match census.gone(store, asker) {
-        Ok(gone) => gone,
-        Err(cause) => {
-            warn(format_args!("no lease of this boot was reclaimed: {cause}"));
-            return Ok(0);
-        }
-    };
+    // First those whose number the asker has: later nothing may tell that they are gone.
+    let mut gone = asker.map(|asker| census.replaced(store, asker)).unwrap_or_default();
+    if gone.is_empty() {
+        // This search comes last, because it looks at the whole machine.
+        gone = match census.gone() {
+            Ok(gone) => gone,
+            Err(cause) => {
+                warn(format_args!("no lease of this boot was reclaimed: {cause}"));
+                return Ok(0);
+            }
+        };
+    }
     for (ip, netns) in gone.into_iter().take(AT_ONCE) {
         let Some(lease) = store.read(ip)? else { continue };
         let Content::Owned { container_id, ifname } = &lease.content else { continue };
