@@ -18,7 +18,7 @@ const NOT_IN_THE_GUEST: &[(&str, &str)] = &[
     ("e2e/guest", "boots a guest of its own"),
     ("e2e/host_local_faults", "about files, not links: hundreds of traced calls, each thirty times as slow there"),
     ("e2e/host_local_mixed", "about files, not links: thousands of calls, each thirty times as slow there"),
-    ("e2e/host_local_reclaim: faults", "hundreds of calls, each thirty times as slow there"),
+    ("e2e/host_local_reclaim", "about processes that come and go all the time: a guest has one processor"),
     ("e2e/peers", "about a script that builds programs"),
     ("e2e/races", "calls beside each other: a guest has one processor"),
     ("e2e/install", "about files, not links"),
