@@ -32,6 +32,7 @@ const PLOT: &str = "host-local.svg";
 
 /// One of the two, on a lease directory of its own.
 struct Side<'a> {
+    container: &'a Namespace,
     program: Plugin<'a>,
     data_dir: PathBuf,
 }
@@ -57,13 +58,14 @@ fn main() -> Result<()> {
     // In memory, where there is such a place: a disk's journal is everybody's on the machine.
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
-    let host = Namespace::new();
+    let (host, container) = (Namespace::new(), Namespace::new());
     let programs = [Binaries::HardLinks, Binaries::Reference].map(|binaries| {
         let bin = binaries.directory(folder.path());
         Plugin::new(&host, bin.join("host-local")).search(bin)
     });
     let side = |which: usize, name: &str| Side {
         program: programs[which].clone(),
+        container: &container,
         data_dir: folder.path().join(format!("{name}-{which}")),
     };
 
@@ -124,7 +126,7 @@ impl Side<'_> {
 
     fn call(&self, command: &str, id: &str, conf: &Value) -> Call<'_> {
         let call = self.program.call(command, conf).env("CNI_CONTAINERID", id);
-        call.env("CNI_IFNAME", "eth0").env("CNI_NETNS", "/proc/self/ns/net")
+        call.env("CNI_IFNAME", "eth0").env("CNI_NETNS", self.container.path())
     }
 
     /// Leases as the reference leaves them, with the turn at the last one.
