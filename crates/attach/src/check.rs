@@ -98,7 +98,7 @@ fn compare_routes(rtnl: &mut Rtnl, link: &Link, expected: &AddResult) -> Result<
     Ok(())
 }
 
-/// Whether routes may be without the `mtu` and `advmss` of the result. The reference writes both into its results and
+/// Returns true if routes may be without the `mtu` and `advmss` of the result. The reference writes both into its results and
 /// never sets them in the kernel. Its results have no `mtu` of the interface, while ours of 1.1.0 do: there CHECK is strict.
 fn without_metrics(link: &Link, expected: &AddResult) -> bool {
     own_interface(expected, &link.name).is_none_or(|interface| interface.mtu.is_none())

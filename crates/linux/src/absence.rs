@@ -15,7 +15,7 @@ use crate::{Error, NetnsSearch, Place, Result};
 /// The initial PID namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h): its processes see all others.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
-/// How often all places are looked at until no process ends meanwhile.
+/// The most looks at all places, until no process ends during one.
 const LOOKS: usize = 8;
 
 /// Takes out of `candidates`, which are inodes, every network namespace that exists, as far as that can be known: those
@@ -57,7 +57,7 @@ pub fn retain_gone(candidates: &mut HashSet<u64>) -> Result<()> {
     Err(Error::Blind { cause: format!("processes have ended while they were looked at, {LOOKS} times in a row") })
 }
 
-/// Whether every process of the machine has an entry in /proc.
+/// Fails unless every process of the machine has an entry in /proc.
 fn sees_whole_machine() -> Result<()> {
     let failed = |path: &'static str| move |source| Error::Io { operation: format!("look at {path}"), source };
     let blind = |cause: &str| Err(Error::Blind { cause: cause.to_owned() });
@@ -74,7 +74,7 @@ fn sees_whole_machine() -> Result<()> {
     Ok(())
 }
 
-/// Whether a line of mountinfo is of a /proc that does not show everything to everyone, or covers a process in it.
+/// Returns true for a line of mountinfo that is a /proc with hidepid, or that covers a process in /proc.
 fn hides_processes(line: &str) -> bool {
     let point = line.split(' ').nth(4).unwrap_or_default();
     let covers = point.strip_prefix("/proc/").and_then(|rest| rest.split('/').next()).and_then(number).is_some();

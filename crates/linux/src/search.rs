@@ -267,7 +267,7 @@ impl NetnsSearch {
         text.into_os_string().into_string().ok()
     }
 
-    /// What there is to see of a process. If it is gone, it holds nothing.
+    /// The answer about a process. If the process is gone, it holds nothing.
     fn of<T>(&mut self, process: &Process, path: &Path, answer: io::Result<T>) -> Option<T> {
         let error = match answer {
             Ok(seen) => return Some(seen),

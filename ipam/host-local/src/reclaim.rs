@@ -25,7 +25,7 @@ pub(crate) struct Asker<'a> {
     pub(crate) netns: u64,
 }
 
-/// Whether a lease is of another container, none of whose addresses is among these.
+/// Returns true if the lease is of another container, and none of its addresses is among these.
 fn is_elsewhere(directory: &Directory, ip: IpAddr, container_id: &str, addresses: &[IpAddr]) -> bool {
     let Ok(Some(lease)) = directory.read(ip) else { return false };
     let Content::Owned { container_id: holder, ifname } = lease.content else { return false };
@@ -81,7 +81,7 @@ impl Census {
         }
     }
 
-    /// Whether an ADD could lease an address of the set, without a search for network namespaces.
+    /// Returns true if an ADD could lease an address of the set, without a search for network namespaces.
     pub(crate) fn has_room(&self, set: &Set) -> bool {
         self.taken < set.capacity() || !self.lost.is_empty()
     }
