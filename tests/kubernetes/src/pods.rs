@@ -183,20 +183,20 @@ impl Node {
     pub(crate) fn pod_namespace_ids(&self) -> Vec<PathBuf> {
         let names = self.names_in(NAMESPACES).into_iter();
         let id = |name: String| {
-            let path = self.see(&format!("{NAMESPACES}/{name}"));
-            let inode = fs::metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).ino();
-            PathBuf::from(format!("net:[{inode}]"))
+            let inode = fs::metadata(self.see(&format!("{NAMESPACES}/{name}"))).ok()?.ino();
+            Some(PathBuf::from(format!("net:[{inode}]")))
         };
-        names.map(id).collect()
+        names.filter_map(id).collect()
     }
 
     /// The network namespaces of all pods on this node, each with its name and the address on `eth0`. They are held
-    /// open, so no link in them goes before they are dropped. One without an address is of a pod that never started.
+    /// open, so no link in them goes before they are dropped. One without an address is of a pod that never started. One
+    /// that cannot be opened is of a pod that has ended: containerd removes it after DEL.
     pub fn pod_namespaces(&self) -> Vec<(String, IpAddr, Namespace)> {
         let names = self.names_in(NAMESPACES).into_iter();
         let namespaces = names.filter_map(|name| {
             let path = self.see(&format!("{NAMESPACES}/{name}"));
-            let netns = Namespace::open(&path).unwrap_or_else(|e| panic!("open {}: {e}", path.display()));
+            let netns = Namespace::open(&path).ok()?;
             netns.find_link(lab::MACHINE_NIC)?;
             let text = netns.address_texts(lab::MACHINE_NIC).into_iter().next()?;
             let ip = text.split('/').next().and_then(|ip| ip.parse().ok()).expect("an address");
