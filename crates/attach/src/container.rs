@@ -1,49 +1,38 @@
 //! The container's network namespace, and the care not to take the host's for it.
 
-use cni::{Attachment, Call};
 use linux::Netns;
 
+use crate::Task;
 use crate::error::{Error, Result};
 
-/// The netns of an ADD or a CHECK. The host's own is refused, unless `CNI_NETNS_OVERRIDE` permits it. (code 8)
-pub fn open(call: &Call<'_>, attachment: &Attachment) -> std::result::Result<Netns, cni::Error> {
-    open_from_home(call, attachment).map(|(netns, _)| netns)
-}
-
-/// The same, and our own netns with it.
-pub(crate) fn open_from_home(
-    call: &Call<'_>,
-    attachment: &Attachment,
-) -> std::result::Result<(Netns, Netns), cni::Error> {
-    let named = |error: linux::Error| {
-        let error = cni::Error::from(Error::from(error));
-        cni::Error { msg: format!("CNI_NETNS: {}", error.msg), ..error }
-    };
-    let netns = Netns::open(attachment.netns()?).map_err(named)?;
-    let home = Netns::current().map_err(Error::from)?;
-    match is_the_hosts(call, &netns, &home) {
-        true => Err(Error::HostNetns(netns.path().to_owned()).into()),
-        false => Ok((netns.from_home(&home).map_err(Error::from)?, home)),
+/// The namespace of an ADD or a CHECK, and our own with it. The host's own is refused, unless the attachment may be there.
+pub(crate) fn open(task: &Task<'_>) -> Result<(Netns, Netns)> {
+    let path = task.attachment.netns.ok_or(Error::NetnsUnset)?;
+    let netns = Netns::open(path).map_err(Error::Netns)?;
+    let home = Netns::current()?;
+    match is_the_hosts(task, &netns, &home) {
+        true => Err(Error::HostNetns(netns.path().to_owned())),
+        false => Ok((netns.from_home(&home)?, home)),
     }
 }
 
-/// The netns of a DEL; `None` where there is none any more, or where it is the host's: nothing may be touched there.
-pub fn open_if_there(call: &Call<'_>, attachment: &Attachment) -> Result<Option<Netns>> {
-    let Some(path) = attachment.netns.as_deref() else { return Ok(None) };
+/// The namespace of a DEL; `None` where there is none any more, or where it is the host's: nothing may be touched there.
+pub(crate) fn open_if_there(task: &Task<'_>) -> Result<Option<Netns>> {
+    let Some(path) = task.attachment.netns else { return Ok(None) };
     let netns = match Netns::open(path) {
-        // A file that an unmounted netns has left behind is no netns either.
+        // A file that an unmounted namespace has left behind is no namespace either.
         Err(linux::Error::NetnsMissing { .. } | linux::Error::NotNetns { .. }) => return Ok(None),
         other => other?,
     };
     let home = Netns::current()?;
-    if is_the_hosts(call, &netns, &home) {
+    if is_the_hosts(task, &netns, &home) {
         let path = path.display();
-        call.warn(format_args!("DEL: CNI_NETNS {path} is the host's own network namespace: no link is touched there"));
+        (task.remark)(format_args!("CNI_NETNS {path} is the host's own network namespace: no link is touched there"));
         return Ok(None);
     }
     Ok(Some(netns.from_home(&home)?))
 }
 
-fn is_the_hosts(call: &Call<'_>, netns: &Netns, home: &Netns) -> bool {
-    netns.id() == home.id() && !call.variables.overrides_netns()
+fn is_the_hosts(task: &Task<'_>, netns: &Netns, home: &Netns) -> bool {
+    netns.id() == home.id() && !task.attachment.may_be_home
 }

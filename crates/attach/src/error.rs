@@ -34,6 +34,15 @@ pub enum Error {
         /// What is wrong with it.
         cause: String,
     },
+    /// IPAM or a guard says no.
+    #[error("{0}")]
+    Other(#[from] cni::Error),
+    /// There is no CNI_NETNS.
+    #[error("CNI_NETNS is not set")]
+    NetnsUnset,
+    /// CNI_NETNS cannot be opened.
+    #[error("CNI_NETNS: {0}")]
+    Netns(linux::Error),
     /// CNI_NETNS is where the plugin itself runs.
     #[error("CNI_NETNS {}: it is the host's own network namespace", .0.display())]
     HostNetns(PathBuf),
@@ -89,7 +98,9 @@ pub enum Error {
 impl Error {
     fn code(&self) -> Code {
         match self {
-            Self::Linux(error) | Self::Explained { error, .. } => kernel_code(error),
+            Self::Linux(error) | Self::Netns(error) | Self::Explained { error, .. } => kernel_code(error),
+            Self::Other(error) => error.code,
+            Self::NetnsUnset => Code::INVALID_ENVIRONMENT,
             Self::Config { .. } | Self::NameTaken { .. } => Code::INVALID_NETWORK_CONFIG,
             Self::HostNetns(_) => Code::INVALID_NETNS,
             Self::Tentative { .. } => Code::TRY_AGAIN_LATER,
@@ -115,7 +126,18 @@ fn kernel_code(error: &linux::Error) -> Code {
 
 impl From<Error> for cni::Error {
     fn from(error: Error) -> Self {
+        if let Error::Other(error) = error {
+            return error;
+        }
         Self::new(error.code(), error.to_string())
+    }
+}
+
+/// That it is gone already is as good as done.
+pub(crate) fn unless_gone(outcome: linux::Result<()>) -> Result<()> {
+    match outcome {
+        Err(error) if is_gone(&error) => Ok(()),
+        outcome => Ok(outcome?),
     }
 }
 

@@ -14,7 +14,7 @@ const ARPHRD_ETHER: u16 = 1;
 const MIN_MTU: u32 = 68;
 
 /// Finds the parent: the interface called `master`, or that of the default route.
-pub fn find(rtnl: &mut Rtnl, master: Option<&str>) -> Result<Link> {
+pub(crate) fn find(rtnl: &mut Rtnl, master: Option<&str>) -> Result<Link> {
     let wrong = |value: String, cause: &str| Error::Config { key: "master", value, cause: cause.into() };
     let link = match master {
         Some(name) => rtnl.link(name)?.ok_or_else(|| wrong(format!("\"{name}\""), "there is no such interface"))?,
@@ -34,8 +34,8 @@ pub fn find(rtnl: &mut Rtnl, master: Option<&str>) -> Result<Link> {
     Ok(link)
 }
 
-/// The MTU of the new link, which cannot exceed its parent's: the kernel would take it and drop the packets.
-pub fn refuse_mtu(parent: &Link, mtu: Option<u32>) -> Result<()> {
+/// Judges the MTU of the new link, which cannot exceed its parent's: the kernel would take it and drop the packets.
+pub(crate) fn judge_mtu(parent: &Link, mtu: Option<u32>) -> Result<()> {
     let refuse = |mtu: u32, cause| Err(Error::Config { key: "mtu", value: mtu.to_string(), cause });
     match mtu {
         Some(mtu) if mtu > parent.mtu => {
@@ -47,7 +47,7 @@ pub fn refuse_mtu(parent: &Link, mtu: Option<u32>) -> Result<()> {
 }
 
 /// Why nothing can pass yet; `None` when it can.
-pub fn silence(parent: &Link) -> Option<String> {
+pub(crate) fn obstacle(parent: &Link) -> Option<String> {
     match (parent.up, parent.carrier) {
         (false, _) => Some(format!("parent {} is down: nothing passes until it is up", parent.name)),
         (true, false) => Some(format!("parent {} has no carrier: nothing passes until it has", parent.name)),
@@ -56,7 +56,7 @@ pub fn silence(parent: &Link) -> Option<String> {
 }
 
 /// Why frames may be lost although the kernel takes the link; `None` where nothing is known against it.
-pub fn doubt(parent: &Link, kind: &LinkKind) -> Option<String> {
+pub(crate) fn doubt(parent: &Link, kind: &LinkKind) -> Option<String> {
     let own_mac = matches!(kind, LinkKind::Macvlan { .. });
     let wireless = Path::new("/sys/class/net").join(&parent.name).join("phy80211").exists();
     (own_mac && wireless).then(|| {
@@ -70,11 +70,11 @@ pub fn status(master: Option<&str>) -> std::result::Result<(), cni::Error> {
     let unavailable = |text: String| cni::Error::new(Code::PLUGIN_NOT_AVAILABLE, text);
     let mut rtnl = Rtnl::open().map_err(Error::from)?;
     let parent = find(&mut rtnl, master).map_err(|error| unavailable(error.to_string()))?;
-    silence(&parent).map_or(Ok(()), |text| Err(unavailable(text)))
+    obstacle(&parent).map_or(Ok(()), |text| Err(unavailable(text)))
 }
 
 /// Says why the kernel refused a link on this parent, where looking at the parent tells.
-pub fn explain(rtnl: &mut Rtnl, parent: &Link, kind: &LinkKind, error: linux::Error) -> Error {
+pub(crate) fn explain(rtnl: &mut Rtnl, parent: &Link, kind: &LinkKind, error: linux::Error) -> Error {
     let name = kind.name();
     let silent = matches!(&error, linux::Error::Kernel { ext_ack: None, .. });
     let why = match error.errno() {

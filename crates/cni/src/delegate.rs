@@ -16,7 +16,7 @@ use crate::config::MAX_BYTES;
 use crate::env::Attachment;
 use crate::error::{Code, Error};
 use crate::plugin::{Call, Plugin};
-use crate::result::AddResult;
+use crate::result::Leased;
 use crate::wire;
 
 /// How long another program may take to answer. A DHCP lease is given up after 208 s by the reference's plugin, which
@@ -74,23 +74,29 @@ impl<'a> Ipam<'a> {
     }
 
     /// Leases addresses. A result without any is an error (code 7): nothing could be attached with it.
-    pub fn add(&self, attachment: &Attachment) -> Result<AddResult, Error> {
-        let result = match &self.target {
-            Target::Here(plugin) => plugin.add(&self.call, attachment)?,
+    pub fn add<'s>(&'s self, attachment: &'s Attachment) -> Result<Leased<'s>, Error> {
+        let leased = match &self.target {
+            Target::Here(plugin) => plugin.lease(&self.call, attachment)?,
             Target::File(path) => {
                 let answer = self.execute(path, "ADD")?;
                 // Some say what is wrong and exit with 0 all the same.
                 if let Some(error) = Error::from_json(&answer) {
                     return Err(error);
                 }
-                wire::decode(&answer, self.call.conf.version, &format!("result of IPAM plugin {}", path.display()))?
+                let source = format!("result of IPAM plugin {}", path.display());
+                Leased { result: wire::decode(&answer, self.call.conf.version, &source)?, give_back: None }
             }
         };
-        if result.ips.is_empty() {
+        if leased.result.ips.is_empty() {
             let cause = "it returned no addresses; for an attachment without any, say \"ipam\": {}";
             return Err(Error::config("ipam.type", format_args!("\"{}\"", self.name), cause));
         }
-        Ok(result)
+        Ok(leased)
+    }
+
+    /// Whether it is a part of this program, so that its CHECK is known to change nothing.
+    pub fn is_here(&self) -> bool {
+        matches!(self.target, Target::Here(_))
     }
 
     /// Releases what the attachment holds.

@@ -72,5 +72,5 @@ pub use error::{Code, Error};
 pub use network::Network;
 pub use object::Object;
 pub use plugin::{Call, Plugin, Program, run};
-pub use result::{AddResult, Dns, Interface, Ip, Route};
+pub use result::{AddResult, Dns, GiveBack, Interface, Ip, Leased, Route};
 pub use version::Version;

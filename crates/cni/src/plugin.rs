@@ -15,7 +15,7 @@ use crate::config::{self, MAX_BYTES, NetConf};
 use crate::env::{Attachment, Request, Variables};
 use crate::error::{Code, Error};
 use crate::object::Object;
-use crate::result::AddResult;
+use crate::result::{AddResult, Leased};
 use crate::version::Version;
 use crate::wire;
 
@@ -29,6 +29,10 @@ pub trait Plugin: Sync {
     }
     /// ADD. Fails without a trace, or succeeds whole.
     fn add(&self, call: &Call<'_>, attachment: &Attachment) -> Result<AddResult, Error>;
+    /// ADD of an IPAM plugin that can give back just what it has leased.
+    fn lease<'a>(&'a self, call: &'a Call<'a>, attachment: &'a Attachment) -> Result<Leased<'a>, Error> {
+        Ok(Leased { result: self.add(call, attachment)?, give_back: None })
+    }
     /// DEL. What is gone already is a success.
     fn del(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), Error>;
     /// CHECK. Changes nothing.

@@ -8,6 +8,18 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::object::Object;
 
+/// What an IPAM plugin has leased.
+pub struct Leased<'a> {
+    /// The addresses, with their routes.
+    pub result: AddResult,
+    /// Releases just this, and nothing that the attachment was given before or later. None where only everything can be
+    /// released.
+    pub give_back: Option<GiveBack<'a>>,
+}
+
+/// Releases one lease.
+pub type GiveBack<'a> = Box<dyn FnOnce() -> Result<(), Error> + 'a>;
+
 /// What an ADD made, or, from an IPAM plugin, what it leased.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddResult {

@@ -8,11 +8,9 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use attach::Kind;
-use attach::config::Keys;
-use attach::plan::Plan;
 use cni::env::{Request, Variables};
 use cni::{AddResult, Args, Attachment, Call, Error, NetConf, Object, Program, Version, wire};
+use frontend::{Keys, Kind};
 
 /// Reads bytes as one kind.
 pub type Read = fn(&[u8]) -> bool;
@@ -72,7 +70,7 @@ pub fn result(bytes: &[u8]) -> bool {
         match wire::decode(bytes, expected, "it") {
             Ok(result) => {
                 reencode(&result);
-                let _ = Plan::new("eth0", 1500, &result);
+                let _ = attach::judge("eth0", 1500, &result);
                 decoded = true;
             }
             Err(error) => answer(&error),

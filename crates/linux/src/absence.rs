@@ -10,7 +10,7 @@ use std::path::Path;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 
 use crate::search::{GO_ON, number, read};
-use crate::{Error, NetnsSearch, Place, Result};
+use crate::{Error, Holder, NetnsSearch, Result};
 
 /// The initial PID namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h): its processes see all others.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -33,7 +33,7 @@ pub fn retain_gone(candidates: &mut HashSet<u64>) -> Result<()> {
     let mut before = None;
     for _ in 0..LOOKS {
         let mut search = NetnsSearch::default();
-        for place in Place::EVERY_HOLDER {
+        for place in Holder::EVERY {
             search.walk(place, &mut |inode, _| {
                 candidates.remove(&inode);
                 if candidates.is_empty() { ControlFlow::Break(()) } else { GO_ON }
@@ -45,7 +45,7 @@ pub fn retain_gone(candidates: &mut HashSet<u64>) -> Result<()> {
                 return Err(missed);
             }
             // The mounts are enough on most machines as long as every container lives.
-            if before.is_none() && place == Place::Mounts {
+            if before.is_none() && place == Holder::Mounts {
                 sees_whole_machine()?;
             }
         }

@@ -2,16 +2,19 @@
 //! away, and listing them.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::dir::{Dir, Type};
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::stat::Mode;
+
+use crate::{Error, Patience, Result};
 
 /// Opens a regular file for reading, through symbolic links. A FIFO is not waited for, and a device not even opened.
 ///
@@ -44,6 +47,53 @@ fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     options
+}
+
+/// A lock that other processes see, held until it is dropped. A process that ends lets go of it.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Waits for the lock of a file (flock(2)), for as long as `within`. The file is made where it is missing, and so is the
+    /// directory that it lies in. Only its owner can open either.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout` if somebody else still holds it then; `Io` if it cannot be made, opened or locked.
+    pub fn take(path: &Path, within: Duration) -> Result<Self> {
+        let operation = || format!("lock {}", path.display());
+        let failed = |source| Error::Io { operation: operation(), source };
+        let file = open_lock(path).map_err(failed)?;
+        let mut patience = Patience::new(within);
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+                // flock has no deadline of its own.
+                Err(TryLockError::WouldBlock) if patience.pause() => {}
+                Err(TryLockError::WouldBlock) => return Err(Error::Timeout { operation: operation() }),
+            }
+        }
+    }
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    let open = || {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        options.open(path)
+    };
+    match (open(), path.parent()) {
+        (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
+            match DirBuilder::new().mode(0o700).create(folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                _ => open(),
+            }
+        }
+        (opened, _) => opened,
+    }
 }
 
 /// What lies in a directory.
@@ -81,7 +131,7 @@ pub fn entries(folder: &Path) -> io::Result<impl Iterator<Item = io::Result<Entr
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use nix::errno::Errno;
 
@@ -113,6 +163,23 @@ mod tests {
         assert!(open_itself(&file).unwrap().metadata().unwrap().is_file());
         assert!(!open_itself(&fifo).unwrap().metadata().unwrap().is_file());
         assert_eq!(open_itself(&link).unwrap_err().raw_os_error(), Some(Errno::ELOOP as i32));
+    }
+
+    #[test]
+    fn a_lock_is_held_by_one_and_its_directory_and_file_are_the_owners_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (directory, path) = (folder.path().join("ours"), folder.path().join("ours/lock"));
+        let held = Lock::take(&path, Duration::ZERO).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode(&directory), mode(&path)), (0o700, 0o600));
+        let late = Lock::take(&path, Duration::from_millis(5)).unwrap_err();
+        assert_eq!(late.to_string(), format!("lock {}: timed out", path.display()));
+        drop(held);
+        Lock::take(&path, Duration::ZERO).unwrap();
+        fs::remove_file(&path).unwrap();
+        symlink(folder.path().join("elsewhere"), &path).unwrap();
+        Lock::take(&path, Duration::ZERO).unwrap_err();
+        assert!(!folder.path().join("elsewhere").exists(), "it followed a link");
     }
 
     #[test]

@@ -9,11 +9,12 @@ pub use mac::{Mac, ParseMacError};
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub use netlink::fuzz;
-pub use netns::{Netns, NetnsId, NetnsLock};
+pub use netns::{Netns, NetnsId};
 pub use nix::errno::Errno;
+pub use patience::Patience;
 pub use route::{Route, RouteKind};
 pub use rtnl::Rtnl;
-pub use search::{NetnsSearch, Place};
+pub use search::{Holder, NetnsSearch};
 
 mod absence;
 mod address;
@@ -25,6 +26,7 @@ mod mac;
 mod mounts;
 mod netlink;
 mod netns;
+mod patience;
 pub mod process;
 mod route;
 mod rtnl;

@@ -1,13 +1,13 @@
 //! Network namespaces: opening one, telling two apart, working inside one.
 
+use std::cell::Cell;
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -18,6 +18,11 @@ use crate::{Error, Result};
 
 /// The namespace of the calling thread. `/proc/self` would be the main thread's.
 const CURRENT: &str = "/proc/thread-self/ns/net";
+
+thread_local! {
+    /// Whether this thread is on a visit to a namespace, so that its way back does not lead home.
+    static IS_VISITING: Cell<bool> = const { Cell::new(false) };
+}
 
 /// A network namespace held open: it lives at least as long as this value.
 #[derive(Debug)]
@@ -105,8 +110,8 @@ impl Netns {
         Ok(Self { file, path: path.to_owned(), id, home: None })
     }
 
-    /// The same, for a thread that is in `home`, and will be whenever it enters this one: the kernel need not be asked
-    /// each time.
+    /// The same, for a thread that is in `home` whenever it is on no visit to another namespace: then the kernel need not
+    /// be asked for the way back.
     ///
     /// # Errors
     ///
@@ -135,8 +140,8 @@ impl Netns {
         &self.path
     }
 
-    /// Runs `work` with the calling thread inside this namespace, and comes back, also
-    /// when `work` panics. A socket opened inside stays there.
+    /// Runs `work` with the calling thread inside this namespace, and comes back to where it
+    /// was, also when `work` panics. A socket opened inside stays there.
     ///
     /// # Errors
     ///
@@ -148,8 +153,9 @@ impl Netns {
     /// network.
     pub fn enter<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
         let opened;
-        let home = match &self.home {
-            Some((thread, home)) if *thread == thread::current().id() => home,
+        let is_visiting = IS_VISITING.get();
+        let back = match &self.home {
+            Some((thread, home)) if !is_visiting && *thread == thread::current().id() => home,
             _ => {
                 opened = File::open(CURRENT).map_err(|source| open_error(Path::new(CURRENT), source))?;
                 &opened
@@ -157,47 +163,9 @@ impl Netns {
         };
         setns(&self.file, CloneFlags::CLONE_NEWNET)
             .map_err(|errno| Error::kernel(format_args!("enter network namespace {}", self.path.display()), errno))?;
-        let _way_back = WayBack(home);
+        IS_VISITING.set(true);
+        let _way_back = WayBack { to: back, is_visiting };
         Ok(work())
-    }
-}
-
-/// The lock of a namespace, held until it is dropped.
-#[derive(Debug)]
-pub struct NetnsLock {
-    _file: File,
-}
-
-/// A file of each namespace that only its root can open, so that nobody else can hold the lock. It needs no place in a
-/// file system, and a process that ends lets go of it.
-const LOCK: &str = "/proc/sys/net/ipv4/tcp_fastopen_key";
-
-impl Netns {
-    /// Waits for the lock of this namespace (flock(2)), for as long as `patience`.
-    ///
-    /// # Errors
-    ///
-    /// `Timeout` when somebody else still holds it then; `Io` when it cannot be opened or locked.
-    pub fn lock(&self, patience: Duration) -> Result<NetnsLock> {
-        let operation = || format!("lock {LOCK} of network namespace {}", self.path.display());
-        let failed = |source| Error::Io { operation: operation(), source };
-        let file = self.enter(|| File::open(LOCK))?.map_err(failed)?;
-        let deadline = Instant::now() + patience;
-        let mut pause = Duration::from_millis(1);
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(NetnsLock { _file: file }),
-                Err(TryLockError::Error(source)) => return Err(failed(source)),
-                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                    return Err(Error::Timeout { operation: operation() });
-                }
-                // flock has no deadline of its own.
-                Err(TryLockError::WouldBlock) => {
-                    thread::sleep(pause);
-                    pause = (pause * 2).min(Duration::from_millis(50));
-                }
-            }
-        }
     }
 }
 
@@ -207,12 +175,17 @@ impl AsFd for Netns {
     }
 }
 
-/// Leads the thread home when it is dropped, on a return as on a panic.
-struct WayBack<'a>(&'a File);
+/// Leads the thread back when it is dropped, on a return as on a panic.
+struct WayBack<'a> {
+    to: &'a File,
+    /// Whether that is a visit too.
+    is_visiting: bool,
+}
 
 impl Drop for WayBack<'_> {
     fn drop(&mut self) {
-        if let Err(errno) = setns(self.0, CloneFlags::CLONE_NEWNET) {
+        IS_VISITING.set(self.is_visiting);
+        if let Err(errno) = setns(self.to, CloneFlags::CLONE_NEWNET) {
             // Last words: nobody else is left to say them.
             let words = format!("return to the network namespace: {}\n", errno.desc());
             let _ = io::stderr().write_all(words.as_bytes());
@@ -229,7 +202,7 @@ fn open_error(path: &Path, source: io::Error) -> Error {
     Error::Io { operation: format!("open network namespace {}", path.display()), source }
 }
 
-mod request {
+mod ioctl {
     // NS_GET_NSTYPE, include/uapi/linux/nsfs.h.
     nix::ioctl_none_bad!(get_nstype, nix::request_code_none!(0xb7, 0x3));
 }
@@ -238,7 +211,7 @@ mod request {
 fn is_network(file: &File, path: &Path) -> Result<bool> {
     // SAFETY: NS_GET_NSTYPE takes no argument and touches no memory of ours; the
     // descriptor is open, and borrowed from `file`, for the time of the call.
-    match unsafe { request::get_nstype(file.as_raw_fd()) } {
+    match unsafe { ioctl::get_nstype(file.as_raw_fd()) } {
         Ok(kind) => Ok(kind == libc::CLONE_NEWNET),
         // Linux before 4.11 cannot say; setns refuses the wrong kind there.
         Err(Errno::ENOTTY) => Ok(true),

@@ -18,9 +18,9 @@ use crate::{Error, Netns, file};
 /// The process that every other descends from.
 const INIT: u32 = 1;
 
-/// Where to look, the cheapest place first.
+/// What holds a network namespace, and so where to look for it, the cheapest place first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Holder {
     /// Bind mounts of this mount namespace, such as those in /run/netns.
     Mounts,
     /// The main threads of processes.
@@ -32,11 +32,11 @@ pub enum Place {
     Everywhere,
 }
 
-impl Place {
+impl Holder {
     /// Where the namespace of a container that runs is found, the cheapest place first.
     pub const ALL: [Self; 3] = [Self::Mounts, Self::Processes, Self::ThreadsAndDescriptors];
     /// Everything that can be found to hold a namespace, the cheapest place first.
-    pub const EVERY_HOLDER: [Self; 3] = [Self::Mounts, Self::Processes, Self::Everywhere];
+    pub const EVERY: [Self; 3] = [Self::Mounts, Self::Processes, Self::Everywhere];
 }
 
 /// A search that looks into each namespace once, however many places hold it.
@@ -60,7 +60,7 @@ impl NetnsSearch {
     /// A process, a thread or a descriptor may lead somewhere else by the time it is opened, as that of a plugin does
     /// which enters a container for an instant. So the namespace that was opened counts as seen: the other one may be
     /// held in a place that comes later.
-    pub fn find<T>(&mut self, place: Place, mut look: impl FnMut(&Netns) -> Option<T>) -> Option<T> {
+    pub fn find<T>(&mut self, place: Holder, mut look: impl FnMut(&Netns) -> Option<T>) -> Option<T> {
         let (mut seen, mut found) = (std::mem::take(&mut self.seen), None);
         self.walk(place, &mut |inode, path| {
             found = look_into(&mut seen, inode, path, &mut look);
@@ -77,18 +77,18 @@ impl NetnsSearch {
 
     /// Calls `visit` with the inode of each namespace of a place, as often as it is held there, and with a path that
     /// leads to it.
-    pub(crate) fn walk(&mut self, place: Place, visit: Visit<'_>) {
+    pub(crate) fn walk(&mut self, place: Holder, visit: Visit<'_>) {
         let _ended_early = match place {
-            Place::Mounts => self.own_mounts(visit),
-            Place::Processes => self.processes(&mut |search, process| {
+            Holder::Mounts => self.own_mounts(visit),
+            Holder::Processes => self.processes(&mut |search, process| {
                 let path = process.folder.join("ns/net");
                 search
                     .link(process, &path)
                     .and_then(|text| inode("net", &text))
                     .map_or(GO_ON, |inode| visit(inode, &path))
             }),
-            Place::ThreadsAndDescriptors => self.elsewhere(None, visit),
-            Place::Everywhere => self.elsewhere(Some(Vec::new()), visit),
+            Holder::ThreadsAndDescriptors => self.elsewhere(None, visit),
+            Holder::Everywhere => self.elsewhere(Some(Vec::new()), visit),
         };
     }
 
@@ -362,7 +362,7 @@ mod tests {
         let own = NetnsId::current().unwrap().inode();
         let mut search = NetnsSearch::default();
         let mut times = 0;
-        for place in Place::ALL {
+        for place in Holder::ALL {
             let nothing: Option<()> = search.find(place, |netns| {
                 times += usize::from(netns.id().inode() == own);
                 None

@@ -9,8 +9,17 @@ use crate::error::Error;
 use crate::lease::Owner;
 use crate::range::Set;
 use crate::reclaim::{self, Asker, Census};
+use crate::record::Identity;
 use crate::request::Request;
 use crate::store::Store;
+
+/// What an owner was given.
+pub(crate) struct Given {
+    /// One address of each set.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The leases among them that were made now; none where they cannot be told from others.
+    pub(crate) made: Option<Vec<(IpAddr, Identity)>>,
+}
 
 /// Leases one address from each set, or none at all. `warn` is told of everything that was done on the way and that
 /// nobody asked for.
@@ -20,7 +29,7 @@ pub(crate) fn allocate(
     owner: &Owner<'_>,
     netns: Option<u64>,
     warn: &dyn Fn(fmt::Arguments<'_>),
-) -> Result<Vec<IpAddr>, Error> {
+) -> Result<Given, Error> {
     let held = store.held_by(owner)?;
     for unreadable in &held.unreadable {
         warn(format_args!("passed over: {unreadable}"));
@@ -45,9 +54,11 @@ pub(crate) fn allocate(
     }
     let mut all = held.leases.clone();
     undo.leased.iter().for_each(|ip| insert(&mut all, *ip));
-    if let Err(error) = store.note_owner(owner, &all, netns) {
-        return Err(undo.after(error));
-    }
+    let noted = match store.note_owner(owner, &all, netns) {
+        Ok(noted) => noted,
+        Err(error) => return Err(undo.after(error)),
+    };
+    let made = noted.map(|noted| noted.into_iter().filter(|(ip, _)| undo.leased.contains(ip)).collect());
     // Only now: a failed ADD leaves the turn where it was. And a hint is not worth failing for.
     for (turn, ip) in turns {
         if let Err(error) = store.end_turn(turn, ip) {
@@ -55,7 +66,7 @@ pub(crate) fn allocate(
         }
     }
     undo.leased.clear();
-    Ok(addresses)
+    Ok(Given { addresses, made })
 }
 
 enum Served {

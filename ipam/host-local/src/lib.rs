@@ -26,7 +26,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
 
-use cni::{AddResult, Attachment, Call, Dns, Ip, Plugin};
+use cni::{AddResult, Attachment, Call, Dns, GiveBack, Ip, Leased, Plugin};
 use ipnet::IpNet;
 
 use crate::config::Config;
@@ -36,6 +36,7 @@ use crate::lease::{Content, Owner};
 use crate::machine::{Living, Machine};
 use crate::range::Set;
 use crate::reclaim::Census;
+use crate::record::Identity;
 
 /// The plugin.
 pub struct HostLocal;
@@ -51,6 +52,14 @@ impl Plugin for HostLocal {
 
     fn add(&self, call: &Call<'_>, attachment: &Attachment) -> Result<AddResult, cni::Error> {
         add(&Machine::this(), call, attachment)
+    }
+
+    fn lease<'a>(&'a self, call: &'a Call<'a>, attachment: &'a Attachment) -> Result<Leased<'a>, cni::Error> {
+        let machine = Machine::this();
+        let (result, made) = lease(&machine, call, attachment)?;
+        let give_back =
+            made.map(|made| -> GiveBack<'a> { Box::new(move || give_back(&machine, call, attachment, &made)) });
+        Ok(Leased { result, give_back })
     }
 
     fn del(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), cni::Error> {
@@ -70,7 +79,14 @@ impl Plugin for HostLocal {
     }
 }
 
+/// The leases that an ADD made, where they can be told from others.
+type Made = Option<Vec<(IpAddr, Identity)>>;
+
 fn add(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<AddResult, cni::Error> {
+    Ok(lease(machine, call, attachment)?.0)
+}
+
+fn lease(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<(AddResult, Made), cni::Error> {
     let directory = directory(machine, call)?;
     let config = Config::read(call, Some(attachment))?;
     let dns = config.resolv_conf.as_deref().map_or_else(|| Ok(Dns::default()), resolv::read)?;
@@ -79,9 +95,38 @@ fn add(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<Ad
 
     let store = directory.create()?;
     let warn = |line: std::fmt::Arguments<'_>| call.warn(line);
-    let addresses = allocate::allocate(&store, &config, &owner(attachment), netns, &warn)?;
-    let ips = config.sets.iter().zip(addresses).filter_map(|(set, ip)| leased(set, ip)).collect();
-    Ok(AddResult { interfaces: Vec::new(), ips, routes: config.routes, dns })
+    let given = allocate::allocate(&store, &config, &owner(attachment), netns, &warn)?;
+    let ips = config.sets.iter().zip(given.addresses).filter_map(|(set, ip)| leased(set, ip)).collect();
+    Ok((AddResult { interfaces: Vec::new(), ips, routes: config.routes, dns }, given.made))
+}
+
+/// Releases leases that an ADD has made. A DEL and another ADD of the same owner may have come since: those of that ADD stay.
+fn give_back(
+    machine: &Machine,
+    call: &Call<'_>,
+    attachment: &Attachment,
+    made: &[(IpAddr, Identity)],
+) -> Result<(), cni::Error> {
+    let directory = directory(machine, call)?;
+    let owner = owner(attachment);
+    let Some(store) = directory.lock()? else { return Ok(()) };
+    let mut held = store.held_by(&owner)?.leases;
+    let mut errors = Vec::new();
+    for (ip, identity) in made {
+        match store.read(*ip) {
+            Ok(Some(lease)) if lease.identity == *identity => match store.release(*ip) {
+                Ok(()) => held.retain(|its| its != ip),
+                Err(error) => errors.push(error),
+            },
+            Ok(_) => {}
+            Err(error) => errors.push(error),
+        }
+    }
+    if held.is_empty() {
+        // What is left of it says nothing without the leases.
+        let _ = store.forget(&owner);
+    }
+    Ok(all_well(errors)?)
 }
 
 fn del(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<(), cni::Error> {

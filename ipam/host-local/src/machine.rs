@@ -5,7 +5,7 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use linux::{Netns, NetnsId, NetnsSearch, Place, Rtnl};
+use linux::{Holder, Netns, NetnsId, NetnsSearch, Rtnl};
 
 /// As much as the index has room for; a boot id has 36.
 const MAX_BOOT: usize = 40;
@@ -55,7 +55,7 @@ pub(crate) fn addresses_in(inode: u64) -> Option<Vec<IpAddr>> {
         let is_it = netns.id().inode() == inode;
         is_it.then(|| Rtnl::open_in(netns).and_then(|mut rtnl| rtnl.all_addresses()).ok())
     };
-    Place::EVERY_HOLDER.iter().find_map(|place| search.find(*place, &mut ask)).flatten()
+    Holder::EVERY.iter().find_map(|place| search.find(*place, &mut ask)).flatten()
 }
 
 /// The network namespaces that something holds: a mount, a process, a thread or a descriptor. Looked for in the
@@ -71,7 +71,7 @@ impl Living {
     /// Also where it cannot be told, as nothing is freed on mere doubt.
     pub(crate) fn has(&mut self, inode: u64) -> bool {
         while !self.found.contains(&inode) {
-            let Some(place) = Place::EVERY_HOLDER.get(self.places) else { return self.is_incomplete() };
+            let Some(place) = Holder::EVERY.get(self.places) else { return self.is_incomplete() };
             let found = self.search.find(*place, |netns| {
                 self.found.push(netns.id().inode());
                 (netns.id().inode() == inode).then_some(())

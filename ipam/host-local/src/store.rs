@@ -252,21 +252,27 @@ impl<'a> Store<'a> {
     }
 
     /// Notes who holds these leases, and where it lives. That it cannot be noted is no failure, but an old note that
-    /// would speak against the owner is.
-    pub(crate) fn note_owner(&self, owner: &Owner<'_>, ips: &[IpAddr], netns: Option<u64>) -> Result<(), Error> {
+    /// would speak against the owner is. Returns the leases, where all of them can be told from others of their names.
+    pub(crate) fn note_owner(
+        &self,
+        owner: &Owner<'_>,
+        ips: &[IpAddr],
+        netns: Option<u64>,
+    ) -> Result<Option<Vec<(IpAddr, Identity)>>, Error> {
         let identity = |ip: &IpAddr| Some((*ip, Identity::of(&fs::symlink_metadata(self.file(*ip)).ok()?)));
         let Some(leases) = ips.iter().map(identity).collect() else {
             self.state().index.unrecorded = true;
-            return self.forget(owner);
+            self.forget(owner)?;
+            return Ok(None);
         };
         let record = Record::new(self.boot.as_deref(), netns, leases);
         match self.note(owner) {
-            Note::Record(old) if old == record => return Ok(()),
+            Note::Record(old) if old == record => return Ok(Some(record.leases)),
             Note::Record(_) | Note::Unreadable => self.forget(owner)?,
             Note::Nothing | Note::Foreign => {}
         }
         self.write_note(owner, &record);
-        Ok(())
+        Ok(Some(record.leases))
     }
 
     /// Writes a record where there is none. Where it cannot be written, the absence of a record tells nothing any more.

@@ -8,37 +8,40 @@
 //! and flag of the parent, so one is enough, whoever made it; and where none is found, the kernel itself says whether
 //! there are any: a parent with ipvlan slaves takes no macvlan. Nothing is written down, so nothing can be stale.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use attach::{Choice, Permit, Place};
+use attach::{Guard, Permit, Site};
 use cni::{Code, Error};
-use linux::{Errno, Link, LinkInfo, LinkKind, MacvlanMode, Netns, NetnsSearch, NewLink, Rtnl};
+use linux::{Holder, Link, LinkInfo, LinkKind, Netns, NetnsSearch, Patience, Rtnl};
 
-/// How long other ADDs on parents of this namespace may take to get their links made.
+/// How long other ADDs of ipvlan on this host may take to get their links made.
 const LOCKED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the kernel may take to clear away the namespace of a container that has ended.
 const GOES_WITHIN: Duration = Duration::from_secs(5);
 
-/// Refuses a choice that would change the mode of live slaves. The permit holds a lock until the link is made, so that
-/// two ADDs on a parent without slaves cannot both find it free.
-pub(crate) fn permit(choice: &Choice, place: &mut Place<'_>) -> Result<Permit, Error> {
-    let lock = place.parent_netns.lock(LOCKED_WITHIN).map_err(attach::error::Error::from)?;
-    // On a slave as parent the kernel puts the new one beside it, on the same parent.
-    let slave = match place.parent.info {
-        LinkInfo::Ipvlan { .. } => Some(place.parent.clone()),
-        _ => find_slave(place)?,
-    };
-    if let Some(slave) = slave {
-        compare(choice, place.parent, &slave)?;
+/// Refuses a link that would change the mode of live slaves.
+pub(crate) struct OneMode;
+
+impl Guard for OneMode {
+    /// The permit holds a lock until the link is made, so that two ADDs on a parent without slaves cannot both find it free.
+    fn permit(&self, link: &LinkKind, site: &mut Site<'_>) -> Result<Permit, Error> {
+        let lock = attach::lock("ipvlan", LOCKED_WITHIN)?;
+        // On a slave as parent the kernel puts the new one beside it, on the same parent.
+        let slave = match site.parent.info {
+            LinkInfo::Ipvlan { .. } => Some(site.parent.clone()),
+            _ => find_slave(site)?,
+        };
+        if let Some(slave) = slave {
+            compare(link, site.parent, &slave)?;
+        }
+        Ok(Permit::holding(lock))
     }
-    Ok(Permit::holding(lock))
 }
 
-fn compare(choice: &Choice, parent: &Link, slave: &Link) -> Result<(), Error> {
+fn compare(wanted: &LinkKind, parent: &Link, slave: &Link) -> Result<(), Error> {
     let LinkInfo::Ipvlan { mode, flag } = slave.info else { return Ok(()) };
-    let LinkKind::Ipvlan { mode: wanted_mode, flag: wanted_flag } = choice.link else { return Ok(()) };
+    let LinkKind::Ipvlan { mode: wanted_mode, flag: wanted_flag } = *wanted else { return Ok(()) };
     if (mode, flag) == (wanted_mode, wanted_flag) {
         return Ok(());
     }
@@ -54,89 +57,62 @@ fn compare(choice: &Choice, parent: &Link, slave: &Link) -> Result<(), Error> {
 
 /// Any one ipvlan slave of the parent, in whichever namespace it is found first; `None` when there is none. That there
 /// is one which cannot be found is an error: its mode is not known, so nothing may change it.
-fn find_slave(place: &mut Place<'_>) -> Result<Option<Link>, Error> {
-    let deadline = Instant::now() + GOES_WITHIN;
-    let mut pause = Duration::from_millis(5);
+fn find_slave(site: &mut Site<'_>) -> Result<Option<Link>, Error> {
+    let mut patience = Patience::new(GOES_WITHIN);
     loop {
-        if let Some(slave) = search(place, &[linux::Place::Mounts, linux::Place::Processes])? {
+        if let Some(slave) = search(site, &[Holder::Mounts, Holder::Processes])? {
             return Ok(Some(slave));
         }
-        let taken = match probe(place)? {
-            Probe::Free => return Ok(None),
-            Probe::Taken => true,
-            Probe::Unknown => false,
+        let taken = match may_have_slaves(site) {
+            Some(false) => return Ok(None),
+            Some(true) => true,
+            None => false,
         };
-        match search(place, &linux::Place::ALL)? {
-            None if taken && Instant::now() < deadline => {}
-            None if taken => break,
-            other => return Ok(other),
+        let found = search(site, &Holder::ALL)?;
+        if found.is_some() || !taken {
+            return Ok(found);
         }
         // Nothing leads any more to the namespace of a container that has just ended, and its links are still there.
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(100));
+        if !patience.pause() {
+            break;
+        }
     }
     let cause = "it carries ipvlan interfaces in a network namespace that cannot be looked into, so their mode and flag \
                  are not known, and an ADD could switch them";
-    Err(Error::new(Code::INVALID_NETWORK_CONFIG, format!("master \"{}\": {cause}", place.parent.name)))
+    Err(Error::new(Code::INVALID_NETWORK_CONFIG, format!("master \"{}\": {cause}", site.parent.name)))
 }
 
-/// A slave beside the parent itself, where there is no number for its namespace, or in one of these places.
-fn search(place: &mut Place<'_>, places: &[linux::Place]) -> Result<Option<Link>, Error> {
-    let beside = place.beside_parent.links().map_err(attach::error::Error::from)?;
-    if let Some(slave) = beside.into_iter().find(|link| is_slave(link, place.parent, None)) {
+/// Whether something takes all frames of the parent that is no bridge or bond: ipvlan slaves, in any namespace. `None` where
+/// the kernel does not say. A bridge port or a bond slave is left to it: making the link will say so.
+fn may_have_slaves(site: &mut Site<'_>) -> Option<bool> {
+    match site.beside_parent.is_taken_from_macvlan(site.parent.ifindex) {
+        Ok(true) if site.parent.master.is_some() => None,
+        Ok(is_taken) => Some(is_taken),
+        Err(_) => None,
+    }
+}
+
+/// A slave beside the parent itself, where there is no number for its namespace, or where these hold a namespace.
+fn search(site: &mut Site<'_>, holders: &[Holder]) -> Result<Option<Link>, Error> {
+    let beside = site.beside_parent.links().map_err(attach::error::Error::from)?;
+    if let Some(slave) = beside.into_iter().find(|link| is_slave(link, site.parent, None)) {
         return Ok(Some(slave));
     }
     let mut search = NetnsSearch::default();
     // A namespace that we may not enter shows nothing; the probe still tells.
-    let mut look = |netns: &Netns| slave_in(netns, place).ok().flatten();
-    Ok(places.iter().find_map(|where_| search.find(*where_, &mut look)))
+    let mut look = |netns: &Netns| slave_in(netns, site).ok().flatten();
+    Ok(holders.iter().find_map(|holder| search.find(*holder, &mut look)))
 }
 
 fn is_slave(link: &Link, parent: &Link, nsid: Option<i32>) -> bool {
     matches!(link.info, LinkInfo::Ipvlan { .. }) && link.parent == Some(parent.ifindex) && link.parent_netnsid == nsid
 }
 
-fn slave_in(netns: &Netns, place: &Place<'_>) -> linux::Result<Option<Link>> {
-    if netns.id() == place.parent_netns.id() {
+fn slave_in(netns: &Netns, site: &Site<'_>) -> linux::Result<Option<Link>> {
+    if netns.id() == site.parent_netns.id() {
         return Ok(None);
     }
     let mut rtnl = Rtnl::open_in(netns)?;
-    let Some(nsid) = rtnl.nsid(place.parent_netns)? else { return Ok(None) };
-    Ok(rtnl.links()?.into_iter().find(|link| is_slave(link, place.parent, Some(nsid))))
-}
-
-enum Probe {
-    /// No ipvlan slave, in any namespace.
-    Free,
-    /// Something that takes all frames of the parent, and it is no bridge or bond: ipvlan.
-    Taken,
-    /// The kernel did not say.
-    Unknown,
-}
-
-/// Asks the kernel whether the parent has ipvlan slaves at all: it takes no macvlan then. The macvlan is made in the
-/// container, down and for an instant, under the name by which DEL would find it after a crash.
-fn probe(place: &mut Place<'_>) -> Result<Probe, Error> {
-    let link = NewLink {
-        name: &place.temporary_name,
-        kind: LinkKind::Macvlan { mode: MacvlanMode::Private, bcqueuelen: None },
-        parent: place.parent.ifindex,
-        mtu: None,
-        mac: None,
-        netns: Some(place.netns),
-    };
-    let mut made = place.beside_parent.new_link(&link);
-    if made.as_ref().is_err_and(|error| error.errno() == Some(Errno::EEXIST)) {
-        place.delete_temporary()?;
-        made = place.beside_parent.new_link(&link);
-    }
-    match made {
-        Ok(()) => place.delete_temporary().map(|()| Probe::Free).map_err(Error::from),
-        // A bridge port or a bond slave is busy too; making the link will say so.
-        Err(error) if error.errno() == Some(Errno::EBUSY) && place.parent.master.is_none() => Ok(Probe::Taken),
-        // A macvlan in passthru mode has the parent alone, so no ipvlan has it.
-        Err(error) if error.errno() == Some(Errno::EINVAL) => Ok(Probe::Free),
-        // It may have been made all the same.
-        Err(_) => place.delete_temporary().map(|()| Probe::Unknown).map_err(Error::from),
-    }
+    let Some(nsid) = rtnl.nsid(site.parent_netns)? else { return Ok(None) };
+    Ok(rtnl.links()?.into_iter().find(|link| is_slave(link, site.parent, Some(nsid))))
 }

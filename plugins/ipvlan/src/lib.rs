@@ -1,11 +1,12 @@
 //! The ipvlan plugin: a container on the parent's LAN under the parent's own MAC. Everything but the keys that only
-//! ipvlan has, and the guard of the parent's mode, is in [`attach`].
+//! ipvlan has, and the guard of the parent's mode, is in [`frontend`].
 #![forbid(unsafe_code)]
 
 mod guard;
 
-use attach::{Choice, Kind, Permit, Place, SubInterface};
+use attach::Guard;
 use cni::{Attachment, Call, Code, Error};
+use frontend::{Choice, Kind, SubInterface};
 use linux::{IpvlanFlag, IpvlanMode, LinkKind};
 
 /// The plugin.
@@ -59,7 +60,7 @@ impl Kind for Ipvlan {
         Ok(Choice { link: LinkKind::Ipvlan { mode, flag }, mac: None })
     }
 
-    fn permit(&self, choice: &Choice, place: &mut Place<'_>) -> Result<Permit, Error> {
-        guard::permit(choice, place)
+    fn guard(&self) -> Option<&dyn Guard> {
+        Some(&guard::OneMode)
     }
 }

@@ -2,9 +2,9 @@
 //! sandbox, before any network of their configuration.
 #![forbid(unsafe_code)]
 
-use attach::container;
 use attach::error::Error;
 use cni::{AddResult, Attachment, Call, Interface, Ip, Plugin};
+use frontend::bare_task;
 use linux::{Link, Netns, Rtnl};
 
 /// The plugin.
@@ -24,7 +24,7 @@ impl Plugin for Loopback {
     /// What came before in a chain is the result, where there is something; else `lo` and its addresses are.
     fn add(&self, call: &Call<'_>, attachment: &Attachment) -> Result<AddResult, cni::Error> {
         let previous = call.prev_result()?;
-        let netns = container::open(call, attachment)?;
+        let netns = bare_task(call, "ADD", attachment, |task| task.open_netns())?;
         let made = switch_on(&netns)?;
         Ok(previous.unwrap_or_else(|| describe(attachment, &made)))
     }
@@ -32,7 +32,7 @@ impl Plugin for Loopback {
     /// `lo` off again. Never the host's own, not even where `CNI_NETNS_OVERRIDE` permits that netns: with it, half of
     /// what runs on the host would stop.
     fn del(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), cni::Error> {
-        match container::open_if_there(call, attachment)? {
+        match bare_task(call, "DEL", attachment, |task| task.open_netns_if_there())? {
             Some(netns) if netns.id() != Netns::current().map_err(Error::from)?.id() => Ok(switch_off(&netns)?),
             _ => Ok(()),
         }
@@ -40,7 +40,7 @@ impl Plugin for Loopback {
 
     fn check(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), cni::Error> {
         let expected = call.prev_result()?;
-        let netns = container::open(call, attachment)?;
+        let netns = bare_task(call, "CHECK", attachment, |task| task.open_netns())?;
         Ok(compare(&netns, expected.as_ref())?)
     }
 

@@ -1,9 +1,9 @@
 //! The macvlan plugin: a container with a MAC of its own on the parent's LAN. Everything but the keys that only
-//! macvlan has is in [`attach`].
+//! macvlan has is in [`frontend`].
 #![forbid(unsafe_code)]
 
-use attach::{Choice, Kind, SubInterface};
 use cni::{Attachment, Call, Code, Error};
+use frontend::{Choice, Kind, SubInterface};
 use linux::{LinkKind, Mac, MacvlanMode};
 
 /// The plugin.

@@ -3,7 +3,7 @@
 use super::{IpvlanFlag, IpvlanMode, MacvlanMode};
 use crate::netlink::constants::{
     IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_KIND, IFLA_IPVLAN_FLAGS, IFLA_IPVLAN_MODE, IFLA_LINKINFO,
-    IFLA_MACVLAN_BC_QUEUE_LEN, IFLA_MACVLAN_BC_QUEUE_LEN_USED, IFLA_MACVLAN_MODE,
+    IFLA_MACVLAN_BC_QUEUE_LEN, IFLA_MACVLAN_BC_QUEUE_LEN_USED, IFLA_MACVLAN_MACADDR_MODE, IFLA_MACVLAN_MODE,
 };
 use crate::netlink::{Attribute, Attributes, Decode, Request};
 
@@ -80,6 +80,20 @@ impl LinkKind {
             });
         });
     }
+}
+
+/// `MACVLAN_MACADDR_FLUSH`, a deed for mode `source` alone. (include/uapi/linux/if_link.h)
+const MACADDR_FLUSH: u32 = 2;
+
+/// A macvlan that the kernel never makes: in mode `private` there is no list of addresses to flush.
+pub(super) fn emit_impossible_macvlan(request: &mut Request) {
+    request.nest(IFLA_LINKINFO, |info| {
+        info.text(IFLA_INFO_KIND, "macvlan");
+        info.nest(IFLA_INFO_DATA, |data| {
+            data.u32(IFLA_MACVLAN_MODE, MacvlanMode::Private.number());
+            data.u32(IFLA_MACVLAN_MACADDR_MODE, MACADDR_FLUSH);
+        });
+    });
 }
 
 /// `IFLA_LINKINFO`, decoded.

@@ -75,6 +75,8 @@ pub struct NewLink<'a> {
     pub mtu: Option<u32>,
     /// One that the kernel makes up when `None`.
     pub mac: Option<Mac>,
+    /// The group that it is in from the beginning: see [`Link::group`].
+    pub group: u32,
     /// Where it shall live; the namespace of the [`Rtnl`] when `None`.
     pub netns: Option<&'a Netns>,
 }
@@ -140,6 +142,31 @@ impl Rtnl {
             new_request(link),
             format_args!("create {} {} on ifindex {}", link.kind.name(), link.name, link.parent),
         )
+    }
+
+    /// Returns true if a macvlan could not stand on a link, since something else takes all its frames: ipvlan interfaces, a
+    /// bridge or a bond. Makes nothing: the kernel is asked for a macvlan that it refuses, and sees to the frames before it
+    /// sees that. (drivers/net/macvlan.c, `macvlan_common_newlink`)
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says, if it says neither.
+    pub fn is_taken_from_macvlan(&mut self, parent: u32) -> Result<bool> {
+        let mut request = Request::new(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &header(0, 0, 0));
+        request.u32(IFLA_LINK, parent);
+        kind::emit_impossible_macvlan(&mut request);
+        let operation = format_args!("ask whether a macvlan can stand on ifindex {parent}");
+        match self.socket.acknowledge(request, operation) {
+            Err(error) => match error.errno() {
+                Some(Errno::EBUSY) => Ok(true),
+                Some(Errno::EINVAL) => Ok(false),
+                _ => Err(error),
+            },
+            Ok(()) => Err(Error::Malformed {
+                operation: operation.to_string(),
+                what: "a macvlan that cannot be was made".into(),
+            }),
+        }
     }
 
     /// Switches a link on.
@@ -247,6 +274,9 @@ fn new_request(link: &NewLink<'_>) -> Request {
     }
     if let Some(mac) = link.mac {
         request.bytes(IFLA_ADDRESS, &mac.octets());
+    }
+    if link.group != 0 {
+        request.u32(IFLA_GROUP, link.group);
     }
     if let Some(netns) = link.netns {
         // The kernel reads a descriptor number of the sending process.

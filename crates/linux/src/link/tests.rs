@@ -59,6 +59,7 @@ fn creating_a_macvlan_is_what_netlink_packet_route_makes_of_it() {
         parent: 2,
         mtu: Some(1400),
         mac: Some(Mac::from([2, 0, 0, 0, 0, 9])),
+        group: 7,
         netns: Some(&netns),
     };
     let theirs = message(vec![
@@ -66,6 +67,7 @@ fn creating_a_macvlan_is_what_netlink_packet_route_makes_of_it() {
         LinkAttribute::Link(2),
         LinkAttribute::Mtu(1400),
         LinkAttribute::Address(vec![2, 0, 0, 0, 0, 9]),
+        LinkAttribute::Group(7),
         LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd()),
         LinkAttribute::LinkInfo(vec![
             Info::Kind(InfoKind::MacVlan),
@@ -96,6 +98,7 @@ fn creating_an_ipvlan_is_what_netlink_packet_route_makes_of_it() {
                 parent: 2,
                 mtu: None,
                 mac: None,
+                group: 0,
                 netns: None,
             };
             let info = vec![
@@ -222,10 +225,10 @@ proptest! {
     #[test]
     fn what_is_created_is_what_is_read(
         name in "[^\0%]{1,15}", kind in any_kind(), parent in any::<u32>(), mtu in any::<Option<u32>>(),
-        mac in any::<Option<[u8; 6]>>(),
+        mac in any::<Option<[u8; 6]>>(), group in any::<u32>(),
     ) {
         let mac = mac.map(Mac::from);
-        let mut request = new_request(&NewLink { name: &name, kind, parent, mtu, mac, netns: None });
+        let mut request = new_request(&NewLink { name: &name, kind, parent, mtu, mac, group, netns: None });
         let link = decode(&only(request.sealed(1, 2))).unwrap();
         let info = match kind {
             LinkKind::Macvlan { mode, bcqueuelen } => LinkInfo::Macvlan { mode, bcqueuelen, bcqueuelen_used: None },
@@ -233,6 +236,7 @@ proptest! {
         };
         prop_assert_eq!((link.name, link.kind.as_deref(), link.info), (name, Some(kind.name()), info));
         prop_assert_eq!((link.parent.unwrap_or(0), link.mtu, link.mac), (parent, mtu.unwrap_or(0), mac));
+        prop_assert_eq!(link.group, group);
     }
 
     /// A change of flags and group, if it came from the kernel. Lost is which of the flags were to be changed.
@@ -267,6 +271,7 @@ proptest! {
             parent: 2,
             mtu: Some(1),
             mac: None,
+            group: 1,
             netns: None,
         };
         let mut request = new_request(&link);

@@ -60,6 +60,7 @@ pub(crate) const IFLA_INFO_DATA: u16 = 2;
 pub(crate) const IFLA_INFO_SLAVE_KIND: u16 = 4;
 
 pub(crate) const IFLA_MACVLAN_MODE: u16 = 1;
+pub(crate) const IFLA_MACVLAN_MACADDR_MODE: u16 = 3;
 pub(crate) const IFLA_MACVLAN_BC_QUEUE_LEN: u16 = 7;
 pub(crate) const IFLA_MACVLAN_BC_QUEUE_LEN_USED: u16 = 8;
 

@@ -56,6 +56,47 @@ fn a_name_that_is_taken_here_is_free_there_or_eexist() {
     });
 }
 
+/// In the creating message already: no moment without it.
+#[test]
+fn a_link_is_made_with_its_group_in_another_namespace_too_and_keeps_it() {
+    sandboxed(|| {
+        let parent = nic();
+        let there = another_netns();
+        let group = 0x7fff_ffff;
+        let link = NewLink { netns: Some(&there), group, ..macvlan("made0", parent) };
+        Rtnl::open().unwrap().new_link(&link).unwrap();
+        let mut inside = Rtnl::open_in(&there).unwrap();
+        let ifindex = ifindex(&mut inside, "made0");
+        inside.rename(ifindex, "other0").unwrap();
+        inside.set_up(ifindex).unwrap();
+        inside.set_down(ifindex).unwrap();
+        assert_eq!(inside.link("other0").unwrap().unwrap().group, group);
+        let shown = there.enter(|| ip("-d link show other0")).unwrap();
+        assert!(shown.contains("group 2147483647"), "{shown}");
+    });
+}
+
+/// And nothing is left of the question.
+#[test]
+fn the_kernel_tells_whether_something_else_takes_the_frames_of_a_link() {
+    sandboxed(|| {
+        let parent = nic();
+        let mut rtnl = Rtnl::open().unwrap();
+        let names = |rtnl: &mut Rtnl| rtnl.links().unwrap().into_iter().map(|link| link.name).collect::<Vec<_>>();
+        let before = names(&mut rtnl);
+        assert!(!rtnl.is_taken_from_macvlan(parent).unwrap());
+        assert_eq!(names(&mut rtnl), before);
+        rtnl.new_link(&macvlan("one0", parent)).unwrap();
+        assert!(!rtnl.is_taken_from_macvlan(parent).unwrap());
+        let one = ifindex(&mut rtnl, "one0");
+        rtnl.del_link(one).unwrap();
+        ip("link add bridge0 type bridge");
+        ip("link set nic0 master bridge0");
+        assert!(rtnl.is_taken_from_macvlan(parent).unwrap());
+        assert_eq!(rtnl.is_taken_from_macvlan(9999).unwrap_err().errno(), Some(Errno::ENODEV));
+    });
+}
+
 #[test]
 fn every_macvlan_mode_is_set_and_read_back() {
     sandboxed(|| {

@@ -116,6 +116,18 @@ fn a_namespace_may_be_entered_from_within_another() {
     });
 }
 
+/// A namespace that knows the way home led there, and not to where the visitor came from. (C11)
+#[test]
+fn a_visit_from_within_another_leads_back_to_that_one_and_not_home() {
+    sandboxed(|| {
+        let home = Netns::current().unwrap();
+        let [outer, inner] = [another_netns(), another_netns()].map(|netns| netns.from_home(&home).unwrap());
+        let seen = outer.enter(|| (inner.enter(current_inode).unwrap(), current_inode())).unwrap();
+        assert_eq!(seen, (inner.id().inode(), outer.id().inode()));
+        assert_eq!(current_inode(), home.id().inode());
+    });
+}
+
 #[test]
 fn a_socket_stays_in_the_namespace_where_it_was_opened() {
     sandboxed(|| {

@@ -54,6 +54,7 @@ pub(crate) fn macvlan(name: &str, parent: u32) -> NewLink<'_> {
         parent,
         mtu: None,
         mac: None,
+        group: 0,
         netns: None,
     }
 }

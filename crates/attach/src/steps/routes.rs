@@ -1,0 +1,232 @@
+//! The routes of an attachment.
+
+use cni::AddResult;
+use linux::{Errno, Link, Route, RouteKind, Rtnl};
+
+use super::{Known, Making, Seeing, Step};
+use crate::error::{Error, Result};
+use crate::result;
+
+/// `RT_SCOPE_UNIVERSE` and `RT_SCOPE_LINK`. (include/uapi/linux/rtnetlink.h)
+const SCOPE_UNIVERSE: u8 = 0;
+const SCOPE_LINK: u8 = 253;
+
+/// How often a router may advertise itself just between two messages to the kernel.
+const QUICKER_ROUTER: usize = 4;
+
+/// The routes, as the kernel wants them, without the interface.
+#[derive(Default)]
+pub(crate) struct Routes(Vec<Route>);
+
+impl<'a> Step<'a> for Routes {
+    fn plan(&mut self, known: &mut Known<'_>) -> Result<()> {
+        self.0 = known.leased.routes.iter().map(|route| kernel_route(route, known.leased)).collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// Adds the routes, and takes those out of the result that the container had already.
+    fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
+        let (ifname, ifindex) = (making.task.attachment.ifname, making.ifindex());
+        let mut added = Vec::with_capacity(self.0.len());
+        for route in &self.0 {
+            let route = Route { oif: Some(ifindex), ..route.clone() };
+            let outcome = add(&mut making.inside, &route);
+            added.push(outcome.is_ok());
+            match outcome {
+                Ok(()) => {}
+                // The first one stays: often the default route of another network of this container.
+                Err(error) if error.errno() == Some(Errno::EEXIST) => {
+                    let text = format_args!("the container already has a route to {}: it is kept", route.dst);
+                    (making.task.remark)(text);
+                }
+                Err(error) => {
+                    return Err(error.during(format!("add route {}{} dev {ifname}", route.dst, via(&route))).into());
+                }
+            }
+        }
+        let mut added = added.into_iter();
+        if let Some(leased) = &mut making.leased {
+            leased.routes.retain(|_| added.next().unwrap_or(true));
+        }
+        Ok(())
+    }
+
+    /// A result does not say which interface a route is for, and other plugins of the chain may have added theirs. One that
+    /// is on our link has to be as ADD makes it.
+    fn verify(&self, seeing: &mut Seeing<'_>) -> Result<()> {
+        let expected = seeing.expected;
+        let Some(link) = seeing.link.as_ref().filter(|_| !expected.routes.is_empty()) else { return Ok(()) };
+        let routes = seeing.rtnl.routes()?;
+        let unset = is_without_metrics(link, expected);
+        for route in &expected.routes {
+            let wanted = kernel_route(route, expected)?;
+            if !routes.iter().any(|its| is_as_wanted(its, &wanted, route, link, unset)) {
+                return Err(seeing.differs(format!("has no route to {}{} as ADD made it", wanted.dst, via(&wanted))));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn via(route: &Route) -> String {
+    route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default()
+}
+
+/// Adds a route beside those that are on this very link, which IPv6 can: another one of this result, by another gateway,
+/// or one that a router on the LAN has advertised meanwhile.
+fn add(inside: &mut Rtnl, route: &Route) -> linux::Result<()> {
+    let is_there =
+        |outcome: &linux::Result<()>| outcome.as_ref().is_err_and(|error| error.errno() == Some(Errno::EEXIST));
+    let mut outcome = inside.new_route(route);
+    if !is_there(&outcome) || route.dst.addr().is_ipv4() || !inside.can_stand_beside(route)? {
+        return outcome;
+    }
+    outcome = inside.append_route(route);
+    for _ in 0..QUICKER_ROUTER {
+        if !is_there(&outcome) {
+            break;
+        }
+        // The router that advertises itself is the gateway. Its route would end with the advertisement.
+        inside.delete_advertised(route)?;
+        outcome = inside.append_route(route);
+    }
+    outcome
+}
+
+/// A result's route as the kernel wants it, without the interface.
+///
+/// Without a next hop of its own it goes by the gateway of the addresses of its family, and on the link itself where
+/// there is none, or where its scope says so: `scope` 253 (link) and above have no gateway by definition.
+fn kernel_route(route: &cni::Route, result: &AddResult) -> Result<Route> {
+    let value = || route.dst.to_string();
+    if route.dst.addr().is_ipv4() && route.dst.addr() != route.dst.network() {
+        // The kernel takes them for IPv6, and leaves them out.
+        let cause = format!("the destination has host bits set; the network is {}", route.dst.trunc());
+        return Err(Error::Config { key: "routes", value: value(), cause });
+    }
+    let on_link = route.scope.is_some_and(|scope| scope >= SCOPE_LINK);
+    let default = || {
+        let gateways = result.ips.iter().filter_map(|ip| ip.gateway);
+        gateways.into_iter().find(|gateway| gateway.is_ipv4() == route.dst.addr().is_ipv4()).filter(|_| !on_link)
+    };
+    let gateway = route.gw.or_else(default);
+    if gateway.is_some_and(|gateway| gateway.is_ipv4() != route.dst.addr().is_ipv4()) {
+        let cause =
+            format!("its next hop {} is of the other family", gateway.map(|ip| ip.to_string()).unwrap_or_default());
+        return Err(Error::Config { key: "routes", value: value(), cause });
+    }
+    // A next hop is looked up among routes of a narrower scope, so one that has none must say "link" to be found.
+    let scope = if gateway.is_none() && route.dst.addr().is_ipv4() { SCOPE_LINK } else { SCOPE_UNIVERSE };
+    Ok(Route {
+        gateway,
+        priority: route.priority,
+        table: route.table,
+        scope: Some(route.scope.unwrap_or(scope)),
+        mtu: route.mtu,
+        advmss: route.advmss,
+        ..Route::to(route.dst.trunc())
+    })
+}
+
+/// Returns true if routes may be without the `mtu` and `advmss` of the result. The reference writes both into its results and
+/// never sets them in the kernel. Its results have no `mtu` of the interface, while ours of 1.1.0 do: there CHECK is strict.
+fn is_without_metrics(link: &Link, expected: &AddResult) -> bool {
+    result::own_interface(expected, &link.name).is_none_or(|interface| interface.mtu.is_none())
+}
+
+fn is_as_wanted(
+    its: &linux::Route,
+    wanted: &linux::Route,
+    route: &cni::Route,
+    link: &Link,
+    without_metrics: bool,
+) -> bool {
+    /// `RT_TABLE_MAIN`. (include/uapi/linux/rtnetlink.h)
+    const MAIN: u32 = 254;
+    /// What the kernel takes for larger numbers. (net/ipv4/metrics.c, for IPv6 too)
+    const MAX_MTU: u32 = 65_520;
+    const MAX_ADVMSS: u32 = 65_495;
+    let gateway = if its.oif == Some(link.ifindex) { wanted.gateway } else { route.gw };
+    let same = |actual: Option<u32>, wanted: Option<u32>| wanted.is_none() || actual == wanted;
+    its.dst == wanted.dst
+        && its.kind == RouteKind::Unicast
+        && (its.gateway == gateway || (its.oif != Some(link.ifindex) && gateway.is_none()))
+        // A result that names no table leaves it to the next plugin of the chain: sbr moves all routes to one of its own.
+        && (wanted.table.is_none() || its.table.unwrap_or(MAIN) == wanted.table.unwrap_or(MAIN))
+        && same(its.priority, wanted.priority)
+        && ((without_metrics && its.mtu.is_none() && its.advmss.is_none())
+            || (same(its.mtu, wanted.mtu.map(|mtu| mtu.min(MAX_MTU)))
+                && same(its.advmss, wanted.advmss.map(|advmss| advmss.min(MAX_ADVMSS)))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::super::tests::{known, leased};
+    use super::*;
+
+    fn route(dst: &str, gw: Option<&str>) -> cni::Route {
+        cni::Route::new(dst.parse().unwrap(), gw.map(|text| text.parse().unwrap()))
+    }
+
+    #[test]
+    fn no_routes_are_leased_and_none_is_made() {
+        let (result, mut routes) = (leased(), Routes::default());
+        routes.plan(&mut known(&result)).unwrap();
+        assert_eq!(routes.0, []);
+    }
+
+    #[test]
+    fn route_without_a_next_hop_takes_the_gateway_of_its_family() {
+        let plan = |route: cni::Route| kernel_route(&route, &leased()).map(|route| (route.gateway, route.scope));
+        let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        assert_eq!(plan(route("0.0.0.0/0", None)).unwrap(), (ip("10.0.0.1"), Some(0)));
+        assert_eq!(plan(route("0.0.0.0/0", Some("10.0.0.9"))).unwrap(), (ip("10.0.0.9"), Some(0)));
+        assert_eq!(plan(route("::/0", None)).unwrap(), (None, Some(0)));
+        let on_link = cni::Route { scope: Some(253), ..route("10.1.0.0/16", None) };
+        assert_eq!(plan(on_link).unwrap(), (None, Some(253)));
+    }
+
+    #[test]
+    fn route_on_the_link_itself_can_lead_to_a_next_hop() {
+        let mut result = leased();
+        result.ips[0].gateway = None;
+        let planned = kernel_route(&route("169.254.1.1/32", None), &result).unwrap();
+        assert_eq!((planned.gateway, planned.scope), (None, Some(253)));
+    }
+
+    #[test]
+    fn attributes_arrive() {
+        let wanted = cni::Route {
+            mtu: Some(1400),
+            advmss: Some(1360),
+            priority: Some(7),
+            table: Some(100),
+            ..route("10.1.0.0/16", None)
+        };
+        let planned = kernel_route(&wanted, &leased()).unwrap();
+        assert_eq!(
+            (planned.mtu, planned.advmss, planned.priority, planned.table),
+            (Some(1400), Some(1360), Some(7), Some(100))
+        );
+    }
+
+    #[test]
+    fn routes_that_no_kernel_takes_are_refused_before_anything_is_touched() {
+        let refused = |route: cni::Route| kernel_route(&route, &leased()).unwrap_err().to_string();
+        assert_eq!(
+            refused(route("10.1.2.3/16", None)),
+            "routes 10.1.2.3/16: the destination has host bits set; the network is 10.1.0.0/16"
+        );
+        assert_eq!(
+            kernel_route(&route("fd01::1/64", None), &leased()).unwrap().dst,
+            "fd01::/64".parse().unwrap(),
+            "the kernel takes these"
+        );
+        assert_eq!(
+            refused(route("10.1.0.0/16", Some("fd00::1"))),
+            "routes 10.1.0.0/16: its next hop fd00::1 is of the other family"
+        );
+    }
+}

@@ -1,0 +1,66 @@
+//! Kernel parameters of the link, which are set all at once while it is down.
+
+use super::{Known, Making, Step};
+use crate::error::Result;
+
+/// What any attachment with addresses needs.
+#[derive(Default)]
+pub(crate) struct Sysctls;
+
+impl<'a> Step<'a> for Sysctls {
+    fn plan(&mut self, known: &mut Known<'_>) -> Result<()> {
+        if !known.leased.ips.is_empty() {
+            // One gratuitous ARP per address when the link comes up: the LAN learns of a moved address at once, also of
+            // one that is added later.
+            known.set("ipv4/conf", "arp_notify", "1");
+        }
+        if known.has_v6() {
+            // Some runtimes switch IPv6 off in new namespaces; an address asked for is wanted. So is ::1 then: the
+            // reference gives both, and there are programs that talk to themselves over it.
+            known.sysctls.push(("net/ipv6/conf/lo/disable_ipv6".to_owned(), "0"));
+            known.set("ipv6/conf", "disable_ipv6", "0");
+            known.set("ipv6/conf", "ndisc_notify", "1");
+            // A link that is set down keeps its IPv6 addresses, as it keeps those of IPv4.
+            known.set("ipv6/conf", "keep_addr_on_down", "1");
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
+        if making.sysctls.is_empty() {
+            return Ok(());
+        }
+        let pairs: Vec<_> = making.sysctls.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+        for error in linux::sysctl::write_all(&making.netns, &pairs).into_iter().filter_map(linux::Result::err) {
+            (making.task.remark)(format_args!("{error}"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{keys, leased};
+    use super::*;
+
+    #[test]
+    fn sysctls_follow_the_families() {
+        let mut result = leased();
+        assert_eq!(
+            keys::<Sysctls>(&result),
+            [
+                "net/ipv4/conf/eth0.5/arp_notify=1",
+                "net/ipv6/conf/lo/disable_ipv6=0",
+                "net/ipv6/conf/eth0.5/disable_ipv6=0",
+                "net/ipv6/conf/eth0.5/ndisc_notify=1",
+                "net/ipv6/conf/eth0.5/keep_addr_on_down=1"
+            ]
+        );
+        result.ips.swap_remove(0);
+        assert_eq!(keys::<Sysctls>(&result).len(), 5, "an IPv4 address may be added to it later");
+        result.ips = leased().ips[..1].to_vec();
+        assert_eq!(keys::<Sysctls>(&result), ["net/ipv4/conf/eth0.5/arp_notify=1"]);
+        result.ips.clear();
+        assert_eq!(keys::<Sysctls>(&result), [""; 0], "layer 2 only sets nothing");
+    }
+}

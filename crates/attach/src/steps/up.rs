@@ -1,0 +1,35 @@
+//! The link is up.
+
+use super::held::{self, retry};
+use super::{Making, Seeing, Step};
+use crate::error::Result;
+use crate::parent;
+
+#[derive(Default)]
+pub(crate) struct Up;
+
+impl<'a> Step<'a> for Up {
+    /// Its MAC may be that of another container; the kernel says so only now.
+    fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
+        let ifindex = making.ifindex();
+        retry(|| making.inside.set_up(ifindex)).map_err(|error| {
+            let mac = making.settings.mac.map(|mac| mac.to_string()).unwrap_or_default();
+            let error = error.during(format!("set {} up", making.task.attachment.ifname));
+            held::explain(making, error, &format!("the MAC {mac}"))
+        })
+    }
+
+    fn finish(&mut self, making: &mut Making<'a>) -> Result<()> {
+        let obstacle = parent::obstacle(&making.parent);
+        let doubt = parent::doubt(&making.parent, &making.settings.link);
+        [obstacle, doubt].into_iter().flatten().for_each(|text| (making.task.remark)(format_args!("{text}")));
+        Ok(())
+    }
+
+    fn verify(&self, seeing: &mut Seeing<'_>) -> Result<()> {
+        match seeing.link.as_ref().is_some_and(|link| link.up) {
+            true => Ok(()),
+            false => Err(seeing.differs("is down".into())),
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Which link is an attachment's own: the one with its mark, whatever has become of its name, its MAC and its addresses.
+//! Each test is a defect of a release that guessed it.
+
+use std::fs;
+use std::process::Command;
+use std::thread;
+
+use e2e::lab::{Families, NIC, lan4};
+use e2e::needs::{Feature, here};
+use e2e::plugin::write_script;
+use e2e::traffic::{assert_reaches, assert_silent};
+use e2e::{Binaries, Call, Container, Lab, Namespace, Plugin};
+use serde_json::{Value, json};
+
+const MAC: &str = "02:00:00:00:00:99";
+
+fn ip(netns: &Namespace, words: &str) {
+    let output = netns.run(|| Command::new("ip").args(words.split_whitespace()).output()).expect("start ip");
+    assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// An attached container, and the configuration with its result.
+fn attached(plugin: &Plugin<'_>, container: &Container, conf: &Value) -> Value {
+    let mut conf = conf.clone();
+    conf["prevResult"] = plugin.add(container, "eth0", &conf).run().result();
+    conf
+}
+
+/// An IPAM plugin of somebody else, which notes its calls, does this, and leases 192.168.50.77.
+fn foreign_ipam(lab: &Lab, body: &str) -> Value {
+    fs::create_dir(lab.path("foreign")).expect("make a directory");
+    let lab_directory = lab.path("");
+    let lab_directory = lab_directory.display();
+    let answer = r#"{"cniVersion": "1.0.0", "ips": [{"address": "192.168.50.77/24"}]}"#;
+    let script = format!(
+        "LAB={lab_directory}\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\necho $CNI_COMMAND >>$LAB/calls\n{body}\n\
+         if [ $CNI_COMMAND = ADD ]; then echo '{answer}'; fi"
+    );
+    write_script(&lab.path("foreign/foreign"), &script);
+    lab.conf_with(json!({"type": "foreign"}))
+}
+
+fn macvlan(lab: &Lab) -> Plugin<'_> {
+    lab.macvlan().search(format!("{}:{}", lab.bin().display(), lab.path("foreign").display()))
+}
+
+fn calls(lab: &Lab) -> Vec<String> {
+    fs::read_to_string(lab.path("calls")).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+#[track_caller]
+fn assert_gone(lab: &Lab, container: &Container) {
+    assert_eq!(container.link_names(), ["lo"]);
+    assert_eq!(lab.leases(), [""; 0]);
+}
+
+/// F1: it ended well, and the link stayed.
+#[test]
+fn del_finds_its_link_without_an_address_after_the_mac_was_changed() {
+    let lab = Lab::new(Binaries::HardLinks);
+    for version in ["0.4.0", "1.1.0"] {
+        let container = lab.container();
+        let mut conf = lab.conf_with(json!({}));
+        conf["cniVersion"] = json!(version);
+        let conf = attached(&lab.macvlan(), &container, &conf);
+        ip(&container, &format!("link set eth0 address {MAC}"));
+        lab.macvlan().del(&container, "eth0", &conf).run().done();
+        assert_gone(&lab, &container);
+    }
+}
+
+/// F1, with the plugin that does so in a chain.
+#[test]
+fn del_finds_its_link_behind_the_references_tuning_with_a_mac() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let container = lab.container();
+    let conf = attached(&lab.macvlan(), &container, &lab.conf_with(json!({})));
+    let tuning = Plugin::new(&lab.host, e2e::binaries::peers("reference").join("tuning")).search(lab.bin());
+    let mut chained = json!({"cniVersion": "1.0.0", "name": "lan", "type": "tuning", "mac": MAC});
+    chained["prevResult"] = conf["prevResult"].clone();
+    chained["dataDir"] = json!(lab.path("tuning"));
+    tuning.add(&container, "eth0", &chained).run().result();
+    assert_eq!(container.link("eth0").mac, MAC);
+    lab.macvlan().del(&container, "eth0", &conf).run().done();
+    assert_gone(&lab, &container);
+}
+
+/// F2: the address was released, and the link still answered for it.
+#[test]
+fn del_finds_its_link_after_the_mac_was_changed_where_the_check_of_ipam_always_fails() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let container = lab.container();
+    let conf = foreign_ipam(&lab, "[ $CNI_COMMAND != CHECK ] || exit 1");
+    let conf = attached(&macvlan(&lab), &container, &conf);
+    ip(&container, &format!("link set eth0 address {MAC}"));
+    macvlan(&lab).del(&container, "eth0", &conf).run().done();
+    assert_gone(&lab, &container);
+    assert_silent(&lab.neighbour, lan4(77));
+}
+
+/// F3: the CHECK of the reference's `dhcp` takes a second lease. A link without a mark is of an earlier release.
+#[test]
+fn del_never_asks_a_foreign_ipam_plugin_for_a_check() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let conf = foreign_ipam(&lab, "");
+    for group in ["", "0", "7"] {
+        let container = lab.container();
+        let conf = attached(&macvlan(&lab), &container, &conf);
+        ip(&container, &format!("link set eth0 address {MAC}"));
+        if !group.is_empty() {
+            ip(&container, &format!("link set eth0 group {group}"));
+        }
+        macvlan(&lab).del(&container, "eth0", &conf).run().done();
+        assert_eq!((container.link_names(), calls(&lab)), (vec!["lo".to_owned()], vec!["ADD".into(), "DEL".into()]));
+        fs::remove_file(lab.path("calls")).expect("remove the calls");
+    }
+}
+
+/// A link of somebody else that has neither mark nor address of ours stays, whatever its name.
+#[test]
+fn del_leaves_a_link_that_is_known_by_nothing() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let container = lab.container();
+    let conf = attached(&macvlan(&lab), &container, &foreign_ipam(&lab, ""));
+    container.delete_link("eth0");
+    lab.host.create_macvlan_in(&container, "eth0", NIC);
+    let outcome = macvlan(&lab).del(&container, "eth0", &conf).run();
+    assert!(outcome.stderr.contains("is not what was attached"), "{}", outcome.text());
+    outcome.done();
+    assert_eq!(
+        (container.link_names(), calls(&lab)),
+        (vec!["lo".into(), "eth0".to_owned()], vec!["ADD".into(), "DEL".into()])
+    );
+}
+
+/// A DEL of an earlier release, killed when it had begun: the link has no address left, and a group that only says so.
+#[test]
+fn del_goes_on_with_a_link_that_an_earlier_release_has_begun_with() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let container = lab.container();
+    let conf = attached(&lab.macvlan(), &container, &lab.conf());
+    ip(&container, &format!("link set eth0 address {MAC} group 30060"));
+    ip(&container, "address flush dev eth0");
+    lab.macvlan().del(&container, "eth0", &conf).run().done();
+    assert_gone(&lab, &container);
+}
+
+/// C9: DEL looked by name only, released the address, and the link answered for it under its new name.
+#[test]
+fn del_and_check_find_a_link_that_the_container_has_renamed() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let container = lab.container();
+    let conf = attached(&lab.macvlan(), &container, &lab.conf());
+    ip(&container, "link set eth0 down");
+    ip(&container, "link set eth0 name wan0");
+    ip(&container, "link set wan0 up");
+    assert_reaches(&lab.neighbour, lan4(100));
+    let outcome = lab.unchanged(&[&container], || lab.macvlan().check(&container, "eth0", &conf).run());
+    outcome.fails(102, &["eth0: is called \"wan0\" now"]);
+    lab.macvlan().del(&container, "eth0", &conf).run().done();
+    assert_gone(&lab, &container);
+    assert_silent(&lab.neighbour, lan4(100));
+}
+
+/// The name has another link by then, which is nobody's affair.
+#[test]
+fn del_takes_the_renamed_link_and_not_the_one_that_has_its_name_now() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let container = lab.container();
+    let conf = attached(&lab.macvlan(), &container, &lab.conf());
+    ip(&container, "link set eth0 down");
+    ip(&container, "link set eth0 name wan0");
+    lab.host.create_macvlan_in(&container, "eth0", NIC);
+    lab.macvlan().del(&container, "eth0", &conf).run().done();
+    assert_eq!((container.link_names(), lab.leases()), (vec!["lo".to_owned(), "eth0".into()], vec![]));
+}
+
+/// Of two attachments of one container each DEL takes its own.
+#[test]
+fn del_leaves_the_other_attachment_of_its_container() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let container = lab.container();
+    let conf = lab.conf();
+    for ifname in ["eth0", "net1"] {
+        lab.macvlan().add(&container, ifname, &conf).run().result();
+    }
+    ip(&container, "link set eth0 down");
+    ip(&container, "link set eth0 name wan0");
+    lab.macvlan().del(&container, "eth0", &conf).run().done();
+    assert_eq!((container.link_names(), lab.leases().len()), (vec!["lo".to_owned(), "net1".into()], 1));
+    lab.macvlan().del(&container, "net1", &conf).run().done();
+    assert_gone(&lab, &container);
+}
+
+/// Read by other software. Marks of iproute2's largest group and above would not be shown.
+#[test]
+fn the_mark_of_a_link_is_its_group_as_ip_shows_it() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let container = lab.container();
+    lab.macvlan().add(&container, "eth0", &lab.conf()).run().result();
+    let show = || container.run(|| Command::new("ip").args(["-d", "-j", "link", "show", "eth0"]).output());
+    let shown: Value = serde_json::from_slice(&show().expect("start ip").stdout).expect("JSON");
+    // FNV-1a of "container-1", a NUL and "eth0", folded.
+    assert_eq!(shown[0]["group"], "143451878");
+}
+
+/// C7: kernel 6.1 minds a link of the final name on the host. There, all ADDs of one attachment made their link under one
+/// temporary name, and the one that lost destroyed the link of the one that had won.
+#[test]
+fn of_eight_adds_at_once_one_wins_and_is_whole_where_the_host_has_a_link_of_that_name() {
+    let lab = Lab::new(Binaries::HardLinks);
+    lab.host.create_stray("eth0");
+    let conf = lab.conf();
+    for _ in 0..8 {
+        let container = lab.container();
+        let outcomes: Vec<_> = thread::scope(|scope| {
+            let one = || lab.macvlan().add(&container, "eth0", &conf).run();
+            let running: Vec<_> = (0..8).map(|_| scope.spawn(one)).collect();
+            running.into_iter().map(|one| one.join().expect("a call")).collect()
+        });
+        let (won, lost): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|outcome| outcome.status.success());
+        assert_eq!(won.len(), 1, "{:?}", lost.iter().map(|outcome| outcome.text()).collect::<Vec<_>>());
+        for outcome in &lost {
+            outcome.fails(7, &["the container already has an interface of this name"]);
+        }
+        let address = won[0].result()["ips"][0]["address"].as_str().expect("an address").to_owned();
+        assert_eq!(
+            (container.link_names(), container.address_texts("eth0")),
+            (vec!["lo".into(), "eth0".to_owned()], vec![address])
+        );
+        lab.macvlan().del(&container, "eth0", &conf).run().done();
+        assert_gone(&lab, &container);
+    }
+}
+
+/// E1: the reason was lost where the host has a link of that name.
+#[test]
+fn a_refusal_has_its_reason_also_where_the_host_has_a_link_of_that_name() {
+    let lab = Lab::new(Binaries::HardLinks);
+    lab.host.create_stray("eth0");
+    lab.host.create_bridge("br0");
+    lab.host.make_port(NIC, "br0");
+    let container = lab.container();
+    let outcome = lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &lab.conf()).run());
+    outcome.fails(100, &["device or resource busy", "is a port of bridge br0; name that as master"]);
+}
+
+/// C8: while an ADD waited for IPAM, its link was deleted, and a second ADD for the same interface succeeded. The first one
+/// failed, and released the lease of the second by its owner.
+#[test]
+fn an_add_that_fails_late_does_not_release_the_lease_of_a_later_add() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let container = lab.container();
+    let bin = lab.bin().display().to_string();
+    let nested = format!(
+        "if [ $CNI_COMMAND = ADD ] && [ ! -e $LAB/nested ]; then\n\
+         touch $LAB/nested; cat >$LAB/stdin; nsenter --net=$CNI_NETNS ip link delete eth0\n\
+         {bin}/macvlan <$LAB/stdin >$LAB/second || exit 1\nfi"
+    );
+    let conf = foreign_ipam(&lab, &nested);
+    let outcome = macvlan(&lab).add(&container, "eth0", &conf).run();
+    outcome.fails(100, &["create eth0: somebody deleted it while it was being set up"]);
+    let second: Value =
+        serde_json::from_slice(&fs::read(lab.path("second")).expect("the second result")).expect("JSON");
+    assert_eq!(second["ips"][0]["address"], "192.168.50.77/24");
+    assert_eq!(calls(&lab), ["ADD", "ADD"], "the lease of the second was released");
+    assert_eq!(container.address_texts("eth0"), ["192.168.50.77/24"]);
+    macvlan(&lab).del(&container, "eth0", &conf).run().done();
+    assert_eq!(
+        (container.link_names(), calls(&lab)),
+        (vec!["lo".to_owned()], vec!["ADD".into(), "ADD".into(), "DEL".to_owned()])
+    );
+}
+
+/// An ADD of ipvlan on the Lab's NIC.
+fn ipvlan<'a>(lab: &'a Lab, container: &Container) -> Call<'a> {
+    lab.ipvlan().add(container, "eth0", &lab.ipvlan_conf("l2"))
+}
+
+/// C5: killed between making its probe and deleting it, the guard left a macvlan on the parent, where no other ipvlan could be
+/// made until the DEL of that container.
+#[test]
+fn an_ipvlan_add_that_is_killed_anywhere_is_in_nobody_elses_way() {
+    if !here(&[Feature::Ipvlan]) {
+        return;
+    }
+    let lab = Lab::new(Binaries::HardLinks);
+    let container = lab.container();
+    let (outcome, trace) = ipvlan(&lab, &container).run_stepwise(None);
+    outcome.result();
+    lab.ipvlan().del(&container, "eth0", &lab.ipvlan_conf("l2")).run().done();
+    let asks = trace.steps.iter().filter(|step| step.number == nix::libc::SYS_sendto);
+    for step in asks {
+        let killed = lab.container();
+        let fault = e2e::trace::Fault { step: step.clone(), deed: e2e::trace::Deed::Kill };
+        ipvlan(&lab, &killed).run_stepwise(Some(&fault));
+        let other = lab.container();
+        ipvlan(&lab, &other).run().result();
+        for container in [killed, other] {
+            lab.ipvlan().del(&container, "eth0", &lab.ipvlan_conf("l2")).run().done();
+        }
+    }
+}
+
+/// C4: the lock was a file of procfs, and each mount of that has its own inode, so two callers held it at once.
+#[test]
+fn the_guards_lock_is_one_for_callers_with_different_mounts_of_procfs() {
+    if !here(&[Feature::Ipvlan]) {
+        return;
+    }
+    let lab = Lab::new(Binaries::HardLinks);
+    let container = lab.container();
+    ipvlan(&lab, &container).run().result();
+    let script = lab.path("elsewhere");
+    let body = "PATH=/usr/sbin:/usr/bin:/sbin:/bin\n\
+                exec unshare --mount sh -ec 'mount -t proc proc /proc; exec flock /run/underlay/ipvlan.lock sh -c \"echo held; cat\"'";
+    write_script(&script, body);
+    let mut holder = Command::new(&script)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("start a holder");
+    let mut held = [0; 5];
+    std::io::Read::read_exact(holder.stdout.as_mut().expect("a pipe"), &mut held).expect("it holds the lock");
+    let late = lab.container();
+    let outcome = lab.unchanged(&[&late], || ipvlan(&lab, &late).run());
+    outcome.fails(11, &["lock /run/underlay/ipvlan.lock: timed out"]);
+    drop(holder.stdin.take());
+    holder.wait().expect("wait for the holder");
+    ipvlan(&lab, &late).run().result();
+}
+
+/// A user of the host may not hold it.
+#[test]
+fn the_guards_lock_is_roots_alone() {
+    if !here(&[Feature::Ipvlan]) {
+        return;
+    }
+    let lab = Lab::new(Binaries::HardLinks);
+    ipvlan(&lab, &lab.container()).run().result();
+    use std::os::unix::fs::MetadataExt;
+    for (path, mode) in [("/run/underlay", 0o40700), ("/run/underlay/ipvlan.lock", 0o100600)] {
+        let metadata = fs::symlink_metadata(path).expect("the lock");
+        assert_eq!((metadata.uid(), metadata.mode()), (0, mode), "{path}");
+    }
+}
+
+/// Two families, so that everything that an ADD makes is there.
+#[test]
+fn a_renamed_link_with_both_families_goes_with_its_del() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let container = lab.container();
+    let conf = attached(&lab.macvlan(), &container, &lab.conf_with(lab.ipam(Families::Dual)));
+    ip(&container, "link set eth0 down");
+    ip(&container, "link set eth0 name wan0");
+    lab.macvlan().del(&container, "eth0", &conf).run().done();
+    assert_gone(&lab, &container);
+}
