@@ -381,6 +381,21 @@ cases! {
         panic!("it never comes to its end");
     }
 
+    /// C6: at the limit of threads, waiting for the lock of the leases was a panic, with code 999.
+    #[reference(not_run: "its threads make every run another one")]
+    fn without_a_thread_to_wait_in_for_the_lock_an_add_is_to_be_tried_again(lab) {
+        fs::create_dir_all(lab.data_dir().join("lan")).expect("make a directory");
+        let path = lab.data_dir().join("lan/lock");
+        let lock = fs::File::create(&path).expect("make the lock");
+        lock.lock().expect("take the lock");
+        let container = lab.container();
+        let add = || failing(lab, "clone,clone3,vfork", "EAGAIN", 1).add(&container, "eth0", &lab.conf()).run();
+        let outcome = lab.unchanged(&[&container], || add());
+        // Where IPAM is a program of its own, that one cannot be started.
+        let cause = if lab.binaries() == Binaries::HardLinks { "no thread is to be had to wait in" } else { "host-local" };
+        outcome.fails(11, &[cause]);
+    }
+
     /// Of two DELs of one attachment the second failed on what the first had just taken away.
     #[reference(not_run: "one of them fails now and then")]
     fn four_dels_at_once_succeed_thirty_times(lab) {

@@ -7,7 +7,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::env::refuse_identifier;
+use crate::env::why_no_identifier;
 use crate::error::{Code, Error};
 use crate::object::{self, Object};
 use crate::version::Version;
@@ -50,7 +50,7 @@ impl<'a> NetConf<'a> {
     pub fn read(keys: Object<'a>) -> Result<Self, Error> {
         let version = version(&keys)?;
         let name = keys.text("name")?.unwrap_or_default().to_owned();
-        if let Some(cause) = refuse_identifier(&name) {
+        if let Some(cause) = why_no_identifier(&name) {
             return Err(Error::config("name", format_args!("\"{name}\""), cause));
         }
         let ipam_type = keys.object("ipam")?.text("type")?;

@@ -74,9 +74,9 @@ impl Attachment {
     }
 }
 
-/// The command, with what it needs.
+/// The operation that is asked for, with what it needs. (spec section 2)
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
+pub enum Operation {
     /// Attach a container.
     Add(Attachment),
     /// Detach it.
@@ -91,11 +91,11 @@ pub enum Request {
     Version,
 }
 
-impl Request {
+impl Operation {
     /// Reads the variables. The error (code 4) names every variable that is wrong, not the first alone.
     pub fn parse(variables: &Variables) -> Result<Self, Error> {
         let mut wrong = Vec::new();
-        let request = match text("CNI_COMMAND", variables.command.as_deref(), &mut wrong).as_deref() {
+        let operation = match text("CNI_COMMAND", variables.command.as_deref(), &mut wrong).as_deref() {
             Some("VERSION") => Some(Self::Version),
             Some("STATUS") => Some(Self::Status),
             Some("GC") => Some(Self::Gc),
@@ -112,8 +112,8 @@ impl Request {
                 None
             }
         };
-        match request {
-            Some(request) if wrong.is_empty() => Ok(request),
+        match operation {
+            Some(operation) if wrong.is_empty() => Ok(operation),
             _ => Err(Error::new(Code::INVALID_ENVIRONMENT, wrong.join("; "))),
         }
     }
@@ -121,14 +121,14 @@ impl Request {
 
 fn attachment(variables: &Variables, needs_netns: bool, reads_args: bool, wrong: &mut Vec<String>) -> Attachment {
     let container_id = text("CNI_CONTAINERID", variables.container_id.as_deref(), wrong);
-    if let Some(cause) = container_id.as_deref().and_then(refuse_identifier) {
+    if let Some(cause) = container_id.as_deref().and_then(why_no_identifier) {
         wrong.push(format!("CNI_CONTAINERID \"{}\" {cause}", container_id.as_deref().unwrap_or_default()));
     }
     if needs_netns && variables.netns.is_none() {
         wrong.push("CNI_NETNS is not set".into());
     }
     let ifname = text("CNI_IFNAME", variables.ifname.as_deref(), wrong);
-    if let Some(cause) = ifname.as_deref().and_then(refuse_ifname) {
+    if let Some(cause) = ifname.as_deref().and_then(why_no_ifname) {
         wrong.push(format!("CNI_IFNAME \"{}\" {cause}", ifname.as_deref().unwrap_or_default()));
     }
     let args = match &variables.args {
@@ -159,7 +159,7 @@ fn text(name: &str, value: Option<&OsStr>, wrong: &mut Vec<String>) -> Option<St
 
 /// Why `text` cannot be a container ID or a network name; `None` when it can. (spec sections 1 and 2: an alphanumeric
 /// character, then those, `_`, `.` and `-`)
-pub fn refuse_identifier(text: &str) -> Option<&'static str> {
+pub fn why_no_identifier(text: &str) -> Option<&'static str> {
     let mut characters = text.chars();
     match characters.next() {
         None => return Some("is empty"),
@@ -172,7 +172,7 @@ pub fn refuse_identifier(text: &str) -> Option<&'static str> {
 
 /// Why `text` cannot name an interface; `None` when it can. (net/core/dev.c, `dev_valid_name`, less the control
 /// characters and the percent sign that would make the kernel number it)
-pub fn refuse_ifname(text: &str) -> Option<&'static str> {
+pub fn why_no_ifname(text: &str) -> Option<&'static str> {
     match text {
         "" => Some("is empty"),
         "." | ".." => Some("is a path, not a name"),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     fn message(pairs: &[(&str, &str)]) -> String {
-        let error = Request::parse(&variables(pairs)).unwrap_err();
+        let error = Operation::parse(&variables(pairs)).unwrap_err();
         assert_eq!(error.code, Code::INVALID_ENVIRONMENT);
         error.msg
     }
@@ -260,7 +260,7 @@ mod tests {
         );
         assert_eq!(message(&[("COMMAND", "DEL")]), "CNI_CONTAINERID is not set; CNI_IFNAME is not set");
         for command in ["STATUS", "GC", "VERSION"] {
-            Request::parse(&variables(&[("COMMAND", command)])).unwrap();
+            Operation::parse(&variables(&[("COMMAND", command)])).unwrap();
         }
         assert_eq!(
             message(&[("COMMAND", "UPDATE")]),
@@ -280,10 +280,10 @@ mod tests {
     #[test]
     fn interface_names_that_the_kernel_would_refuse_or_rewrite() {
         for name in ["", ".", "..", "all", "default", "a/b", "a:b", "a b", "a\tb", "eth%d", "1234567890123456"] {
-            assert!(refuse_ifname(name).is_some(), "{name:?}");
+            assert!(why_no_ifname(name).is_some(), "{name:?}");
         }
         for name in ["eth0", "eth0.100", "123456789012345", "-", "ü"] {
-            assert_eq!(refuse_ifname(name), None, "{name:?}");
+            assert_eq!(why_no_ifname(name), None, "{name:?}");
         }
     }
 
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_malformed_args_does_not_keep_del_from_working() {
-        let request = Request::parse(&variables(&[
+        let operation = Operation::parse(&variables(&[
             ("COMMAND", "DEL"),
             ("CONTAINERID", "c"),
             ("IFNAME", "eth0"),
@@ -315,19 +315,19 @@ mod tests {
         ]));
         let expected =
             Attachment { container_id: "c".into(), ifname: "eth0".into(), netns: None, args: Ok(Args::default()) };
-        assert_eq!(request.unwrap(), Request::Del(expected));
+        assert_eq!(operation.unwrap(), Operation::Del(expected));
     }
 
     #[test]
     fn a_malformed_args_is_an_error_of_the_plugin_that_reads_it() {
-        let request = Request::parse(&variables(&[
+        let operation = Operation::parse(&variables(&[
             ("COMMAND", "ADD"),
             ("CONTAINERID", "c"),
             ("IFNAME", "eth0"),
             ("NETNS", "/run/netns/c"),
             ("ARGS", "none"),
         ]));
-        let Request::Add(attachment) = request.unwrap() else { panic!("not an ADD") };
+        let Operation::Add(attachment) = operation.unwrap() else { panic!("not an ADD") };
         let error = attachment.args().unwrap_err();
         assert_eq!((error.code, error.msg.as_str()), (Code(4), "CNI_ARGS \"none\": \"none\" is not KEY=VALUE"));
     }

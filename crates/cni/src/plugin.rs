@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::config::{self, MAX_BYTES, NetConf};
-use crate::env::{Attachment, Request, Variables};
+use crate::env::{Attachment, Operation, Variables};
 use crate::error::{Code, Error};
 use crate::object::Object;
 use crate::result::{AddResult, Leased};
@@ -161,8 +161,8 @@ fn file_name(word: &OsString) -> String {
 }
 
 fn answer(program: &'static Program, name: &str, variables: &Variables, version: &mut Version) -> Result<(), Error> {
-    let request = Request::parse(variables)?;
-    if request == Request::Version {
+    let operation = Operation::parse(variables)?;
+    if operation == Operation::Version {
         return versions();
     }
     let stdin = read_stdin().map_err(prefix_stdin)?;
@@ -184,8 +184,8 @@ fn answer(program: &'static Program, name: &str, variables: &Variables, version:
         )),
         false => Ok(()),
     };
-    match request {
-        Request::Add(attachment) => {
+    match operation {
+        Operation::Add(attachment) => {
             if stdout_is_closed() {
                 return Err(Error::new(Code::IO_FAILURE, "write result to stdout: it is closed"));
             }
@@ -199,20 +199,20 @@ fn answer(program: &'static Program, name: &str, variables: &Variables, version:
                 }
             })
         }
-        Request::Del(attachment) => plugin.del(&call, &attachment),
-        Request::Check(attachment) => {
+        Operation::Del(attachment) => plugin.del(&call, &attachment),
+        Operation::Check(attachment) => {
             since(Version::V0_4_0, "CHECK")?;
             plugin.check(&call, &attachment)
         }
-        Request::Status => {
+        Operation::Status => {
             since(Version::V1_1_0, "STATUS")?;
             plugin.status(&call)
         }
-        Request::Gc => {
+        Operation::Gc => {
             since(Version::V1_1_0, "GC")?;
             plugin.gc(&call)
         }
-        Request::Version => Ok(()),
+        Operation::Version => Ok(()),
     }
 }
 

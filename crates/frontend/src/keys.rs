@@ -20,7 +20,7 @@ impl Keys {
     pub fn read(call: &Call<'_>) -> Result<Self, Error> {
         let keys = call.keys();
         let master = keys.text("master")?;
-        if let Some(cause) = master.and_then(cni::env::refuse_ifname) {
+        if let Some(cause) = master.and_then(cni::env::why_no_ifname) {
             return Err(keys.refuse("master", cause));
         }
         Ok(Self {

@@ -8,7 +8,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use cni::env::{Request, Variables};
+use cni::env::{Operation, Variables};
 use cni::{AddResult, Args, Attachment, Call, Error, NetConf, Object, Program, Version, wire};
 use frontend::{Keys, Kind};
 
@@ -93,8 +93,8 @@ pub fn environment(bytes: &[u8]) -> bool {
         netns_override: next(),
     };
     let _ = (variables.overrides_netns(), variables.folders());
-    match Request::parse(&variables) {
-        Ok(Request::Add(attachment) | Request::Del(attachment) | Request::Check(attachment)) => {
+    match Operation::parse(&variables) {
+        Ok(Operation::Add(attachment) | Operation::Del(attachment) | Operation::Check(attachment)) => {
             for part in [&attachment.container_id, &attachment.ifname] {
                 assert!(!part.contains(['/', '\0', ':']) && !matches!(part.as_str(), "" | "." | ".."), "{part:?}");
             }

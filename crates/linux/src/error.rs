@@ -100,12 +100,17 @@ pub enum Error {
     },
 }
 
+/// The error number of an I/O error, where the kernel gave one.
+pub fn errno(error: &io::Error) -> Option<Errno> {
+    error.raw_os_error().map(Errno::from_raw)
+}
+
 impl Error {
     /// The error number, where the kernel gave one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Kernel { errno, .. } | Self::Unheard { errno, .. } => Some(*errno),
-            Self::Io { source, .. } => source.raw_os_error().map(Errno::from_raw),
+            Self::Io { source, .. } => errno(source),
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 
 pub use absence::retain_gone;
 pub use address::{Address, AddressWatch};
-pub use error::{Error, Result};
+pub use error::{Error, Result, errno};
 pub use link::{IpvlanFlag, IpvlanMode, Link, LinkInfo, LinkKind, MacvlanMode, NewLink, ParseWordError};
 pub use mac::{Mac, ParseMacError};
 #[cfg(feature = "fuzz")]

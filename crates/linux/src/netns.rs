@@ -14,7 +14,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
-use crate::{Error, Result};
+use crate::{Error, Result, errno};
 
 /// The namespace of the calling thread. `/proc/self` would be the main thread's.
 const CURRENT: &str = "/proc/thread-self/ns/net";
@@ -195,7 +195,7 @@ impl Drop for WayBack<'_> {
 }
 
 fn is_errno(error: &io::Error, numbers: &[Errno]) -> bool {
-    error.raw_os_error().is_some_and(|raw| numbers.contains(&Errno::from_raw(raw)))
+    errno(error).is_some_and(|errno| numbers.contains(&errno))
 }
 
 fn open_error(path: &Path, source: io::Error) -> Error {

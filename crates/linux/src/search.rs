@@ -13,7 +13,7 @@ use nix::errno::Errno;
 
 use crate::descriptor::{Task, is_table_shared, netns_of_socket};
 use crate::mounts::{MountNamespace, mounts};
-use crate::{Error, Netns, file};
+use crate::{Error, Netns, errno, file};
 
 /// The process that every other descends from.
 const INIT: u32 = 1;
@@ -220,7 +220,7 @@ impl NetnsSearch {
             let Some((_, task)) = &opened else { continue };
             let socket = match task.duplicate(number) {
                 // It was closed meanwhile.
-                Err(error) if error.raw_os_error() == Some(Errno::EBADF as i32) => continue,
+                Err(error) if errno(&error) == Some(Errno::EBADF) => continue,
                 answer => self.of(&process, &path, answer),
             };
             let Some(socket) = socket else { continue };

@@ -10,7 +10,7 @@ use crate::lease::Owner;
 use crate::range::Set;
 use crate::reclaim::{self, Asker, Census};
 use crate::record::Identity;
-use crate::request::Request;
+use crate::request::Requested;
 use crate::store::Store;
 
 /// What an owner was given.
@@ -86,7 +86,7 @@ struct Allocation<'a> {
 }
 
 impl Allocation<'_> {
-    fn serve(&self, set: &Set, request: Option<&Request>, last: Option<IpAddr>) -> Result<Served, Error> {
+    fn serve(&self, set: &Set, request: Option<&Requested>, last: Option<IpAddr>) -> Result<Served, Error> {
         let mut held = self.held.iter().copied().filter(|ip| set.admits(*ip));
         let Some(request) = request else {
             return match held.next() {
@@ -105,7 +105,7 @@ impl Allocation<'_> {
         }
     }
 
-    fn requested(&self, request: &Request) -> Result<IpAddr, Error> {
+    fn requested(&self, request: &Requested) -> Result<IpAddr, Error> {
         if self.store.lease(request.ip, self.owner)? {
             return Ok(request.ip);
         }

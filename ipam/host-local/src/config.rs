@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::error::Error;
 use crate::range::{Excluded, Range, Set, edges};
-use crate::request::{self, Request};
+use crate::request::{self, Requested};
 
 const DATA_DIR: &str = "/var/lib/cni/networks";
 
@@ -20,7 +20,7 @@ pub(crate) struct Config {
     /// At least one; the number of a set is its place in here.
     pub(crate) sets: Vec<Set>,
     /// As many as there are sets: the address that has to come out of each.
-    pub(crate) requests: Vec<Option<Request>>,
+    pub(crate) requests: Vec<Option<Requested>>,
     pub(crate) routes: Vec<Route>,
     /// For how many seconds a released address rests while others are free.
     pub(crate) reuse_delay: u64,

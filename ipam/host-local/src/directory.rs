@@ -8,12 +8,14 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use linux::Errno;
+
 use crate::error::Error;
 use crate::lease::{self, Content, Owner};
 use crate::machine::Machine;
 use crate::range::Set;
 use crate::record::{self, Identity, Record};
-use crate::store::{Store, TEMPORARY};
+use crate::store::{Store, TEMPORARY, Trust};
 
 /// More than any owner needs; a file that is larger is none of ours, whatever follows.
 const MAX_LEASE_BYTES: usize = 1 << 16;
@@ -97,7 +99,7 @@ impl Directory {
     pub(crate) fn probe(&self, sets: &[Set]) -> Result<Option<Vec<bool>>, Error> {
         if let Some(store) = self.lock_for(false)? {
             store.probe()?;
-            let known = store.state().right;
+            let known = store.state().trust == Trust::Right;
             return Ok(known.then(|| sets.iter().map(|set| store.has_free(set)).collect()));
         }
         // The folders that are missing would be made in the lowest one that is there.
@@ -145,8 +147,9 @@ impl Directory {
                 identity: Identity::of(&metadata),
                 modified: metadata.modified().ok(),
             })),
-            // ELOOP: a link.
-            Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(40) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            // A link.
+            Err(error) if linux::errno(&error) == Some(Errno::ELOOP) => Ok(None),
             Err(error) => Err(Error::io("read", &path)(error)),
         }
     }

@@ -24,6 +24,8 @@ pub(crate) enum Error {
          so choose an ipam.dataDir on another file system", path.display()
     )]
     NoLocks { path: PathBuf, source: io::Error },
+    #[error("lock {}: another process holds it, and no thread is to be had to wait in: {source}", path.display())]
+    NoThread { path: PathBuf, source: io::Error },
     #[error("{place}: leased to {holder}")]
     Taken { place: String, holder: String },
     #[error("{place}: {owner} already holds {held} there")]
@@ -67,7 +69,7 @@ impl Error {
             Self::Config { .. } | Self::Held { .. } => Code::INVALID_NETWORK_CONFIG,
             Self::Variable { .. } => Code::INVALID_ENVIRONMENT,
             Self::Io { .. } | Self::NoLocks { .. } => Code::IO_FAILURE,
-            Self::Locked { .. } => Code::TRY_AGAIN_LATER,
+            Self::Locked { .. } | Self::NoThread { .. } => Code::TRY_AGAIN_LATER,
             Self::Taken { .. } | Self::Exhausted { .. } => Code::NO_ADDRESS,
             Self::NoLease { .. } => Code::UNKNOWN_CONTAINER,
             Self::Differs { .. } => Code::DIFFERS,
@@ -105,7 +107,7 @@ mod tests {
     use super::*;
 
     fn io(path: &str) -> Error {
-        Error::io("remove", Path::new(path))(io::Error::from_raw_os_error(30))
+        Error::io("remove", Path::new(path))(linux::Errno::EROFS.into())
     }
 
     #[test]

@@ -104,7 +104,7 @@ pub(crate) fn address(name: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use cni::env::{refuse_identifier, refuse_ifname};
+    use cni::env::{why_no_identifier, why_no_ifname};
     use proptest::prelude::*;
 
     use super::*;
@@ -175,7 +175,7 @@ mod tests {
             ifname in "[^/:%\\s\\x00-\\x1f\\x7f-\\x9f]{1,3}|[!-$&-.0-9;-~]{1,15}",
             length in any::<prop::sample::Index>(),
         ) {
-            prop_assume!(refuse_identifier(&id).is_none() && refuse_ifname(&ifname).is_none());
+            prop_assume!(why_no_identifier(&id).is_none() && why_no_ifname(&ifname).is_none());
             let owner = Owner { container_id: &id, ifname: &ifname };
             let written = owner.content();
             let expected = Content::Owned { container_id: id.clone(), ifname: ifname.clone() };

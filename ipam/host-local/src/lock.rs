@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use linux::Errno;
+
 use crate::error::Error;
 
 /// How long to wait for other processes. Each holds the lock for milliseconds, but a busy node has many of them.
@@ -100,13 +102,14 @@ fn wait(file: File, path: &Path, deadline: Instant, within: Duration) -> Result<
     // from it then, and with the process the lock goes. (A channel for the one value would be 6 KB of code.)
     let (sent, waiting) = (Arc::new(Mutex::new(None)), thread::current());
     let received = Arc::clone(&sent);
-    thread::spawn(move || {
+    let waiter = thread::Builder::new().spawn(move || {
         let locked = retry_interrupted(|| file.lock()).map(|()| file);
         if let Ok(mut sent) = sent.lock() {
             *sent = Some(locked);
         }
         waiting.unpark();
     });
+    waiter.map_err(|source| Error::NoThread { path: path.to_owned(), source })?;
     loop {
         let locked = received.lock().ok().and_then(|mut received| received.take());
         if let Some(locked) = locked {
@@ -119,10 +122,10 @@ fn wait(file: File, path: &Path, deadline: Instant, within: Duration) -> Result<
     }
 }
 
-/// ENOSYS, ENOLCK and EOPNOTSUPP say that no lock is to be had there, whoever asks.
+/// These errors say that no lock is to be had there, whoever asks.
 fn refused(path: &Path, source: io::Error) -> Error {
-    match source.raw_os_error() {
-        Some(37 | 38 | 95) => Error::NoLocks { path: path.to_owned(), source },
+    match linux::errno(&source) {
+        Some(Errno::ENOLCK | Errno::ENOSYS | Errno::EOPNOTSUPP) => Error::NoLocks { path: path.to_owned(), source },
         _ => Error::io("lock", path)(source),
     }
 }
@@ -201,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_file_system_without_locks_is_named() {
-        let error = refused(Path::new("/lan/lock"), io::Error::from_raw_os_error(95)).to_string();
+        let error = refused(Path::new("/lan/lock"), io::Error::from(Errno::EOPNOTSUPP)).to_string();
         let expected = "lock /lan/lock: Operation not supported (os error 95): without flock(2) two containers could \
                         get one address, so choose an ipam.dataDir on another file system";
         assert_eq!(error, expected);

@@ -4,8 +4,11 @@
 
 use std::fmt::Write;
 use std::fs::Metadata;
+use std::hash::Hasher;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
+
+use fnv::FnvHasher;
 
 use crate::lease::{self, Owner};
 
@@ -27,9 +30,10 @@ pub(crate) struct Identity(u64);
 impl Identity {
     pub(crate) fn of(file: &Metadata) -> Self {
         let numbers = [file.ino(), file.mtime().cast_unsigned(), file.mtime_nsec().cast_unsigned()];
-        // FNV-1a. Nobody gains by a collision: who can make files here can make leases.
-        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        Self(numbers.iter().flat_map(|number| number.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325, mix))
+        // Nobody gains by a collision: who can make files here can make leases.
+        let mut hasher = FnvHasher::default();
+        numbers.iter().for_each(|number| hasher.write(&number.to_le_bytes()));
+        Self(hasher.finish())
     }
 }
 

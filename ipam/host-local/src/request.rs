@@ -10,13 +10,13 @@ use crate::range::Set;
 
 /// A requested address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Request {
+pub(crate) struct Requested {
     pub(crate) ip: IpAddr,
     /// The key or variable that asks for it.
     source: String,
 }
 
-impl fmt::Display for Request {
+impl fmt::Display for Requested {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.source, self.ip)
     }
@@ -32,12 +32,12 @@ pub(crate) fn read(
     args: &[String],
     runtime: &[String],
     most: usize,
-) -> Result<Vec<Request>, Error> {
+) -> Result<Vec<Requested>, Error> {
     let numbered = |name: &'static str, ips| {
         let ips: &[String] = ips;
         ips.iter().enumerate().map(move |(at, text)| (format!("{name}[{at}]"), text.as_str()))
     };
-    let mut requests: Vec<Request> = Vec::new();
+    let mut requests: Vec<Requested> = Vec::new();
     let mut push = |source: String, text: &str, in_configuration: bool| {
         if requests.len() > most {
             return Ok(());
@@ -50,7 +50,7 @@ pub(crate) fn read(
             });
         };
         if requests.iter().all(|request| request.ip != ip) {
-            requests.push(Request { ip, source });
+            requests.push(Requested { ip, source });
         }
         Ok(())
     };
@@ -71,8 +71,8 @@ fn parse(text: &str) -> Option<IpAddr> {
 }
 
 /// Gives each request to the set that can serve it. The answer has an entry for each set.
-pub(crate) fn assign(requests: Vec<Request>, sets: &[Set]) -> Result<Vec<Option<Request>>, Error> {
-    let mut assigned: Vec<Option<Request>> = sets.iter().map(|_| None).collect();
+pub(crate) fn assign(requests: Vec<Requested>, sets: &[Set]) -> Result<Vec<Option<Requested>>, Error> {
+    let mut assigned: Vec<Option<Requested>> = sets.iter().map(|_| None).collect();
     for request in requests {
         let Some(at) = sets.iter().position(|set| set.admits(request.ip)) else {
             return Err(Error::Config { place: request.to_string(), cause: why_not(request.ip, sets) });

@@ -188,6 +188,7 @@ impl Store<'_> {
 mod tests {
     use super::*;
     use crate::machine::Machine;
+    use crate::store::Trust;
 
     const OWNER: Owner<'static> = Owner { container_id: "c1", ifname: "eth0" };
 
@@ -229,12 +230,12 @@ mod tests {
         let directory = Directory::new(folder.path(), "lan", Machine::this());
         let scanned = || {
             let store = directory.create().unwrap();
-            let known = store.state().right;
+            let known = store.state().trust == Trust::Right;
             store.scan(&mut |_| ()).unwrap();
             (known, store)
         };
         let (known, store) = scanned();
-        assert!(!known && store.state().right);
+        assert!(!known && store.state().trust == Trust::Right);
         drop(store);
         let (known, store) = scanned();
         assert!(known);

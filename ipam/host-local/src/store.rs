@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use linux::Errno;
+
 use crate::directory::{Directory, Held, Note};
 use crate::error::Error;
 use crate::index::{Head, Index};
@@ -34,13 +36,21 @@ pub(crate) const TEMPORARY: &str = ".lease.tmp";
 /// How far back the directory's modification time is put, in seconds: no step of the clock that anybody makes by habit.
 const LAG: u64 = 4_663;
 
+/// What the index is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// It can be believed.
+    Right,
+    /// Nothing is known of it. A walk over the directory makes it right.
+    Unknown,
+    /// Something has failed that the next call has to find and put right. No walk of this call makes it right again.
+    Doubted,
+}
+
 /// What a call knows of the directory while it has the lock.
 pub(crate) struct State {
     pub(crate) index: Index,
-    /// Whether the index can be believed.
-    pub(crate) right: bool,
-    /// Whether something failed that the next call has to find and put right: then no walk makes the index right again.
-    doubted: bool,
+    pub(crate) trust: Trust,
     /// Whether the index in the file would still be believed.
     stamped: bool,
     /// Whether something was changed.
@@ -78,14 +88,15 @@ impl<'a> Store<'a> {
         let head = lock.index().and_then(|file| Head::read(file, boot.as_deref()));
         let fits = |head: &&Head| (metadata.mtime(), metadata.mtime_nsec()) == (head.stamp, 0);
         let index = head.as_ref().filter(fits).and_then(|head| Index::read(lock.index()?, head));
-        let right = index.is_some();
-        if !right {
+        let stamped = index.is_some();
+        if !stamped {
             // Whoever wrote one of these is dead: it would hold the lock. Where it cannot be removed, nothing can be
             // written either, and that says why.
             let _ = fs::remove_file(directory.path().join(TEMPORARY));
         }
         let index = index.unwrap_or_else(Index::empty);
-        let state = State { index, right, doubted: false, stamped: right, touched: false, released: Vec::new() };
+        let trust = if stamped { Trust::Right } else { Trust::Unknown };
+        let state = State { index, trust, stamped, touched: false, released: Vec::new() };
         let head = head.unwrap_or_default();
         Ok(Self { directory, lock, folder, boot, head, state: RefCell::new(state) })
     }
@@ -101,19 +112,24 @@ impl<'a> Store<'a> {
             // The walk may find what the modification time did not tell, and be interrupted.
             state.stamped = self.lock.index().is_some_and(|file| Head::erase(file).is_err());
         }
-        (state.index, state.right) = (Index::empty(), false);
+        state.index = Index::empty();
+        if state.trust == Trust::Right {
+            state.trust = Trust::Unknown;
+        }
     }
 
     /// The index is whole now.
     pub(crate) fn trust(&self) {
         let mut state = self.state();
-        (state.right, state.touched) = (!state.doubted, true);
+        state.touched = true;
+        if state.trust == Trust::Unknown {
+            state.trust = Trust::Right;
+        }
     }
 
     /// The next call is to walk over the directory.
     fn distrust(&self) {
-        let mut state = self.state();
-        (state.right, state.doubted) = (false, true);
+        self.state().trust = Trust::Doubted;
     }
 
     /// What an owner holds.
@@ -129,7 +145,7 @@ impl<'a> Store<'a> {
     /// What an owner holds, by its record alone; `None` where that cannot tell.
     fn recorded(&self, owner: &Owner<'_>) -> Option<Held> {
         // Where leases have no record, one that there is may be of a part of its owner's.
-        if !self.state().right || self.state().index.unrecorded {
+        if self.state().trust != Trust::Right || self.state().index.unrecorded {
             return None;
         }
         let leases: Vec<_> = match self.note(owner) {
@@ -379,7 +395,7 @@ impl<'a> Store<'a> {
     fn finish(&mut self) -> io::Result<()> {
         let state = self.state.get_mut();
         let (Some(file), Some(boot)) = (self.lock.index(), &self.boot) else { return Ok(()) };
-        if !state.right {
+        if state.trust != Trust::Right {
             return if state.stamped { Head::erase(file) } else { Ok(()) };
         }
         if !state.touched {
@@ -407,9 +423,9 @@ impl Drop for Store<'_> {
     }
 }
 
-/// EPERM, EMLINK, ENOSYS and EOPNOTSUPP: a file system without hard links, or with no more of them for this file.
+/// On a file system without hard links, or with no more of them for this file.
 fn has_no_links(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(1 | 31 | 38 | 95))
+    matches!(linux::errno(error), Some(Errno::EPERM | Errno::EMLINK | Errno::ENOSYS | Errno::EOPNOTSUPP))
 }
 
 /// As link(2) and then unlink(2), as far as nobody works beside us without the lock.

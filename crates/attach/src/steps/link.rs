@@ -27,7 +27,7 @@ impl<'a> Step<'a> for TheLink {
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
         let ifname = making.task.attachment.ifname;
         // The kernel would say so as well. But where its answer is lost, what has the name could be taken for ours.
-        refuse_taken_name(making)?;
+        see_name_is_free(making)?;
         let settings = making.settings;
         let permit = settings.guard.map(|guard| guard.permit(&settings.link, &mut making.site())).transpose()?;
         let refused = match self.ask_for(ifname, making) {
@@ -40,7 +40,7 @@ impl<'a> Step<'a> for TheLink {
         if refused.errno() != Some(Errno::EEXIST) {
             return Err(explain(making, refused));
         }
-        refuse_taken_name(making)?;
+        see_name_is_free(making)?;
         let made = self.make_in_two_steps(making);
         drop(permit);
         made
@@ -161,7 +161,7 @@ impl TheLink {
         match making.inside.rename(making.ifindex(), ifname) {
             Ok(()) => Ok(()),
             Err(error) => {
-                refuse_taken_name(making)?;
+                see_name_is_free(making)?;
                 Err(error.during(operation(making)).into())
             }
         }
@@ -173,7 +173,7 @@ fn operation(making: &Making<'_>) -> String {
     format!("create {} {} on {}", settings.link.name(), task.attachment.ifname, parent.name)
 }
 
-fn refuse_taken_name(making: &mut Making<'_>) -> Result<()> {
+fn see_name_is_free(making: &mut Making<'_>) -> Result<()> {
     let ifname = making.task.attachment.ifname;
     match making.inside.link(ifname)? {
         Some(link) => Err(Error::NameTaken { ifname: ifname.to_owned(), what: describe(&link) }),
