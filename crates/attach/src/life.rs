@@ -24,6 +24,7 @@ fn steps<'a>() -> Vec<Box<dyn Step<'a> + 'a>> {
         // From here on the addresses are known. Sysctls and addresses are set while the link is down, so that the kernel
         // itself announces the addresses when it comes up.
         Box::<steps::sysctls::Sysctls>::default(),
+        Box::<steps::keep_addresses::KeepAddresses>::default(),
         Box::<steps::detection::Detection>::default(),
         Box::<steps::addresses::Addresses>::default(),
         Box::<steps::up::Up>::default(),

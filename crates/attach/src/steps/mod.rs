@@ -3,6 +3,7 @@
 pub(crate) mod addresses;
 pub(crate) mod detection;
 mod held;
+pub(crate) mod keep_addresses;
 pub(crate) mod lease;
 pub(crate) mod link;
 pub(crate) mod routes;

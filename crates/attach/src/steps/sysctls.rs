@@ -20,8 +20,6 @@ impl<'a> Step<'a> for Sysctls {
             known.sysctls.push(("net/ipv6/conf/lo/disable_ipv6".to_owned(), "0"));
             known.set("ipv6/conf", "disable_ipv6", "0");
             known.set("ipv6/conf", "ndisc_notify", "1");
-            // A link that is set down keeps its IPv6 addresses, as it keeps those of IPv4.
-            known.set("ipv6/conf", "keep_addr_on_down", "1");
         }
         Ok(())
     }
@@ -52,12 +50,11 @@ mod tests {
                 "net/ipv4/conf/eth0.5/arp_notify=1",
                 "net/ipv6/conf/lo/disable_ipv6=0",
                 "net/ipv6/conf/eth0.5/disable_ipv6=0",
-                "net/ipv6/conf/eth0.5/ndisc_notify=1",
-                "net/ipv6/conf/eth0.5/keep_addr_on_down=1"
+                "net/ipv6/conf/eth0.5/ndisc_notify=1"
             ]
         );
         result.ips.swap_remove(0);
-        assert_eq!(keys::<Sysctls>(&result).len(), 5, "an IPv4 address may be added to it later");
+        assert_eq!(keys::<Sysctls>(&result).len(), 4, "an IPv4 address may be added to it later");
         result.ips = leased().ips[..1].to_vec();
         assert_eq!(keys::<Sysctls>(&result), ["net/ipv4/conf/eth0.5/arp_notify=1"]);
         result.ips.clear();
