@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use e2e::lab::{Families, NIC, lan4};
 use e2e::plugin::write_script;
 use e2e::traffic::{assert_reaches, assert_silent, readable};
-use e2e::{Call, Container, Lab, Namespace, Outcome, Plugin, cases};
+use e2e::{Binaries, Call, Container, Lab, Namespace, Outcome, Plugin, cases};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(10);
