@@ -389,8 +389,9 @@ cases! {
         let lock = fs::File::create(&path).expect("make the lock");
         lock.lock().expect("take the lock");
         let container = lab.container();
-        let add = || failing(lab, "clone,clone3,vfork", "EAGAIN", 1).add(&container, "eth0", &lab.conf()).run();
-        let outcome = lab.unchanged(&[&container], || add());
+        let without_threads = "exec strace -o $LAB/strace -e inject=clone,clone3,vfork:error=EAGAIN $PLUGIN";
+        let add = || behind(lab, without_threads).add(&container, "eth0", &lab.conf()).run();
+        let outcome = lab.unchanged(&[&container], add);
         // Where IPAM is a program of its own, that one cannot be started.
         let cause = if lab.binaries() == Binaries::HardLinks { "no thread is to be had to wait in" } else { "host-local" };
         outcome.fails(11, &[cause]);
