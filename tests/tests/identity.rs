@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
 use e2e::lab::{Families, NIC, lan4};
@@ -233,6 +233,55 @@ fn of_eight_adds_at_once_one_wins_and_is_whole_where_the_host_has_a_link_of_that
         lab.macvlan().del(&container, "eth0", &conf).run().done();
         assert_gone(&lab, &container);
     }
+}
+
+/// C7, at the worst moments: the first ADD has made its link and not yet looked at it, when the second one makes its own and
+/// is about to rename it. The first took the link of the second for its own.
+#[test]
+fn two_adds_of_one_interface_never_take_each_others_link() {
+    const RTM_NEWLINK: u16 = 16;
+    const RTM_GETLINK: u16 = 18;
+    const RTM_SETLINK: u16 = 19;
+    let lab = Lab::new(Binaries::HardLinks);
+    lab.host.create_stray("eth0");
+    let conf = lab.conf();
+    let container = lab.container();
+    let add = lab.macvlan().add(&container, "eth0", &conf);
+    let (outcome, trace) = add.run_stepwise(None);
+    outcome.result();
+    lab.macvlan().del(&container, "eth0", &conf).run().done();
+    let made = trace.steps.iter().rposition(|step| step.requests == [RTM_NEWLINK]).expect("a link is made");
+    let look = trace.steps[made..].iter().find(|step| step.requests == [RTM_GETLINK]).expect("it is looked at");
+    let change = trace.steps[made..].iter().find(|step| step.requests == [RTM_SETLINK]).expect("it is changed");
+
+    let (is_held, held) = mpsc::channel();
+    let (go_on, wait) = mpsc::channel::<()>();
+    let (first, second) = thread::scope(|scope| {
+        let (mut second, add) = (None, &add);
+        let (first, _) = add.run_held_at(look, || {
+            second = Some(scope.spawn(move || {
+                let hold = move || {
+                    is_held.send(()).expect("say that it is held");
+                    let _ = wait.recv();
+                };
+                add.run_held_at(change, hold).0
+            }));
+            // It ends at once where the kernel minds no link on the host.
+            let _ = { held }.recv();
+        });
+        drop(go_on);
+        (first, second.expect("it was held").join().expect("a call"))
+    });
+    let (won, lost) = if first.status.success() { (first, second) } else { (second, first) };
+    lost.fails(7, &["the container already has an interface of this name"]);
+    let address = won.result()["ips"][0]["address"].as_str().expect("an address").to_owned();
+    assert_eq!(
+        (container.link_names(), container.address_texts("eth0")),
+        (vec!["lo".into(), "eth0".to_owned()], vec![address])
+    );
+    assert_eq!(lab.leases().len(), 1);
+    lab.macvlan().del(&container, "eth0", &conf).run().done();
+    assert_gone(&lab, &container);
 }
 
 /// E1: the reason was lost where the host has a link of that name.
