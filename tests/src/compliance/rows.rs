@@ -23,6 +23,7 @@ pub const EVERYWHERE: &[(&str, &str)] = &[
     ("F4", "file leases/lan/lock: here | -"),
     ("F3", "lock content: \"\" | \"underly1"),
     ("K2", "net/ipv6/conf/ndisc_notify: 1 | 0"),
+    ("K7", "Group: 0 | "),
 ];
 
 /// Reads them: every line of a table that begins with an id.

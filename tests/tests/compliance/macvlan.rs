@@ -49,6 +49,7 @@ compliance! {
         "F2": "file leases/lan/container-1:eth0: - | here",
         "F3": "file leases/lan/lock content",
         "K2": "link eth0 net/ipv6/conf/ndisc_notify: 1 | 0",
+        "K7": "link eth0 Group: 0 | 143451878",
     )]
     fn as_small_as_it_gets(rig) {
         rig.live(&rig.conf());
