@@ -17,7 +17,7 @@ const MIN_MTU: u32 = 68;
 pub(crate) fn find(rtnl: &mut Rtnl, master: Option<&str>) -> Result<Link> {
     let wrong = |value: String, cause: &str| Error::Config { key: "master", value, cause: cause.into() };
     let link = match master {
-        Some(name) => rtnl.link(name)?.ok_or_else(|| wrong(format!("\"{name}\""), "there is no such interface"))?,
+        Some(name) => rtnl.link_by_any_name(name)?.ok_or_else(|| wrong(format!("\"{name}\""), "there is no such interface"))?,
         None => {
             let missing = || wrong("is not set".into(), "and there is no default route whose interface to take");
             let ifindex = rtnl.default_route()?.ok_or_else(missing)?;

@@ -187,6 +187,19 @@ pub fn why_no_ifname(text: &str) -> Option<&'static str> {
     }
 }
 
+/// Why `text` cannot be a name or an alternative name of an interface; `None` when it can. The kernel takes any character in
+/// an alternative name.
+pub fn why_no_name_of_interface(text: &str) -> Option<&'static str> {
+    match text.len() {
+        0..=15 => why_no_ifname(text),
+        16..=127 if text.chars().any(|c| c.is_whitespace() || c.is_control()) => {
+            Some("has a space or a control character in it")
+        }
+        16..=127 => None,
+        _ => Some("is longer than 127 characters"),
+    }
+}
+
 /// `CNI_ARGS`: `KEY=VALUE` pairs with semicolons between them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Args(Vec<(String, String)>);

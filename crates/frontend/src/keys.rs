@@ -5,7 +5,7 @@ use cni::{AddResult, Call, Dns, Error};
 /// Keys as typed: null, "" and 0 mean not set.
 #[derive(Debug)]
 pub struct Keys {
-    /// `master`: the parent; none means the interface of the default route.
+    /// `master`: a name or an alternative name of the parent; none means the interface of the default route.
     pub master: Option<String>,
     /// `mtu` in bytes; none means the parent's.
     pub mtu: Option<u32>,
@@ -20,7 +20,7 @@ impl Keys {
     pub fn read(call: &Call<'_>) -> Result<Self, Error> {
         let keys = call.keys();
         let master = keys.text("master")?;
-        if let Some(cause) = master.and_then(cni::env::why_no_ifname) {
+        if let Some(cause) = master.and_then(cni::env::why_no_name_of_interface) {
             return Err(keys.refuse("master", cause));
         }
         Ok(Self {

@@ -9,7 +9,7 @@ pub use kind::{LinkInfo, LinkKind};
 pub use words::{IpvlanFlag, IpvlanMode, MacvlanMode, ParseWordError};
 
 use crate::netlink::constants::{
-    AF_UNSPEC, IFF_LOOPBACK, IFF_LOWER_UP, IFF_UP, IFLA_ADDRESS, IFLA_EXT_MASK, IFLA_GROUP, IFLA_IFNAME, IFLA_LINK,
+    AF_UNSPEC, ALTIFNAMSIZ, IFF_LOOPBACK, IFF_LOWER_UP, IFF_UP, IFLA_ADDRESS, IFLA_ALT_IFNAME, IFLA_EXT_MASK, IFLA_GROUP, IFLA_IFNAME, IFLA_LINK,
     IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD, IFNAMSIZ, NLM_F_ACK, NLM_F_CREATE,
     NLM_F_DUMP, NLM_F_EXCL, RTEXT_FILTER_SKIP_STATS, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK,
 };
@@ -92,6 +92,24 @@ impl Rtnl {
         check_name(name)?;
         let mut request = get_request(0, 0);
         request.text(IFLA_IFNAME, name);
+        self.one_link(request, format_args!("find link {name}"))
+    }
+
+    /// Finds a link by its name, or by any alternative name, which may have 127 bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rtnl::link`].
+    pub fn link_by_any_name(&mut self, name: &str) -> Result<Option<Link>> {
+        if name.len() < IFNAMSIZ {
+            return self.link(name);
+        }
+        let reason = if name.len() >= ALTIFNAMSIZ { "longer than 127 bytes" } else { "contains NUL" };
+        if name.len() >= ALTIFNAMSIZ || name.contains('\0') {
+            return Err(Error::InterfaceName { name: name.to_owned(), reason });
+        }
+        let mut request = get_request(0, 0);
+        request.text(IFLA_ALT_IFNAME, name);
         self.one_link(request, format_args!("find link {name}"))
     }
 

@@ -49,6 +49,7 @@ pub(crate) const IFLA_MTU: u16 = 4;
 pub(crate) const IFLA_LINK: u16 = 5;
 pub(crate) const IFLA_MASTER: u16 = 10;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
+pub(crate) const IFLA_ALT_IFNAME: u16 = 53;
 pub(crate) const IFLA_GROUP: u16 = 27;
 pub(crate) const IFLA_NET_NS_FD: u16 = 28;
 pub(crate) const IFLA_EXT_MASK: u16 = 29;
@@ -103,6 +104,7 @@ pub(crate) const RT_SCOPE_LINK: u8 = 253;
 pub(crate) const RT_SCOPE_HOST: u8 = 254;
 
 /// Bytes of an interface name with its terminating NUL.
+pub(crate) const ALTIFNAMSIZ: usize = 128;
 pub(crate) const IFNAMSIZ: usize = 16;
 
 // include/uapi/linux/net_namespace.h
