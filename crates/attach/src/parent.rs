@@ -13,14 +13,16 @@ const ARPHRD_ETHER: u16 = 1;
 /// The smallest MTU of an Ethernet interface: `ETH_MIN_MTU`, the least that IPv4 has to carry. (RFC 791)
 const MIN_MTU: u32 = 68;
 
-/// Finds the parent: the interface called `master`, or that of the default route.
-pub(crate) fn find(rtnl: &mut Rtnl, master: Option<&str>) -> Result<Link> {
+/// Finds the parent: the interface called `master`, or that of the default route. `open` opens another socket in its namespace.
+pub(crate) fn find(rtnl: &mut Rtnl, open: impl Fn() -> linux::Result<Rtnl>, master: Option<&str>) -> Result<Link> {
     let wrong = |value: String, cause: &str| Error::Config { key: "master", value, cause: cause.into() };
     let link = match master {
-        Some(name) => rtnl.link_by_any_name(name)?.ok_or_else(|| wrong(format!("\"{name}\""), "there is no such interface"))?,
+        Some(name) => {
+            rtnl.link_by_any_name(name)?.ok_or_else(|| wrong(format!("\"{name}\""), "there is no such interface"))?
+        }
         None => {
             let missing = || wrong("is not set".into(), "and there is no default route whose interface to take");
-            let ifindex = rtnl.default_route()?.ok_or_else(missing)?;
+            let ifindex = Rtnl::default_route(open)?.ok_or_else(missing)?;
             rtnl.link_by_index(ifindex)?.ok_or_else(missing)?
         }
     };
@@ -69,7 +71,7 @@ pub(crate) fn doubt(parent: &Link, kind: &LinkKind) -> Option<String> {
 pub fn status(master: Option<&str>) -> std::result::Result<(), cni::Error> {
     let unavailable = |text: String| cni::Error::new(Code::PLUGIN_NOT_AVAILABLE, text);
     let mut rtnl = Rtnl::open().map_err(Error::from)?;
-    let parent = find(&mut rtnl, master).map_err(|error| unavailable(error.to_string()))?;
+    let parent = find(&mut rtnl, Rtnl::open, master).map_err(|error| unavailable(error.to_string()))?;
     obstacle(&parent).map_or(Ok(()), |text| Err(unavailable(text)))
 }
 

@@ -110,8 +110,10 @@ impl<'a> Making<'a> {
         let (netns, home) = container::open(task)?;
         let mut host = Rtnl::open()?;
         let mut inside = Rtnl::open_in(&netns)?;
-        let beside_parent = if settings.link_in_container { &mut inside } else { &mut host };
-        let parent = parent::find(beside_parent, settings.master)?;
+        let parent = match settings.link_in_container {
+            true => parent::find(&mut inside, || Rtnl::open_in(&netns), settings.master)?,
+            false => parent::find(&mut host, Rtnl::open, settings.master)?,
+        };
         parent::judge_mtu(&parent, settings.mtu)?;
         Ok(Self { task, settings, home, host, inside, netns, parent, link: None, leased: None, sysctls: Vec::new() })
     }

@@ -12,7 +12,7 @@ use super::{Decode, Message, Messages, Request};
 use crate::{Error, Result};
 
 /// How often a dump is begun again because what it lists changed meanwhile.
-const DUMP_ATTEMPTS: u32 = 16;
+pub(crate) const DUMP_ATTEMPTS: u32 = 16;
 
 impl Socket {
     /// Sends a request made with `NLM_F_ACK` and waits for the kernel's verdict.
@@ -66,6 +66,27 @@ impl Socket {
             }
         }
         Err(Error::kernel(operation, Errno::EINTR))
+    }
+
+    /// Asks for all objects of a kind, as [`Socket::dump`], until `look` has seen enough of them. The rest stays unread, so the
+    /// socket ends with it. Returns false if the list is not of one moment.
+    pub(crate) fn dump_until(
+        mut self,
+        mut request: Request,
+        operation: fmt::Arguments<'_>,
+        mut look: impl FnMut(&Message<'_>) -> Decode<ControlFlow<()>>,
+    ) -> Result<bool> {
+        self.be_strict();
+        let mut torn = false;
+        let ended = self.converse(&mut request, Size::Unknown, operation, |message| {
+            torn |= message.flags & NLM_F_DUMP_INTR != 0;
+            if message.kind == NLMSG_DONE {
+                return Ok(ControlFlow::Break(end_of_dump(message)?));
+            }
+            Ok(look(message)?.map_break(Ok))
+        })?;
+        ended.map_err(|(errno, ext_ack)| Error::Kernel { operation: operation.to_string(), errno, ext_ack })?;
+        Ok(!torn)
     }
 
     /// Sends a request and hands the replies to it, one by one, to `take` until that has

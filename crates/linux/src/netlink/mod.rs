@@ -2,6 +2,7 @@
 //! messages mean is for `link`, `address` and `route` to know.
 
 pub(crate) use attribute::{Attribute, Attributes, ip as attribute_ip};
+pub(crate) use exchange::DUMP_ATTEMPTS;
 pub(crate) use message::{Message, Messages, Request};
 pub(crate) use socket::Socket;
 

@@ -19,6 +19,9 @@ const HEADER: usize = 12;
 const HOP: usize = 8;
 
 /// A header that says no more than the family.
+/// Where `rtm_table` is in it.
+pub(super) const TABLE: usize = 4;
+
 pub(super) fn header(family: u8) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[0] = family;

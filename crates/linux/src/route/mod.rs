@@ -1,16 +1,17 @@
 //! Routes: listing and adding them, and where the default one leads.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::ControlFlow;
 
 use ipnet::{IpNet, Ipv4Net};
 use nix::errno::Errno;
 
-use crate::netlink::Request;
 use crate::netlink::constants::{
     AF_INET, AF_INET6, IP6_RT_PRIO_USER, NLM_F_APPEND, NLM_F_DUMP, NLM_F_EXCL, RT_TABLE_MAIN, RTM_GETROUTE,
     RTPROT_KERNEL, RTPROT_RA,
 };
-use crate::{Result, Rtnl};
+use crate::netlink::{DUMP_ATTEMPTS, Request};
+use crate::{Error, Result, Rtnl};
 
 pub(crate) mod codec;
 #[cfg(test)]
@@ -194,14 +195,18 @@ impl Rtnl {
     }
 
     /// The link over which the rest of the world is reached: that of the default route with
-    /// the lowest priority number in table main, IPv4 before IPv6.
+    /// the lowest priority number in table main, IPv4 before IPv6. `open` opens a socket in the
+    /// namespace: a list of routes that is not read to its end takes its socket along.
     ///
     /// # Errors
     ///
     /// What the kernel says. That there is no default route is not an error.
-    pub fn default_route(&mut self) -> Result<Option<u32>> {
-        for family in [AF_INET, AF_INET6] {
-            let candidates = match self.routes_of(family, leads_out) {
+    pub fn default_route(open: impl Fn() -> Result<Self>) -> Result<Option<u32>> {
+        type Find<'a> = &'a dyn Fn() -> Result<Vec<Route>>;
+        let v4 = || first_routes(&open);
+        let v6 = || open()?.routes_of(AF_INET6, leads_out);
+        for find in [&v4 as Find<'_>, &v6] {
+            let candidates = match find() {
                 // A kernel without this family, and without anything to fall back to.
                 Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => continue,
                 candidates => candidates?,
@@ -213,6 +218,29 @@ impl Rtnl {
         }
         Ok(None)
     }
+}
+
+/// The IPv4 default routes. The kernel lists a table in the order of its destinations, so they come first, and a router's million
+/// others are not read. (net/ipv4/fib_trie.c, `fib_table_dump`) IPv6 routes come in another order.
+fn first_routes(open: impl Fn() -> Result<Rtnl>) -> Result<Vec<Route>> {
+    let operation = format_args!("list routes");
+    for _ in 0..DUMP_ATTEMPTS {
+        let mut header = codec::header(AF_INET);
+        header[codec::TABLE] = RT_TABLE_MAIN as u8;
+        let request = Request::new(RTM_GETROUTE, NLM_F_DUMP, &header);
+        let (mut found, mut is_behind) = (Vec::new(), false);
+        let is_of_one_moment = open()?.socket.dump_until(request, operation, |message| {
+            codec::decode(message, |route| {
+                is_behind |= route.table == Some(RT_TABLE_MAIN) && !route.dst.addr().is_unspecified();
+                found.extend(Some(route).filter(leads_out));
+            })?;
+            Ok(if is_behind { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        if is_of_one_moment {
+            return Ok(found);
+        }
+    }
+    Err(Error::kernel(operation, Errno::EINTR))
 }
 
 /// The priority that an IPv6 route will have. (net/ipv6/route.c)

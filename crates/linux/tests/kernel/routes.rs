@@ -160,6 +160,28 @@ fn routes_of_all_tables_and_kinds_are_listed() {
     });
 }
 
+/// A router has a million routes. All of them were listed to find one. (C12)
+#[test]
+fn to_find_the_default_route_no_others_are_read() {
+    sandboxed(|| {
+        let nic0 = nic();
+        ip("link set nic0 up");
+        ip("address add 192.0.2.1/24 dev nic0");
+        let routes: String =
+            (0..20_000).map(|n| format!("route add 10.{}.{}.0/24 via 192.0.2.2\n", n / 250, n % 250)).collect();
+        let batch = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(batch.path(), routes).unwrap();
+        ip(&format!("-batch {}", batch.path().display()));
+        ip("route add default via 192.0.2.3");
+        let (opened, whole) = (std::time::Instant::now(), Rtnl::open().unwrap().routes().unwrap().len());
+        let whole_list = opened.elapsed();
+        assert!(whole > 20_000, "{whole}");
+        let begun = std::time::Instant::now();
+        assert_eq!(Rtnl::default_route(Rtnl::open).unwrap(), Some(nic0));
+        assert!(begun.elapsed() < whole_list / 4, "{:?}, and the whole list takes {whole_list:?}", begun.elapsed());
+    });
+}
+
 #[test]
 fn the_default_route_is_the_one_with_the_lowest_priority_in_table_main() {
     sandboxed(|| {
@@ -167,24 +189,24 @@ fn the_default_route_is_the_one_with_the_lowest_priority_in_table_main() {
         let mut rtnl = Rtnl::open().unwrap();
         let wire0 = ifindex(&mut rtnl, "wire0");
         ip("addr add 10.1.0.5/24 dev wire0");
-        assert_eq!(rtnl.default_route().unwrap(), None);
+        assert_eq!(Rtnl::default_route(Rtnl::open).unwrap(), None);
 
         // None of these leads out of the machine in table main.
         ip("route add blackhole default metric 1");
         ip("route add default via 10.0.0.1 table 100");
-        assert_eq!(rtnl.default_route().unwrap(), None);
+        assert_eq!(Rtnl::default_route(Rtnl::open).unwrap(), None);
 
         // IPv6 counts where IPv4 has none.
         ip("route add default via fd00::1 dev nic0");
-        assert_eq!(rtnl.default_route().unwrap(), Some(nic0));
+        assert_eq!(Rtnl::default_route(Rtnl::open).unwrap(), Some(nic0));
 
         ip("route add default via 10.1.0.1 dev wire0 metric 300");
-        assert_eq!(rtnl.default_route().unwrap(), Some(wire0));
+        assert_eq!(Rtnl::default_route(Rtnl::open).unwrap(), Some(wire0));
         ip("route add default via 10.0.0.1 dev nic0 metric 200");
-        assert_eq!(rtnl.default_route().unwrap(), Some(nic0));
+        assert_eq!(Rtnl::default_route(Rtnl::open).unwrap(), Some(nic0));
         // No metric is metric 0.
         ip("route add default via 10.1.0.1 dev wire0");
-        assert_eq!(rtnl.default_route().unwrap(), Some(wire0));
+        assert_eq!(Rtnl::default_route(Rtnl::open).unwrap(), Some(wire0));
     });
 }
 
