@@ -1,11 +1,17 @@
 //! The beginning of a process: what the standard library does before its `main`, as far as a plugin needs it.
 
-use std::os::fd::{BorrowedFd, IntoRawFd};
-use std::process;
+use std::io;
+use std::os::fd::IntoRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{self, Child, Command};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::libc;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
+use nix::unistd::getppid;
 
 /// For a program whose `main` is C's. Writing to a pipe that nobody reads is an error from here on and not the end; and
 /// stdin, stdout and stderr are there: /dev/null where the caller has closed one, lest the next file that is opened
@@ -20,11 +26,28 @@ pub fn begin() {
     stand_in_for_closed_streams();
 }
 
+/// Starts a process that the kernel kills when this one ends, whichever way. (`PR_SET_PDEATHSIG`) It does not kill what that
+/// process starts itself. To be called by a thread that lives as long as this process.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn spawn_bound(command: &mut Command) -> io::Result<Child> {
+    let parent = process::id();
+    let bind = move || {
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        // It may have ended before it was asked for.
+        if getppid().as_raw().cast_unsigned() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
+    };
+    // SAFETY: between fork and exec it makes two system calls, and allocates nothing: an io::Error of an errno is a number.
+    unsafe { command.pre_exec(bind) };
+    command.spawn()
+}
+
 fn stand_in_for_closed_streams() {
     for (number, access) in [(0, OFlag::O_RDONLY), (1, OFlag::O_RDONLY), (2, OFlag::O_RDWR)] {
-        // SAFETY: it is open, or the kernel says that it is not; nothing else is done with it.
-        let stream = unsafe { BorrowedFd::borrow_raw(number) };
-        if fcntl(stream, FcntlArg::F_GETFD).is_ok() {
+        // SAFETY: fcntl(2) with F_GETFD takes two numbers, and says if the first one is of no open file.
+        if unsafe { libc::fcntl(number, libc::F_GETFD) } != -1 {
             continue;
         }
         match open("/dev/null", access, Mode::empty()) {
