@@ -1,6 +1,8 @@
 //! Parents of every sort, for macvlan and for ipvlan: those that work, and those that the kernel refuses, with the reason
 //! and what to do.
 
+use std::process::Command;
+
 use e2e::lab::{LAN4, NIC, lan4};
 use e2e::traffic::{assert_reaches, echo};
 use e2e::{Container, Lab, Namespace, Plugin, cases};
@@ -67,6 +69,21 @@ fn tagged(lab: &Lab) -> String {
 }
 
 cases! {
+    /// F6: a name of systemd or of an operator has up to 127 characters. One that was longer than 15 was refused.
+    #[reference(passes)]
+    fn an_alternative_name_is_a_name_of_the_parent(lab) {
+        for name in ["lan", "enp0s31f6-the-office-lan-on-the-third-floor"] {
+            let command = || Command::new("ip").args(["link", "property", "add", "dev", NIC, "altname", name]).status();
+            assert!(lab.host.run(command).expect("start ip").success(), "give {NIC} another name");
+            let container = lab.container();
+            let mut conf = lab.conf();
+            conf["master"] = json!(name);
+            conf["prevResult"] = lab.macvlan().add(&container, "eth0", &conf).run().result();
+            lab.macvlan().del(&container, "eth0", &conf).run().done();
+            assert_eq!(container.link_names(), ["lo"]);
+        }
+    }
+
     #[needs(Vlan)]
     #[reference(passes)]
     fn macvlan_on_a_vlan(lab) {
