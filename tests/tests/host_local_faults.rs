@@ -410,3 +410,26 @@ fn a_directory_whose_close_fails_with_eio_is_read_all_the_same() {
         assert_eq!(address(&outcome), "10.0.0.11/24");
     }
 }
+
+/// C3: an error of the disk in one lease file, or a security label on it, made every DEL of the network fail.
+#[test]
+fn a_lease_file_that_cannot_be_read_is_in_no_other_containers_way() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let (ours, conf) = (lab.host_local(), conf(&lab));
+    for id in ["c1", "c2", "c3"] {
+        call(&ours, "ADD", id, &conf).run().result();
+    }
+    let broken = directory(&lab).join("10.0.0.10");
+    let unreadable = || traced(&lab, &format!("-P {} -e inject=openat:error=EIO", broken.display()));
+    // Whatever is known of the directory: with the index, and without it.
+    call(&unreadable(), "DEL", "c2", &conf).run().done();
+    fs::write(directory(&lab).join("lock"), "").expect("empty the index");
+    let outcome = call(&unreadable(), "DEL", "c3", &conf).run();
+    assert!(outcome.stderr.contains("passed over: read") && outcome.stderr.contains("10.0.0.10"), "{}", outcome.text());
+    outcome.done();
+    assert_eq!(lab.leases(), ["10.0.0.10"]);
+    // Its own file is another matter: its address must not be thought free.
+    call(&unreadable(), "DEL", "c1", &conf).run().fails(5, &["10.0.0.10", "Input/output error"]);
+    call(&ours, "DEL", "c1", &conf).run().done();
+    assert_eq!(lab.leases(), [""; 0]);
+}

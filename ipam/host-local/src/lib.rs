@@ -134,11 +134,18 @@ fn del(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<()
     let owner = owner(attachment);
     let Some(store) = directory.lock()? else { return Ok(()) };
     let held = store.held_by(&owner)?;
-    let mut errors = held.unreadable;
+    let mut errors = Vec::new();
+    if !held.unreadable.is_empty() {
+        // A file that cannot be read may be anybody's lease, and must not keep all containers of the network from going. If
+        // the record says that it is this one's, it is an error.
+        held.unreadable.iter().for_each(|error| call.warn(format_args!("passed over: {error}")));
+        if let Note::Record(record) = store.note(&owner) {
+            errors.extend(record.leases.iter().filter_map(|(ip, _)| store.read(*ip).err()));
+        }
+    }
     let mine = if held.leases.is_empty() { held.of_container } else { held.leases };
-    let kept = errors.len();
     errors.extend(mine.into_iter().filter_map(|ip| store.release(ip).err()));
-    if errors.len() == kept {
+    if errors.is_empty() {
         // What is left of it says nothing without the leases.
         let _ = store.forget(&owner);
     }
