@@ -98,6 +98,23 @@ fn run_with_inodes(lab: &Lab, call: &Call<'_>, inodes: u32) -> (e2e::Outcome, Ve
 }
 
 cases! {
+    /// C13: two networks of one directory with a common range, or one whose name was changed, gave two living containers one
+    /// address, and nobody was told.
+    #[reference(fails: "no remark")]
+    fn an_address_that_another_network_has_leased_is_a_remark_that_names_it(lab) {
+        let plugin = lab.host_local();
+        let conf = |name: &str| {
+            let mut conf = lab.conf_with(lab.ipam(Families::V4));
+            conf["name"] = json!(name);
+            conf
+        };
+        let first = plugin.add(&lab.container(), "eth0", &conf("earlier")).run();
+        let second = plugin.add(&lab.container(), "eth0", &conf("later")).run();
+        assert_eq!(first.result()["ips"], second.result()["ips"]);
+        let said = "192.168.50.100 is leased in the network \"earlier\" too";
+        assert!(first.stderr.is_empty() && second.stderr.contains(said), "no remark: {}", second.text());
+    }
+
     #[reference(passes)]
     fn a_lease_is_a_file_with_its_owner_in_it(lab) {
         let container = lab.container();

@@ -69,6 +69,23 @@ impl Directory {
         self.path.join(lease::file_name(ip))
     }
 
+    /// Those of these addresses that another network of the same dataDir has leased, each with the name of that network. What
+    /// cannot be looked at is left out.
+    pub(crate) fn leased_elsewhere(&self, addresses: &[IpAddr]) -> Vec<(IpAddr, String)> {
+        let (Some(above), Some(own)) = (self.path.parent(), self.path.file_name()) else { return Vec::new() };
+        let Ok(entries) = linux::file::entries(above) else { return Vec::new() };
+        let mut found = Vec::new();
+        // Where the kernel goes on with an error, this ends.
+        for entry in entries.map_while(Result::ok).filter(|entry| entry.name != own) {
+            let folder = above.join(&entry.name);
+            let is_leased = |ip: &&IpAddr| {
+                fs::symlink_metadata(folder.join(lease::file_name(**ip))).is_ok_and(|file| file.is_file())
+            };
+            found.extend(addresses.iter().filter(is_leased).map(|ip| (*ip, entry.name.to_string_lossy().into_owned())));
+        }
+        found
+    }
+
     /// Makes the directory where it is missing, and locks it.
     pub(crate) fn create(&self) -> Result<Store<'_>, Error> {
         match Store::open(self, false) {

@@ -96,6 +96,12 @@ fn lease(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<
     let store = directory.create()?;
     let warn = |line: std::fmt::Arguments<'_>| call.warn(line);
     let given = allocate::allocate(&store, &config, &owner(attachment), netns, &warn)?;
+    drop(store);
+    for (ip, other) in directory.leased_elsewhere(&given.addresses) {
+        let cause =
+            "their ranges overlap, or one is the other under an earlier name: two containers may have one address";
+        call.warn(format_args!("{ip} is leased in the network \"{other}\" too: {cause}"));
+    }
     let ips = config.sets.iter().zip(given.addresses).filter_map(|(set, ip)| leased(set, ip)).collect();
     Ok((AddResult { interfaces: Vec::new(), ips, routes: config.routes, dns }, given.made))
 }
