@@ -23,7 +23,6 @@ static PROGRAM: cni::Program = cni::Program {
         ("macvlan", &macvlan::PLUGIN),
     ],
     commands: operator::COMMANDS,
-    start: linux::process::spawn_bound,
 };
 
 /// The words and the environment come from the standard library, which the C library hands them to as well.

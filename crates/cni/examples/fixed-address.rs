@@ -46,13 +46,8 @@ impl Plugin for FixedAddress {
     }
 }
 
-static PROGRAM: Program = Program {
-    name: "fixed-address",
-    release: "1.0",
-    plugins: &[("fixed-address", &FixedAddress)],
-    commands: "",
-    start: std::process::Command::spawn,
-};
+static PROGRAM: Program =
+    Program { name: "fixed-address", release: "1.0", plugins: &[("fixed-address", &FixedAddress)], commands: "" };
 
 fn main() -> ExitCode {
     cni::run(&PROGRAM).into()

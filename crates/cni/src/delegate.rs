@@ -139,7 +139,7 @@ impl<'a> Ipam<'a> {
 
     fn execute(&self, path: &Path, command: &str) -> Result<Vec<u8>, Error> {
         let limits = Limits { answer: ANSWER_WITHIN, exit: EXIT_WITHIN };
-        execute(path, command, self.call.stdin, self.call.program.start, limits)
+        execute(path, command, self.call.stdin, limits)
     }
 }
 
@@ -148,8 +148,6 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     let file = fs::metadata(path).ok()?;
     (file.is_file() && file.permissions().mode() & 0o111 != 0).then_some((file.dev(), file.ino()))
 }
-
-type Start = fn(&mut Command) -> std::io::Result<Child>;
 
 #[derive(Clone, Copy)]
 struct Limits {
@@ -161,7 +159,7 @@ struct Limits {
 ///
 /// Its stderr is ours. Its error object is passed on as it is; a failure without one is code 6; one that does not end
 /// in time is killed and is code 11.
-fn execute(path: &Path, command: &str, stdin: &[u8], start: Start, limits: Limits) -> Result<Vec<u8>, Error> {
+fn execute(path: &Path, command: &str, stdin: &[u8], limits: Limits) -> Result<Vec<u8>, Error> {
     let plugin = format!("IPAM plugin {}", path.display());
     let io = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::ExecutableFileBusy => {
@@ -171,9 +169,12 @@ fn execute(path: &Path, command: &str, stdin: &[u8], start: Start, limits: Limit
         std::io::ErrorKind::WouldBlock => Error::new(Code::TRY_AGAIN_LATER, format!("start {plugin}: {error}")),
         _ => Error::new(Code::IO_FAILURE, format!("start {plugin}: {error}")),
     };
-    let mut words = Command::new(path);
-    words.env("CNI_COMMAND", command).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let child = start(&mut words).map_err(io)?;
+    let child = Command::new(path)
+        .env("CNI_COMMAND", command)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(io)?;
     let mut running = Running(child);
     let (stdout, status) = converse(&mut running.0, stdin, limits, &plugin, io)?;
     if status.success() {
@@ -275,7 +276,7 @@ mod tests {
         let limits = Limits { answer: Duration::from_millis(400), exit: Duration::from_millis(200) };
         // Another test's fork may hold the freshly written script open for a moment.
         loop {
-            match execute(&script(folder.path(), text), "ADD", stdin, Command::spawn, limits) {
+            match execute(&script(folder.path(), text), "ADD", stdin, limits) {
                 Err(error) if error.code == Code::TRY_AGAIN_LATER && error.msg.contains("being written") => {}
                 answer => return answer,
             }
@@ -322,7 +323,7 @@ mod tests {
     #[test]
     fn what_cannot_be_started_is_named() {
         let limits = Limits { answer: ANSWER_WITHIN, exit: EXIT_WITHIN };
-        let error = execute(Path::new("/nonexistent/ipam"), "ADD", b"", Command::spawn, limits).unwrap_err();
+        let error = execute(Path::new("/nonexistent/ipam"), "ADD", b"", limits).unwrap_err();
         assert_eq!(error.code, Code::IO_FAILURE);
         assert_eq!(error.msg, "start IPAM plugin /nonexistent/ipam: No such file or directory (os error 2)");
     }

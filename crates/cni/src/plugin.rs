@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -54,8 +53,6 @@ pub struct Program {
     pub plugins: &'static [(&'static str, &'static dyn Plugin)],
     /// Lines of its help about what it does for people under its own name; may be empty. [`run`] does none of that.
     pub commands: &'static str,
-    /// How another plugin is started. It should not outlive this process: an IPAM plugin could lease after the DEL.
-    pub start: fn(&mut Command) -> std::io::Result<Child>,
 }
 
 impl Program {

@@ -137,8 +137,7 @@ mod tests {
     use super::*;
 
     // The test itself is the program that is installed: it holds the mark.
-    const PROGRAM: Program =
-        Program { name: "underlay", release: "2", plugins: &[], commands: "", start: std::process::Command::spawn };
+    const PROGRAM: Program = Program { name: "underlay", release: "2", plugins: &[], commands: "" };
 
     /// Without a predecessor nothing else tells that the name was a release's.
     #[test]

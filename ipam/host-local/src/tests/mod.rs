@@ -20,13 +20,8 @@ use tempfile::TempDir;
 
 use crate::machine::Machine;
 
-static PROGRAM: Program = Program {
-    name: "test",
-    release: "0",
-    plugins: &[("host-local", &crate::HostLocal)],
-    commands: "",
-    start: std::process::Command::spawn,
-};
+static PROGRAM: Program =
+    Program { name: "test", release: "0", plugins: &[("host-local", &crate::HostLocal)], commands: "" };
 
 /// One network with its directory of leases.
 struct Network {
