@@ -50,7 +50,7 @@ impl<'a> NetConf<'a> {
     pub fn read(keys: Object<'a>) -> Result<Self, Error> {
         let version = version(&keys)?;
         let name = keys.text("name")?.unwrap_or_default().to_owned();
-        if name.is_empty() {
+        if keys.item("name").is_none() {
             let cause = "every network has one, and its addresses are leased under it";
             return Err(Error::config("name", "is not set", cause));
         }
@@ -130,11 +130,11 @@ mod tests {
             refused(r#"{"cniVersion":"2.0.0"}"#),
             (1, "cniVersion \"2.0.0\" is not one of 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0".into())
         );
-        for absent in [r#"{}"#, r#"{"name":null}"#, r#"{"name":""}"#] {
+        for absent in [r#"{}"#, r#"{"name":null}"#] {
             let expected = "name is not set: every network has one, and its addresses are leased under it";
             assert_eq!(refused(absent), (7, expected.into()), "{absent}");
         }
-        for name in ["../x", "a/b", ".", "a b"] {
+        for name in ["", "../x", "a/b", ".", "a b"] {
             let (code, message) = refused(&format!(r#"{{"name":"{name}"}}"#));
             assert_eq!(code, 7);
             assert!(message.starts_with(&format!("name \"{name}\": ")), "{message}");
