@@ -23,6 +23,7 @@ static PROGRAM: cni::Program = cni::Program {
         ("macvlan", &macvlan::PLUGIN),
     ],
     commands: operator::COMMANDS,
+    run: linux::process::run,
 };
 
 /// The words and the environment come from the standard library, which the C library hands them to as well.

@@ -2,8 +2,10 @@
 //! The plugins here are shell scripts of the test's own.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
+use e2e::patience::await_that;
 use e2e::plugin::{CniError, write_script};
 use e2e::{Call, Container, Lab, cases};
 use serde_json::{Value, json};
@@ -144,6 +146,20 @@ cases! {
         let pid = fs::read_to_string(lab.path("pid")).expect("the fake has noted its pid");
         let process = std::path::Path::new("/proc").join(pid.trim());
         assert!(!process.exists(), "the fake lives on as {}", process.display());
+    }
+
+    /// C2: killed while IPAM was at it, the caller left it running, and it leased an address after the DEL.
+    #[reference(not_run: "its IPAM outlives it")]
+    fn one_whose_caller_is_killed_ends_with_it(lab) {
+        let conf = fake_ipam(lab, "echo $$ >$LAB/pid; exec 2>/dev/null; kill -KILL $PPID; exec sleep 3600");
+        let container = lab.container();
+        let outcome = add(lab, &container, &conf).run();
+        assert_eq!(outcome.status.signal(), Some(9), "{}", outcome.text());
+        let pid = fs::read_to_string(lab.path("pid")).expect("the fake has noted its pid");
+        let process = std::path::Path::new("/proc").join(pid.trim());
+        await_that("the fake has ended with its caller", || !process.exists());
+        lab.macvlan().search(search_path(lab)).del(&container, "eth0", &lab.conf_with(json!({}))).run().done();
+        assert_eq!(container.link_names(), ["lo"]);
     }
 
     /// The spec lets a plugin answer in any version it likes, older ones say cniVersion 0.2.0 or nothing.

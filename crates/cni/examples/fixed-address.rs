@@ -46,8 +46,13 @@ impl Plugin for FixedAddress {
     }
 }
 
-static PROGRAM: Program =
-    Program { name: "fixed-address", release: "1.0", plugins: &[("fixed-address", &FixedAddress)], commands: "" };
+static PROGRAM: Program = Program {
+    name: "fixed-address",
+    release: "1.0",
+    plugins: &[("fixed-address", &FixedAddress)],
+    commands: "",
+    run: cni::RUN_NOTHING,
+};
 
 fn main() -> ExitCode {
     cni::run(&PROGRAM).into()

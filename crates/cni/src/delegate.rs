@@ -4,13 +4,11 @@
 //! any other, that file is executed. Both ways behave alike.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Output;
+use std::time::Duration;
 
 use crate::config::MAX_BYTES;
 use crate::env::Attachment;
@@ -22,10 +20,19 @@ use crate::wire;
 /// How long another program may take to answer. A DHCP lease is given up after 208 s by the reference's plugin, which
 /// is the slowest that we know of.
 const ANSWER_WITHIN: Duration = Duration::from_secs(240);
-/// What every pipe takes before anybody reads, a page. (pipe(7), "Pipe capacity")
-const PIPE_HOLDS: usize = 4096;
 /// How long it may live on after it has closed its stdout: nothing that it does then can reach us.
 const EXIT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Runs a program to its end, with our environment in which one variable is set, with input on stdin, and with our stderr.
+/// The program must end with the calling process: an IPAM plugin that outlives its caller could lease after the DEL. The
+/// durations and the number of bytes are limits: for the end of its stdout, for its own end after that, and for its answer.
+///
+/// An error of a system call that kept the program from starting has its number. A broken limit is `TimedOut` or
+/// `FileTooLarge` without a number, and the program was killed.
+pub type Run = fn(&Path, (&str, &str), &[u8], Duration, Duration, usize) -> io::Result<Output>;
+
+/// The [`Run`] of a program that starts no others.
+pub const RUN_NOTHING: Run = |_, _, _, _, _, _| Err(ErrorKind::Unsupported.into());
 
 /// The IPAM plugin of one call.
 pub struct Ipam<'a> {
@@ -138,8 +145,7 @@ impl<'a> Ipam<'a> {
     }
 
     fn execute(&self, path: &Path, command: &str) -> Result<Vec<u8>, Error> {
-        let limits = Limits { answer: ANSWER_WITHIN, exit: EXIT_WITHIN };
-        execute(path, command, self.call.stdin, limits)
+        execute(self.call.program.run, path, command, self.call.stdin)
     }
 }
 
@@ -149,34 +155,27 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     (file.is_file() && file.permissions().mode() & 0o111 != 0).then_some((file.dev(), file.ino()))
 }
 
-#[derive(Clone, Copy)]
-struct Limits {
-    answer: Duration,
-    exit: Duration,
-}
-
-/// Runs another plugin in our environment and returns what it wrote to stdout.
+/// Runs another plugin and returns its stdout.
 ///
-/// Its stderr is ours. Its error object is passed on as it is; a failure without one is code 6; one that does not end
-/// in time is killed and is code 11.
-fn execute(path: &Path, command: &str, stdin: &[u8], limits: Limits) -> Result<Vec<u8>, Error> {
+/// Its error object is passed on as it is; a failure without one is code 6; one that does not end in time is code 11.
+fn execute(run: Run, path: &Path, command: &str, stdin: &[u8]) -> Result<Vec<u8>, Error> {
     let plugin = format!("IPAM plugin {}", path.display());
-    let io = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::ExecutableFileBusy => {
-            Error::new(Code::TRY_AGAIN_LATER, format!("start {plugin}: it is being written: {error}"))
-        }
-        // No process or thread to be had now.
-        std::io::ErrorKind::WouldBlock => Error::new(Code::TRY_AGAIN_LATER, format!("start {plugin}: {error}")),
-        _ => Error::new(Code::IO_FAILURE, format!("start {plugin}: {error}")),
+    let failed = |error: io::Error| {
+        let (code, msg) = match (error.raw_os_error(), error.kind()) {
+            (None, ErrorKind::TimedOut) => (Code::TRY_AGAIN_LATER, format!("{plugin}: {error}; it was killed")),
+            (None, ErrorKind::FileTooLarge) => (Code::DECODING_FAILURE, format!("{plugin}: {error}")),
+            (None, _) => (Code::IO_FAILURE, format!("{plugin}: {error}")),
+            (_, ErrorKind::ExecutableFileBusy) => {
+                (Code::TRY_AGAIN_LATER, format!("start {plugin}: it is being written: {error}"))
+            }
+            // The limit of processes is reached.
+            (_, ErrorKind::WouldBlock) => (Code::TRY_AGAIN_LATER, format!("start {plugin}: {error}")),
+            _ => (Code::IO_FAILURE, format!("start {plugin}: {error}")),
+        };
+        Error::new(code, msg)
     };
-    let child = Command::new(path)
-        .env("CNI_COMMAND", command)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(io)?;
-    let mut running = Running(child);
-    let (stdout, status) = converse(&mut running.0, stdin, limits, &plugin, io)?;
+    let output = run(path, ("CNI_COMMAND", command), stdin, ANSWER_WITHIN, EXIT_WITHIN, MAX_BYTES).map_err(failed)?;
+    let Output { status, stdout, .. } = output;
     if status.success() {
         return Ok(stdout);
     }
@@ -187,144 +186,63 @@ fn execute(path: &Path, command: &str, stdin: &[u8], limits: Limits) -> Result<V
     }))
 }
 
-/// A child that does not outlive its use: killed where it still runs, on whichever way out.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Already dead or not, neither is news; a zombie would be left without the wait.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn converse(
-    child: &mut Child,
-    stdin: &[u8],
-    limits: Limits,
-    plugin: &str,
-    io: impl Fn(std::io::Error) -> Error,
-) -> Result<(Vec<u8>, ExitStatus), Error> {
-    let late = |cause: String| Error::new(Code::TRY_AGAIN_LATER, format!("{plugin}: {cause}; it was killed"));
-
-    // Threads, because a plugin may answer before it has read its input, or never read it, and std has no deadlines.
-    // They are not joined: after a kill, a grandchild that inherited the pipe could keep one waiting.
-    if let Some(mut pipe) = child.stdin.take() {
-        // A plugin that does not want its input closes the pipe: what it answers says whether that was right.
-        if stdin.len() <= PIPE_HOLDS {
-            let _ = pipe.write_all(stdin);
-        } else {
-            let input = stdin.to_vec();
-            thread::Builder::new().spawn(move || pipe.write_all(&input)).map_err(&io)?;
-        }
-    }
-    let (sender, receiver) = mpsc::channel();
-    if let Some(pipe) = child.stdout.take() {
-        let read = move || {
-            let mut answer = Vec::new();
-            let read = pipe.take(MAX_BYTES as u64 + 1).read_to_end(&mut answer);
-            sender.send(read.map(|_| answer))
-        };
-        thread::Builder::new().spawn(read).map_err(&io)?;
-    }
-    let stdout = match receiver.recv_timeout(limits.answer) {
-        Ok(Ok(answer)) if answer.len() > MAX_BYTES => {
-            let cause = format!("{plugin}: its answer is longer than {MAX_BYTES} bytes");
-            return Err(Error::new(Code::DECODING_FAILURE, cause));
-        }
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => {
-            return Err(Error::new(Code::IO_FAILURE, format!("read stdout of {plugin}: {error}")));
-        }
-        Err(RecvTimeoutError::Timeout) => return Err(late(format!("no answer within {:?}", limits.answer))),
-        Err(RecvTimeoutError::Disconnected) => {
-            return Err(Error::new(Code::INTERNAL, format!("{plugin}: the thread that reads its stdout is gone")));
-        }
-    };
-
-    // It has closed its stdout, so it is gone within microseconds, or it hangs. std cannot wait with a deadline.
-    let deadline = Instant::now() + limits.exit;
-    let mut pause = Duration::from_micros(20);
-    loop {
-        let status = child.try_wait().map_err(|e| Error::new(Code::IO_FAILURE, format!("wait for {plugin}: {e}")))?;
-        match status {
-            Some(status) => return Ok((stdout, status)),
-            None if Instant::now() >= deadline => {
-                return Err(late(format!("closed its stdout and did not end within {:?}", limits.exit)));
-            }
-            None => {
-                thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(20));
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
     use super::*;
 
-    fn script(folder: &Path, text: &str) -> PathBuf {
-        let path = folder.join("ipam");
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        path
+    fn answer(run: Run) -> Result<Vec<u8>, Error> {
+        execute(run, Path::new("/cni/ipam"), "ADD", b"{}")
     }
 
-    fn run(text: &str, stdin: &[u8]) -> Result<Vec<u8>, Error> {
-        let folder = tempfile::tempdir().unwrap();
-        let limits = Limits { answer: Duration::from_millis(400), exit: Duration::from_millis(200) };
-        // Another test's fork may hold the freshly written script open for a moment.
-        loop {
-            match execute(&script(folder.path(), text), "ADD", stdin, limits) {
-                Err(error) if error.code == Code::TRY_AGAIN_LATER && error.msg.contains("being written") => {}
-                answer => return answer,
-            }
-        }
+    fn refused(run: Run) -> (u32, String) {
+        let error = answer(run).unwrap_err();
+        (error.code.0, error.msg)
+    }
+
+    fn output(code: i32, stdout: &str) -> io::Result<Output> {
+        Ok(Output { status: ExitStatus::from_raw(code << 8), stdout: stdout.into(), stderr: Vec::new() })
     }
 
     #[test]
-    fn input_and_command_arrive_and_the_answer_comes_back() {
-        assert_eq!(run("echo $CNI_COMMAND; cat", b"{}").unwrap(), b"ADD\n{}");
-    }
-
-    #[test]
-    fn a_megabyte_of_input_that_nobody_reads_blocks_nothing() {
-        assert_eq!(run("echo done", &[b' '; 1 << 20]).unwrap(), b"done\n");
+    fn program_command_and_input_are_handed_over() {
+        let run: Run = |path, (name, value), stdin, _, _, _| {
+            output(0, &format!("{} {name}={value} {}", path.display(), String::from_utf8_lossy(stdin)))
+        };
+        assert_eq!(answer(run).unwrap(), b"/cni/ipam CNI_COMMAND=ADD {}");
     }
 
     #[test]
     fn error_object_of_the_plugin_is_passed_on() {
-        let error = run(r#"echo '{"code":101,"msg":"full","details":"d"}'; exit 1"#, b"{}").unwrap_err();
+        let error = answer(|_, _, _, _, _, _| output(1, r#"{"code":101,"msg":"full","details":"d"}"#)).unwrap_err();
         assert_eq!(error, Error { code: Code(101), msg: "full".into(), details: "d".into() });
     }
 
     #[test]
     fn failure_without_an_error_object_shows_what_was_printed() {
-        let error = run("echo oops; exit 3", b"{}").unwrap_err();
-        assert_eq!(error.code, Code::DECODING_FAILURE);
-        assert!(
-            error.msg.ends_with("ADD failed (exit status: 3) without an error object, stdout: \"oops\n\""),
-            "{error}"
+        let expected = "IPAM plugin /cni/ipam: ADD failed (exit status: 3) without an error object, stdout: \"oops\"";
+        assert_eq!(refused(|_, _, _, _, _, _| output(3, "oops")), (6, expected.into()));
+    }
+
+    #[test]
+    fn what_keeps_a_plugin_from_its_end_is_named() {
+        assert_eq!(
+            refused(|_, _, _, _, _, _| Err(io::Error::from_raw_os_error(2))),
+            (5, "start IPAM plugin /cni/ipam: No such file or directory (os error 2)".into())
         );
-    }
-
-    #[test]
-    fn a_plugin_that_hangs_is_killed_and_said_to_be_busy() {
-        let error = run("exec sleep 60", b"{}").unwrap_err();
-        assert_eq!(error.code, Code::TRY_AGAIN_LATER);
-        assert!(error.msg.ends_with("no answer within 400ms; it was killed"), "{error}");
-
-        let error = run("exec sleep 60 >&-", b"{}").unwrap_err();
-        assert_eq!(error.code, Code::TRY_AGAIN_LATER);
-        assert!(error.msg.ends_with("closed its stdout and did not end within 200ms; it was killed"), "{error}");
-    }
-
-    #[test]
-    fn what_cannot_be_started_is_named() {
-        let limits = Limits { answer: ANSWER_WITHIN, exit: EXIT_WITHIN };
-        let error = execute(Path::new("/nonexistent/ipam"), "ADD", b"", limits).unwrap_err();
-        assert_eq!(error.code, Code::IO_FAILURE);
-        assert_eq!(error.msg, "start IPAM plugin /nonexistent/ipam: No such file or directory (os error 2)");
+        assert_eq!(
+            refused(|_, _, _, _, _, _| Err(io::Error::from_raw_os_error(26))),
+            (11, "start IPAM plugin /cni/ipam: it is being written: Text file busy (os error 26)".into())
+        );
+        assert_eq!(
+            refused(|_, _, _, _, _, _| Err(io::Error::new(ErrorKind::TimedOut, "no answer within 240s"))),
+            (11, "IPAM plugin /cni/ipam: no answer within 240s; it was killed".into())
+        );
+        assert_eq!(
+            refused(|_, _, _, _, _, _| Err(io::Error::new(ErrorKind::FileTooLarge, "its answer is too long"))),
+            (6, "IPAM plugin /cni/ipam: its answer is too long".into())
+        );
     }
 }

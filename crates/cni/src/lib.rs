@@ -66,7 +66,7 @@ pub mod version;
 pub mod wire;
 
 pub use config::NetConf;
-pub use delegate::Ipam;
+pub use delegate::{Ipam, RUN_NOTHING, Run};
 pub use env::{Args, Attachment};
 pub use error::{Code, Error};
 pub use network::Network;

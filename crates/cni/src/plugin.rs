@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::config::{self, MAX_BYTES, NetConf};
+use crate::delegate::Run;
 use crate::env::{Attachment, Operation, Variables};
 use crate::error::{Code, Error};
 use crate::object::Object;
@@ -53,6 +54,8 @@ pub struct Program {
     pub plugins: &'static [(&'static str, &'static dyn Plugin)],
     /// Lines of its help about what it does for people under its own name; may be empty. [`run`] does none of that.
     pub commands: &'static str,
+    /// How IPAM plugins that are not in this program are run.
+    pub run: Run,
 }
 
 impl Program {

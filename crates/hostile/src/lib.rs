@@ -26,8 +26,13 @@ pub const KINDS: [(&str, Read); 7] = [
     ("result", result),
 ];
 
-static PROGRAM: Program =
-    Program { name: "hostile", release: "0", plugins: &[("host-local", &host_local::HostLocal)], commands: "" };
+static PROGRAM: Program = Program {
+    name: "hostile",
+    release: "0",
+    plugins: &[("host-local", &host_local::HostLocal)],
+    commands: "",
+    run: cni::RUN_NOTHING,
+};
 
 /// A datagram of the kernel's, with any number of messages of any kind.
 pub fn datagram(bytes: &[u8]) -> bool {

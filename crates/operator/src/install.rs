@@ -137,7 +137,8 @@ mod tests {
     use super::*;
 
     // The test itself is the program that is installed: it holds the mark.
-    const PROGRAM: Program = Program { name: "underlay", release: "2", plugins: &[], commands: "" };
+    const PROGRAM: Program =
+        Program { name: "underlay", release: "2", plugins: &[], commands: "", run: cni::RUN_NOTHING };
 
     /// Without a predecessor nothing else tells that the name was a release's.
     #[test]

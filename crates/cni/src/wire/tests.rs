@@ -196,7 +196,7 @@ fn previous(version: Version, result: &Value) -> Result<Option<AddResult>, Error
     let conf = json!({"cniVersion": version.as_str(), "name": "lan", "prevResult": result}).to_string();
     let map = config::parse(conf.as_bytes()).unwrap();
     let conf = NetConf::read(Object::root(&map)).unwrap();
-    let program = Program { name: "test", release: "0", plugins: &[], commands: "" };
+    let program = Program { name: "test", release: "0", plugins: &[], commands: "", run: crate::delegate::RUN_NOTHING };
     let variables = Variables::default();
     Call { plugin: "test", program: &program, variables: &variables, stdin: b"", conf: &conf }.prev_result()
 }

@@ -20,8 +20,13 @@ use tempfile::TempDir;
 
 use crate::machine::Machine;
 
-static PROGRAM: Program =
-    Program { name: "test", release: "0", plugins: &[("host-local", &crate::HostLocal)], commands: "" };
+static PROGRAM: Program = Program {
+    name: "test",
+    release: "0",
+    plugins: &[("host-local", &crate::HostLocal)],
+    commands: "",
+    run: cni::RUN_NOTHING,
+};
 
 /// One network with its directory of leases.
 struct Network {
