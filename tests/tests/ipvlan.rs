@@ -134,6 +134,21 @@ cases! {
         echo(&lab.neighbour, &container, ip("10.66.0.2"), 100_000);
     }
 
+    /// F4: the container answers no ARP, so no machine of the LAN reached it, and nothing said why.
+    #[needs(Ipvlan)]
+    #[reference(fails: "left == right")]
+    fn an_address_of_the_parents_own_network_in_layer_3_mode_is_remarked_on(lab) {
+        for (mode, remarks) in [("l2", 0), ("l3", 1), ("l3s", 1)] {
+            let (container, conf) = (lab.container(), lab.ipvlan_conf(mode));
+            let outcome = lab.ipvlan().add(&container, "eth0", &conf).run();
+            outcome.result();
+            assert_eq!(outcome.stderr.lines().count(), remarks, "{}", outcome.text());
+            let named = ["is in 192.168.50.0/24, the network of parent", &format!("in mode {mode} no machine"), "use mode l2"];
+            assert!(remarks == 0 || named.iter().all(|part| outcome.stderr.contains(part)), "{}", outcome.text());
+            lab.ipvlan().del(&container, "eth0", &conf).run().done();
+        }
+    }
+
     #[needs(Ipvlan)]
     #[reference(not_run: "as l3")]
     fn l3s_is_routed_by_the_host(lab) {

@@ -219,6 +219,57 @@ cases! {
         lab.macvlan().add(&container, "eth0", &conf).run().result();
     }
 
+    /// F4: with `mastr` the container came to another LAN, and with `vlan` into no VLAN, without a word.
+    #[reference(fails: "left == right")]
+    fn a_key_that_has_no_effect_is_named_with_the_key_that_was_probably_meant(lab) {
+        let container = lab.container();
+        let mut conf = lab.conf();
+        let wishes = [("mastr", json!("ens4")), ("vlan", json!(100)), ("dns", json!({"nameserver": ["192.0.2.1"]}))];
+        // Keys of the runtime, of the specification, of Multus, and comments.
+        let others = [
+            ("_comment", json!("a key for people")),
+            ("args", json!({"labels": {"a": "b"}})),
+            ("capabilities", json!({"mac": true})),
+            ("deviceID", json!("0000:01:00.0")),
+            ("disableCheck", json!(true)),
+            ("ipMasq", json!(false)),
+            ("runtimeConfig", json!({"portMappings": []})),
+            ("whatever", Value::Null),
+        ];
+        wishes.into_iter().chain(others).for_each(|(key, value)| conf[key] = value);
+        conf["MTU"] = json!(1400);
+        conf["ipam"]["range"] = json!("10.0.0.0/24");
+        conf["ipam"]["ranges"][0][0]["gatway"] = json!("10.0.0.254");
+        let outcome = lab.macvlan().add(&container, "eth0", &conf).run();
+        outcome.result();
+        let said = |plugin: &str, key: &str, hint: &str| {
+            format!("{plugin}: ADD: the key \"{key}\" is not known and has no effect{hint}")
+        };
+        let mut lines: Vec<&str> = outcome.stderr.lines().collect();
+        lines.sort_unstable();
+        let expected = [
+            said("host-local", "ipam.range", "; did you mean \"ipam.ranges\"?"),
+            said("host-local", "ipam.ranges[0][0].gatway", "; did you mean \"ipam.ranges[0][0].gateway\"?"),
+            said("macvlan", "dns.nameserver", "; did you mean \"dns.nameservers\"?"),
+            said("macvlan", "mastr", "; did you mean \"master\"?"),
+            said("macvlan", "vlan", ""),
+        ];
+        assert_eq!(lines, expected);
+        let quiet = lab.macvlan().del(&container, "eth0", &conf).run();
+        assert_eq!(quiet.done().stderr, "");
+    }
+
+    /// F4: the range was written under another key, and the error named only the one that is missing.
+    #[reference(fails: "another code")]
+    fn a_misspelt_key_is_named_beside_the_error_that_it_causes(lab) {
+        let container = lab.container();
+        let mut conf = lab.conf();
+        conf["ipam"]["range"] = conf["ipam"]["ranges"].take();
+        let outcome = lab.macvlan().add(&container, "eth0", &conf).run();
+        outcome.fails(7, &["ipam.ranges: missing"]);
+        assert!(outcome.stderr.contains("did you mean \"ipam.ranges\"?"), "{}", outcome.text());
+    }
+
     #[reference(fails: "the message does not name")]
     fn a_network_name_with_a_path_in_it_is_refused(lab) {
         let container = lab.container();

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use cni::Code;
-use linux::{Errno, Link, LinkKind, Rtnl};
+use linux::{Errno, IpvlanMode, Link, LinkKind, Rtnl};
 
 use crate::error::{Error, Result};
+use crate::steps::Making;
 
 /// include/uapi/linux/if_arp.h
 const ARPHRD_ETHER: u16 = 1;
@@ -65,6 +66,25 @@ pub(crate) fn doubt(parent: &Link, kind: &LinkKind) -> Option<String> {
         let name = &parent.name;
         format!("parent {name} is wireless: access points drop frames from a second MAC; use ipvlan on it")
     })
+}
+
+/// The reason why the parent's network cannot reach an address of the container; `None` if no reason is known. In layer 3
+/// mode, ipvlan answers no ARP and no neighbour solicitation. (drivers/net/ipvlan/ipvlan_core.c)
+pub(crate) fn unreachable(making: &mut Making<'_>) -> Option<String> {
+    let LinkKind::Ipvlan { mode: mode @ (IpvlanMode::L3 | IpvlanMode::L3s), .. } = making.settings.link else {
+        return None;
+    };
+    let (name, ifindex) = (making.parent.name.clone(), making.parent.ifindex);
+    // Only a remark depends on it.
+    let networks = making.beside_parent().addresses(ifindex).ok()?;
+    let mut leased = making.leased.iter().flat_map(|leased| &leased.ips).map(|ip| ip.address.addr());
+    let (ip, network) =
+        leased.find_map(|ip| Some((ip, networks.iter().find(|its| its.address.contains(&ip))?.address.trunc())))?;
+    let mode = mode.as_str();
+    Some(format!(
+        "{ip} is in {network}, the network of parent {name}, and in mode {mode} no machine of that network reaches it; \
+         use mode l2, or another network that the router sends to this host"
+    ))
 }
 
 /// STATUS: code 50 where no ADD can work.

@@ -18,6 +18,25 @@ pub const MAX_BYTES: usize = 8 << 20;
 const VALID_ATTACHMENTS: &str = "cni.dev/valid-attachments";
 const ATTACHMENTS: &str = "cni.dev/attachments";
 
+/// Keys of a network configuration that are for the runtime, for the IPAM plugin or for any plugin, or that others add.
+/// (spec section 1; `deviceID` and `pciBusID` are Multus's)
+pub const KEYS_OF_OTHERS: [&str; 14] = [
+    "args",
+    "capabilities",
+    "cniVersions",
+    "deviceID",
+    "disableCheck",
+    "disableGC",
+    "ipMasq",
+    "ipam",
+    "loadOnlyInlinedPlugins",
+    "pciBusID",
+    "plugins",
+    "prevResult",
+    "runtimeConfig",
+    "type",
+];
+
 /// Parses a network configuration, but for the lists of GC, which [`valid_attachments`] reads.
 pub fn parse(json: &[u8]) -> Result<Map<String, Value>, Error> {
     object::parse(json, &[VALID_ATTACHMENTS, ATTACHMENTS])

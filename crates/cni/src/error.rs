@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::object::{self, Object};
 use crate::version::Version;
 
 /// An error code. Codes to 99 belong to the specification, from 100 on to plugins.
@@ -91,14 +90,6 @@ impl Error {
         json.push(b'\n');
         json
     }
-
-    /// Reads the error object of another plugin. `None` when it is none.
-    pub fn from_json(json: &[u8]) -> Option<Self> {
-        let map = object::parse(json, &[]).ok()?;
-        let keys = Object::root(&map);
-        let text = |key| Some(keys.text(key).ok()?.unwrap_or_default().to_owned());
-        Some(Self { code: Code(keys.number("code").ok()??), msg: text("msg")?, details: text("details")? })
-    }
 }
 
 impl fmt::Display for Error {
@@ -112,33 +103,3 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn error_object_reads_back() {
-        let error = Error::new(Code::KERNEL, "create macvlan eth0: no").with_detail("a").with_detail("b");
-        let json = error.to_json(Version::V1_0_0);
-        assert_eq!(
-            String::from_utf8_lossy(&json),
-            "{\"cniVersion\":\"1.0.0\",\"code\":100,\"msg\":\"create macvlan eth0: no\",\"details\":\"a; b\"}\n"
-        );
-        assert_eq!(Error::from_json(&json), Some(error));
-        assert_eq!(Error::from_json(b"{\"cniVersion\":\"1.0.0\"}"), None);
-    }
-
-    proptest! {
-        /// Lost is the `cniVersion`: whoever passes the error on says its own.
-        #[test]
-        fn every_error_object_reads_back(code in any::<u32>(), msg in any::<String>(), details in any::<String>()) {
-            let error = Error { code: Code(code), msg, details };
-            for version in Version::ALL {
-                prop_assert_eq!(Error::from_json(&error.to_json(version)), Some(error.clone()));
-            }
-        }
-    }
-}

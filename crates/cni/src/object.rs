@@ -1,10 +1,13 @@
 //! Reading a JSON object key by key, where every error names the key's path and the value.
 //!
 //! serde_json parses; what is here says what a key may hold. Null, and "" for text, mean "not set", and capitals in a
-//! key make no difference, as with the reference; unknown keys are left alone. One small reader in place of a derived one for every struct: the program
-//! is a tenth smaller for it, and no list passes for an object.
+//! key make no difference, as in the reference. An unknown key is no error: [`Object::unread`] lists such keys. One
+//! reader replaces a derived one for every struct: the program is a tenth smaller, and a list is not accepted in place of an
+//! object.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::ptr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -66,6 +69,7 @@ impl<'de> Visitor<'de> for Keys<'_> {
 pub struct Object<'a> {
     map: Option<&'a Map<String, Value>>,
     path: String,
+    read: Option<&'a ReadKeys>,
 }
 
 /// Any value but null, and the path that leads to it.
@@ -73,60 +77,90 @@ pub struct Object<'a> {
 pub struct Item<'a> {
     value: &'a Value,
     path: String,
+    read: Option<&'a ReadKeys>,
+}
+
+/// Each key that was read, with the object that it was looked for in. So the keys that a plugin knows need no list.
+#[derive(Debug, Default)]
+pub struct ReadKeys(RefCell<Vec<(*const Map<String, Value>, &'static str)>>);
+
+/// A key of the configuration that was not read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The path that leads to it.
+    pub path: String,
+    /// The path of the key of the same object that was probably meant.
+    pub nearest: Option<String>,
 }
 
 impl<'a> Object<'a> {
     /// The outermost object.
     pub fn root(map: &'a Map<String, Value>) -> Self {
-        Self { map: Some(map), path: String::new() }
+        Self { map: Some(map), path: String::new(), read: None }
+    }
+
+    /// Notes from now on which keys are read, also of the objects in it.
+    pub fn noting(self, read: &'a ReadKeys) -> Self {
+        Self { read: Some(read), ..self }
+    }
+
+    /// The keys of this object, and of the objects in it, that nobody has read. Keys in `others` are passed over with all
+    /// that is in them, and so are those that begin with `_`, which are comments. Objects of which nobody has read a key are
+    /// passed over too. Nothing is known without [`Object::noting`].
+    pub fn unread(&self, others: &[&str]) -> Vec<Unread> {
+        let mut unread = Vec::new();
+        if let (Some(map), Some(read)) = (self.map, self.read) {
+            list_unread(map, &|| self.path.clone(), read, others, &mut unread);
+        }
+        unread
     }
 
     /// The path of one of its keys, such as `ipam.subnet`.
     pub fn path(&self, key: &str) -> String {
-        match self.path.as_str() {
-            "" => key.to_owned(),
-            path => format!("{path}.{key}"),
-        }
+        join(&self.path, key)
     }
 
     /// The value of a key, whatever it is; null is none. Where the key is not there as it is spelled, one in another
     /// capitalisation is taken, as the reference takes it: a `Master` that was passed over would mean another parent.
-    pub fn item(&self, key: &str) -> Option<Item<'a>> {
+    pub fn item(&self, key: &'static str) -> Option<Item<'a>> {
         let map = self.map?;
+        if let Some(read) = self.read {
+            read.0.borrow_mut().push((ptr::from_ref(map), key));
+        }
         let alike = || map.iter().find(|(written, _)| written.eq_ignore_ascii_case(key));
         let (written, value) = map.get_key_value(key).or_else(alike)?;
-        (!value.is_null()).then(|| Item { value, path: self.path(written) })
+        (!value.is_null()).then(|| Item { value, path: self.path(written), read: self.read })
     }
 
     /// Text; "" is none.
-    pub fn text(&self, key: &str) -> Result<Option<&'a str>, Error> {
+    pub fn text(&self, key: &'static str) -> Result<Option<&'a str>, Error> {
         let text = self.item(key).map(|item| item.text()).transpose()?;
         Ok(text.filter(|text| !text.is_empty()))
     }
 
     /// Text that means something; `what` says what it has to be.
-    pub fn parsed<T: FromStr>(&self, key: &str, what: &str) -> Result<Option<T>, Error> {
+    pub fn parsed<T: FromStr>(&self, key: &'static str, what: &str) -> Result<Option<T>, Error> {
         let Some(text) = self.text(key)? else { return Ok(None) };
         text.parse().map(Some).map_err(|_| self.refuse(key, &format!("is not {what}")))
     }
 
     /// A network, or an address with its prefix length; `what` says what it has to be.
-    pub fn network(&self, key: &str, what: &str) -> Result<Option<IpNet>, Error> {
+    pub fn network(&self, key: &'static str, what: &str) -> Result<Option<IpNet>, Error> {
         Ok(self.parsed::<Network>(key, what)?.map(|Network(network)| network))
     }
 
     /// A number.
-    pub fn number(&self, key: &str) -> Result<Option<u32>, Error> {
+    pub fn number(&self, key: &'static str) -> Result<Option<u32>, Error> {
         self.item(key).map(|item| item.number()).transpose()
     }
 
     /// A number, where 0 is none, as it is to the reference.
-    pub fn non_zero(&self, key: &str) -> Result<Option<u32>, Error> {
+    pub fn non_zero(&self, key: &'static str) -> Result<Option<u32>, Error> {
         Ok(self.number(key)?.filter(|number| *number != 0))
     }
 
     /// True or false; false where it is not set.
-    pub fn flag(&self, key: &str) -> Result<bool, Error> {
+    pub fn flag(&self, key: &'static str) -> Result<bool, Error> {
         match self.item(key) {
             None => Ok(false),
             Some(Item { value: Value::Bool(flag), .. }) => Ok(*flag),
@@ -135,10 +169,10 @@ impl<'a> Object<'a> {
     }
 
     /// An object; one without keys where it is not set.
-    pub fn object(&self, key: &str) -> Result<Object<'a>, Error> {
+    pub fn object(&self, key: &'static str) -> Result<Object<'a>, Error> {
         match self.item(key) {
             Some(item) => item.object(),
-            None => Ok(Object { map: None, path: self.path(key) }),
+            None => Ok(Object { map: None, path: self.path(key), read: None }),
         }
     }
 
@@ -148,22 +182,22 @@ impl<'a> Object<'a> {
     }
 
     /// The values of a list; empty where it is not set.
-    pub fn items(&self, key: &str) -> Result<Vec<Item<'a>>, Error> {
+    pub fn items(&self, key: &'static str) -> Result<Vec<Item<'a>>, Error> {
         self.item(key).map_or(Ok(Vec::new()), |item| item.items())
     }
 
     /// The objects of a list.
-    pub fn objects(&self, key: &str) -> Result<Vec<Object<'a>>, Error> {
+    pub fn objects(&self, key: &'static str) -> Result<Vec<Object<'a>>, Error> {
         self.items(key)?.iter().map(Item::object).collect()
     }
 
     /// The texts of a list.
-    pub fn texts(&self, key: &str) -> Result<Vec<String>, Error> {
+    pub fn texts(&self, key: &'static str) -> Result<Vec<String>, Error> {
         self.items(key)?.iter().map(|item| item.text().map(str::to_owned)).collect()
     }
 
     /// An error (code 7) about the value of a key, or about its absence.
-    pub fn refuse(&self, key: &str, cause: &str) -> Error {
+    pub fn refuse(&self, key: &'static str, cause: &str) -> Error {
         match self.item(key) {
             Some(item) => item.refuse(cause),
             None => Error::new(Code::INVALID_NETWORK_CONFIG, format!("{}: {cause}", self.path(key))),
@@ -196,14 +230,15 @@ impl<'a> Item<'a> {
     /// An object.
     pub fn object(&self) -> Result<Object<'a>, Error> {
         let map = self.value.as_object().ok_or_else(|| self.refuse("is not an object"))?;
-        Ok(Object { map: Some(map), path: self.path.clone() })
+        Ok(Object { map: Some(map), path: self.path.clone(), read: self.read })
     }
 
     /// The values of a list, without those that are null.
     pub fn items(&self) -> Result<Vec<Item<'a>>, Error> {
         let list = self.value.as_array().ok_or_else(|| self.refuse("is not a list"))?;
         let present = list.iter().enumerate().filter(|(_, value)| !value.is_null());
-        Ok(present.map(|(index, value)| Item { value, path: format!("{}[{index}]", self.path) }).collect())
+        let item = |(index, value)| Item { value, path: format!("{}[{index}]", self.path), read: self.read };
+        Ok(present.map(item).collect())
     }
 
     /// An error (code 7) that names path and value.
@@ -213,6 +248,58 @@ impl<'a> Item<'a> {
         let more = if shown.len() < text.len() { "..." } else { "" };
         Error::config(&self.path, format_args!("{shown}{more}"), cause)
     }
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// The path of an object is made only where something in it is unread: most configurations have nothing to say.
+fn list_unread(
+    map: &Map<String, Value>,
+    path: &dyn Fn() -> String,
+    read: &ReadKeys,
+    others: &[&str],
+    unread: &mut Vec<Unread>,
+) {
+    let read_keys = read.0.borrow();
+    let known = || read_keys.iter().filter(|(its, _)| ptr::eq(*its, map)).map(|(_, key)| *key);
+    if known().next().is_none() {
+        return;
+    }
+    let is_ours = |key: &str| !key.starts_with('_') && !others.contains(&key);
+    for (key, value) in map.iter().filter(|(key, value)| !value.is_null() && is_ours(key)) {
+        if known().any(|its| its.eq_ignore_ascii_case(key)) {
+            list_unread_in(value, &|| join(&path(), key), read, others, unread);
+        } else {
+            let nearest = nearest(key, known()).map(|nearest| join(&path(), nearest));
+            unread.push(Unread { path: join(&path(), key), nearest });
+        }
+    }
+}
+
+fn list_unread_in(
+    value: &Value,
+    path: &dyn Fn() -> String,
+    read: &ReadKeys,
+    others: &[&str],
+    unread: &mut Vec<Unread>,
+) {
+    match value {
+        Value::Object(map) => list_unread(map, path, read, others, unread),
+        Value::Array(values) => values.iter().enumerate().for_each(|(index, value)| {
+            list_unread_in(value, &|| format!("{}[{index}]", path()), read, others, unread);
+        }),
+        _ => {}
+    }
+}
+
+/// The key that was probably meant: at most one character in three differs.
+fn nearest(key: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let key = key.to_ascii_lowercase();
+    let distance = |its: &str| strsim::osa_distance(&key, &its.to_ascii_lowercase());
+    let nearest = known.map(|its| (distance(its), its)).min()?;
+    (nearest.0 * 3 <= key.len().max(nearest.1.len())).then_some(nearest.1)
 }
 
 #[cfg(test)]
@@ -295,6 +382,37 @@ mod tests {
             refused(&"[".repeat(100_000)).starts_with("not JSON: recursion limit")
                 || refused(&"[".repeat(9)) == "not a JSON object"
         );
+    }
+
+    #[test]
+    fn keys_that_nobody_reads_are_listed_with_the_nearest_that_somebody_does() {
+        let map = parse(
+            br#"{"mastr":"ens3","Mode":"l2","vlan":100,"_comment":"x","args":{"cni":{"y":1}},"dns":{"nameserver":[]},
+                 "more":{"z":1},"sets":[[{"subnet":"s","rangestart":"a","gatway":"b"}]]}"#,
+            &[],
+        )
+        .unwrap();
+        let read = ReadKeys::default();
+        let root = Object::root(&map).noting(&read);
+        for key in ["master", "mode", "more"] {
+            root.item(key);
+        }
+        assert_eq!(root.object("args").unwrap().object("cni").unwrap().text("ips").unwrap(), None);
+        assert!(root.object("dns").unwrap().items("nameservers").unwrap().is_empty());
+        for set in root.items("sets").unwrap() {
+            let range = set.items().unwrap()[0].object().unwrap();
+            ["subnet", "rangeStart", "gateway"].iter().for_each(|key| _ = range.item(key));
+        }
+        let unread =
+            |path: &str, nearest: Option<&str>| Unread { path: path.into(), nearest: nearest.map(str::to_owned) };
+        let expected = [
+            unread("dns.nameserver", Some("dns.nameservers")),
+            unread("mastr", Some("master")),
+            unread("sets[0][0].gatway", Some("sets[0][0].gateway")),
+            unread("vlan", None),
+        ];
+        assert_eq!(root.unread(&["args"]), expected);
+        assert_eq!(Object::root(&map).unread(&[]), []);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::config::{self, MAX_BYTES, NetConf};
 use crate::delegate::Run;
 use crate::env::{Attachment, Operation, Variables};
 use crate::error::{Code, Error};
-use crate::object::Object;
+use crate::object::{Object, ReadKeys, Unread};
 use crate::result::{AddResult, Leased};
 use crate::version::Version;
 use crate::wire;
@@ -114,6 +114,15 @@ impl<'a> Call<'a> {
         read.map_err(|error| Error { code: Code::INVALID_NETWORK_CONFIG, ..error })
     }
 
+    /// Tells the operator which keys of an object this plugin has not read, as [`Object::unread`] lists them. Keys are noted
+    /// during ADD only. Call it after the last key is read.
+    pub fn remark_on_unread(&self, keys: &Object<'_>, others: &[&str]) {
+        for Unread { path, nearest } in keys.unread(others) {
+            let hint = nearest.map(|nearest| format!("; did you mean \"{nearest}\"?")).unwrap_or_default();
+            self.warn(format_args!("ADD: the key \"{path}\" is not known and has no effect{hint}"));
+        }
+    }
+
     /// Tells the operator something that is no failure: one line on stderr, which runtimes log.
     pub fn warn(&self, text: impl std::fmt::Display) {
         stderr(format_args!("{}: {text}", self.plugin));
@@ -170,7 +179,11 @@ fn answer(program: &'static Program, name: &str, variables: &Variables, version:
     }
     let stdin = read_stdin().map_err(prefix_stdin)?;
     let map = config::parse(&stdin).map_err(prefix_stdin)?;
-    let keys = Object::root(&map);
+    let read = ReadKeys::default();
+    let keys = match &operation {
+        Operation::Add(_) => Object::root(&map).noting(&read),
+        _ => Object::root(&map),
+    };
     *version = config::version(&keys)?;
     let conf = NetConf::read(keys)?;
     let plugin = program.plugin(name).ok_or_else(|| {

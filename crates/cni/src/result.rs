@@ -111,7 +111,7 @@ impl Route {
     }
 
     /// Reads the list that a key holds.
-    pub fn read_list(keys: &Object<'_>, key: &str) -> Result<Vec<Self>, Error> {
+    pub fn read_list(keys: &Object<'_>, key: &'static str) -> Result<Vec<Self>, Error> {
         keys.objects(key)?.iter().map(Self::read).collect()
     }
 }
@@ -140,7 +140,7 @@ impl Dns {
     }
 
     /// Reads the object that a key holds; nothing is said where it is not set.
-    pub fn read(keys: &Object<'_>, key: &str) -> Result<Self, Error> {
+    pub fn read(keys: &Object<'_>, key: &'static str) -> Result<Self, Error> {
         let keys = keys.object(key)?;
         Ok(Self {
             nameservers: keys.texts("nameservers")?,

@@ -61,6 +61,7 @@ impl<K: Kind> Plugin for SubInterface<K> {
         if let Some(previous) = &previous {
             keys.take_master(previous)?;
         }
+        call.remark_on_unread(call.keys(), &cni::config::KEYS_OF_OTHERS);
         let settings = Settings {
             link: choice.link,
             mac: choice.mac,

@@ -37,24 +37,30 @@ pub(crate) fn data_dir(call: &Call<'_>) -> Result<PathBuf, cni::Error> {
 }
 
 impl Config {
-    /// Reads everything, and refuses what cannot be served. `attachment` is none for STATUS: nothing is asked for then.
+    /// Reads everything, and refuses a configuration that cannot be served. STATUS has no attachment, and asks for no address.
     pub(crate) fn read(call: &Call<'_>, attachment: Option<&Attachment>) -> Result<Self, cni::Error> {
         let (ipam, runtime) = (call.keys().object("ipam")?, call.keys().object("runtimeConfig")?);
         let mut warnings = Vec::new();
         let typed = typed_sets(&ipam, &runtime, &mut warnings)?;
+        let excluded = ipam.texts("exclude")?;
+        let routes = Route::read_list(&ipam, "routes")?;
+        let resolv_conf = ipam.text("resolvConf")?.map(PathBuf::from);
+        let reuse_delay = ipam.number("reuseDelay")?.unwrap_or_default().into();
+        let full_is_unavailable = full_is_unavailable(&ipam)?;
+        // Before anything is refused: a misspelt key can be the reason.
+        call.remark_on_unread(&ipam, &[]);
+
         let mut sets = Vec::new();
         for (key, ranges) in typed {
             sets.push(resolve_set(key, &ranges, &mut warnings)?);
         }
         judge_sets(&sets, call.conf.version)?;
         let gateways: Vec<IpAddr> = sets.iter().flat_map(|set| &set.ranges).map(|range| range.gateway).collect();
-        let excluded = read_excluded("ipam.exclude", &ipam.texts("exclude")?)?;
+        let excluded = read_excluded("ipam.exclude", &excluded)?;
         for set in &mut sets {
             gateways.iter().for_each(|gateway| set.leave_out(None, *gateway, *gateway));
             excluded.iter().for_each(|one| exclude(set, None, one));
         }
-
-        let routes = Route::read_list(&ipam, "routes")?;
         judge_routes(&routes)?;
         let requests = match attachment {
             Some(attachment) => {
@@ -64,9 +70,6 @@ impl Config {
             None => Vec::new(),
         };
         let requests = request::assign(requests, &sets)?;
-        let resolv_conf = ipam.text("resolvConf")?.map(PathBuf::from);
-        let reuse_delay = ipam.number("reuseDelay")?.unwrap_or_default().into();
-        let full_is_unavailable = full_is_unavailable(&ipam)?;
         Ok(Self { sets, requests, routes, reuse_delay, resolv_conf, full_is_unavailable, warnings })
     }
 }
@@ -103,7 +106,7 @@ fn typed_sets<'a>(
     Ok(sets)
 }
 
-fn listed_sets<'a>(keys: &Object<'a>, key: &str) -> Result<Vec<(String, Vec<Typed<'a>>)>, cni::Error> {
+fn listed_sets<'a>(keys: &Object<'a>, key: &'static str) -> Result<Vec<(String, Vec<Typed<'a>>)>, cni::Error> {
     let range = |item: &Item<'a>| Typed::read(item.path().to_owned(), &item.object()?);
     let set =
         |item: &Item<'a>| Ok((item.path().to_owned(), item.items()?.iter().map(range).collect::<Result<_, _>>()?));

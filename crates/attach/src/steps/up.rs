@@ -22,7 +22,11 @@ impl<'a> Step<'a> for Up {
     fn finish(&mut self, making: &mut Making<'a>) -> Result<()> {
         let obstacle = parent::obstacle(&making.parent);
         let doubt = parent::doubt(&making.parent, &making.settings.link);
-        [obstacle, doubt].into_iter().flatten().for_each(|text| (making.task.remark)(format_args!("{text}")));
+        let unreachable = parent::unreachable(making);
+        [obstacle, doubt, unreachable]
+            .into_iter()
+            .flatten()
+            .for_each(|text| (making.task.remark)(format_args!("{text}")));
         Ok(())
     }
 

@@ -52,8 +52,18 @@ pub fn decode(json: &[u8], expected: Version, whose: &str) -> Result<AddResult, 
     })
 }
 
+impl Error {
+    /// Reads the error object of another plugin. Returns `None` if it is none.
+    pub fn from_json(json: &[u8]) -> Option<Self> {
+        let map = object::parse(json, &[]).ok()?;
+        let keys = Object::root(&map);
+        let text = |key| Some(keys.text(key).ok()?.unwrap_or_default().to_owned());
+        Some(Self { code: Code(keys.number("code").ok()??), msg: text("msg")?, details: text("details")? })
+    }
+}
+
 /// An address that has to be there, with its prefix length.
-fn address(keys: &Object<'_>, key: &str) -> Result<IpNet, Error> {
+fn address(keys: &Object<'_>, key: &'static str) -> Result<IpNet, Error> {
     let address = keys.network(key, "an address with a prefix length such as 10.0.0.2/24")?;
     address.ok_or_else(|| keys.refuse(key, "is missing"))
 }

@@ -192,6 +192,18 @@ prop_compose! {
 }
 
 /// What a plugin reads that is given this as its prevResult.
+#[test]
+fn error_object_reads_back() {
+    let error = Error::new(Code::KERNEL, "create macvlan eth0: no").with_detail("a").with_detail("b");
+    let json = error.to_json(Version::V1_0_0);
+    assert_eq!(
+        String::from_utf8_lossy(&json),
+        "{\"cniVersion\":\"1.0.0\",\"code\":100,\"msg\":\"create macvlan eth0: no\",\"details\":\"a; b\"}\n"
+    );
+    assert_eq!(Error::from_json(&json), Some(error));
+    assert_eq!(Error::from_json(b"{\"cniVersion\":\"1.0.0\"}"), None);
+}
+
 fn previous(version: Version, result: &Value) -> Result<Option<AddResult>, Error> {
     let conf = json!({"cniVersion": version.as_str(), "name": "lan", "prevResult": result}).to_string();
     let map = config::parse(conf.as_bytes()).unwrap();
@@ -217,6 +229,14 @@ proptest! {
             shape.as_object_mut().unwrap().remove("cniVersion");
             prop_assert_eq!(decode(shape.to_string().as_bytes(), version, "it"), Ok(expected.clone()), "{}", version);
             prop_assert_eq!(previous(version, &shape), Ok(Some(expected)), "{}", version);
+        }
+    }
+
+    #[test]
+    fn every_error_object_reads_back(code in any::<u32>(), msg in any::<String>(), details in any::<String>()) {
+        let error = Error { code: Code(code), msg, details };
+        for version in Version::ALL {
+            prop_assert_eq!(Error::from_json(&error.to_json(version)), Some(error.clone()));
         }
     }
 
