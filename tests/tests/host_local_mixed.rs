@@ -185,6 +185,86 @@ fn a_reboot_frees_a_full_range_line_by_line() {
     });
 }
 
+/// Makes this mount namespace that of a machine: with its own /var/lib, and of this boot.
+fn become_machine(lab: &Lab, boot_id: &Path, name: &str, boot: &str) {
+    let own = lab.path(name);
+    fs::create_dir_all(&own).expect("make the machine's own disk");
+    mount(Some(&own), "/var/lib", None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("mount the machine's own disk");
+    fs::write(boot_id, format!("{boot}\n")).expect("boot");
+}
+
+/// Mounts a file system that is not known to be of one machine, as NFS is not. (ramfs stands in for it.)
+fn share_data_dir(lab: &Lab) {
+    fs::create_dir_all(lab.data_dir()).expect("make the directory");
+    mount(Some("shared"), &lab.data_dir(), Some("ramfs"), MsFlags::empty(), None::<&str>).expect("mount ramfs");
+}
+
+/// C1: a machine took all leases of another boot for leases from before its own reboot, and freed those of a running
+/// machine with which it shares the directory.
+#[test]
+fn the_leases_of_another_machine_that_shares_the_directory_are_never_freed() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let [ours, theirs] = both(&lab);
+    let conf = conf(&lab, "10.0.0.14");
+    with_reboots(&lab, |boot_id| {
+        share_data_dir(&lab);
+        let is = |name: &str, boot: &str| become_machine(&lab, boot_id, name, boot);
+        let add = |plugin: &Plugin<'_>, id: &str| address(&call(plugin, "ADD", id, &conf).run_here());
+        is("a", "a-1");
+        assert_eq!([add(&ours, "a1"), add(&ours, "a2")], ["10.0.0.10", "10.0.0.11"]);
+        is("b", "b-1");
+        assert_eq!([add(&ours, "b1"), add(&theirs, "b2"), add(&theirs, "b3")], ["10.0.0.12", "10.0.0.13", "10.0.0.14"]);
+        // The range is full, and nothing in it is lost.
+        call(&ours, "ADD", "b4", &conf).run_here().fails(101, &["5 leases, 0 reclaimed"]);
+        let before = leases(&lab);
+        let mut list = conf.clone();
+        list["cniVersion"] = json!("1.1.0");
+        list["cni.dev/valid-attachments"] = json!([{"containerID": "b1", "ifname": "eth0"}]);
+        call(&ours, "GC", "", &list).without("CNI_CONTAINERID").run_here().done();
+        assert_eq!(leases(&lab), before);
+        // A reboot of B frees what B is known to have had.
+        is("b", "b-2");
+        assert_eq!(add(&ours, "b5"), "10.0.0.12");
+        call(&ours, "ADD", "b6", &conf).run_here().fails(101, &["5 leases, 0 reclaimed"]);
+        // And so it is with A, whose second boot frees two.
+        is("a", "a-2");
+        assert_eq!([add(&ours, "a3"), add(&ours, "a4")], ["10.0.0.10", "10.0.0.11"]);
+        call(&ours, "ADD", "a5", &conf).run_here().fails(101, &["5 leases, 0 reclaimed"]);
+        assert_eq!(fs::read_to_string("/var/lib/underlay/boots").expect("read A's list"), "a-1\na-2\n");
+    });
+}
+
+#[test]
+fn a_call_that_is_killed_anywhere_leaves_the_list_of_boots_whole_or_to_the_next_call() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let ours = lab.host_local();
+    let conf = conf(&lab, "10.0.0.209");
+    with_reboots(&lab, |boot_id| {
+        share_data_dir(&lab);
+        let list = Path::new("/var/lib/underlay/boots");
+        let read = || fs::read_to_string(list).expect("read the list");
+        become_machine(&lab, boot_id, "a", "first");
+        call(&ours, "ADD", "c0", &conf).run_here().result();
+        assert_eq!(read(), "first\n");
+        let mut kills = 0;
+        for stop in 1.. {
+            let boot = format!("boot-{stop}");
+            fs::write(boot_id, format!("{boot}\n")).expect("boot");
+            fs::write(list, "first\n").expect("forget the last boot");
+            let outcome = call(&ours, "ADD", "c1", &conf).run_killed_at(stop);
+            let whole = format!("first\n{boot}\n");
+            assert!(read() == whole || read() == "first\n", "killed at {stop}: {}", read());
+            call(&ours, "ADD", "c2", &conf).run_here().result();
+            assert_eq!(read(), whole, "killed at {stop}");
+            if outcome.status.success() {
+                break;
+            }
+            kills += 1;
+        }
+        assert!(kills > 30, "{kills} system calls");
+    });
+}
+
 const OWNERS: usize = 6;
 
 #[derive(Debug, Clone)]

@@ -13,6 +13,7 @@ use nix::dir::{Dir, Type};
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::stat::Mode;
+use nix::sys::statfs::statfs;
 
 use crate::{Error, Patience, Result};
 
@@ -94,6 +95,37 @@ fn open_lock(path: &Path) -> io::Result<File> {
         }
         (opened, _) => opened,
     }
+}
+
+/// File systems that one machine has for itself. (include/uapi/linux/magic.h; the numbers of ZFS, bcachefs and JFS are in
+/// their own sources)
+const LOCAL: [u32; 15] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // XFS
+    0x9123_683e, // btrfs
+    0x0102_1994, // tmpfs
+    0x794c_7630, // overlayfs: its upper layer must be on a local file system
+    0xf2f5_2010, // F2FS
+    0x2fc1_2fc1, // ZFS
+    0xca45_1a4e, // bcachefs
+    0x5265_4973, // reiserfs
+    0x3153_464a, // JFS
+    0x3434,      // NILFS
+    0x2405_1905, // UBIFS
+    0x4d44,      // FAT
+    0x2011_bab0, // exFAT
+    0x9660,      // ISO 9660
+];
+
+/// Returns true if no other machine can have the file system of this path at the same time. A file system that is not known
+/// counts as shared, and so does FUSE.
+///
+/// # Errors
+///
+/// The error of statfs(2).
+pub fn is_local(path: &Path) -> io::Result<bool> {
+    let kind = statfs(path)?.filesystem_type();
+    Ok(LOCAL.iter().any(|local| i64::from(*local) == kind.0 as i64 & 0xffff_ffff))
 }
 
 /// What lies in a directory.

@@ -109,7 +109,7 @@ impl Allocation<'_> {
         if self.store.lease(request.ip, self.owner)? {
             return Ok(request.ip);
         }
-        let lease = self.store.read(request.ip)?;
+        let lease = self.store.directory.read(request.ip)?;
         // Only this one will do, so for this call the range has run out.
         if let Some(lease) = &lease
             && reclaim::reclaim_lease(self.store, request.ip, &lease.content, self.asker.as_ref(), self.warn)? > 0

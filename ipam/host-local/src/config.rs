@@ -140,6 +140,11 @@ fn refuse(key: &str, field: &str, value: impl std::fmt::Display, cause: impl Int
     Error::Config { place: format!("{key}.{field} {value}"), cause: cause.into() }
 }
 
+/// The network, as a cause, of an address with a prefix length that is no network.
+fn host_bits(net: IpNet) -> Option<String> {
+    (net.addr() != net.network()).then(|| format!("has host bits set; the network is {}", net.trunc()))
+}
+
 fn resolve_set(key: String, typed: &[Typed<'_>], warnings: &mut Vec<String>) -> Result<Set, Error> {
     let mut ranges: Vec<Range> = Vec::new();
     for range in typed {
@@ -177,18 +182,16 @@ fn resolve_set(key: String, typed: &[Typed<'_>], warnings: &mut Vec<String>) -> 
 fn read_excluded(key: &str, typed: &[String]) -> Result<Vec<Excluded>, Error> {
     let read = |(at, text): (usize, &String)| {
         let key = format!("{key}[{at}]");
-        let refuse = |cause: String| Error::Config { place: format!("{key} {text}"), cause };
+        let refuse = |cause: String| Error::Config { place: format!("{key} {text:?}"), cause };
         let net = match (text.parse::<IpAddr>(), text.parse::<Network>()) {
             (Ok(ip), _) => IpNet::from(ip.to_canonical()),
             (_, Ok(Network(net))) => net,
             _ => return Err(refuse("is neither an IP address nor a network such as 10.0.0.64/28".into())),
         };
-        match net.addr() == net.network() {
-            true => Ok(Excluded { key, net }),
-            // One address or all of the network? Better asked than guessed.
-            false => {
-                Err(refuse(format!("has host bits set; the network is {}, the address {}", net.trunc(), net.addr())))
-            }
+        match host_bits(net) {
+            None => Ok(Excluded { key, net }),
+            // One address, or all of the network: the operator has to say which.
+            Some(cause) => Err(refuse(format!("{cause}, the address {}", net.addr()))),
         }
     };
     typed.iter().enumerate().map(read).collect()
@@ -205,24 +208,27 @@ fn resolve_range(typed: &Typed<'_>, warnings: &mut Vec<String>) -> Result<Range,
         return Err(Error::Config { place: format!("{key}.subnet"), cause: "is missing".into() });
     };
     let refuse = |field: &str, value: &dyn std::fmt::Display, cause: String| refuse(key, field, value, cause);
+    let refuse_subnet = |cause: String| refuse("subnet", &format_args!("{text:?}"), cause);
     let subnet: IpNet = match text.parse() {
         Ok(Network(subnet)) => subnet,
-        Err(_) => return Err(refuse("subnet", &text, "is not a network such as 10.0.0.0/24".into())),
+        Err(_) => return Err(refuse_subnet("is not a network such as 10.0.0.0/24".into())),
     };
     if subnet.addr().to_canonical() != subnet.addr() {
-        return Err(refuse("subnet", &text, "write an IPv4 network in its IPv4 form".into()));
+        return Err(refuse_subnet("write an IPv4 network in its IPv4 form".into()));
     }
-    if subnet.addr() != subnet.network() {
-        return Err(refuse("subnet", &text, format!("has host bits set; the network is {}", subnet.trunc())));
+    if let Some(cause) = host_bits(subnet) {
+        return Err(refuse_subnet(cause));
     }
     let Some((lowest, highest)) = edges(subnet) else {
-        return Err(refuse("subnet", &text, "too small to hold a gateway and a container".into()));
+        return Err(refuse_subnet("is too small for a gateway and a container".into()));
     };
 
     let address = |field: &str, text: Option<&str>| match text.map(str::parse::<IpAddr>) {
         None => Ok(None),
         Some(Ok(ip)) => Ok(Some(ip.to_canonical())),
-        Some(Err(_)) => Err(refuse(field, &text.unwrap_or_default(), "is not an IP address".into())),
+        Some(Err(_)) => {
+            Err(refuse(field, &format_args!("{:?}", text.unwrap_or_default()), "is not an IP address".into()))
+        }
     };
     let start = address("rangeStart", typed.start)?;
     let end = address("rangeEnd", typed.end)?;
@@ -285,8 +291,7 @@ fn judge_sets(sets: &[Set], version: Version) -> Result<(), Error> {
 /// The kernel refuses an IPv4 destination with host bits; it would do so when the address is leased and the link is made.
 fn judge_routes(routes: &[Route]) -> Result<(), Error> {
     for (at, Route { dst, .. }) in routes.iter().enumerate() {
-        if dst.addr().is_ipv4() && dst.addr() != dst.network() {
-            let cause = format!("has host bits set; the network is {}", dst.trunc());
+        if let Some(cause) = host_bits(*dst).filter(|_| dst.addr().is_ipv4()) {
             return Err(refuse(&format!("ipam.routes[{at}]"), "dst", dst, cause));
         }
     }

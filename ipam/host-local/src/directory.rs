@@ -1,21 +1,19 @@
 //! One network's lease directory as anyone may read it, with the lock or without: a lease is there or it is not. What
 //! changes it is in `store`.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::fs;
+use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use linux::Errno;
 
+use crate::boots::Boots;
 use crate::error::Error;
 use crate::lease::{self, Content, Owner};
 use crate::machine::Machine;
-use crate::range::Set;
 use crate::record::{self, Identity, Record};
-use crate::store::{Store, TEMPORARY, Trust};
 
 /// More than any owner needs; a file that is larger is none of ours, whatever follows.
 const MAX_LEASE_BYTES: usize = 1 << 16;
@@ -61,6 +59,11 @@ impl Directory {
         Self { path: data_dir.join(network), machine }
     }
 
+    /// The boots that its leases can be from.
+    pub(crate) fn boots(&self) -> Boots {
+        Boots::new(self.machine.boot(), &self.path, &self.machine.boots)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -84,52 +87,6 @@ impl Directory {
             found.extend(addresses.iter().filter(is_leased).map(|ip| (*ip, entry.name.to_string_lossy().into_owned())));
         }
         found
-    }
-
-    /// Makes the directory where it is missing, and locks it.
-    pub(crate) fn create(&self) -> Result<Store<'_>, Error> {
-        match Store::open(self, false) {
-            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
-            opened => return opened,
-        }
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(&self.path);
-        made.map_err(Error::io("create", &self.path))?;
-        Store::open(self, false)
-    }
-
-    /// Locks the directory to free leases; `None` where there is none, and so no lease.
-    pub(crate) fn lock(&self) -> Result<Option<Store<'_>>, Error> {
-        self.lock_for(true)
-    }
-
-    fn lock_for(&self, freeing: bool) -> Result<Option<Store<'_>>, Error> {
-        match fs::metadata(&self.path) {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-            Err(error) => return Err(Error::io("open", &self.path)(error)),
-            Ok(_) => {}
-        }
-        Store::open(self, freeing).map(Some)
-    }
-
-    /// Sees whether a lease could be written, and leaves no trace of that. With the index, says of each set whether an
-    /// address is free; `None` where nothing is known.
-    pub(crate) fn probe(&self, sets: &[Set]) -> Result<Option<Vec<bool>>, Error> {
-        if let Some(store) = self.lock_for(false)? {
-            store.probe()?;
-            let known = store.state().trust == Trust::Right;
-            return Ok(known.then(|| sets.iter().map(|set| store.has_free(set)).collect()));
-        }
-        // The folders that are missing would be made in the lowest one that is there.
-        let above = self.path.ancestors().skip(1).find(|above| fs::symlink_metadata(above).is_ok());
-        let probe = above.unwrap_or(Path::new("")).join(format!("{TEMPORARY}.{}", std::process::id()));
-        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe);
-        // One left by a killed process of this number is of no use to anybody, before as after.
-        let remove = || drop(fs::remove_file(&probe));
-        remove();
-        let written = create().and_then(|mut file| file.write_all(b"probe"));
-        remove();
-        written.map_err(Error::io("create", &self.path))?;
-        Ok(None)
     }
 
     /// The lease of one address; `None` where there is none, or something else in its place.

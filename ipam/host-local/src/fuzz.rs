@@ -167,5 +167,5 @@ fn machine(proc: &Path) -> Machine {
     fs::create_dir_all(proc.join("sys/kernel/random")).expect("make a folder");
     fs::write(proc.join("sys/kernel/random/boot_id"), "boot-1\n").expect("write a file");
     fs::write(proc.join("uptime"), "100.50 7.00\n").expect("write a file");
-    Machine { proc: proc.to_owned() }
+    Machine { proc: proc.to_owned(), boots: proc.join("boots") }
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod allocate;
+mod boots;
 mod config;
 mod directory;
 mod error;
@@ -37,6 +38,7 @@ use crate::machine::{Living, Machine};
 use crate::range::Set;
 use crate::reclaim::Census;
 use crate::record::Identity;
+use crate::store::Store;
 
 /// The plugin.
 pub struct HostLocal;
@@ -93,7 +95,12 @@ fn lease(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<
     config.warnings.iter().for_each(|warning| call.warn(warning));
     let netns = attachment.netns.as_deref().and_then(machine::netns);
 
-    let store = directory.create()?;
+    let store = Store::create(&directory)?;
+    if store.is_first
+        && let Err(error) = store.boots.note()
+    {
+        call.warn(format_args!("after the next reboot, leases of this boot will not be reclaimed: {error}"));
+    }
     let warn = |line: std::fmt::Arguments<'_>| call.warn(line);
     let given = allocate::allocate(&store, &config, &owner(attachment), netns, &warn)?;
     drop(store);
@@ -115,11 +122,11 @@ fn give_back(
 ) -> Result<(), cni::Error> {
     let directory = directory(machine, call)?;
     let owner = owner(attachment);
-    let Some(store) = directory.lock()? else { return Ok(()) };
+    let Some(store) = Store::lock(&directory)? else { return Ok(()) };
     let mut held = store.held_by(&owner)?.leases;
     let mut errors = Vec::new();
     for (ip, identity) in made {
-        match store.read(*ip) {
+        match store.directory.read(*ip) {
             Ok(Some(lease)) if lease.identity == *identity => match store.release(*ip) {
                 Ok(()) => held.retain(|its| its != ip),
                 Err(error) => errors.push(error),
@@ -138,15 +145,15 @@ fn give_back(
 fn del(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<(), cni::Error> {
     let directory = directory(machine, call)?;
     let owner = owner(attachment);
-    let Some(store) = directory.lock()? else { return Ok(()) };
+    let Some(store) = Store::lock(&directory)? else { return Ok(()) };
     let held = store.held_by(&owner)?;
     let mut errors = Vec::new();
     if !held.unreadable.is_empty() {
         // A file that cannot be read may be anybody's lease, and must not keep all containers of the network from going. If
         // the record says that it is this one's, it is an error.
         held.unreadable.iter().for_each(|error| call.warn(format_args!("passed over: {error}")));
-        if let Note::Record(record) = store.note(&owner) {
-            errors.extend(record.leases.iter().filter_map(|(ip, _)| store.read(*ip).err()));
+        if let Note::Record(record) = store.directory.note(&owner) {
+            errors.extend(record.leases.iter().filter_map(|(ip, _)| store.directory.read(*ip).err()));
         }
     }
     let mine = if held.leases.is_empty() { held.of_container } else { held.leases };
@@ -194,7 +201,7 @@ fn status(machine: &Machine, call: &Call<'_>) -> Result<(), cni::Error> {
         Error::Locked { .. } => error,
         error => Error::Unavailable(Box::new(error)),
     };
-    let free = directory.probe(sets).map_err(unavailable)?;
+    let free = Store::probe(&directory, sets).map_err(unavailable)?;
     for (at, set) in sets.iter().enumerate() {
         if free.as_ref().is_some_and(|free| free.get(at) == Some(&true)) {
             continue;
@@ -230,11 +237,14 @@ fn gc(machine: &Machine, call: &Call<'_>) -> Result<(), cni::Error> {
     };
 
     let directory = directory(machine, call)?;
-    let Some(store) = directory.lock()? else { return Ok(()) };
+    let Some(store) = Store::lock(&directory)? else { return Ok(()) };
     let mut stale = Vec::new();
     let mut errors = store.scan(&mut |seen| {
         if let Some(content) = seen.content.filter(|content| !is_valid(content)) {
-            let past = seen.record.is_some_and(|record| record.is_past(store.boot.as_deref()));
+            if store.boots.may_be_foreign(seen.record) {
+                return;
+            }
+            let past = seen.record.is_some_and(|record| store.boots.is_past(record));
             let netns = seen.record.filter(|_| !past).and_then(|record| record.netns);
             stale.push((seen.ip, content.clone(), past, netns));
         }

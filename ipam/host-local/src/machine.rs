@@ -10,16 +10,21 @@ use linux::{Holder, Netns, NetnsId, NetnsSearch, Rtnl};
 /// As much as the index has room for; a boot id has 36.
 const MAX_BOOT: usize = 40;
 
+/// In which file this machine notes its boots: on a disk of its own.
+const BOOTS: &str = "/var/lib/underlay/boots";
+
 /// A machine, known by its /proc.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
     pub(crate) proc: PathBuf,
+    /// The file in which it notes its boots.
+    pub(crate) boots: PathBuf,
 }
 
 impl Machine {
     /// The one that we run on.
     pub(crate) fn this() -> Self {
-        Self { proc: "/proc".into() }
+        Self { proc: "/proc".into(), boots: BOOTS.into() }
     }
 
     /// What is different after a reboot.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
+use crate::boots::Boots;
 use crate::directory::{Directory, Note};
 use crate::error::Error;
 use crate::lease::{Content, Owner};
@@ -48,31 +49,31 @@ pub(crate) struct Census {
 impl Census {
     /// Of a set, as anyone may see it.
     pub(crate) fn of(directory: &Directory, set: &Set) -> Result<Self, Error> {
-        let boot = directory.machine.boot();
+        let boots = directory.boots();
         let mut census = Self::default();
         // A file that cannot be read may be anybody's lease: taken, and nothing to reclaim.
-        let _unreadable = directory.look(&mut |seen| census.count(seen, set, boot.as_deref()))?;
+        let _unreadable = directory.look(&mut |seen| census.count(seen, set, &boots))?;
         Ok(census)
     }
 
     /// Of a set, and puts right on the way what is beside the leases.
     pub(crate) fn of_store(store: &Store<'_>, set: &Set) -> Result<Self, Error> {
         let mut census = Self::default();
-        let _unreadable = store.scan(&mut |seen| census.count(seen, set, store.boot.as_deref()))?;
+        let _unreadable = store.scan(&mut |seen| census.count(seen, set, &store.boots))?;
         Ok(census)
     }
 
-    fn count(&mut self, seen: &Seen<'_>, set: &Set, boot: Option<&str>) {
+    fn count(&mut self, seen: &Seen<'_>, set: &Set, boots: &Boots) {
         if !set.admits(seen.ip) {
             return;
         }
         self.taken += 1;
         let Some(content) = seen.content else { return };
-        let past = seen.record.is_some_and(|record| record.is_past(boot));
+        let past = seen.record.is_some_and(|record| boots.is_past(record));
         if (content.is_torn() || past) && self.lost.len() < AT_ONCE {
             self.lost.push(seen.ip);
         }
-        let netns = seen.record.and_then(|record| record.netns_in(boot));
+        let netns = seen.record.and_then(|record| boots.netns(record));
         self.rooted.extend(netns.map(|netns| (seen.ip, netns)));
         let older =
             |time: &SystemTime| self.oldest.as_ref().is_none_or(|(then, ip, _)| (*time, seen.ip) < (*then, *ip));
@@ -132,7 +133,7 @@ pub(crate) fn reclaim(
     let mut reclaimed = 0;
     for ip in &census.lost {
         // One of an owner who had several may be gone by now.
-        if let Some(lease) = store.read(*ip)? {
+        if let Some(lease) = store.directory.read(*ip)? {
             reclaimed += reclaim_lost(store, *ip, &lease.content, warn)?;
         }
     }
@@ -140,7 +141,7 @@ pub(crate) fn reclaim(
         return Ok(reclaimed);
     }
     // First those whose number the asker has: later nothing may tell that they are gone.
-    let mut gone = asker.map(|asker| census.replaced(store, asker)).unwrap_or_default();
+    let mut gone = asker.map(|asker| census.replaced(store.directory, asker)).unwrap_or_default();
     if gone.is_empty() {
         // This search comes last, because it looks at the whole machine.
         gone = match census.gone() {
@@ -152,9 +153,9 @@ pub(crate) fn reclaim(
         };
     }
     for (ip, netns) in gone.into_iter().take(AT_ONCE) {
-        let Some(lease) = store.read(ip)? else { continue };
+        let Some(lease) = store.directory.read(ip)? else { continue };
         let Content::Owned { container_id, ifname } = &lease.content else { continue };
-        let is_gone = |record: &Record| record.netns_in(store.boot.as_deref()) == Some(netns);
+        let is_gone = |record: &Record| store.boots.netns(record) == Some(netns);
         let cause = "its network namespace is gone, and no DEL came";
         reclaimed += reclaim_owner(store, &Owner { container_id, ifname }, &is_gone, cause, warn)?;
     }
@@ -172,7 +173,7 @@ pub(crate) fn reclaim_lease(
     let mut census = Census { lost: vec![ip], ..Census::default() };
     if let Content::Owned { container_id, ifname } = content {
         let record = store.borne_out(&Owner { container_id, ifname });
-        census.rooted.extend(record.and_then(|record| Some((ip, record.netns_in(store.boot.as_deref())?))));
+        census.rooted.extend(record.and_then(|record| Some((ip, store.boots.netns(&record)?))));
     }
     reclaim(store, &census, asker, warn)
 }
@@ -185,7 +186,7 @@ fn reclaim_lost(
 ) -> Result<usize, Error> {
     match content {
         Content::Owned { container_id, ifname } => {
-            let is_past = |record: &Record| record.is_past(store.boot.as_deref());
+            let is_past = |record: &Record| store.boots.is_past(record);
             let cause = "leased before the last reboot";
             reclaim_owner(store, &Owner { container_id, ifname }, &is_past, cause, warn)
         }

@@ -40,8 +40,8 @@ impl Identity {
 /// A record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// The boot in which the leases were made or first seen, as far as it is written down.
-    boot: Option<String>,
+    /// The first characters of the id of the boot in which the leases were made or first seen.
+    pub(crate) boot: Option<String>,
     /// The owner's network namespace, by its inode: within a boot all are on one device.
     pub(crate) netns: Option<u64>,
     pub(crate) leases: Vec<(IpAddr, Identity)>,
@@ -49,6 +49,11 @@ pub(crate) struct Record {
 
 fn prefix(boot: &str) -> &str {
     boot.get(..BOOT).unwrap_or(boot)
+}
+
+/// Returns true if `written` is what a record of this boot holds.
+pub(crate) fn is_prefix(written: &str, boot: &str) -> bool {
+    written == prefix(boot)
 }
 
 /// The name of an owner's record. An address it cannot be: those have no colon, or at least two. `None` where no file
@@ -78,17 +83,6 @@ impl Record {
     /// One of leases that are there in this boot.
     pub(crate) fn new(boot: Option<&str>, netns: Option<u64>, leases: Vec<(IpAddr, Identity)>) -> Self {
         Self { boot: boot.map(|boot| prefix(boot).to_owned()), netns, leases }
-    }
-
-    /// Whether the leases are from before the boot `now`.
-    pub(crate) fn is_past(&self, now: Option<&str>) -> bool {
-        matches!((&self.boot, now), (Some(then), Some(now)) if then != prefix(now))
-    }
-
-    /// The owner's network namespace, if the record is of the boot `now`. Another boot gives the number to others.
-    pub(crate) fn netns_in(&self, now: Option<&str>) -> Option<u64> {
-        let is_of = matches!((&self.boot, now), (Some(then), Some(now)) if then == prefix(now));
-        self.netns.filter(|_| is_of)
     }
 
     /// `None` where it is longer than a link can be.
@@ -178,13 +172,6 @@ mod tests {
         assert_eq!(name(&Owner { container_id: &id, ifname: "eth0" }), None);
     }
 
-    #[test]
-    fn only_two_boots_that_are_known_and_differ_make_a_past() {
-        assert!(record().is_past(Some("another")));
-        assert!(!record().is_past(Some(BOOT_ID)) && !record().is_past(None));
-        assert!(!Record { boot: None, ..record() }.is_past(Some("another")));
-    }
-
     proptest! {
         /// Lost is what follows the first twelve characters of a boot id. Text that would be too long is not written, nor
         /// is that of an owner without leases, which would not read back.
@@ -195,7 +182,7 @@ mod tests {
         ) {
             let leases = leases.into_iter().map(|(ip, identity)| (ip.to_canonical(), Identity(identity))).collect();
             let record = Record::new(boot.as_deref(), netns, leases);
-            prop_assert!(!record.is_past(boot.as_deref()));
+            prop_assert!(boot.is_none_or(|boot| is_prefix(record.boot.as_deref().unwrap(), &boot)));
             let text = record.text().unwrap();
             prop_assert!(is_ours(&text));
             prop_assert_eq!(Record::parse(&text), Some(record));

@@ -95,7 +95,7 @@ impl Store<'_> {
         self.sweep()?;
         let until = Instant::now() + NOTING_WITHIN;
         let mut index = Index::empty();
-        let unreadable = self.walk(&mut |ip, lease| {
+        let unreadable = self.directory.walk(&mut |ip, lease| {
             index.mark(ip);
             let record = lease.as_ref().and_then(|lease| match &lease.content {
                 Content::Owned { container_id, ifname } => {
@@ -118,7 +118,7 @@ impl Store<'_> {
 
     /// The record of a lease, made where there is none that knows this very file.
     fn record_of(&self, ip: IpAddr, lease: &Lease, owner: &Owner<'_>, until: Instant) -> Record {
-        let mut leases = match self.note(owner) {
+        let mut leases = match self.directory.note(owner) {
             Note::Record(record) if record.holds(ip, lease.identity) => return record,
             Note::Record(mut record) => {
                 record.leases.retain(|(other, _)| *other != ip);
@@ -128,8 +128,8 @@ impl Store<'_> {
             _ => Vec::new(),
         };
         insert(&mut leases, (ip, lease.identity));
-        // Of this boot, whatever was known before: one of them may be.
-        let record = Record::new(self.boot.as_deref(), None, leases);
+        // At least one of its leases may be from this boot.
+        let record = Record::new(self.boots.of_unrecorded(), None, leases);
         let now = Instant::now() < until || record.leases.len() > 1;
         match now && self.forget(owner).is_ok() {
             true => drop(self.write_note(owner, &record)),
@@ -140,7 +140,7 @@ impl Store<'_> {
 
     /// What an owner's record says, as far as the lease files bear it out.
     pub(crate) fn borne_out(&self, owner: &Owner<'_>) -> Option<Record> {
-        let Note::Record(mut record) = self.note(owner) else { return None };
+        let Note::Record(mut record) = self.directory.note(owner) else { return None };
         self.bear_out(&mut record);
         Some(record)
     }
@@ -148,7 +148,7 @@ impl Store<'_> {
     /// Takes out of a record what the lease files do not bear out. Those that it knows say what they said then.
     fn bear_out(&self, record: &mut Record) {
         record.leases.retain(|(ip, identity)| {
-            let file = fs::symlink_metadata(self.file(*ip)).ok().filter(fs::Metadata::is_file);
+            let file = fs::symlink_metadata(self.directory.file(*ip)).ok().filter(fs::Metadata::is_file);
             file.is_some_and(|file| Identity::of(&file) == *identity)
         });
     }
@@ -157,9 +157,9 @@ impl Store<'_> {
     fn sweep(&self) -> Result<(), Error> {
         // One walk to find them, and then the changes: a walk may miss or repeat what changes under it.
         let mut wrong = Vec::new();
-        self.entries(&mut |name, _| {
+        self.directory.entries(&mut |name, _| {
             let Some(owner) = record::owner(name) else { return };
-            match self.note(&owner) {
+            match self.directory.note(&owner) {
                 Note::Record(mut record) => {
                     let before = record.leases.len();
                     self.bear_out(&mut record);
@@ -201,25 +201,25 @@ mod tests {
     fn a_record_that_was_begun_is_finished_also_when_the_time_for_making_them_is_over() {
         let folder = tempfile::tempdir().unwrap();
         let directory = Directory::new(folder.path(), "lan", Machine::this());
-        let store = directory.create().unwrap();
+        let store = Store::create(&directory).unwrap();
         let both = [ip("10.0.0.2"), ip("fd00::2")];
         let lease = |ip: IpAddr, owner: &Owner<'_>| {
             assert!(store.lease(ip, owner).unwrap());
-            store.read(ip).unwrap().unwrap()
+            store.directory.read(ip).unwrap().unwrap()
         };
         let (first, second) = (lease(both[0], &OWNER), lease(both[1], &OWNER));
         let over = Instant::now();
         store.record_of(both[0], &first, &OWNER, over + NOTING_WITHIN);
         assert!(!store.state().index.unrecorded);
         store.record_of(both[1], &second, &OWNER, over);
-        let Note::Record(record) = store.note(&OWNER) else { panic!("no record") };
+        let Note::Record(record) = store.directory.note(&OWNER) else { panic!("no record") };
         assert_eq!(record.leases, [(both[0], first.identity), (both[1], second.identity)]);
         assert!(!store.state().index.unrecorded);
 
         let other = Owner { container_id: "c2", ..OWNER };
         let third = lease(ip("10.0.0.3"), &other);
         store.record_of(ip("10.0.0.3"), &third, &other, over);
-        assert!(matches!(store.note(&other), Note::Nothing));
+        assert!(matches!(store.directory.note(&other), Note::Nothing));
         assert!(store.state().index.unrecorded);
     }
 
@@ -229,7 +229,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let directory = Directory::new(folder.path(), "lan", Machine::this());
         let scanned = || {
-            let store = directory.create().unwrap();
+            let store = Store::create(&directory).unwrap();
             let known = store.state().trust == Trust::Right;
             store.scan(&mut |_| ()).unwrap();
             (known, store)

@@ -12,16 +12,17 @@
 //! comes in between finds no index, walks over the directory and puts right what was left undone.
 
 use std::cell::{RefCell, RefMut};
-use std::fs::{self, File, FileTimes, OpenOptions};
+use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use linux::Errno;
 
+use crate::boots::Boots;
 use crate::directory::{Directory, Held, Note};
 use crate::error::Error;
 use crate::index::{Head, Index};
@@ -61,31 +62,72 @@ pub(crate) struct State {
 
 /// The directory under its lock, which ends with this value.
 pub(crate) struct Store<'a> {
-    directory: &'a Directory,
+    pub(crate) directory: &'a Directory,
     lock: Lock,
     /// The directory itself.
     folder: File,
-    pub(crate) boot: Option<String>,
+    pub(crate) boots: Boots,
+    /// Whether the index is not of the running boot, so that this may be the first call since the machine was booted.
+    pub(crate) is_first: bool,
     /// Of the file, as it was.
     head: Head,
     state: RefCell<State>,
 }
 
-impl std::ops::Deref for Store<'_> {
-    type Target = Directory;
-    fn deref(&self) -> &Directory {
-        self.directory
-    }
-}
-
 impl<'a> Store<'a> {
+    /// Makes the directory where it is missing, and locks it.
+    pub(crate) fn create(directory: &'a Directory) -> Result<Self, Error> {
+        match Self::open(directory, false) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            opened => return opened,
+        }
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(directory.path());
+        made.map_err(Error::io("create", directory.path()))?;
+        Self::open(directory, false)
+    }
+
+    /// Locks the directory to free leases; `None` where there is none, and so no lease.
+    pub(crate) fn lock(directory: &'a Directory) -> Result<Option<Self>, Error> {
+        Self::lock_for(directory, true)
+    }
+
+    fn lock_for(directory: &'a Directory, freeing: bool) -> Result<Option<Self>, Error> {
+        match fs::metadata(directory.path()) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+            Err(error) => return Err(Error::io("open", directory.path())(error)),
+            Ok(_) => {}
+        }
+        Self::open(directory, freeing).map(Some)
+    }
+
+    /// Sees whether a lease could be written, and leaves no trace of that. With the index, says of each set whether an
+    /// address is free; `None` where nothing is known.
+    pub(crate) fn probe(directory: &Directory, sets: &[Set]) -> Result<Option<Vec<bool>>, Error> {
+        if let Some(store) = Store::lock_for(directory, false)? {
+            store.probe_temporary()?;
+            let known = store.state().trust == Trust::Right;
+            return Ok(known.then(|| sets.iter().map(|set| store.has_free(set)).collect()));
+        }
+        // The folders that are missing would be made in the lowest one that is there.
+        let above = directory.path().ancestors().skip(1).find(|above| fs::symlink_metadata(above).is_ok());
+        let probe = above.unwrap_or(Path::new("")).join(format!("{TEMPORARY}.{}", std::process::id()));
+        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe);
+        // One left by a killed process of this number is of no use to anybody, before as after.
+        let remove = || drop(fs::remove_file(&probe));
+        remove();
+        let written = create().and_then(|mut file| file.write_all(b"probe"));
+        remove();
+        written.map_err(Error::io("create", directory.path()))?;
+        Ok(None)
+    }
+
     /// Takes the lock, and sees what the index is worth.
-    pub(crate) fn open(directory: &'a Directory, freeing: bool) -> Result<Self, Error> {
+    fn open(directory: &'a Directory, freeing: bool) -> Result<Self, Error> {
         let lock = Lock::take(&directory.path().join("lock"), freeing, LOCK_WITHIN)?;
         let opened = File::open(directory.path()).and_then(|folder| Ok((folder.metadata()?, folder)));
         let (metadata, folder) = opened.map_err(Error::io("open", directory.path()))?;
-        let boot = directory.machine.boot();
-        let head = lock.index().and_then(|file| Head::read(file, boot.as_deref()));
+        let boots = directory.boots();
+        let head = lock.index().and_then(|file| Head::read(file, boots.now()));
         let fits = |head: &&Head| (metadata.mtime(), metadata.mtime_nsec()) == (head.stamp, 0);
         let index = head.as_ref().filter(fits).and_then(|head| Index::read(lock.index()?, head));
         let stamped = index.is_some();
@@ -97,8 +139,9 @@ impl<'a> Store<'a> {
         let index = index.unwrap_or_else(Index::empty);
         let trust = if stamped { Trust::Right } else { Trust::Unknown };
         let state = State { index, trust, stamped, touched: false, released: Vec::new() };
+        let is_first = head.is_none();
         let head = head.unwrap_or_default();
-        Ok(Self { directory, lock, folder, boot, head, state: RefCell::new(state) })
+        Ok(Self { directory, lock, folder, boots, is_first, head, state: RefCell::new(state) })
     }
 
     pub(crate) fn state(&self) -> RefMut<'_, State> {
@@ -148,12 +191,12 @@ impl<'a> Store<'a> {
         if self.state().trust != Trust::Right || self.state().index.unrecorded {
             return None;
         }
-        let leases: Vec<_> = match self.note(owner) {
+        let leases: Vec<_> = match self.directory.note(owner) {
             Note::Record(record) => record.leases.iter().map(|(ip, _)| *ip).collect(),
             Note::Nothing => Vec::new(),
             _ => return None,
         };
-        leases.iter().all(|ip| self.is_held(*ip, owner)).then(|| Held { leases, ..Held::default() })
+        leases.iter().all(|ip| self.directory.is_held(*ip, owner)).then(|| Held { leases, ..Held::default() })
     }
 
     /// Leases an address; `false` where it is taken.
@@ -200,7 +243,8 @@ impl<'a> Store<'a> {
         set.turn(None).into_iter().any(|span| {
             let mut rest = Some(span);
             while let Some((ip, span)) = rest.and_then(|span| self.first_free(set, span)) {
-                if fs::symlink_metadata(self.file(ip)).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+                if fs::symlink_metadata(self.directory.file(ip)).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+                {
                     return true;
                 }
                 rest = span.behind(ip);
@@ -214,7 +258,7 @@ impl<'a> Store<'a> {
         if delay == 0 {
             return Vec::new();
         }
-        match (self.machine.uptime(), self.lock.index()) {
+        match (self.directory.machine.uptime(), self.lock.index()) {
             (Some(now), Some(file)) => self.head.resting(file, now, delay),
             _ => Vec::new(),
         }
@@ -227,7 +271,7 @@ impl<'a> Store<'a> {
         purpose: IpAddr,
         work: impl FnOnce(&Path) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let temporary = self.write_temporary(&owner.content(), &self.file(purpose))?;
+        let temporary = self.write_temporary(&owner.content(), &self.directory.file(purpose))?;
         let worked = work(&temporary);
         self.remove_temporary(&temporary);
         worked
@@ -235,7 +279,7 @@ impl<'a> Store<'a> {
 
     /// Gives the temporary file the name of an address; `false` where that is taken.
     fn link(&self, temporary: &Path, ip: IpAddr) -> Result<bool, Error> {
-        let path = self.file(ip);
+        let path = self.directory.file(ip);
         let linked = match fs::hard_link(temporary, &path) {
             Err(error) if has_no_links(&error) => rename_new(temporary, &path),
             linked => linked,
@@ -251,7 +295,7 @@ impl<'a> Store<'a> {
 
     /// Frees an address, whoever holds it.
     pub(crate) fn release(&self, ip: IpAddr) -> Result<(), Error> {
-        let path = self.file(ip);
+        let path = self.directory.file(ip);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 // It may lose its record to the others of its owner.
@@ -275,14 +319,14 @@ impl<'a> Store<'a> {
         ips: &[IpAddr],
         netns: Option<u64>,
     ) -> Result<Option<Vec<(IpAddr, Identity)>>, Error> {
-        let identity = |ip: &IpAddr| Some((*ip, Identity::of(&fs::symlink_metadata(self.file(*ip)).ok()?)));
+        let identity = |ip: &IpAddr| Some((*ip, Identity::of(&fs::symlink_metadata(self.directory.file(*ip)).ok()?)));
         let Some(leases) = ips.iter().map(identity).collect() else {
             self.state().index.unrecorded = true;
             self.forget(owner)?;
             return Ok(None);
         };
-        let record = Record::new(self.boot.as_deref(), netns, leases);
-        match self.note(owner) {
+        let record = Record::new(self.boots.now(), netns, leases);
+        match self.directory.note(owner) {
             Note::Record(old) if old == record => return Ok(Some(record.leases)),
             Note::Record(_) | Note::Unreadable => self.forget(owner)?,
             Note::Nothing | Note::Foreign => {}
@@ -294,7 +338,7 @@ impl<'a> Store<'a> {
     /// Writes a record where there is none. Where it cannot be written, the absence of a record tells nothing any more.
     pub(crate) fn write_note(&self, owner: &Owner<'_>, record: &Record) -> bool {
         let written = match (record::name(owner), record.text()) {
-            (Some(name), Some(text)) => symlink(text, self.path().join(name)).is_ok(),
+            (Some(name), Some(text)) => symlink(text, self.directory.path().join(name)).is_ok(),
             _ => false,
         };
         let mut state = self.state();
@@ -305,10 +349,10 @@ impl<'a> Store<'a> {
 
     /// Removes an owner's record. What is no record is left alone.
     pub(crate) fn forget(&self, owner: &Owner<'_>) -> Result<(), Error> {
-        let (Some(name), Note::Record(_) | Note::Unreadable) = (record::name(owner), self.note(owner)) else {
+        let (Some(name), Note::Record(_) | Note::Unreadable) = (record::name(owner), self.directory.note(owner)) else {
             return Ok(());
         };
-        let path = self.path().join(name);
+        let path = self.directory.path().join(name);
         self.state().touched = true;
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -339,12 +383,12 @@ impl<'a> Store<'a> {
     }
 
     fn last_reserved_file(&self, index: usize) -> PathBuf {
-        self.path().join(format!("last_reserved_ip.{index}"))
+        self.directory.path().join(format!("last_reserved_ip.{index}"))
     }
 
     /// Writes a file and removes it again.
-    pub(crate) fn probe(&self) -> Result<(), Error> {
-        let temporary = self.path().join(TEMPORARY);
+    fn probe_temporary(&self) -> Result<(), Error> {
+        let temporary = self.directory.path().join(TEMPORARY);
         self.write_temporary("probe", &temporary)?;
         fs::remove_file(&temporary).map_err(|error| {
             self.distrust();
@@ -361,7 +405,7 @@ impl<'a> Store<'a> {
 
     /// Writes a whole file under the temporary name. Errors name what it is for.
     fn write_temporary(&self, content: &str, purpose: &Path) -> Result<PathBuf, Error> {
-        let path = self.path().join(TEMPORARY);
+        let path = self.directory.path().join(TEMPORARY);
         self.state().touched = true;
         // A new file always: through a link put there under this name we would write somebody else's.
         let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
@@ -394,7 +438,7 @@ impl<'a> Store<'a> {
     /// Writes the index, and then stamps it.
     fn finish(&mut self) -> io::Result<()> {
         let state = self.state.get_mut();
-        let (Some(file), Some(boot)) = (self.lock.index(), &self.boot) else { return Ok(()) };
+        let (Some(file), Some(boot)) = (self.lock.index(), self.boots.now()) else { return Ok(()) };
         if state.trust != Trust::Right {
             return if state.stamped { Head::erase(file) } else { Ok(()) };
         }

@@ -32,7 +32,7 @@ fn set() -> Set {
 #[test]
 fn an_address_is_leased_once() {
     let (_folder, directory) = directory();
-    let store = directory.create().unwrap();
+    let store = Store::create(&directory).unwrap();
     let other = Owner { container_id: "c2", ..OWNER };
     assert!(store.lease(ip("10.0.0.2"), &OWNER).unwrap());
     assert!(!store.lease(ip("10.0.0.2"), &other).unwrap());
@@ -49,11 +49,11 @@ fn an_address_is_leased_once() {
 #[test]
 fn a_writer_that_was_killed_between_link_and_unlink_leaves_a_whole_lease() {
     let (_folder, directory) = directory();
-    drop(directory.create().unwrap());
+    drop(Store::create(&directory).unwrap());
     fs::write(directory.path().join(TEMPORARY), OWNER.content()).unwrap();
     fs::hard_link(directory.path().join(TEMPORARY), directory.path().join("10.0.0.2")).unwrap();
 
-    let store = directory.create().unwrap();
+    let store = Store::create(&directory).unwrap();
     assert!(!directory.path().join(TEMPORARY).exists());
     let other = Owner { container_id: "c2", ..OWNER };
     assert!(store.lease(ip("10.0.0.3"), &other).unwrap());
@@ -67,17 +67,17 @@ fn links_planted_in_the_directory_are_not_written_through() {
     let (folder, directory) = directory();
     let victim = folder.path().join("victim");
     fs::write(&victim, "precious").unwrap();
-    drop(directory.create().unwrap());
+    drop(Store::create(&directory).unwrap());
     let plant = |name: &str| symlink(&victim, directory.path().join(name)).unwrap();
     for name in ["last_reserved_ip.0", "10.0.0.2", TEMPORARY] {
         plant(name);
     }
-    let store = directory.create().unwrap();
+    let store = Store::create(&directory).unwrap();
     assert!(!store.lease(ip("10.0.0.2"), &OWNER).unwrap());
     assert!(store.lease(ip("10.0.0.3"), &OWNER).unwrap());
     store.end_turn(store.turn(0), ip("10.0.0.3")).unwrap();
     assert_eq!(store.turn(0).last, Some(ip("10.0.0.3")));
-    assert_eq!(store.read(ip("10.0.0.2")).unwrap().map(|lease| lease.content), None);
+    assert_eq!(store.directory.read(ip("10.0.0.2")).unwrap().map(|lease| lease.content), None);
     plant(TEMPORARY);
     assert!(store.lease(ip("10.0.0.4"), &OWNER).unwrap());
     assert_eq!(fs::read_to_string(directory.path().join("10.0.0.4")).unwrap(), OWNER.content());
@@ -87,7 +87,7 @@ fn links_planted_in_the_directory_are_not_written_through() {
 #[test]
 fn the_turn_is_written_in_place_only_into_a_file_of_this_directory_alone() {
     let (folder, directory) = directory();
-    let store = directory.create().unwrap();
+    let store = Store::create(&directory).unwrap();
     let path = directory.path().join("last_reserved_ip.0");
     let inode = || fs::metadata(&path).unwrap().ino();
     let note = |last: &str| {
@@ -113,7 +113,7 @@ fn the_turn_is_written_in_place_only_into_a_file_of_this_directory_alone() {
 #[test]
 fn a_failed_write_names_what_it_was_for() {
     let (_folder, directory) = directory();
-    let store = directory.create().unwrap();
+    let store = Store::create(&directory).unwrap();
     // A folder in place of the temporary file is the one obstacle that root cannot write over.
     fs::create_dir(directory.path().join(TEMPORARY)).unwrap();
     let path = directory.path().join("10.0.0.2");
@@ -125,9 +125,9 @@ fn a_failed_write_names_what_it_was_for() {
 #[test]
 fn a_missing_directory_holds_nothing_and_stays_missing() {
     let (folder, directory) = directory();
-    assert!(directory.lock().unwrap().is_none());
+    assert!(Store::lock(&directory).unwrap().is_none());
     assert!(directory.look(&mut |seen| panic!("{}", seen.ip)).unwrap().is_empty());
-    assert_eq!(directory.probe(&[set()]).unwrap(), None);
+    assert_eq!(Store::probe(&directory, &[set()]).unwrap(), None);
     assert!(!directory.path().exists());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -139,7 +139,7 @@ proptest! {
     #[test]
     fn the_turn_reads_back(given in prop::collection::vec(any::<IpAddr>(), 1..12), before in "[0-9a-f.:]{0,70}") {
         let (_folder, directory) = directory();
-        let store = directory.create().unwrap();
+        let store = Store::create(&directory).unwrap();
         fs::write(directory.path().join("last_reserved_ip.0"), before).unwrap();
         for ip in given {
             store.end_turn(store.turn(0), ip).unwrap();

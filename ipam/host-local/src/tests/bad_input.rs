@@ -22,21 +22,26 @@ fn ranges_that_make_no_sense() {
     let one = |range: Value| config(json!({"ranges": [[range]]}));
     let at = "ipam.ranges[0][0]";
     assert_eq!(one(json!({})), format!("{at}.subnet: is missing"));
-    assert_eq!(one(json!({"subnet": "lan"})), format!("{at}.subnet lan: is not a network such as 10.0.0.0/24"));
+    assert_eq!(one(json!({"subnet": "lan"})), format!("{at}.subnet \"lan\": is not a network such as 10.0.0.0/24"));
     assert_eq!(
         one(json!({"subnet": "10.0.0.1"})),
-        format!("{at}.subnet 10.0.0.1: is not a network such as 10.0.0.0/24")
+        format!("{at}.subnet \"10.0.0.1\": is not a network such as 10.0.0.0/24")
+    );
+    // F5: the blank could not be seen.
+    assert_eq!(
+        one(json!({"subnet": "10.0.0.0/24 "})),
+        format!("{at}.subnet \"10.0.0.0/24 \": is not a network such as 10.0.0.0/24")
     );
     assert_eq!(
         one(json!({"subnet": "10.0.0.1/24"})),
-        format!("{at}.subnet 10.0.0.1/24: has host bits set; the network is 10.0.0.0/24")
+        format!("{at}.subnet \"10.0.0.1/24\": has host bits set; the network is 10.0.0.0/24")
     );
     assert_eq!(
         one(json!({"subnet": "::ffff:10.0.0.0/120"})),
-        format!("{at}.subnet ::ffff:10.0.0.0/120: write an IPv4 network in its IPv4 form")
+        format!("{at}.subnet \"::ffff:10.0.0.0/120\": write an IPv4 network in its IPv4 form")
     );
     for subnet in ["10.0.0.0/31", "10.0.0.0/32", "fd00::/127", "fd00::/128"] {
-        let cause = format!("{at}.subnet {subnet}: too small to hold a gateway and a container");
+        let cause = format!("{at}.subnet {subnet:?}: is too small for a gateway and a container");
         assert_eq!(one(json!({"subnet": subnet})), cause);
     }
 
@@ -45,8 +50,8 @@ fn ranges_that_make_no_sense() {
         range[field] = json!(value);
         one(range)
     };
-    assert_eq!(of("rangeStart", "10.0.0.300"), format!("{at}.rangeStart 10.0.0.300: is not an IP address"));
-    assert_eq!(of("gateway", "router"), format!("{at}.gateway router: is not an IP address"));
+    assert_eq!(of("rangeStart", "10.0.0.300"), format!("{at}.rangeStart \"10.0.0.300\": is not an IP address"));
+    assert_eq!(of("gateway", "router"), format!("{at}.gateway \"router\": is not an IP address"));
     for (field, ip) in [("rangeStart", "10.1.0.0"), ("rangeEnd", "10.1.0.0"), ("rangeEnd", "fd00::1")] {
         assert_eq!(of(field, ip), format!("{at}.{field} {ip}: is not in the subnet 10.0.0.0/24"));
     }
@@ -192,11 +197,11 @@ fn a_word_for_the_status_of_a_full_range_that_is_neither_of_the_two() {
 fn leading_zeros_are_refused_with_a_prefix_length_as_without() {
     assert_eq!(
         config(json!({"subnet": "010.0.0.0/24"})),
-        "ipam.subnet 010.0.0.0/24: is not a network such as 10.0.0.0/24"
+        "ipam.subnet \"010.0.0.0/24\": is not a network such as 10.0.0.0/24"
     );
     assert_eq!(
         config(json!({"subnet": "10.0.0.0/24", "exclude": ["10.0.0.016/28"]})),
-        "ipam.exclude[0] 10.0.0.016/28: is neither an IP address nor a network such as 10.0.0.64/28"
+        "ipam.exclude[0] \"10.0.0.016/28\": is neither an IP address nor a network such as 10.0.0.64/28"
     );
     assert_eq!(
         config(json!({"subnet": "10.0.0.0/24", "routes": [{"dst": "010.9.0.0/16"}]})),

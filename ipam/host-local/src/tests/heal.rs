@@ -363,7 +363,7 @@ fn excluded_addresses_are_never_leased_and_say_why() {
         ("all", "is neither an IP address nor a network such as 10.0.0.64/28"),
     ] {
         network.conf["ipam"]["exclude"] = json!([text]);
-        assert_eq!(failure(network.add("c2")), (7, format!("ipam.exclude[0] {text}: {cause}")));
+        assert_eq!(failure(network.add("c2")), (7, format!("ipam.exclude[0] {text:?}: {cause}")));
     }
     network.conf["ipam"]["exclude"] = json!(["10.0.0.0/8"]);
     let none = "no free address in ipam.ranges[0] (10.0.0.1-10.0.0.14): 0 addresses, 0 leases, 0 reclaimed";

@@ -42,7 +42,7 @@ impl Network {
         let mut conf = json!({"cniVersion": "1.1.0", "name": "lan", "type": "macvlan"});
         conf["ipam"] = ipam;
         let folder = tempfile::tempdir().unwrap();
-        let machine = Machine { proc: folder.path().join("proc") };
+        let machine = Machine { proc: folder.path().join("proc"), boots: folder.path().join("boots") };
         fs::create_dir_all(machine.proc.join("sys/kernel/random")).unwrap();
         let network = Self { folder, conf, machine };
         network.boot("boot-1");

@@ -1,0 +1,195 @@
+//! Which boot a lease is from: the running one, an earlier one of this machine, or one of another machine that shares the
+//! directory.
+
+use std::cell::OnceCell;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+use crate::record::{Record, is_prefix};
+
+/// So many boots of this machine are noted. Leases from before them are freed by DEL and GC only.
+const NOTED: usize = 100;
+
+/// The boots that a lease in one directory can be from.
+#[derive(Debug)]
+pub(crate) struct Boots {
+    /// The id of the running boot.
+    now: Option<String>,
+    folder: PathBuf,
+    list: PathBuf,
+    earlier: OnceCell<Earlier>,
+}
+
+/// The earlier boots of this machine.
+#[derive(Debug)]
+enum Earlier {
+    /// Every other boot: no other machine can write to the directory.
+    Every,
+    /// These ids. Other boots may be of another machine, and its containers may run.
+    Noted(Vec<String>),
+}
+
+impl Boots {
+    /// `folder` is the directory of leases. `list` is the file in which this machine notes its boots.
+    pub(crate) fn new(now: Option<String>, folder: &Path, list: &Path) -> Self {
+        Self { now, folder: folder.to_owned(), list: list.to_owned(), earlier: OnceCell::new() }
+    }
+
+    /// The id of the running boot.
+    pub(crate) fn now(&self) -> Option<&str> {
+        self.now.as_deref()
+    }
+
+    /// The id for a lease that has no record yet. `None` if another machine may have made the lease.
+    pub(crate) fn of_unrecorded(&self) -> Option<&str> {
+        self.now().filter(|_| matches!(self.earlier(), Earlier::Every))
+    }
+
+    /// Returns true if the leases are from before a reboot of this machine, so that their containers are gone.
+    pub(crate) fn is_past(&self, record: &Record) -> bool {
+        let (Some(then), Some(now)) = (&record.boot, self.now()) else { return false };
+        !is_prefix(then, now) && self.earlier().has(then)
+    }
+
+    /// Returns true if the lease with this record may be of another machine.
+    pub(crate) fn may_be_foreign(&self, record: Option<&Record>) -> bool {
+        match record.and_then(|record| record.boot.as_deref()) {
+            Some(then) => !self.now().is_some_and(|now| is_prefix(then, now)) && !self.earlier().has(then),
+            None => matches!(self.earlier(), Earlier::Noted(_)),
+        }
+    }
+
+    /// The owner's network namespace, if the record is of the running boot. Another boot gives the number to others.
+    pub(crate) fn netns(&self, record: &Record) -> Option<u64> {
+        let (Some(then), Some(now)) = (&record.boot, self.now()) else { return None };
+        record.netns.filter(|_| is_prefix(then, now))
+    }
+
+    /// Notes the running boot, if other machines may share the directory. Does nothing if it is noted already.
+    pub(crate) fn note(&self) -> Result<(), Error> {
+        let (Some(now), Earlier::Noted(noted)) = (self.now(), self.earlier()) else { return Ok(()) };
+        if noted.iter().any(|boot| boot == now) {
+            return Ok(());
+        }
+        let kept = &noted[noted.len().saturating_sub(NOTED - 1)..];
+        let text: String = kept.iter().map(String::as_str).chain([now]).map(|boot| format!("{boot}\n")).collect();
+        replace(&self.list, &text).map_err(Error::io("write", &self.list))
+    }
+
+    fn earlier(&self) -> &Earlier {
+        self.earlier.get_or_init(|| match linux::file::is_local(&self.folder) {
+            Ok(true) => Earlier::Every,
+            // If in doubt, no lease is from an earlier boot.
+            _ => Earlier::Noted(read(&self.list)),
+        })
+    }
+}
+
+impl Earlier {
+    fn has(&self, boot: &str) -> bool {
+        match self {
+            Self::Every => true,
+            Self::Noted(boots) => boots.iter().any(|its| is_prefix(boot, its)),
+        }
+    }
+}
+
+/// The boots in a list, the oldest first. On a file system that other machines may share it says nothing.
+fn read(list: &Path) -> Vec<String> {
+    match (linux::file::is_local(list), fs::read_to_string(list)) {
+        (Ok(true), Ok(text)) => text.lines().map(str::to_owned).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Writes a file as a whole. Calls beside this one are of the same boot, so they write the same text: the temporary file may
+/// be theirs too.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    if !linux::file::is_local(folder)? {
+        return Err(io::Error::other("other machines may share the file system that it is on"));
+    }
+    let temporary = path.with_extension("tmp");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)?;
+    // A lost list would keep the leases of this boot for good.
+    file.sync_all()?;
+    match fs::rename(&temporary, path) {
+        Err(error) if error.kind() == ErrorKind::NotFound && path.exists() => Ok(()),
+        renamed => renamed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str = "0b3c1d2e-4f5a-6b7c-8d9e-0f1a2b3c4d5e";
+    const SECOND: &str = "9b3c1d2e-4f5a-6b7c-8d9e-0f1a2b3c4d5e";
+    const FOREIGN: &str = "5b3c1d2e-4f5a-6b7c-8d9e-0f1a2b3c4d5e";
+
+    fn record(boot: Option<&str>) -> Record {
+        Record::new(boot, Some(7), Vec::new())
+    }
+
+    /// Of leases in a directory on a file system that is not known to be this machine's alone.
+    fn shared(now: &str, list: &Path) -> Boots {
+        Boots::new(Some(now.to_owned()), Path::new("/proc"), list)
+    }
+
+    #[test]
+    fn in_a_directory_of_one_machine_every_other_boot_is_past() {
+        let folder = tempfile::tempdir().unwrap();
+        let boots = Boots::new(Some(FIRST.to_owned()), folder.path(), &folder.path().join("boots"));
+        assert!(boots.is_past(&record(Some(SECOND))) && !boots.is_past(&record(Some(FIRST))));
+        assert!(!boots.is_past(&record(None)) && !boots.may_be_foreign(None));
+        assert_eq!((boots.netns(&record(Some(FIRST))), boots.netns(&record(Some(SECOND)))), (Some(7), None));
+        boots.note().unwrap();
+        assert!(!folder.path().join("boots").exists());
+        let unknown = Boots::new(None, folder.path(), Path::new("/nonexistent"));
+        assert!(!unknown.is_past(&record(Some(FIRST))));
+    }
+
+    #[test]
+    fn in_a_shared_directory_only_a_noted_boot_of_this_machine_is_past() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("underlay/boots");
+        shared(FIRST, &list).note().unwrap();
+        let boots = shared(SECOND, &list);
+        boots.note().unwrap();
+        assert_eq!(fs::read_to_string(&list).unwrap(), format!("{FIRST}\n{SECOND}\n"));
+        assert!(boots.is_past(&record(Some(FIRST))));
+        for foreign in [Some(FOREIGN), None] {
+            assert!(!boots.is_past(&record(foreign)) && boots.may_be_foreign(Some(&record(foreign))), "{foreign:?}");
+        }
+        assert!(boots.may_be_foreign(None) && boots.of_unrecorded().is_none());
+        assert!([FIRST, SECOND].iter().all(|boot| !boots.may_be_foreign(Some(&record(Some(boot))))));
+        shared(SECOND, &list).note().unwrap();
+        assert_eq!(fs::read_to_string(&list).unwrap(), format!("{FIRST}\n{SECOND}\n"));
+    }
+
+    #[test]
+    fn the_list_has_the_last_hundred_boots_and_replaces_what_a_killed_call_has_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("boots");
+        let old: Vec<String> = (0..NOTED).map(|number| format!("boot-{number}")).collect();
+        fs::write(&list, old.join("\n")).unwrap();
+        fs::write(list.with_extension("tmp"), "x".repeat(9999)).unwrap();
+        shared(FIRST, &list).note().unwrap();
+        let text = fs::read_to_string(&list).unwrap();
+        assert_eq!(text.lines().count(), NOTED);
+        assert!(text.starts_with("boot-1\n") && text.ends_with(&format!("boot-99\n{FIRST}\n")), "{text}");
+    }
+
+    #[test]
+    fn a_list_that_another_machine_could_write_says_nothing() {
+        let error = shared(FIRST, Path::new("/proc/self/boots")).note().unwrap_err().to_string();
+        assert_eq!(error, "write /proc/self/boots: other machines may share the file system that it is on");
+        assert!(!shared(FIRST, Path::new("/proc/self/comm")).is_past(&record(Some(SECOND))));
+    }
+}
