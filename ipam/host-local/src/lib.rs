@@ -9,6 +9,7 @@ mod directory;
 mod error;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
+#[path = "../../../tests/hostile/inside/host_local.rs"]
 pub mod fuzz;
 mod index;
 mod lease;

@@ -11,6 +11,7 @@ mod attribute;
 pub(crate) mod constants;
 mod exchange;
 #[cfg(feature = "fuzz")]
+#[path = "../../../../tests/hostile/inside/linux.rs"]
 pub mod fuzz;
 mod message;
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! One datagram through every decoder of this crate, for fuzzing and for the corpus that it keeps.
+//! One datagram through every decoder. This file is compiled into `linux`, because the decoders are private there; the
+//! program is built without it.
 
 use super::acknowledgement::{end_of_dump, verdict};
 use super::{Attributes, Messages};

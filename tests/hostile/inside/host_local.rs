@@ -1,5 +1,5 @@
-//! Ways in for fuzzing, and for the corpus that it keeps: what strangers can write, through the same functions as in
-//! life. No policy of its own, and nothing of it in what ships.
+//! What strangers can write into a directory of leases. This file is compiled into host-local, because it checks what is
+//! private there; the program is built without it.
 
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Write};
