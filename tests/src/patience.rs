@@ -3,12 +3,12 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long anything of the kind may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything that comes by itself may take, on a loaded machine too.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks again until it is so, or the time is over.
 #[track_caller]
-pub fn await_that(what: &str, is_so: impl Fn() -> bool) {
+pub fn await_that(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "still not: {what}");

@@ -2,66 +2,54 @@
 //! nothing has been touched. Ranges are host-local's, see `host_local.rs`.
 
 use e2e::kernel::Errno;
-use e2e::plugin::CniError;
-use e2e::{Lab, cases};
-use serde_json::{Value, json};
-
-/// An ADD of that configuration fails so, and leaves everything as it was.
-#[track_caller]
-fn refused(lab: &Lab, conf: &Value, code: u64, names: &[&str]) -> CniError {
-    let container = lab.container();
-    lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", conf).run()).fails(code, names)
-}
-
-fn with(lab: &Lab, key: &str, value: Value) -> Value {
-    let mut conf = lab.conf();
-    conf[key] = value;
-    conf
-}
+use e2e::lab::{Families, NIC, lan4};
+use e2e::traffic::assert_reaches;
+use e2e::{cases, with};
+use serde_json::json;
 
 cases! {
     #[reference(fails: "another code")]
     fn an_absent_parent_is_named(lab) {
-        refused(lab, &with(lab, "master", json!("nope0")), 7, &["master", "nope0"]);
+        lab.macvlan().refuses(lab, &with(lab.conf(), "master", json!("nope0")), 7, &["master", "nope0"]);
     }
 
     #[reference(fails: "another code")]
     fn no_parent_and_no_default_route_to_take_it_from(lab) {
-        refused(lab, &with(lab, "master", json!("")), 7, &["master"]);
+        lab.macvlan().refuses(lab, &with(lab.conf(), "master", json!("")), 7, &["master"]);
     }
 
     #[reference(fails: "another code")]
     fn a_parent_whose_name_no_interface_can_have_is_refused(lab) {
-        refused(lab, &with(lab, "master", json!("sixteen-letters-")), 7, &["master", "sixteen-letters-"]);
+        lab.macvlan().refuses(lab, &with(lab.conf(), "master", json!("sixteen-letters-")), 7, &["master", "sixteen-letters-"]);
     }
 
     #[reference(fails: "another code")]
     fn the_loopback_interface_is_no_parent(lab) {
-        refused(lab, &with(lab, "master", json!("lo")), 7, &["master", "lo"]);
+        lab.macvlan().refuses(lab, &with(lab.conf(), "master", json!("lo")), 7, &["master", "lo"]);
     }
 
     #[reference(fails: "another code")]
     fn an_mtu_above_the_parents_is_refused_with_both(lab) {
-        refused(lab, &with(lab, "mtu", json!(1501)), 7, &["mtu", "1501", "1500"]);
+        lab.macvlan().refuses(lab, &with(lab.conf(), "mtu", json!(1501)), 7, &["mtu", "1501", "1500"]);
     }
 
     #[reference(fails: "another code")]
     fn an_mtu_that_is_no_size_is_refused(lab) {
-        refused(lab, &with(lab, "mtu", json!(-1)), 7, &["mtu", "-1"]);
-        refused(lab, &with(lab, "mtu", json!("1400")), 7, &["mtu", "1400"]);
+        lab.macvlan().refuses(lab, &with(lab.conf(), "mtu", json!(-1)), 7, &["mtu", "-1"]);
+        lab.macvlan().refuses(lab, &with(lab.conf(), "mtu", json!("1400")), 7, &["mtu", "1400"]);
     }
 
     #[reference(fails: "another code")]
     fn a_mac_that_no_interface_can_have_is_refused(lab) {
         for mac in ["01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", "nonsense", "02:00:00:00:00:00:00:01"] {
-            refused(lab, &with(lab, "mac", json!(mac)), 7, &["mac", mac]);
+            lab.macvlan().refuses(lab, &with(lab.conf(), "mac", json!(mac)), 7, &["mac", mac]);
         }
     }
 
     #[reference(fails: "another code")]
     fn a_bad_mac_of_the_runtime_is_refused(lab) {
-        let conf = with(lab, "runtimeConfig", json!({"mac": "01:00:5e:00:00:01"}));
-        refused(lab, &conf, 7, &["runtimeConfig.mac", "01:00:5e:00:00:01"]);
+        let conf = with(lab.conf(), "runtimeConfig", json!({"mac": "01:00:5e:00:00:01"}));
+        lab.macvlan().refuses(lab, &conf, 7, &["runtimeConfig.mac", "01:00:5e:00:00:01"]);
     }
 
     /// It is a malformed CNI_* variable as much as a bad MAC, so the variable's code.
@@ -74,29 +62,29 @@ cases! {
 
     #[reference(fails: "another code")]
     fn an_unknown_mode_is_refused(lab) {
-        refused(lab, &with(lab, "mode", json!("bogus")), 2, &["mode", "bogus"]);
+        lab.macvlan().refuses(lab, &with(lab.conf(), "mode", json!("bogus")), 2, &["mode", "bogus"]);
     }
 
     #[reference(fails: "another code")]
     fn keys_of_the_wrong_type_are_named(lab) {
-        refused(lab, &with(lab, "master", json!(5)), 7, &["master", "5"]);
-        refused(lab, &with(lab, "mode", json!(["bridge"])), 7, &["mode"]);
-        refused(lab, &with(lab, "ipam", json!([])), 7, &["ipam"]);
-        refused(lab, &with(lab, "linkInContainer", json!("yes")), 7, &["linkInContainer", "yes"]);
-        refused(lab, &with(lab, "bcqueuelen", json!(-1)), 7, &["bcqueuelen", "-1"]);
+        lab.macvlan().refuses(lab, &with(lab.conf(), "master", json!(5)), 7, &["master", "5"]);
+        lab.macvlan().refuses(lab, &with(lab.conf(), "mode", json!(["bridge"])), 7, &["mode"]);
+        lab.macvlan().refuses(lab, &with(lab.conf(), "ipam", json!([])), 7, &["ipam"]);
+        lab.macvlan().refuses(lab, &with(lab.conf(), "linkInContainer", json!("yes")), 7, &["linkInContainer", "yes"]);
+        lab.macvlan().refuses(lab, &with(lab.conf(), "bcqueuelen", json!(-1)), 7, &["bcqueuelen", "-1"]);
     }
 
     #[reference(fails: "something was changed")]
     fn an_ipam_type_with_a_path_in_it_is_refused(lab) {
         for name in ["../host-local", "/bin/sh", "a/b", ".."] {
-            refused(lab, &lab.conf_with(json!({"type": name})), 7, &["ipam.type", name]);
+            lab.macvlan().refuses(lab, &lab.conf_with(json!({"type": name})), 7, &["ipam.type", name]);
         }
     }
 
     #[reference(fails: "something was changed")]
     fn an_ipam_type_that_is_not_in_cni_path_is_refused_with_the_path(lab) {
         let bin = lab.bin().to_string_lossy().into_owned();
-        refused(lab, &lab.conf_with(json!({"type": "no-such-ipam"})), 7, &["ipam.type", "no-such-ipam", &bin]);
+        lab.macvlan().refuses(lab, &lab.conf_with(json!({"type": "no-such-ipam"})), 7, &["ipam.type", "no-such-ipam", &bin]);
     }
 
     /// A bridge port cannot be a parent too. The kernel says no more than EBUSY.
@@ -105,7 +93,7 @@ cases! {
         lab.plug(&lab.host, "ens4");
         lab.host.create_bridge("br7");
         lab.host.make_port("ens4", "br7");
-        let error = refused(lab, &with(lab, "master", json!("ens4")), 100, &["ens4", "br7"]);
+        let error = lab.macvlan().refuses(lab, &with(lab.conf(), "master", json!("ens4")), 100, &["ens4", "br7"]);
         assert!(error.msg.contains(&Errno::EBUSY.desc().to_lowercase()), "{error:?}");
     }
 
@@ -113,7 +101,7 @@ cases! {
     #[reference(fails: "another code")]
     fn a_parent_that_is_passed_through_takes_no_second_container(lab) {
         let (first, second) = (lab.container(), lab.container());
-        let conf = with(lab, "mode", json!("passthru"));
+        let conf = with(lab.conf(), "mode", json!("passthru"));
         lab.macvlan().add(&first, "eth0", &conf).run().result();
         lab.unchanged(&[&first, &second], || lab.macvlan().add(&second, "eth0", &lab.conf()).run())
             .fails(100, &["eth0", "ens3", "passthru"]);
@@ -124,5 +112,36 @@ cases! {
         let container = lab.container();
         lab.macvlan().add(&container, "eth0", &lab.conf()).run().result();
         lab.macvlan().check(&container, "eth0", &lab.conf()).run().fails(7, &["prevResult"]);
+    }
+
+    #[reference(fails: "another code")]
+    fn an_mtu_below_what_an_interface_can_have_is_refused_by_its_key(lab) {
+        lab.macvlan().refuses(lab, &with(lab.conf(), "mtu", json!(10)), 7, &["mtu", "10", "68"]);
+    }
+
+    #[reference(fails: "another code")]
+    fn ipv6_on_an_mtu_that_is_too_small_for_it_is_refused_by_its_key(lab) {
+        let container = lab.container();
+        let conf = with(lab.conf_with(lab.ipam(Families::V6)), "mtu", json!(1000));
+        lab.macvlan().add(&container, "eth0", &conf).run().fails(7, &["mtu", "1000", "1280"]);
+        lab.assert_gone(&container);
+    }
+
+    /// The kernel refuses it with "invalid argument", and no more.
+    #[reference(fails: "something was changed")]
+    fn an_ipv4_route_with_host_bits_is_refused_with_its_network(lab) {
+        let mut conf = lab.conf();
+        conf["ipam"]["routes"] = json!([{"dst": "10.20.0.1/16"}]);
+        lab.macvlan().refuses(lab, &conf, 7, &["routes", "10.20.0.1/16", "10.20.0.0/16"]);
+    }
+
+    #[reference(fails: "another code")]
+    fn passthru_beside_others_is_refused_with_the_reason(lab) {
+        let (first, _) = lab.macvlan().attach(lab, &lab.conf());
+        let container = lab.container();
+        let conf = with(lab.conf(), "mode", json!("passthru"));
+        let outcome = lab.unchanged(&[&first, &container], || lab.macvlan().add(&container, "eth0", &conf).run());
+        outcome.fails(100, &["eth0", NIC, "passthru", "needs its parent alone"]);
+        assert_reaches(&lab.neighbour, lan4(100));
     }
 }

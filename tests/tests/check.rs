@@ -1,11 +1,9 @@
 //! CHECK: whether the kernel is still as the result of ADD says. What is amiss is named.
 
-use std::process::Command;
-
 use e2e::binaries::peers;
 use e2e::kernel::NewRoute;
 use e2e::lab::{Families, NIC};
-use e2e::{Container, Lab, Plugin, cases};
+use e2e::{Container, Lab, Plugin, cases, with};
 use serde_json::{Value, json};
 
 /// CHECK found something amiss. A code of ours: the spec has none for it.
@@ -15,10 +13,8 @@ const DIFFERS: u64 = 102;
 fn attached(lab: &Lab) -> (Container, Value) {
     let mut ipam = lab.ipam(Families::V4);
     ipam["routes"] = json!([{"dst": "10.20.0.0/16", "gw": "192.168.50.254"}]);
-    let mut conf = lab.conf_with(ipam);
-    let container = lab.container();
-    conf["prevResult"] = lab.macvlan().add(&container, "eth0", &conf).run().result();
-    (container, conf)
+    let conf = lab.conf_with(ipam);
+    lab.macvlan().attach(lab, &conf)
 }
 
 /// A container with a route that has `mtu` and `advmss`, and a configuration with the result in it.
@@ -27,14 +23,11 @@ fn with_route_metrics(lab: &Lab, version: &str) -> (Container, Value) {
     ipam["routes"] = json!([{"dst": "10.20.0.0/16", "gw": "192.168.50.254", "mtu": 1400, "advmss": 1340}]);
     let mut conf = lab.conf_with(ipam);
     conf["cniVersion"] = json!(version);
-    let container = lab.container();
-    conf["prevResult"] = lab.macvlan().add(&container, "eth0", &conf).run().result();
-    (container, conf)
+    lab.macvlan().attach(lab, &conf)
 }
 
 fn replace_route(container: &Container, route: &str) {
-    let status = container.run(|| Command::new("ip").args(["route", "replace"]).args(route.split(' ')).status());
-    assert!(status.expect("run ip").success(), "ip route replace {route}");
+    container.ip(&format!("route replace {route}"));
 }
 
 #[track_caller]
@@ -203,5 +196,34 @@ cases! {
         lab.host.rename(NIC, "ens9");
         lab.host.set_up("ens9");
         lab.macvlan().check(&container, "eth0", &conf).run().done();
+    }
+
+    #[reference(fails: "did not succeed")]
+    fn check_of_a_passthru_link_whose_parent_has_changed_its_mac_is_content(lab) {
+        let (container, conf) = lab.macvlan().attach(lab, &with(lab.conf(), "mode", json!("passthru")));
+        lab.host.ip(&format!("link set {NIC} address 02:00:00:00:00:77"));
+        lab.unchanged(&[&container], || lab.macvlan().check(&container, "eth0", &conf).run()).done();
+    }
+
+    #[reference(fails: "did not fail")]
+    fn check_names_a_default_route_that_leads_nowhere(lab) {
+        let mut conf = lab.conf();
+        conf["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0"}]);
+        let (container, conf) = lab.macvlan().attach(lab, &conf);
+        lab.macvlan().check(&container, "eth0", &conf).run().done();
+        container.ip("route del default");
+        container.ip("route add blackhole default");
+        let check = || lab.macvlan().check(&container, "eth0", &conf).run();
+        lab.unchanged(&[&container], check).fails(DIFFERS, &["eth0", "0.0.0.0/0", "192.168.50.1"]);
+    }
+
+    #[reference(fails: "did not fail")]
+    fn check_names_a_default_route_by_another_gateway(lab) {
+        let mut conf = lab.conf();
+        conf["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0"}]);
+        let (container, conf) = lab.macvlan().attach(lab, &conf);
+        container.ip("route replace default via 192.168.50.99");
+        let check = || lab.macvlan().check(&container, "eth0", &conf).run();
+        lab.unchanged(&[&container], check).fails(DIFFERS, &["eth0", "0.0.0.0/0", "192.168.50.1"]);
     }
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use e2e::patience::PATIENCE;
 use e2e::plugin::write_script;
 use e2e::trace::{Deed, Fault};
 use e2e::{Binaries, Call, Lab, Outcome, Plugin};
@@ -15,8 +16,6 @@ use nix::libc;
 use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
-
-const PATIENCE: Duration = Duration::from_secs(10);
 
 fn conf(lab: &Lab) -> Value {
     lab.conf_with(json!({

@@ -11,8 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use e2e::patience::PATIENCE;
 use e2e::plugin::write_script;
 use e2e::trace::{Deed, Fault};
 use e2e::{Binaries, Call, Container, Lab, Outcome, Plugin};
@@ -21,8 +22,6 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::{Value, json};
 
-/// The kernel frees a namespace in its own time, and a child of another test may hold one for an instant.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// The remark of a call that could not look everywhere.
 const DOUBT: &str = "host-local: no lease of this boot was reclaimed: ";
 const GONE: &str = "its network namespace is gone, and no DEL came";

@@ -11,49 +11,14 @@ use e2e::lab::{Families, NIC, lan4};
 use e2e::needs::{Feature, here};
 use e2e::plugin::write_script;
 use e2e::traffic::{assert_reaches, assert_silent};
-use e2e::{Binaries, Call, Container, Lab, Namespace, Plugin};
+use e2e::{Binaries, Call, Container, Lab, Plugin, with};
 use serde_json::{Value, json};
 
 const MAC: &str = "02:00:00:00:00:99";
 
-fn ip(netns: &Namespace, words: &str) {
-    let output = netns.run(|| Command::new("ip").args(words.split_whitespace()).output()).expect("start ip");
-    assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// An attached container, and the configuration with its result.
-fn attached(plugin: &Plugin<'_>, container: &Container, conf: &Value) -> Value {
-    let mut conf = conf.clone();
-    conf["prevResult"] = plugin.add(container, "eth0", &conf).run().result();
-    conf
-}
-
-/// An IPAM plugin of somebody else, which notes its calls, does this, and leases 192.168.50.77.
+/// An IPAM plugin of somebody else: it runs this script, and leases 192.168.50.77.
 fn foreign_ipam(lab: &Lab, body: &str) -> Value {
-    fs::create_dir(lab.path("foreign")).expect("make a directory");
-    let lab_directory = lab.path("");
-    let lab_directory = lab_directory.display();
-    let answer = r#"{"cniVersion": "1.0.0", "ips": [{"address": "192.168.50.77/24"}]}"#;
-    let script = format!(
-        "LAB={lab_directory}\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\necho $CNI_COMMAND >>$LAB/calls\n{body}\n\
-         if [ $CNI_COMMAND = ADD ]; then echo '{answer}'; fi"
-    );
-    write_script(&lab.path("foreign/foreign"), &script);
-    lab.conf_with(json!({"type": "foreign"}))
-}
-
-fn macvlan(lab: &Lab) -> Plugin<'_> {
-    lab.macvlan().search(format!("{}:{}", lab.bin().display(), lab.path("foreign").display()))
-}
-
-fn calls(lab: &Lab) -> Vec<String> {
-    fs::read_to_string(lab.path("calls")).unwrap_or_default().lines().map(str::to_owned).collect()
-}
-
-#[track_caller]
-fn assert_gone(lab: &Lab, container: &Container) {
-    assert_eq!(container.link_names(), ["lo"]);
-    assert_eq!(lab.leases(), [""; 0]);
+    lab.fake_ipam(&format!("{body}\nif [ $CNI_COMMAND = ADD ]; then echo \"$answer\"; fi"))
 }
 
 /// F1: it ended well, and the link stayed.
@@ -64,10 +29,10 @@ fn del_finds_its_link_without_an_address_after_the_mac_was_changed() {
         let container = lab.container();
         let mut conf = lab.conf_with(json!({}));
         conf["cniVersion"] = json!(version);
-        let conf = attached(&lab.macvlan(), &container, &conf);
-        ip(&container, &format!("link set eth0 address {MAC}"));
+        let conf = with(conf.clone(), "prevResult", lab.macvlan().add(&container, "eth0", &conf).run().result());
+        container.ip(&format!("link set eth0 address {MAC}"));
         lab.macvlan().del(&container, "eth0", &conf).run().done();
-        assert_gone(&lab, &container);
+        lab.assert_gone(&container);
     }
 }
 
@@ -75,8 +40,7 @@ fn del_finds_its_link_without_an_address_after_the_mac_was_changed() {
 #[test]
 fn del_finds_its_link_behind_the_references_tuning_with_a_mac() {
     let lab = Lab::new(Binaries::HardLinks);
-    let container = lab.container();
-    let conf = attached(&lab.macvlan(), &container, &lab.conf_with(json!({})));
+    let (container, conf) = lab.macvlan().attach(&lab, &lab.conf_with(json!({})));
     let tuning = Plugin::new(&lab.host, e2e::binaries::peers("reference").join("tuning")).search(lab.bin());
     let mut chained = json!({"cniVersion": "1.0.0", "name": "lan", "type": "tuning", "mac": MAC});
     chained["prevResult"] = conf["prevResult"].clone();
@@ -84,7 +48,7 @@ fn del_finds_its_link_behind_the_references_tuning_with_a_mac() {
     tuning.add(&container, "eth0", &chained).run().result();
     assert_eq!(container.link("eth0").mac, MAC);
     lab.macvlan().del(&container, "eth0", &conf).run().done();
-    assert_gone(&lab, &container);
+    lab.assert_gone(&container);
 }
 
 /// F2: the address was released, and the link still answered for it.
@@ -93,10 +57,11 @@ fn del_finds_its_link_after_the_mac_was_changed_where_the_check_of_ipam_always_f
     let lab = Lab::new(Binaries::HardLinks);
     let container = lab.container();
     let conf = foreign_ipam(&lab, "[ $CNI_COMMAND != CHECK ] || exit 1");
-    let conf = attached(&macvlan(&lab), &container, &conf);
-    ip(&container, &format!("link set eth0 address {MAC}"));
-    macvlan(&lab).del(&container, "eth0", &conf).run().done();
-    assert_gone(&lab, &container);
+    let conf =
+        with(conf.clone(), "prevResult", lab.plugin_with_fake("macvlan").add(&container, "eth0", &conf).run().result());
+    container.ip(&format!("link set eth0 address {MAC}"));
+    lab.plugin_with_fake("macvlan").del(&container, "eth0", &conf).run().done();
+    lab.assert_gone(&container);
     assert_silent(&lab.neighbour, lan4(77));
 }
 
@@ -106,14 +71,16 @@ fn del_never_asks_a_foreign_ipam_plugin_for_a_check() {
     let lab = Lab::new(Binaries::HardLinks);
     let conf = foreign_ipam(&lab, "");
     for group in ["", "0", "7"] {
-        let container = lab.container();
-        let conf = attached(&macvlan(&lab), &container, &conf);
-        ip(&container, &format!("link set eth0 address {MAC}"));
+        let (container, conf) = lab.plugin_with_fake("macvlan").attach(&lab, &conf);
+        container.ip(&format!("link set eth0 address {MAC}"));
         if !group.is_empty() {
-            ip(&container, &format!("link set eth0 group {group}"));
+            container.ip(&format!("link set eth0 group {group}"));
         }
-        macvlan(&lab).del(&container, "eth0", &conf).run().done();
-        assert_eq!((container.link_names(), calls(&lab)), (vec!["lo".to_owned()], vec!["ADD".into(), "DEL".into()]));
+        lab.plugin_with_fake("macvlan").del(&container, "eth0", &conf).run().done();
+        assert_eq!(
+            (container.link_names(), lab.fake_calls()),
+            (vec!["lo".to_owned()], vec!["ADD".into(), "DEL".into()])
+        );
         fs::remove_file(lab.path("calls")).expect("remove the calls");
     }
 }
@@ -122,15 +89,14 @@ fn del_never_asks_a_foreign_ipam_plugin_for_a_check() {
 #[test]
 fn del_leaves_a_link_that_is_known_by_nothing() {
     let lab = Lab::new(Binaries::HardLinks);
-    let container = lab.container();
-    let conf = attached(&macvlan(&lab), &container, &foreign_ipam(&lab, ""));
+    let (container, conf) = lab.plugin_with_fake("macvlan").attach(&lab, &foreign_ipam(&lab, ""));
     container.delete_link("eth0");
     lab.host.create_macvlan_in(&container, "eth0", NIC);
-    let outcome = macvlan(&lab).del(&container, "eth0", &conf).run();
+    let outcome = lab.plugin_with_fake("macvlan").del(&container, "eth0", &conf).run();
     assert!(outcome.stderr.contains("is not what was attached"), "{}", outcome.text());
     outcome.done();
     assert_eq!(
-        (container.link_names(), calls(&lab)),
+        (container.link_names(), lab.fake_calls()),
         (vec!["lo".into(), "eth0".to_owned()], vec!["ADD".into(), "DEL".into()])
     );
 }
@@ -139,28 +105,26 @@ fn del_leaves_a_link_that_is_known_by_nothing() {
 #[test]
 fn del_goes_on_with_a_link_that_an_earlier_release_has_begun_with() {
     let lab = Lab::new(Binaries::HardLinks);
-    let container = lab.container();
-    let conf = attached(&lab.macvlan(), &container, &lab.conf());
-    ip(&container, &format!("link set eth0 address {MAC} group 30060"));
-    ip(&container, "address flush dev eth0");
+    let (container, conf) = lab.macvlan().attach(&lab, &lab.conf());
+    container.ip(&format!("link set eth0 address {MAC} group 30060"));
+    container.ip("address flush dev eth0");
     lab.macvlan().del(&container, "eth0", &conf).run().done();
-    assert_gone(&lab, &container);
+    lab.assert_gone(&container);
 }
 
 /// C9: DEL looked by name only, released the address, and the link answered for it under its new name.
 #[test]
 fn del_and_check_find_a_link_that_the_container_has_renamed() {
     let lab = Lab::new(Binaries::HardLinks);
-    let container = lab.container();
-    let conf = attached(&lab.macvlan(), &container, &lab.conf());
-    ip(&container, "link set eth0 down");
-    ip(&container, "link set eth0 name wan0");
-    ip(&container, "link set wan0 up");
+    let (container, conf) = lab.macvlan().attach(&lab, &lab.conf());
+    container.ip("link set eth0 down");
+    container.ip("link set eth0 name wan0");
+    container.ip("link set wan0 up");
     assert_reaches(&lab.neighbour, lan4(100));
     let outcome = lab.unchanged(&[&container], || lab.macvlan().check(&container, "eth0", &conf).run());
     outcome.fails(102, &["eth0: is called \"wan0\" now"]);
     lab.macvlan().del(&container, "eth0", &conf).run().done();
-    assert_gone(&lab, &container);
+    lab.assert_gone(&container);
     assert_silent(&lab.neighbour, lan4(100));
 }
 
@@ -168,10 +132,9 @@ fn del_and_check_find_a_link_that_the_container_has_renamed() {
 #[test]
 fn del_takes_the_renamed_link_and_not_the_one_that_has_its_name_now() {
     let lab = Lab::new(Binaries::HardLinks);
-    let container = lab.container();
-    let conf = attached(&lab.macvlan(), &container, &lab.conf());
-    ip(&container, "link set eth0 down");
-    ip(&container, "link set eth0 name wan0");
+    let (container, conf) = lab.macvlan().attach(&lab, &lab.conf());
+    container.ip("link set eth0 down");
+    container.ip("link set eth0 name wan0");
     lab.host.create_macvlan_in(&container, "eth0", NIC);
     lab.macvlan().del(&container, "eth0", &conf).run().done();
     assert_eq!((container.link_names(), lab.leases()), (vec!["lo".to_owned(), "eth0".into()], vec![]));
@@ -186,12 +149,12 @@ fn del_leaves_the_other_attachment_of_its_container() {
     for ifname in ["eth0", "net1"] {
         lab.macvlan().add(&container, ifname, &conf).run().result();
     }
-    ip(&container, "link set eth0 down");
-    ip(&container, "link set eth0 name wan0");
+    container.ip("link set eth0 down");
+    container.ip("link set eth0 name wan0");
     lab.macvlan().del(&container, "eth0", &conf).run().done();
     assert_eq!((container.link_names(), lab.leases().len()), (vec!["lo".to_owned(), "net1".into()], 1));
     lab.macvlan().del(&container, "net1", &conf).run().done();
-    assert_gone(&lab, &container);
+    lab.assert_gone(&container);
 }
 
 /// Read by other software. Marks of iproute2's largest group and above would not be shown.
@@ -231,7 +194,7 @@ fn of_eight_adds_at_once_one_wins_and_is_whole_where_the_host_has_a_link_of_that
             (vec!["lo".into(), "eth0".to_owned()], vec![address])
         );
         lab.macvlan().del(&container, "eth0", &conf).run().done();
-        assert_gone(&lab, &container);
+        lab.assert_gone(&container);
     }
 }
 
@@ -281,7 +244,7 @@ fn two_adds_of_one_interface_never_take_each_others_link() {
     );
     assert_eq!(lab.leases().len(), 1);
     lab.macvlan().del(&container, "eth0", &conf).run().done();
-    assert_gone(&lab, &container);
+    lab.assert_gone(&container);
 }
 
 /// E1: the reason was lost where the host has a link of that name.
@@ -309,16 +272,16 @@ fn an_add_that_fails_late_does_not_release_the_lease_of_a_later_add() {
          {bin}/macvlan <$LAB/stdin >$LAB/second || exit 1\nfi"
     );
     let conf = foreign_ipam(&lab, &nested);
-    let outcome = macvlan(&lab).add(&container, "eth0", &conf).run();
+    let outcome = lab.plugin_with_fake("macvlan").add(&container, "eth0", &conf).run();
     outcome.fails(100, &["create eth0: somebody deleted it while it was being set up"]);
     let second: Value =
         serde_json::from_slice(&fs::read(lab.path("second")).expect("the second result")).expect("JSON");
     assert_eq!(second["ips"][0]["address"], "192.168.50.77/24");
-    assert_eq!(calls(&lab), ["ADD", "ADD"], "the lease of the second was released");
+    assert_eq!(lab.fake_calls(), ["ADD", "ADD"], "the lease of the second was released");
     assert_eq!(container.address_texts("eth0"), ["192.168.50.77/24"]);
-    macvlan(&lab).del(&container, "eth0", &conf).run().done();
+    lab.plugin_with_fake("macvlan").del(&container, "eth0", &conf).run().done();
     assert_eq!(
-        (container.link_names(), calls(&lab)),
+        (container.link_names(), lab.fake_calls()),
         (vec!["lo".to_owned()], vec!["ADD".into(), "ADD".into(), "DEL".to_owned()])
     );
 }
@@ -398,10 +361,9 @@ fn the_guards_lock_is_one_for_callers_with_different_mounts_of_procfs() {
 #[test]
 fn a_renamed_link_with_both_families_goes_with_its_del() {
     let lab = Lab::new(Binaries::HardLinks);
-    let container = lab.container();
-    let conf = attached(&lab.macvlan(), &container, &lab.conf_with(lab.ipam(Families::Dual)));
-    ip(&container, "link set eth0 down");
-    ip(&container, "link set eth0 name wan0");
+    let (container, conf) = lab.macvlan().attach(&lab, &lab.conf_with(lab.ipam(Families::Dual)));
+    container.ip("link set eth0 down");
+    container.ip("link set eth0 name wan0");
     lab.macvlan().del(&container, "eth0", &conf).run().done();
-    assert_gone(&lab, &container);
+    lab.assert_gone(&container);
 }

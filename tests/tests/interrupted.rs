@@ -1,19 +1,20 @@
 //! Calls that do not come to their end, or come at the wrong time: unheard, overtaken by a DEL, without an answer of the
 //! kernel's. In the end there is nothing, or all of it. What is killed, or fails, at every step in turn is in `faults`.
 
+use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use e2e::kernel::Address;
 use e2e::lab::{Families, lan4, lan6};
+use e2e::patience::PATIENCE;
 use e2e::trace::{Deed, Fault};
 use e2e::traffic::{Wire, assert_reaches, assert_silent};
-use e2e::{Call, Container, Lab, Outcome, cases};
+use e2e::{Binaries, Call, Container, Lab, Outcome, Plugin, cases};
 use nix::errno::Errno;
 use nix::libc;
 use serde_json::{Value, json};
-
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// More system calls than any call makes.
 const MANY: usize = 5000;
@@ -65,6 +66,31 @@ fn one_ipv6_address(lab: &Lab) -> Value {
 /// As if another host had leased them.
 fn forget_leases(lab: &Lab) {
     std::fs::remove_dir_all(lab.data_dir()).expect("remove the leases");
+}
+
+/// More system calls of one sort than any call makes.
+const MANY_OF_ONE: usize = 200;
+
+/// The program `macvlan` under strace, which makes system calls fail. Of its main thread: nobody's child fails.
+fn failing<'a>(lab: &'a Lab, calls: &str, errno: &str, when: usize) -> Plugin<'a> {
+    lab.behind(&format!(
+        "exec strace -o $LAB/strace -e trace={calls},sendto -e inject={calls}:error={errno}:when={when} $PLUGIN"
+    ))
+}
+
+/// What strace has noted, up to the call that it made fail; none when it made none fail.
+fn until_injected(lab: &Lab) -> Option<Vec<String>> {
+    let log = fs::read_to_string(lab.path("strace")).expect("the log of strace");
+    let lines: Vec<String> = log.lines().map(str::to_owned).collect();
+    let at = lines.iter().position(|line| line.contains("(INJECTED)"))?;
+    Some(lines[..at].to_vec())
+}
+
+/// Whether strace says of a request that it is an RTM_NEWLINK with NLM_F_CREATE and NLM_F_EXCL. It has words for them
+/// where it can find out which protocol the socket speaks, and numbers elsewhere.
+fn creates_a_link(request: &str) -> bool {
+    let says = |word: &str, number: &str| request.contains(word) || request.contains(number);
+    says("nlmsg_type=RTM_NEWLINK,", "nlmsg_type=0x10 ") && says("NLM_F_EXCL|NLM_F_CREATE", "|0x600,")
 }
 
 cases! {
@@ -269,5 +295,76 @@ cases! {
         });
         lab.macvlan().add(&container, "eth0", &conf).run().result();
         assert_reaches(&lab.neighbour, lan4(100));
+    }
+
+    /// At the limit of processes or threads ADD panicked, or left the IPAM plugin running. Whichever of its clones
+    /// fails, it says so, and can be tried again.
+    #[reference(not_run: "its threads make every run another one")]
+    fn without_another_process_or_thread_add_is_to_be_tried_again_and_leaves_nothing(lab) {
+        let conf = lab.fake_ipam("echo $$ >>$LAB/pids\n[ $CNI_COMMAND = ADD ] && echo \"$answer\"; exit 0");
+        for (failed, when) in (1..MANY_OF_ONE).enumerate() {
+            let container = lab.container();
+            let add = || failing(lab, "clone,clone3,vfork", "EAGAIN", when).add(&container, "eth0", &conf).run();
+            let outcome = lab.unchanged(&[&container], || {
+                let outcome = add();
+                if outcome.status.success() {
+                    lab.plugin_with_fake("macvlan").del(&container, "eth0", &conf).run().done();
+                }
+                outcome
+            });
+            for pid in fs::read_to_string(lab.path("pids")).unwrap_or_default().lines() {
+                assert!(!Path::new("/proc").join(pid).exists(), "an IPAM plugin lives on as {pid}: {}", outcome.text());
+            }
+            if until_injected(lab).is_none() {
+                outcome.result();
+                // The child alone.
+                assert_eq!(failed, 1);
+                return;
+            }
+            outcome.fails(11, &["fake"]);
+        }
+        panic!("it never comes to its end");
+    }
+
+    /// C6: at the limit of threads, waiting for the lock of the leases was a panic, with code 999.
+    #[reference(not_run: "its threads make every run another one")]
+    fn without_a_thread_to_wait_in_for_the_lock_an_add_is_to_be_tried_again(lab) {
+        fs::create_dir_all(lab.data_dir().join("lan")).expect("make a directory");
+        let path = lab.data_dir().join("lan/lock");
+        let lock = fs::File::create(&path).expect("make the lock");
+        lock.lock().expect("take the lock");
+        let container = lab.container();
+        let without_threads = "exec strace -o $LAB/strace -e inject=clone,clone3,vfork:error=EAGAIN $PLUGIN";
+        let add = || lab.behind(without_threads).add(&container, "eth0", &lab.conf()).run();
+        let outcome = lab.unchanged(&[&container], add);
+        // Where IPAM is a program of its own, that one cannot be started.
+        let cause = if lab.binaries() == Binaries::HardLinks { "no thread is to be had to wait in" } else { "host-local" };
+        outcome.fails(11, &[cause]);
+    }
+
+    /// The kernel had made the link, and ADD, which did not hear of it, left it there. Every answer is lost once.
+    #[reference(not_run: "its threads make every run another one")]
+    fn an_add_that_misses_an_answer_of_the_kernel_leaves_nothing_and_can_be_tried_again(lab) {
+        let mut of_the_creation = 0;
+        for when in 1..MANY_OF_ONE {
+            let container = lab.container();
+            let conf = lab.conf();
+            let outcome = failing(lab, "recvmsg", "ENOBUFS", when).add(&container, "eth0", &conf).run();
+            let Some(before) = until_injected(lab) else {
+                outcome.result();
+                assert_eq!(of_the_creation, 1, "the acknowledgement of the new link was never lost");
+                return;
+            };
+            let request = before.iter().rfind(|line| line.starts_with("sendto")).expect("a request before an answer");
+            of_the_creation += usize::from(creates_a_link(request));
+            let error = outcome.error();
+            assert_eq!(error.code, 11, "answer {when}: {}", outcome.text());
+            assert_eq!(error.details, "", "answer {when}: {}", outcome.text());
+            lab.assert_gone(&container);
+            let retried = lab.macvlan().add(&container, "eth0", &conf).run().result();
+            assert_eq!(container.address_texts("eth0"), [retried["ips"][0]["address"].as_str().expect("an address")]);
+            lab.macvlan().del(&container, "eth0", &conf).run().done();
+        }
+        panic!("it never comes to its end");
     }
 }

@@ -1,26 +1,18 @@
 //! Every key of ipvlan, and what the kernel and the wire have of it afterwards.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use e2e::kernel::{Ipvlan, NewRoute};
 use e2e::lab::{Families, LAN4, LAN6, NIC, lan4, lan6};
+use e2e::patience::PATIENCE;
 use e2e::traffic::{Wire, assert_reaches, assert_silent, echo};
-use e2e::{Binaries, Container, Lab, cases};
+use e2e::{Binaries, Container, Lab, cases, with};
 use serde_json::{Value, json};
-
-const PATIENCE: Duration = Duration::from_secs(5);
-
-fn with(mut conf: Value, key: &str, value: Value) -> Value {
-    conf[key] = value;
-    conf
-}
 
 /// A container attached by that configuration as `eth0`, with the result.
 fn attached(lab: &Lab, conf: &Value) -> (Container, Value) {
-    let container = lab.container();
-    let result = lab.ipvlan().add(&container, "eth0", conf).run().result();
-    (container, result)
+    let (container, mut conf) = lab.ipvlan().attach(lab, conf);
+    (container, conf["prevResult"].take())
 }
 
 fn dual(lab: &Lab, mode: &str) -> Value {

@@ -7,27 +7,19 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use e2e::kernel::Ipvlan;
 use e2e::lab::{NIC, lan4};
+use e2e::patience::PATIENCE;
 use e2e::traffic::{assert_reaches, ping};
 use e2e::{Container, Lab, Namespace, Outcome, cases};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(5);
-
 fn with_flag(lab: &Lab, flag: &str) -> Value {
     let mut conf = lab.ipvlan_conf("l2");
     conf["flag"] = json!(flag);
     conf
-}
-
-fn attached(lab: &Lab, conf: &Value) -> Container {
-    let container = lab.container();
-    lab.ipvlan().add(&container, "eth0", conf).run().result();
-    container
 }
 
 fn l2(flag: &str) -> Ipvlan {
@@ -108,7 +100,7 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(fails: "something was changed")]
     fn u8_two_containers_keep_their_traffic_while_other_modes_are_refused(lab) {
-        let (first, second) = (attached(lab, &lab.ipvlan_conf("l2")), attached(lab, &lab.ipvlan_conf("l2")));
+        let (first, second) = (lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2")).0, lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2")).0);
         let over = AtomicBool::new(false);
         let pings = thread::scope(|scope| {
             let traffic = [(&first, lab.neighbour.v4), (&second, lan4(100))].map(|(from, to)| {
@@ -142,7 +134,7 @@ cases! {
             assert_eq!(container.ipvlan("eth0"), l2("bridge"));
         }
         // And one of the same mode is welcome.
-        let _third = attached(lab, &lab.ipvlan_conf("l2"));
+        let _third = lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2")).0;
         assert_reaches(&lab.neighbour, lan4(102));
     }
 
@@ -152,7 +144,7 @@ cases! {
         lab.host.create_ipvlan_in(&lab.host, "ipvl0", NIC, "l3", "bridge");
         add_that_changes_nothing(lab, &lab.ipvlan_conf("l2"), &[]).fails(7, &["mode \"l2\"", "mode l3", NIC]);
         lab.host.delete_link("ipvl0");
-        attached(lab, &lab.ipvlan_conf("l2"));
+        lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2")).0;
     }
 
     /// The Lab's containers are held by descriptors of the test, and by nothing else.
@@ -162,7 +154,7 @@ cases! {
         let other = lab.container();
         lab.host.create_ipvlan_in(&other, "theirs0", NIC, "l3s", "bridge");
         add_that_changes_nothing(lab, &lab.ipvlan_conf("l2"), &[&other]).fails(7, &["mode \"l2\"", "mode l3s"]);
-        let joined = attached(lab, &lab.ipvlan_conf("l3s"));
+        let joined = lab.ipvlan().attach(lab, &lab.ipvlan_conf("l3s")).0;
         assert_eq!(joined.ipvlan("eth0"), Ipvlan { mode: "l3s".into(), flag: "bridge".into(), noarp: true });
     }
 
@@ -229,7 +221,7 @@ cases! {
     #[reference(passes)]
     fn when_the_last_slave_has_gone_another_mode_is_allowed(lab) {
         for mode in ["l2", "l3", "l3s", "l2"] {
-            let container = attached(lab, &lab.ipvlan_conf(mode));
+            let container = lab.ipvlan().attach(lab, &lab.ipvlan_conf(mode)).0;
             assert_eq!(container.ipvlan("eth0").mode, mode);
             assert_eq!(container.link_names(), ["lo", "eth0"]);
             lab.ipvlan().del(&container, "eth0", &lab.ipvlan_conf(mode)).run().done();
@@ -241,7 +233,7 @@ cases! {
     #[reference(passes)]
     fn a_container_that_is_just_ending_is_not_in_the_way_of_another_mode(lab) {
         for mode in ["l2", "l3", "l3s", "l2"] {
-            let container = attached(lab, &lab.ipvlan_conf(mode));
+            let container = lab.ipvlan().attach(lab, &lab.ipvlan_conf(mode)).0;
             assert_eq!(container.ipvlan("eth0").mode, mode);
         }
     }

@@ -1,26 +1,19 @@
 //! The life of an ipvlan attachment: all seven versions, CHECK, STATUS, GC, DEL, and ADDs that fail or are killed.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use e2e::kernel::NewRoute;
 use e2e::lab::{Families, NIC, lan4, lan6};
 use e2e::needs::{self, Feature};
+use e2e::patience::PATIENCE;
 use e2e::traffic::assert_reaches;
 use e2e::{Binaries, Container, Lab, cases};
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(10);
 /// More system calls than any call makes.
 const MANY: usize = 5000;
 /// CHECK found something amiss. A code of ours: the spec has none for it.
 const DIFFERS: u64 = 102;
-
-fn attached(lab: &Lab, conf: &Value) -> (Container, Value) {
-    let container = lab.container();
-    let mut conf = conf.clone();
-    conf["prevResult"] = lab.ipvlan().add(&container, "eth0", &conf).run().result();
-    (container, conf)
-}
 
 fn version_1_1(mut conf: Value) -> Value {
     conf["cniVersion"] = json!("1.1.0");
@@ -46,7 +39,7 @@ cases! {
         failed.fails(100, &["10.9.0.0/16", "172.31.0.1", "eth0", "Nexthop has invalid gateway"]);
         assert_zero(lab, &container, "after a failed ADD");
         // The next one in turn.
-        let (_container, _) = attached(lab, &lab.ipvlan_conf("l2"));
+        let (_container, _) = lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2"));
         assert_reaches(&lab.neighbour, lan4(101));
     }
 
@@ -67,7 +60,7 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(passes)]
     fn check_finds_all_well_after_add(lab) {
-        let (container, conf) = attached(lab, &lab.ipvlan_conf("l2"));
+        let (container, conf) = lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2"));
         lab.unchanged(&[&container], || lab.ipvlan().check(&container, "eth0", &conf).run()).done();
     }
 
@@ -76,7 +69,7 @@ cases! {
     fn check_names_what_is_amiss(lab) {
         let mut conf = lab.ipvlan_conf("l2");
         conf["ipam"]["routes"] = json!([{"dst": "10.20.0.0/16", "gw": "192.168.50.20"}]);
-        let (container, conf) = attached(lab, &conf);
+        let (container, conf) = lab.ipvlan().attach(lab, &conf);
         let amiss = |conf: &Value, code: u64, names: &[&str]| {
             lab.unchanged(&[&container], || lab.ipvlan().check(&container, "eth0", conf).run()).fails(code, names);
         };
@@ -125,7 +118,7 @@ cases! {
     #[reference(fails: "left == right")]
     fn gc_frees_what_no_valid_attachment_has(lab) {
         let conf = version_1_1(lab.ipvlan_conf("l2"));
-        let ((first, _), (second, _)) = (attached(lab, &conf), attached(lab, &conf));
+        let ((first, _), (second, _)) = (lab.ipvlan().attach(lab, &conf), lab.ipvlan().attach(lab, &conf));
         assert_eq!(lab.leases(), ["192.168.50.100", "192.168.50.101"]);
         // It ended, and nobody has called DEL.
         drop(second);
@@ -147,7 +140,7 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(passes)]
     fn del_twice_and_without_a_netns_are_successes(lab) {
-        let (container, conf) = attached(lab, &lab.ipvlan_conf("l2"));
+        let (container, conf) = lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2"));
         for _ in 0..2 {
             lab.ipvlan().del(&container, "eth0", &conf).run().done();
             assert_zero(lab, &container, "after DEL");
@@ -158,7 +151,7 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(passes)]
     fn del_works_when_the_parent_has_gone_and_the_link_with_it(lab) {
-        let (container, conf) = attached(lab, &lab.ipvlan_conf("l2"));
+        let (container, conf) = lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2"));
         lab.host.delete_link(NIC);
         lab.ipvlan().del(&container, "eth0", &conf).run().done();
         assert_zero(lab, &container, "after DEL");
@@ -168,7 +161,7 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(not_run: "it deletes what is there")]
     fn del_leaves_a_link_of_another_kind(lab) {
-        let (container, conf) = attached(lab, &lab.ipvlan_conf("l2"));
+        let (container, conf) = lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2"));
         container.delete_link("eth0");
         lab.host.create_macvlan_in(&container, "eth0", NIC);
         let before = container.link("eth0");

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use e2e::cases;
 use e2e::lab::{lan4, lan6};
+use e2e::patience::PATIENCE;
 use e2e::traffic::{arp_probe, assert_reaches, assert_silent, echo};
-
-const PATIENCE: Duration = Duration::from_secs(5);
 
 cases! {
     #[reference(passes)]

@@ -1,29 +1,19 @@
 //! Every key of macvlan, and what the kernel and the wire have of it afterwards.
 
 use std::fs;
-use std::time::Duration;
 
 use e2e::kernel::{Macvlan, NewRoute};
 use e2e::lab::{Families, NIC, lan4, lan6};
-use e2e::patience::await_that;
+use e2e::patience::{PATIENCE, await_that};
 use e2e::plugin::write_script;
 use e2e::traffic::{Wire, assert_reaches, assert_silent, echo};
-use e2e::{Container, Lab, Plugin, cases};
+use e2e::{Container, Lab, Plugin, cases, with};
 use serde_json::{Value, json};
-
-const PATIENCE: Duration = Duration::from_secs(5);
-
-fn with(lab: &Lab, key: &str, value: Value) -> Value {
-    let mut conf = lab.conf();
-    conf[key] = value;
-    conf
-}
 
 /// A container attached by that configuration as `eth0`, with the result.
 fn attached(lab: &Lab, conf: &Value) -> (Container, Value) {
-    let container = lab.container();
-    let result = lab.macvlan().add(&container, "eth0", conf).run().result();
-    (container, result)
+    let (container, mut conf) = lab.macvlan().attach(lab, conf);
+    (container, conf["prevResult"].take())
 }
 
 fn macvlan_of(container: &Container) -> Macvlan {
@@ -46,19 +36,19 @@ cases! {
     fn the_mode_is_bridge_unless_told_otherwise(lab) {
         assert_eq!(mode_of(lab, &lab.conf()), "bridge");
         // podman and nerdctl write it so.
-        assert_eq!(mode_of(lab, &with(lab, "mode", json!(""))), "bridge");
+        assert_eq!(mode_of(lab, &with(lab.conf(), "mode", json!(""))), "bridge");
     }
 
     #[reference(passes)]
     fn the_shared_modes_reach_the_kernel(lab) {
         for mode in ["bridge", "private", "vepa"] {
-            assert_eq!(mode_of(lab, &with(lab, "mode", json!(mode))), mode);
+            assert_eq!(mode_of(lab, &with(lab.conf(), "mode", json!(mode))), mode);
         }
     }
 
     #[reference(passes)]
     fn passthru_takes_the_parent_with_its_mac(lab) {
-        let (container, _) = attached(lab, &with(lab, "mode", json!("passthru")));
+        let (container, _) = attached(lab, &with(lab.conf(), "mode", json!("passthru")));
         assert_eq!(macvlan_of(&container).mode, "passthru");
         assert_eq!(container.link("eth0").mac, lab.host.link(NIC).mac);
         assert_reaches(&lab.neighbour, lan4(100));
@@ -74,7 +64,7 @@ cases! {
 
     #[reference(passes)]
     fn siblings_in_private_mode_do_not(lab) {
-        let conf = with(lab, "mode", json!("private"));
+        let conf = with(lab.conf(), "mode", json!("private"));
         let ((first, _), (_second, _)) = (attached(lab, &conf), attached(lab, &conf));
         assert_silent(&first, lan4(101));
         assert_reaches(&lab.neighbour, lan4(101));
@@ -83,7 +73,7 @@ cases! {
     #[reference(passes)]
     fn siblings_in_vepa_mode_reach_each_other_through_the_switch(lab) {
         lab.reflect();
-        let conf = with(lab, "mode", json!("vepa"));
+        let conf = with(lab.conf(), "mode", json!("vepa"));
         let ((first, _), (_second, _)) = (attached(lab, &conf), attached(lab, &conf));
         assert_reaches(&first, lan4(101));
     }
@@ -103,13 +93,13 @@ cases! {
         lab.host.set_mtu(NIC, 1400);
         assert_eq!(attached(lab, &lab.conf()).0.link("eth0").mtu, 1400);
         // podman and nerdctl write it so.
-        assert_eq!(attached(lab, &with(lab, "mtu", json!(0))).0.link("eth0").mtu, 1400);
-        assert_eq!(attached(lab, &with(lab, "mtu", json!(1300))).0.link("eth0").mtu, 1300);
+        assert_eq!(attached(lab, &with(lab.conf(), "mtu", json!(0))).0.link("eth0").mtu, 1400);
+        assert_eq!(attached(lab, &with(lab.conf(), "mtu", json!(1300))).0.link("eth0").mtu, 1300);
     }
 
     #[reference(passes)]
     fn the_mac_is_the_configurations(lab) {
-        let (container, result) = attached(lab, &with(lab, "mac", json!("02:00:5E:10:00:0A")));
+        let (container, result) = attached(lab, &with(lab.conf(), "mac", json!("02:00:5E:10:00:0A")));
         assert_eq!(container.link("eth0").mac, "02:00:5e:10:00:0a");
         assert_eq!(result["interfaces"][0]["mac"], "02:00:5e:10:00:0a");
     }
@@ -117,14 +107,14 @@ cases! {
     #[reference(passes)]
     fn a_mac_in_cni_args_wins_over_the_configurations(lab) {
         let container = lab.container();
-        let call = lab.macvlan().add(&container, "eth0", &with(lab, "mac", json!("02:00:00:00:00:01")));
+        let call = lab.macvlan().add(&container, "eth0", &with(lab.conf(), "mac", json!("02:00:00:00:00:01")));
         call.args("IgnoreUnknown=1;MAC=02:00:00:00:00:02").run().result();
         assert_eq!(container.link("eth0").mac, "02:00:00:00:00:02");
     }
 
     #[reference(passes)]
     fn a_mac_of_the_runtime_wins_over_both(lab) {
-        let mut conf = with(lab, "mac", json!("02:00:00:00:00:01"));
+        let mut conf = with(lab.conf(), "mac", json!("02:00:00:00:00:01"));
         conf["runtimeConfig"] = json!({"mac": "02:00:00:00:00:03"});
         let container = lab.container();
         lab.macvlan().add(&container, "eth0", &conf).args("IgnoreUnknown=1;MAC=02:00:00:00:00:02").run().result();
@@ -133,7 +123,7 @@ cases! {
 
     #[reference(passes)]
     fn the_broadcast_queue_is_as_long_as_told(lab) {
-        let (container, _) = attached(lab, &with(lab, "bcqueuelen", json!(5000)));
+        let (container, _) = attached(lab, &with(lab.conf(), "bcqueuelen", json!(5000)));
         assert_eq!(macvlan_of(&container).bcqueuelen, Some(5000));
         let (container, _) = attached(lab, &lab.conf());
         assert_eq!(macvlan_of(&container).bcqueuelen, Some(1000), "the kernel's own");
@@ -143,7 +133,7 @@ cases! {
     fn without_a_master_the_parent_is_that_of_the_default_route(lab) {
         lab.plug(&lab.host, "ens4");
         lab.add_default_route(NIC);
-        let (container, _) = attached(lab, &with(lab, "master", json!("")));
+        let (container, _) = attached(lab, &with(lab.conf(), "master", json!("")));
         assert_eq!(parent_of(lab, &container), NIC);
         let mut conf = lab.conf();
         conf.as_object_mut().expect("an object").remove("master");
@@ -162,20 +152,20 @@ cases! {
         };
         lab.host.add_route(&route(NIC, "192.168.50.1", 200));
         lab.host.add_route(&route("ens4", "192.168.60.1", 100));
-        assert_eq!(parent_of(lab, &attached(lab, &with(lab, "master", json!(""))).0), "ens4");
+        assert_eq!(parent_of(lab, &attached(lab, &with(lab.conf(), "master", json!(""))).0), "ens4");
     }
 
     #[reference(passes)]
     fn an_ipv6_default_route_will_do(lab) {
         lab.add_default_route6(NIC);
-        assert_eq!(parent_of(lab, &attached(lab, &with(lab, "master", json!(""))).0), NIC);
+        assert_eq!(parent_of(lab, &attached(lab, &with(lab.conf(), "master", json!(""))).0), NIC);
     }
 
     #[reference(passes)]
     fn the_parent_may_be_in_the_container(lab) {
         let container = lab.container();
         lab.plug(&container, "net7");
-        let mut conf = with(lab, "master", json!("net7"));
+        let mut conf = with(lab.conf(), "master", json!("net7"));
         conf["linkInContainer"] = json!(true);
         lab.macvlan().add(&container, "eth0", &conf).run().result();
         assert_eq!(container.link("eth0").parent, Some(container.link("net7").ifindex));
@@ -196,7 +186,7 @@ cases! {
             link: "net7",
             priority: None,
         });
-        let mut conf = with(lab, "master", json!(""));
+        let mut conf = with(lab.conf(), "master", json!(""));
         conf["linkInContainer"] = json!(true);
         lab.macvlan().add(&container, "eth0", &conf).run().result();
         assert_eq!(container.link("eth0").parent, Some(container.link("net7").ifindex));
@@ -206,7 +196,7 @@ cases! {
     #[reference(fails: "another code")]
     fn a_parent_that_only_the_host_has_is_absent_in_the_container(lab) {
         let container = lab.container();
-        let conf = with(lab, "linkInContainer", json!(true));
+        let conf = with(lab.conf(), "linkInContainer", json!(true));
         lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &conf).run())
             .fails(7, &["master", NIC]);
     }
@@ -424,5 +414,22 @@ cases! {
         outcome.result();
         let warned = outcome.stderr.contains(&format!("parent {NIC} is wireless")) && outcome.stderr.contains("use ipvlan");
         assert!(warned, "no warning: {}", outcome.text());
+    }
+
+    /// The kernel leaves them out, so such configurations work elsewhere.
+    #[reference(passes)]
+    fn an_ipv6_route_with_host_bits_is_that_of_its_network(lab) {
+        let mut conf = lab.conf_with(lab.ipam(Families::V6));
+        conf["ipam"]["routes"] = json!([{"dst": "fd99::1/48"}]);
+        let (container, _) = lab.macvlan().attach(lab, &conf);
+        assert_eq!(container.route_to("fd99::/48").gateway, "fd50::1".parse().ok());
+    }
+
+    /// The notation of some switches, which the reference takes.
+    #[reference(passes)]
+    fn a_mac_in_the_dotted_form_is_taken(lab) {
+        let (container, conf) = lab.macvlan().attach(lab, &with(lab.conf(), "mac", json!("0200.5e10.0001")));
+        assert_eq!(container.link("eth0").mac, "02:00:5e:10:00:01");
+        assert_eq!(conf["prevResult"]["interfaces"][0]["mac"], "02:00:5e:10:00:01");
     }
 }

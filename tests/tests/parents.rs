@@ -5,7 +5,7 @@ use std::process::Command;
 
 use e2e::lab::{LAN4, NIC, lan4};
 use e2e::traffic::{assert_reaches, echo};
-use e2e::{Container, Lab, Namespace, Plugin, cases};
+use e2e::{Container, Lab, Namespace, cases, with};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
@@ -17,12 +17,6 @@ fn conf(lab: &Lab, kind: &str, master: &str) -> Value {
     conf["type"] = json!(kind);
     conf["master"] = json!(master);
     conf
-}
-
-fn attached(plugin: &Plugin<'_>, lab: &Lab, conf: &Value) -> Container {
-    let container = lab.container();
-    plugin.add(&container, "eth0", conf).run().result();
-    container
 }
 
 /// An ADD that must fail so, and leave everything as it was.
@@ -41,7 +35,7 @@ fn add_lan_address(netns: &Namespace, link: &str, last: u8) {
 /// Attaches two containers by `kind` to `master`, and makes them and `there` reach each other.
 fn carries(lab: &Lab, kind: &str, master: &str, there: Option<(&Namespace, std::net::IpAddr)>) {
     let (plugin, conf) = (lab.plugin(kind), conf(lab, kind, master));
-    let (first, second) = (attached(&plugin, lab, &conf), attached(&plugin, lab, &conf));
+    let (first, second) = (plugin.attach(lab, &conf).0, plugin.attach(lab, &conf).0);
     let address = |container: &Container| container.addresses("eth0")[0].net.addr();
     assert_eq!(first.link("eth0").parent, Some(lab.host.link(master).ifindex));
     echo(&first, &second, address(&second), 10_000);
@@ -104,7 +98,7 @@ cases! {
     fn a_container_on_a_vlan_is_not_on_the_untagged_network(lab) {
         let master = format!("{NIC}.100");
         lab.host.create_vlan(&master, NIC, 100);
-        attached(&lab.macvlan(), lab, &conf(lab, "macvlan", &master));
+        lab.macvlan().attach(lab, &conf(lab, "macvlan", &master)).0;
         e2e::traffic::assert_silent(&lab.neighbour, lan4(100));
     }
 
@@ -159,7 +153,7 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(not_run: "a bare errno")]
     fn macvlan_is_refused_where_ipvlan_is_already(lab) {
-        let container = attached(&lab.ipvlan(), lab, &conf(lab, "ipvlan", NIC));
+        let container = lab.ipvlan().attach(lab, &conf(lab, "ipvlan", NIC)).0;
         let mut other = conf(lab, "macvlan", NIC);
         other["name"] = json!("other");
         let newcomer = lab.container();
@@ -171,7 +165,7 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(not_run: "a bare errno")]
     fn ipvlan_is_refused_where_macvlan_is_already(lab) {
-        let container = attached(&lab.macvlan(), lab, &conf(lab, "macvlan", NIC));
+        let container = lab.macvlan().attach(lab, &conf(lab, "macvlan", NIC)).0;
         let mut other = conf(lab, "ipvlan", NIC);
         other["name"] = json!("other");
         let newcomer = lab.container();
@@ -186,7 +180,7 @@ cases! {
     fn ipvlan_is_refused_beside_a_macvlan_in_passthru_mode(lab) {
         let mut alone = conf(lab, "macvlan", NIC);
         alone["mode"] = json!("passthru");
-        let _container = attached(&lab.macvlan(), lab, &alone);
+        let _container = lab.macvlan().attach(lab, &alone).0;
         let mut other = conf(lab, "ipvlan", NIC);
         other["name"] = json!("other");
         let newcomer = lab.container();
@@ -222,7 +216,7 @@ cases! {
             });
             conf
         };
-        let container = attached(&lab.ipvlan(), lab, &one("leases"));
+        let container = lab.ipvlan().attach(lab, &one("leases")).0;
         let newcomer = lab.container();
         let add = || lab.ipvlan().add(&newcomer, "eth0", &one("other-leases")).run();
         let error = lab.unchanged(&[&container, &newcomer], add).fails(
@@ -234,5 +228,19 @@ cases! {
         let left: Vec<_> = left.map(|entry| entry.expect("read a directory").file_name()).collect();
         assert!(left.iter().all(|name| name != "192.168.50.100"), "the lease was not released: {left:?}");
         assert_reaches(&lab.neighbour, lan4(100));
+    }
+
+    #[reference(fails: "another code")]
+    fn a_tun_interface_is_refused_as_a_parent_by_its_key(lab) {
+        lab.host.ip("tuntap add tun0 mode tun");
+        lab.host.ip("link set tun0 up");
+        lab.macvlan().refuses(lab, &with(lab.conf(), "master", json!("tun0")), 7, &["master", "tun0", "Ethernet"]);
+    }
+
+    #[reference(fails: "another code")]
+    fn a_port_of_a_bridge_is_refused_as_a_parent_with_the_reason(lab) {
+        lab.host.create_bridge("br7");
+        lab.host.make_port(NIC, "br7");
+        lab.macvlan().refuses(lab, &lab.conf(), 100, &["busy", NIC, "port of bridge br7", "master"]);
     }
 }

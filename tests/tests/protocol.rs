@@ -3,10 +3,13 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use e2e::lab::lan4;
 use e2e::traffic::assert_reaches;
-use e2e::{Lab, cases};
+use e2e::{Container, Lab, cases};
 use nix::pty::openpty;
 use serde_json::{Value, json};
 
@@ -390,5 +393,63 @@ cases! {
         lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &lab.conf()).run())
             .fails(7, &["CNI_IFNAME", "eth0"]);
         assert_eq!(lab.lease_files(), [""; 0]);
+    }
+
+    #[reference(fails: "another code")]
+    fn add_with_a_netns_that_cannot_be_one_names_it(lab) {
+        let add = |container: &Container, netns: &Path| {
+            lab.macvlan().add(container, "eth0", &lab.conf()).env("CNI_NETNS", netns)
+        };
+        for path in lab.odd_paths() {
+            let container = lab.container();
+            let outcome = lab.unchanged(&[&container], || add(&container, &path).run());
+            outcome.fails(8, &["CNI_NETNS", &path.to_string_lossy()]);
+        }
+    }
+
+    /// The kernel has directories of these names in /proc/sys/net, which are those of every interface.
+    #[reference(fails: "another code")]
+    fn interface_names_that_stand_for_all_of_them_are_refused(lab) {
+        for name in ["all", "default"] {
+            let container = lab.container();
+            let outcome = lab.unchanged(&[&container], || lab.macvlan().add(&container, name, &lab.conf()).run());
+            outcome.fails(4, &["CNI_IFNAME", name]);
+        }
+    }
+
+    /// Some call it with a stdin that they never close: VERSION has nothing to read there.
+    #[reference(passes)]
+    fn version_does_not_wait_for_a_stdin_that_stays_open(lab) {
+        nix::unistd::mkfifo(&lab.path("silence"), nix::sys::stat::Mode::S_IRWXU).expect("make a FIFO");
+        let outcome = lab.behind("exec $PLUGIN <>$LAB/silence").call("VERSION", &json!({})).run();
+        let versions = outcome.result();
+        let spoken = versions["supportedVersions"].as_array().expect("a list");
+        assert!(spoken.contains(&json!("1.0.0")), "{}", outcome.text());
+        assert!(outcome.wall < Duration::from_secs(3), "{}", outcome.text());
+    }
+
+    /// Nobody can learn of the attachment. /dev/null was opened in the place of a closed stdout, and the result was
+    /// written to that with success.
+    #[reference(fails: "something was changed")]
+    fn an_add_whose_stdout_is_closed_fails_and_leaves_nothing(lab) {
+        let container = lab.container();
+        let outcome = lab.unchanged(&[&container], || {
+            lab.behind("exec $PLUGIN >&-").add(&container, "eth0", &lab.conf()).run()
+        });
+        assert_eq!(outcome.status.code(), Some(1), "{}", outcome.text());
+        assert!(outcome.stderr.contains("stdout: it is closed"), "{}", outcome.text());
+    }
+
+    /// Who sends the result to /dev/null means it. Opened for reading too, as Python's subprocess.DEVNULL is, it was
+    /// taken for a closed one.
+    #[reference(passes)]
+    fn an_add_whose_stdout_is_dev_null_works(lab) {
+        for (at, to_null) in (100..).zip([">", "1<>"]) {
+            let container = lab.container();
+            let plugin = lab.behind(&format!("exec $PLUGIN {to_null}/dev/null"));
+            plugin.add(&container, "eth0", &lab.conf()).run().done();
+            assert_eq!(container.address_texts("eth0"), [format!("{}/24", lan4(at))]);
+            assert_reaches(&lab.neighbour, lan4(at));
+        }
     }
 }

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use e2e::kernel::Address;
 use e2e::lab::{Families, NIC, lan4};
+use e2e::patience::{PATIENCE, await_that};
 use e2e::plugin::write_script;
 use e2e::traffic::{arp_probe, assert_reaches, readable};
-use e2e::{Container, Lab, cases};
+use e2e::{Container, Lab, cases, with};
 use serde_json::{Value, json};
-
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// host-local over one address, or few.
 fn range(lab: &Lab, first: &str, last: &str) -> Value {
@@ -30,22 +29,6 @@ fn version_1_1(mut conf: Value) -> Value {
     conf
 }
 
-fn with_prev_result(conf: &Value, result: &Value) -> Value {
-    let mut conf = conf.clone();
-    conf["prevResult"] = result.clone();
-    conf
-}
-
-/// Waits for something that another thread's call will bring about; each look is a question to
-/// the kernel.
-fn wait_until(what: &str, mut there: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !there() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        thread::yield_now();
-    }
-}
-
 /// A FIFO that two sides meet at; opened both ways, so that opening waits for nobody.
 fn fifo(lab: &Lab, name: &str) -> fs::File {
     let path = lab.path(name);
@@ -56,7 +39,7 @@ fn fifo(lab: &Lab, name: &str) -> fs::File {
 /// GC until so many leases are left: another test that looks through namespaces may hold a dead container's for an
 /// instant, and GC takes nothing from what lives.
 fn collect_until(lab: &Lab, conf: &Value, left: usize) {
-    wait_until("the leases that GC leaves", || {
+    await_that("the leases that GC leaves", || {
         lab.macvlan().call("GC", conf).run().done();
         lab.leases().len() == left
     });
@@ -121,7 +104,7 @@ cases! {
         container.delete_link("eth0");
         container.create_stray("eth0");
         let before = container.link("eth0");
-        let conf = with_prev_result(&lab.conf(), &result);
+        let conf = with(lab.conf().clone(), "prevResult", result.clone());
         let outcome = lab.macvlan().del(&container, "eth0", &conf).run();
         assert_eq!(container.find_link("eth0"), Some(before), "the foreign link is gone: {}", outcome.text());
         outcome.done();
@@ -137,7 +120,7 @@ cases! {
         container.delete_link("eth0");
         lab.host.create_macvlan_in(&container, "eth0", NIC);
         let before = container.link("eth0");
-        let conf = with_prev_result(&lab.conf(), &result);
+        let conf = with(lab.conf().clone(), "prevResult", result.clone());
         let outcome = lab.macvlan().del(&container, "eth0", &conf).run();
         assert_eq!(container.find_link("eth0"), Some(before), "the foreign link is gone: {}", outcome.text());
         outcome.done();
@@ -295,7 +278,7 @@ cases! {
         let outcome = thread::scope(|scope| {
             let add = scope.spawn(|| lab.macvlan().add(&new, "eth0", &conf).run());
             // It has its address and cannot come up: now the other one goes.
-            wait_until("the new container's address", || {
+            await_that("the new container's address", || {
                 new.find_link("eth0").is_some() && new.has_address(lan4(101)) || add.is_finished()
             });
             old.delete_link("eth0");

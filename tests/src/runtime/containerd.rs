@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::cgroups::Cgroups;
 use super::jail::Jail;
 use super::{Ctr, IMAGE, Task, image, programs};
+use crate::patience::PATIENCE;
 use crate::plugin::with_deadline;
 use crate::{Binaries, Lab, Namespace};
 
@@ -31,9 +32,6 @@ const NETWORK: &str = "etc/cni/net.d/10-lan.conflist";
 
 /// The namespace of containerd's that Kubernetes uses.
 const KUBERNETES: &str = "k8s.io";
-
-/// How long containerd may take until it listens: it is a fraction of a second.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The snapshotter that asks nothing of the file system below it.
 const SNAPSHOTTER: [&str; 2] = ["--snapshotter", "native"];

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::Namespace;
+use crate::patience::PATIENCE;
 use crate::plugin::with_deadline;
 
 /// The directories in which a runtime keeps and looks for things. Everything else is the
@@ -44,9 +45,6 @@ daemon=$!
 { read -r _ <&3 || kill "$daemon"; } &
 wait "$daemon"
 "#;
-
-/// How long a jail may take to mount what it needs: it is a few milliseconds.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The daemon's standard output and error.
 const LOG: &str = "log";

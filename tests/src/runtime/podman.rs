@@ -13,6 +13,7 @@ use super::cgroups::Cgroups;
 use super::containerd::{install_plugins, name_of, write};
 use super::jail::Jail;
 use super::{Ctr, IMAGE, image, programs};
+use crate::patience::PATIENCE;
 use crate::plugin::with_deadline;
 use crate::{Binaries, Lab, Namespace};
 
@@ -48,9 +49,6 @@ const POLICY: &str = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
 
 /// podman asks for more than a process may have that is not the machine's own root; and nothing is to be fetched.
 const LIMITS: [&str; 6] = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--pull", "never"];
-
-/// How long the container's process may take to be there after podman has said that it started.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// podman has no daemon: what stays is a jail with its directories, in which each call is a process. Dropping it ends
 /// all containers.

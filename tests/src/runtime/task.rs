@@ -4,18 +4,15 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
 
 use super::containerd::strs;
 use super::{Containerd, Ctr};
 use crate::Namespace;
+use crate::patience::PATIENCE;
 use crate::plugin::with_deadline;
 
 /// Serves the image's page on port 80, says so once it listens, and stays.
 const SERVE: &str = "httpd -p 80 -h /www && echo serving && exec sleep 86400";
-
-/// How long a container may take to start, the wait for its IPv6 addresses included.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A container that serves a page. Dropping it leaves it to containerd, and to its end.
 #[derive(Debug)]

@@ -6,8 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Namespace;
-
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::patience::PATIENCE;
 
 /// The body of the page `/` at port 80 of `ip`. A server that has only just been started may not listen yet.
 pub fn get(from: &Namespace, ip: IpAddr) -> String {

@@ -3,11 +3,9 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
 
 use crate::Namespace;
-
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::patience::PATIENCE;
 
 /// Connects from `from` to `ip` in `server`, sends `length` bytes, and asserts that they
 /// come back as they were.

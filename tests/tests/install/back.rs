@@ -7,14 +7,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::fixture::{PREVIOUS, Plugins, built, distributed, done, failed, inode, list, other_release, run};
-
-const PATIENCE: Duration = Duration::from_secs(30);
+use e2e::patience::PATIENCE;
 
 #[test]
 fn what_was_there_before_is_back_and_what_was_not_is_gone() {

@@ -1,0 +1,109 @@
+//! Steps that many tests share: attaching a container, a call that must be refused, an IPAM plugin of the test's own.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::plugin::{CniError, write_script};
+use crate::{Container, Lab, Namespace, Outcome, Plugin};
+
+/// Where scripts find their programs: a plugin's environment has only what the test sets.
+pub const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A configuration with one more key, or another value of a key.
+pub fn with(mut conf: Value, key: &str, value: Value) -> Value {
+    conf[key] = value;
+    conf
+}
+
+impl Plugin<'_> {
+    /// Attaches a new container as `eth0`. Returns it with the configuration that has the result as `prevResult`.
+    #[track_caller]
+    pub fn attach(&self, lab: &Lab, conf: &Value) -> (Container, Value) {
+        let container = lab.container();
+        let result = self.add(&container, "eth0", conf).run().result();
+        (container, with(conf.clone(), "prevResult", result))
+    }
+
+    /// An ADD to a new container must fail with this code and a message that names all of these, and change nothing.
+    #[track_caller]
+    pub fn refuses(&self, lab: &Lab, conf: &Value, code: u64, names: &[&str]) -> CniError {
+        let container = lab.container();
+        lab.unchanged(&[&container], || self.add(&container, "eth0", conf).run()).fails(code, names)
+    }
+}
+
+impl Namespace {
+    /// Runs the program `ip` with these words, as an administrator would.
+    #[track_caller]
+    pub fn ip(&self, words: &str) {
+        let output = self.run(|| Command::new("ip").args(words.split_whitespace()).output()).expect("start ip");
+        assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+impl Lab {
+    /// The container has no link but `lo`, and no address is leased.
+    #[track_caller]
+    pub fn assert_gone(&self, container: &Container) {
+        assert_eq!(container.link_names(), ["lo"]);
+        assert_eq!(self.leases(), [""; 0]);
+    }
+
+    /// Writes an IPAM plugin named `fake`: a shell script with this body. It notes each command in the file `calls`. The
+    /// variable `$answer` is a result with 192.168.50.77, and `$LAB` the Lab's directory. Returns a configuration with it.
+    pub fn fake_ipam(&self, body: &str) -> Value {
+        fs::create_dir(self.path("fake")).expect("make a directory");
+        let answer = r#"{"cniVersion": "1.0.0", "ips": [{"address": "192.168.50.77/24", "gateway": "192.168.50.1"}]}"#;
+        let directory = self.path("");
+        let prelude =
+            format!("LAB={}\nPATH={PATH}\necho $CNI_COMMAND >>$LAB/calls\nanswer='{answer}'\n", directory.display());
+        write_script(&self.path("fake/fake"), &(prelude + body));
+        self.conf_with(json!({"type": "fake"}))
+    }
+
+    /// A plugin that also finds the IPAM plugin of [`Lab::fake_ipam`].
+    pub fn plugin_with_fake(&self, name: &str) -> Plugin<'_> {
+        self.plugin(name).search(self.search_path())
+    }
+
+    /// The program `macvlan` behind a line of shell. There, `$PLUGIN` is its path and `$LAB` the Lab's directory.
+    pub fn behind(&self, line: &str) -> Plugin<'_> {
+        let directory = tempfile::tempdir_in(self.path("")).expect("make a directory").keep();
+        let script = directory.join("macvlan");
+        let (plugin, lab_directory) = (self.bin().join("macvlan"), self.path(""));
+        let names = format!("PLUGIN={} LAB={}", plugin.display(), lab_directory.display());
+        write_script(&script, &format!("{names}\nexport PATH={PATH}\n{line}"));
+        Plugin::new(&self.host, script).search(self.search_path())
+    }
+
+    /// A path below a plain file, and one of a socket: no network namespace can be there.
+    pub fn odd_paths(&self) -> [PathBuf; 2] {
+        let (file, socket) = (self.path("plain"), self.path("socket"));
+        fs::write(&file, "").expect("write a file");
+        // The file stays when the listener goes.
+        UnixListener::bind(&socket).expect("make a socket");
+        [file.join("netns"), socket]
+    }
+
+    fn search_path(&self) -> String {
+        format!("{}:{}", self.bin().display(), self.path("fake").display())
+    }
+
+    /// The commands that the IPAM plugin of [`Lab::fake_ipam`] was called with.
+    pub fn fake_calls(&self) -> Vec<String> {
+        fs::read_to_string(self.path("calls")).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+}
+
+/// Makes a call so many times at once. Returns what came of each.
+pub fn all_at_once(count: usize, call: impl Fn() -> Outcome + Sync) -> Vec<Outcome> {
+    thread::scope(|scope| {
+        let calls: Vec<_> = (0..count).map(|_| scope.spawn(&call)).collect();
+        calls.into_iter().map(|call| call.join().expect("a call")).collect()
+    })
+}
