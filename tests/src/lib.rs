@@ -15,6 +15,7 @@ pub mod faults;
 pub mod interrupt;
 pub mod kernel;
 pub mod lab;
+pub mod messages;
 pub mod needs;
 pub mod netns;
 pub mod patience;

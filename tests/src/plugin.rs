@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::messages::assert_described;
 use crate::trace::{Fault, Step, Trace, Watch, trace};
 use crate::{Container, Namespace};
 
@@ -293,13 +294,23 @@ pub struct Outcome {
     /// From the start of the process to its end.
     pub wall: Duration,
     label: String,
+    /// Whether only programs of the repository can have spoken: CNI_PATH leads to no others.
+    is_ours: bool,
 }
 
 impl Outcome {
     fn new(call: &Call<'_>, status: ExitStatus, stdout: Vec<u8>, stderr: Vec<u8>, wall: Duration) -> Self {
         let name = call.program.file_name().unwrap_or_default();
         let command = call.environment.get(OsStr::new("CNI_COMMAND"));
+        let folder = call.program.parent().unwrap_or(Path::new(""));
+        let is_ours = call.environment.get(OsStr::new("CNI_PATH")).is_some_and(|path| path == folder.as_os_str())
+            && folder.join("underlay").exists();
+        if is_ours {
+            let of_plugin = |line: &&str| line.split_once(": ").is_some_and(|(name, _)| folder.join(name).exists());
+            String::from_utf8_lossy(&stderr).lines().filter(of_plugin).for_each(assert_described);
+        }
         Self {
+            is_ours,
             status,
             stdout,
             stderr: String::from_utf8_lossy(&stderr).into_owned(),
@@ -337,6 +348,9 @@ impl Outcome {
         assert_eq!(self.status.signal(), None, "was killed: {}", self.text());
         assert_eq!(self.status.code(), Some(1), "did not fail: {}", self.text());
         let object = self.json();
+        if self.is_ours {
+            assert_described(object["msg"].as_str().unwrap_or_default());
+        }
         CniError {
             code: object["code"].as_u64().unwrap_or_else(|| panic!("an error object without a code: {}", self.text())),
             msg: object["msg"].as_str().unwrap_or_default().to_owned(),

@@ -273,7 +273,7 @@ fn an_add_that_fails_late_does_not_release_the_lease_of_a_later_add() {
     );
     let conf = foreign_ipam(&lab, &nested);
     let outcome = lab.plugin_with_fake("macvlan").add(&container, "eth0", &conf).run();
-    outcome.fails(100, &["create eth0: somebody deleted it while it was being set up"]);
+    outcome.fails(100, &["create eth0: it was deleted during the ADD"]);
     let second: Value =
         serde_json::from_slice(&fs::read(lab.path("second")).expect("the second result")).expect("JSON");
     assert_eq!(second["ips"][0]["address"], "192.168.50.77/24");

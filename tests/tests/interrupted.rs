@@ -338,7 +338,7 @@ cases! {
         let add = || lab.behind(without_threads).add(&container, "eth0", &lab.conf()).run();
         let outcome = lab.unchanged(&[&container], add);
         // Where IPAM is a program of its own, that one cannot be started.
-        let cause = if lab.binaries() == Binaries::HardLinks { "no thread is to be had to wait in" } else { "host-local" };
+        let cause = if lab.binaries() == Binaries::HardLinks { "no thread can be started to wait for it" } else { "host-local" };
         outcome.fails(11, &[cause]);
     }
 

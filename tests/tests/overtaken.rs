@@ -96,7 +96,7 @@ fn add_fails_beside_del(lab: &Lab, first: &str) {
         assert!(asked, "IPAM was not asked: {}\n{}", add.text(), del.text());
         (add, del)
     });
-    add.fails(100, &["eth0", "somebody deleted it"]);
+    add.fails(100, &["eth0", "it was deleted during the ADD"]);
     del.done();
     assert_eq!(container.link_names(), ["lo"]);
     assert!(!lab.path("lease").exists(), "the lease stayed: {:?}", lab.fake_calls());
@@ -141,7 +141,7 @@ cases! {
             assert!(asked, "IPAM was not asked: {}\n{}", add.text(), del.text());
             (add, del)
         });
-        let error = add.fails(100, &["eth0", "somebody deleted it"]);
+        let error = add.fails(100, &["eth0", "it was deleted during the ADD"]);
         assert!(!format!("{error:?}").contains("another machine"), "{}", add.text());
         del.done();
         assert_eq!(container.link_names(), ["lo"]);

@@ -57,7 +57,7 @@ pub enum Error {
         what: String,
     },
     /// The link appeared and went away again.
-    #[error("{0}: somebody deleted it while it was being set up")]
+    #[error("{0}: it was deleted during the ADD")]
     LinkGone(String),
     /// An IPv6 address never became usable.
     #[error("wait for duplicate address detection of {addresses} on {ifname}: not over after {after:?}")]

@@ -42,9 +42,9 @@ pub(crate) fn judge_mtu(parent: &Link, mtu: Option<u32>) -> Result<()> {
     let refuse = |mtu: u32, cause| Err(Error::Config { key: "mtu", value: mtu.to_string(), cause });
     match mtu {
         Some(mtu) if mtu > parent.mtu => {
-            refuse(mtu, format!("the parent {} has an MTU of {}, which is the most", parent.name, parent.mtu))
+            refuse(mtu, format!("is larger than the MTU {} of parent {}", parent.mtu, parent.name))
         }
-        Some(mtu) if mtu < MIN_MTU => refuse(mtu, format!("{MIN_MTU} is the least")),
+        Some(mtu) if mtu < MIN_MTU => refuse(mtu, format!("the smallest MTU of an Ethernet interface is {MIN_MTU}")),
         _ => Ok(()),
     }
 }

@@ -79,7 +79,7 @@ impl<K: Kind> Plugin for SubInterface<K> {
         let ipam = Asked::find_for_del(call, attachment);
         let previous = || {
             call.prev_result().unwrap_or_else(|error| {
-                call.warn(format_args!("DEL: goes on without it: {error}"));
+                call.warn(format_args!("DEL: ignored: {error}"));
                 None
             })
         };

@@ -27,7 +27,7 @@ pub enum Error {
         source: io::Error,
     },
     /// There is a directory where a plugin is to be. Nothing was done.
-    #[error("{}: it is a directory, and a plugin is to have this name", .0.display())]
+    #[error("{}: it is a directory, and a plugin needs this name", .0.display())]
     InTheWay(PathBuf),
     /// Where predecessors are to be is a link, a file, or another file system. Nothing was done.
     #[error("{}: it is no directory of this file system, and predecessors are kept in it", .0.display())]

@@ -14,7 +14,7 @@ use crate::directory::{Directory, Found, PREVIOUS};
 const SELF: &str = "/proc/self/exe";
 
 /// What is said of a name where [`Found::Overwritten`] was.
-const WRITTEN: &str = "; somebody had written into it";
+const WRITTEN: &str = "; another program had been written into it";
 
 /// Puts this program into the directory under its names, and keeps what it replaces.
 pub(crate) fn install(program: &Program, former: &[&str], path: &Path, said: &mut String) -> Result<(), Error> {

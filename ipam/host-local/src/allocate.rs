@@ -62,7 +62,9 @@ pub(crate) fn allocate(
     // Only now: a failed ADD leaves the turn where it was. And a hint is not worth failing for.
     for (turn, ip) in turns {
         if let Err(error) = store.end_turn(turn, ip) {
-            warn(format_args!("the next address may be one that was freed just now: {error}"));
+            warn(format_args!(
+                "the rotation position was not saved, so the next ADD may get an address that was freed just now: {error}"
+            ));
         }
     }
     undo.leased.clear();

@@ -24,7 +24,7 @@ pub(crate) enum Error {
          so choose an ipam.dataDir on another file system", path.display()
     )]
     NoLocks { path: PathBuf, source: io::Error },
-    #[error("lock {}: another process holds it, and no thread is to be had to wait in: {source}", path.display())]
+    #[error("lock {}: another process holds it, and no thread can be started to wait for it: {source}", path.display())]
     NoThread { path: PathBuf, source: io::Error },
     #[error("{place}: leased to {holder}")]
     Taken { place: String, holder: String },

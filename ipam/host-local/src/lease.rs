@@ -85,9 +85,9 @@ impl fmt::Display for Content {
         match self {
             Self::Owned { container_id, ifname } => write!(f, "{}", Owner { container_id, ifname }),
             Self::Legacy { container_id } => write!(f, "{container_id}"),
-            Self::Torn { container_id: None } => f.write_str("nobody (the lease file is empty)"),
+            Self::Torn { container_id: None } => f.write_str("no container (the lease file is empty)"),
             Self::Torn { container_id: Some(id) } => write!(f, "{id} (the lease file breaks off there)"),
-            Self::Garbage => f.write_str("somebody unknown (the lease file holds something else)"),
+            Self::Garbage => f.write_str("an unknown owner (the lease file holds something else)"),
         }
     }
 }

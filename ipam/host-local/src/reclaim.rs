@@ -192,7 +192,7 @@ fn reclaim_lost(
         }
         Content::Torn { .. } => {
             store.release(ip)?;
-            warn(format_args!("reclaimed {ip}: its lease file was torn, by a writer that did not get to its end"));
+            warn(format_args!("reclaimed {ip}: its lease file is incomplete, since a crash interrupted its writing"));
             Ok(1)
         }
         Content::Legacy { .. } | Content::Garbage => Ok(0),

@@ -1,5 +1,4 @@
 //! What the documents say is what the program does: every message has its row, every block that a reader may copy works.
 
-mod literals;
 mod messages;
 mod versions;

@@ -33,7 +33,7 @@ fn written_into() -> Plugins {
 fn what_is_written_into_ours_is_not_kept_in_place_of_what_was_there_before() {
     let plugins = written_into();
     let said = plugins.install();
-    assert_eq!(said_of(&said, "renewed; somebody had written into it"), expected_names(), "{said}");
+    assert_eq!(said_of(&said, "renewed; another program had been written into it"), expected_names(), "{said}");
     plugins.assert_all_are(&built());
     assert_eq!(list(&plugins.at(PREVIOUS)), ["host-local", "macvlan"]);
     plugins.uninstall();
@@ -44,8 +44,16 @@ fn what_is_written_into_ours_is_not_kept_in_place_of_what_was_there_before() {
 fn what_is_written_into_ours_gives_way_to_what_was_there_before() {
     let plugins = written_into();
     let said = plugins.uninstall();
-    assert_eq!(said_of(&said, "as before; somebody had written into it"), ["host-local", "macvlan"], "{said}");
-    assert_eq!(said_of(&said, "removed; somebody had written into it").len(), expected_names().len() - 2, "{said}");
+    assert_eq!(
+        said_of(&said, "as before; another program had been written into it"),
+        ["host-local", "macvlan"],
+        "{said}"
+    );
+    assert_eq!(
+        said_of(&said, "removed; another program had been written into it").len(),
+        expected_names().len() - 2,
+        "{said}"
+    );
     plugins.assert_of_a_distribution();
 }
 

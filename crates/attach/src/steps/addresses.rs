@@ -16,7 +16,7 @@ pub(crate) struct Addresses(Vec<IpNet>);
 impl<'a> Step<'a> for Addresses {
     fn plan(&mut self, known: &mut Known<'_>) -> Result<()> {
         if known.has_v6() && known.mtu < IPV6_MIN_MTU {
-            let cause = format!("IPv6 needs {IPV6_MIN_MTU} at the least (RFC 8200, section 5)");
+            let cause = format!("IPv6 needs at least {IPV6_MIN_MTU} (RFC 8200, section 5)");
             return Err(Error::Config { key: "mtu", value: known.mtu.to_string(), cause });
         }
         self.0 = known.leased.ips.iter().map(|ip| ip.address).collect();
@@ -84,7 +84,7 @@ mod tests {
         let mut result = leased();
         let plan = |result: &cni::AddResult| Addresses::default().plan(&mut Known { mtu: 1279, ..known(result) });
         let refused = plan(&result).unwrap_err().to_string();
-        assert_eq!(refused, "mtu 1279: IPv6 needs 1280 at the least (RFC 8200, section 5)");
+        assert_eq!(refused, "mtu 1279: IPv6 needs at least 1280 (RFC 8200, section 5)");
         result.ips.truncate(1);
         plan(&result).unwrap();
     }
