@@ -20,10 +20,6 @@ pub const VERMILION: RGBColor = RGBColor(213, 94, 0);
 /// As [`BLUE`].
 pub const SKY: RGBColor = RGBColor(86, 180, 233);
 /// As [`BLUE`].
-pub const GREEN: RGBColor = RGBColor(0, 158, 115);
-/// As [`BLUE`].
-pub const PURPLE: RGBColor = RGBColor(204, 121, 167);
-/// As [`BLUE`].
 pub const AMBER: RGBColor = RGBColor(230, 159, 0);
 /// For what is there to compare with.
 pub const GREY: RGBColor = RGBColor(120, 120, 120);

@@ -31,8 +31,6 @@ impl Code {
     pub const TRY_AGAIN_LATER: Self = Self(11);
     /// STATUS: an ADD would fail.
     pub const PLUGIN_NOT_AVAILABLE: Self = Self(50);
-    /// STATUS: an ADD may work, containers already there have lost connectivity.
-    pub const LIMITED_CONNECTIVITY: Self = Self(51);
     /// Ours: the kernel refused.
     pub const KERNEL: Self = Self(100);
     /// Ours: no free address.

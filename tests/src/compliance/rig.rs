@@ -65,11 +65,6 @@ impl Rig {
         container
     }
 
-    /// Whether the reference makes the ADDs of this run: for what a case has to prepare, never for what it looks at.
-    pub fn reference_adds(&self) -> bool {
-        self.roles.adds == Binaries::Reference
-    }
-
     fn directory(&self, command: &str) -> PathBuf {
         let whose = if command == "ADD" { self.roles.adds } else { self.roles.ends };
         whose.directory(Path::new(""))
