@@ -98,7 +98,7 @@ cases! {
     fn a_container_on_a_vlan_is_not_on_the_untagged_network(lab) {
         let master = format!("{NIC}.100");
         lab.host.create_vlan(&master, NIC, 100);
-        lab.macvlan().attach(lab, &conf(lab, "macvlan", &master)).0;
+        lab.macvlan().attach(lab, &conf(lab, "macvlan", &master));
         e2e::traffic::assert_silent(&lab.neighbour, lan4(100));
     }
 
