@@ -1,5 +1,5 @@
-//! The proof that a network namespace exists nowhere on this machine: a search of every place, by a process that sees
-//! every process.
+//! Proves that a network namespace exists nowhere on this machine: searches every holder. Only a process that sees
+//! every process can do so.
 
 use std::collections::HashSet;
 use std::fs;
@@ -15,20 +15,20 @@ use crate::{Error, Holder, NetnsSearch, Result};
 /// The initial PID namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h): its processes see all others.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
-/// The most looks at all places, until no process ends during one.
+/// At most so many searches, until no process ends during one.
 const LOOKS: usize = 8;
 
-/// Takes out of `candidates`, which are inodes, every network namespace that exists, as far as that can be known: those
-/// that are left exist nowhere on this machine.
+/// Removes every existing network namespace from `candidates`, which are inodes. Those that are left exist nowhere on
+/// this machine.
 ///
-/// A namespace may be handed on during a search: from a place that comes later to one that was looked at already, such as
-/// from a thread to a mount, or from a process that ends to its child. So all places are looked at twice at least, and again
-/// if a process has ended meanwhile that had not ended in the look before.
+/// During a search, a namespace can move from a place that is searched later to one that was searched before: from a
+/// thread to a mount, or from a process that ends to its child. So all places are searched at least twice, and again if
+/// another process has ended since the previous search.
 ///
 /// # Errors
 ///
-/// If this process does not see the whole machine, or something could not be looked at, or processes ended in every look.
-/// Then nothing is known of the candidates that are left.
+/// `Blind` if this process does not see the whole machine, or if processes ended during every search. `Io` if something
+/// cannot be read. After an error, the candidates that are left may exist.
 pub fn retain_gone(candidates: &mut HashSet<u64>) -> Result<()> {
     let mut before = None;
     for _ in 0..LOOKS {
@@ -44,7 +44,8 @@ pub fn retain_gone(candidates: &mut HashSet<u64>) -> Result<()> {
             if let Some(missed) = search.missed.take() {
                 return Err(missed);
             }
-            // The mounts are enough on most machines as long as every container lives.
+            // If every container lives, the mounts show them all on most machines. So this check comes after the
+            // mounts.
             if before.is_none() && place == Holder::Mounts {
                 sees_whole_machine()?;
             }
@@ -63,7 +64,7 @@ fn sees_whole_machine() -> Result<()> {
     let blind = |cause: &str| Err(Error::Blind { cause: cause.to_owned() });
     let (proc, own, mountinfo) = ("/proc", "/proc/thread-self/ns/pid", "/proc/thread-self/mountinfo");
     let kind = statfs(proc).map_err(io::Error::from).map_err(failed(proc))?.filesystem_type();
-    // It has an entry for this process only if it is of this PID namespace, or of one above it.
+    // /proc has an entry for this process only if it belongs to this PID namespace or to one above it.
     if kind != PROC_SUPER_MAGIC || fs::read_link(own).map_err(failed(own))? != Path::new(INITIAL_PID_NAMESPACE) {
         return blind("this process has a PID namespace of its own, so it does not see every process");
     }
@@ -74,11 +75,11 @@ fn sees_whole_machine() -> Result<()> {
     Ok(())
 }
 
-/// Returns true for a line of mountinfo that is a /proc with hidepid, or that covers a process in /proc.
+/// Returns true if a line of mountinfo is a /proc with hidepid, or a mount over a process in /proc.
 fn hides_processes(line: &str) -> bool {
     let point = line.split(' ').nth(4).unwrap_or_default();
     let covers = point.strip_prefix("/proc/").and_then(|rest| rest.split('/').next()).and_then(number).is_some();
-    // After the separator come the type of the file system, its source and its options.
+    // After the separator: the type of the file system, its source, its options.
     let mut rest = line.split(' ').skip_while(|field| *field != "-").skip(1);
     let (kind, options) = (rest.next(), rest.nth(1).unwrap_or_default());
     let hides = |option: &str| option.starts_with("hidepid=") && !matches!(option, "hidepid=0" | "hidepid=off");

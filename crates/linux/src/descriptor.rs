@@ -1,4 +1,4 @@
-//! Descriptors of other processes: comparing their tables, and asking a socket for its network namespace.
+//! Descriptors of other processes: compares their tables, and finds the network namespace of a socket.
 
 use std::fs::File;
 use std::io;
@@ -11,31 +11,31 @@ const KCMP_FILES: libc::c_long = 2;
 /// `SIOCGSKNS`, include/uapi/linux/sockios.h.
 const SIOCGSKNS: libc::Ioctl = 0x894c;
 
-/// Reports whether a thread has the same table of descriptors as its process. If the kernel does not answer (kcmp(2) is
-/// an option of the kernel, and needs the right to trace the process), the answer is `false`.
+/// Returns true if a thread has the same table of descriptors as its process. Returns false if the kernel does not
+/// answer: kcmp(2) is a build option of the kernel and needs the right to trace the process.
 pub(crate) fn is_table_shared(process: u32, thread: u32) -> bool {
     let [process, thread] = [process, thread].map(libc::c_long::from);
-    // SAFETY: kcmp(2) takes numbers only, and touches no memory of ours.
+    // SAFETY: kcmp(2) takes only numbers, and accesses no memory of ours.
     unsafe { libc::syscall(libc::SYS_kcmp, process, thread, KCMP_FILES, 0 as libc::c_long, 0 as libc::c_long) == 0 }
 }
 
-/// A process or a thread, held so that its number cannot become another's meanwhile. (pidfd_open(2), Linux 5.3)
+/// A process or a thread. Its number cannot be given to another one while this value lives. (pidfd_open(2), Linux 5.3)
 pub(crate) struct Task(OwnedFd);
 
 impl Task {
-    /// Opens the process of that number.
+    /// Opens the process with this number.
     pub(crate) fn process(number: u32) -> io::Result<Self> {
         Self::open(number, 0)
     }
 
-    /// Opens the thread of that number, which Linux before 6.9 refuses with `EINVAL`.
+    /// Opens the thread with this number. Linux before 6.9 refuses with `EINVAL`.
     pub(crate) fn thread(number: u32) -> io::Result<Self> {
         // PIDFD_THREAD, include/uapi/linux/pidfd.h.
         Self::open(number, libc::O_EXCL)
     }
 
     fn open(number: u32, flags: libc::c_int) -> io::Result<Self> {
-        // SAFETY: pidfd_open(2) takes numbers only, and touches no memory of ours.
+        // SAFETY: pidfd_open(2) takes only numbers, and accesses no memory of ours.
         let opened =
             unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(number), libc::c_long::from(flags)) };
         own(opened).map(Self)
@@ -44,22 +44,22 @@ impl Task {
     /// Duplicates a descriptor of the task. (pidfd_getfd(2), Linux 5.6)
     pub(crate) fn duplicate(&self, descriptor: RawFd) -> io::Result<OwnedFd> {
         let (task, descriptor) = (libc::c_long::from(self.0.as_raw_fd()), libc::c_long::from(descriptor));
-        // SAFETY: pidfd_getfd(2) takes numbers only, and touches no memory of ours.
+        // SAFETY: pidfd_getfd(2) takes only numbers, and accesses no memory of ours.
         own(unsafe { libc::syscall(libc::SYS_pidfd_getfd, task, descriptor, 0 as libc::c_long) })
     }
 }
 
-/// The network namespace of a socket, or of the socket within a `/dev/net/tun`.
+/// Opens the network namespace of a socket, or of the socket in a `/dev/net/tun`.
 pub(crate) fn netns_of_socket(socket: &OwnedFd) -> io::Result<File> {
-    // SAFETY: SIOCGSKNS takes no argument, and the descriptor is open for the time of the call.
+    // SAFETY: SIOCGSKNS takes no argument, and the descriptor is open during the call.
     let netns = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
     own(netns.into()).map(File::from)
 }
 
-/// The descriptor that a system call has returned.
+/// Takes the descriptor that a system call has returned, or its error.
 fn own(returned: libc::c_long) -> io::Result<OwnedFd> {
     match RawFd::try_from(returned) {
-        // SAFETY: the kernel has just made this descriptor for us, and no other value owns it.
+        // SAFETY: the kernel has just opened this descriptor for us, and no other value owns it.
         Ok(descriptor) if descriptor >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
         _ => Err(io::Error::last_os_error()),
     }

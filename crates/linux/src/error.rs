@@ -1,4 +1,4 @@
-//! What can go wrong between us and the kernel, in words an operator can act on.
+//! The errors of this crate, with texts for operators.
 
 use std::fmt;
 use std::io;
@@ -7,106 +7,105 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-/// The result of everything in this crate that talks to the kernel.
+/// The result of a call in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A failed operation. The text is `operation object: cause`, lower case, then the
-/// kernel's own words where it gave any.
+/// A failed operation. The text is `operation object: cause` in lower case, then the kernel's own explanation if it
+/// gave one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel refused an operation.
     #[error("{operation}: {}{}", words(*.errno), Suffix(.ext_ack.as_deref()))]
     Kernel {
-        /// What was tried, and on what object.
+        /// The operation and its object.
         operation: String,
-        /// The kernel's verdict.
+        /// The kernel's error number.
         errno: Errno,
-        /// The kernel's own explanation (`NLMSGERR_ATTR_MSG`), where it gave one.
+        /// The kernel's own explanation, if it gave one. (`NLMSGERR_ATTR_MSG`)
         ext_ack: Option<String>,
     },
 
-    /// The kernel's answer did not come through: whether it has done what it was asked for is not known.
+    /// The kernel's answer was lost. It is not known if the kernel has done the operation.
     #[error("{operation}: {}", words(*.errno))]
     Unheard {
-        /// What was tried, and on what object.
+        /// The operation and its object.
         operation: String,
-        /// Why there was no answer to be had.
+        /// The reason why there is no answer.
         errno: Errno,
     },
 
-    /// There is no file at the path of a network namespace.
+    /// There is no file at the path.
     #[error("open network namespace {}: no such file or directory", .path.display())]
     NetnsMissing {
         /// The path as it was given.
         path: PathBuf,
     },
 
-    /// The file is there, but it is no network namespace.
+    /// The file at the path is not a network namespace.
     #[error("open network namespace {}: not a network namespace", .path.display())]
     NotNetns {
         /// The path as it was given.
         path: PathBuf,
     },
 
-    /// A name that no interface can have: it was refused before the kernel saw it.
+    /// No interface can have this name. It was refused before the kernel was asked.
     #[error("interface name {name:?}: {reason}")]
     InterfaceName {
-        /// The name as it was given.
+        /// The name.
         name: String,
-        /// Which rule it breaks.
+        /// The rule that it breaks.
         reason: &'static str,
     },
 
-    /// Reading or writing a file failed.
+    /// A system call on a file failed.
     #[error("{operation}: {}", io_words(.source))]
     Io {
-        /// What was tried, with the path.
+        /// The operation and the path.
         operation: String,
         /// The cause.
         source: io::Error,
     },
 
-    /// The kernel did not answer, or an event did not come, in time.
+    /// There was no answer or no event in time.
     #[error("{operation}: timed out")]
     Timeout {
-        /// What was waited for.
+        /// The operation that waited.
         operation: String,
     },
 
     /// The kernel's reply cannot be decoded.
     #[error("{operation}: malformed reply from the kernel: {what}")]
     Malformed {
-        /// What was asked.
+        /// The operation and its object.
         operation: String,
-        /// What is wrong with the reply.
+        /// The mistake in the reply.
         what: String,
     },
 
-    /// This process does not see all that it has to look at.
+    /// This process cannot see everything that it must search.
     #[error("{cause}")]
     Blind {
         /// The reason.
         cause: String,
     },
 
-    /// Duplicate address detection (RFC 4862, section 5.4) ended without a usable address.
+    /// Duplicate address detection failed. (RFC 4862, section 5.4)
     #[error("use address {address}: {}", dad_words(*.removed))]
     DadFailed {
-        /// The address that cannot be used.
+        /// The address.
         address: Ipv6Addr,
-        /// The kernel no longer has the address at all, instead of keeping it marked
-        /// `dadfailed`.
+        /// The kernel no longer has the address. Otherwise it has the address with the flag `dadfailed`.
         removed: bool,
     },
 }
 
-/// The error number of an I/O error, where the kernel gave one.
+/// Returns the kernel's error number of an I/O error, if it has one.
 pub fn errno(error: &io::Error) -> Option<Errno> {
     error.raw_os_error().map(Errno::from_raw)
 }
 
 impl Error {
-    /// The error number, where the kernel gave one.
+    /// Returns the kernel's error number, if there is one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Kernel { errno, .. } | Self::Unheard { errno, .. } => Some(*errno),
@@ -115,10 +114,8 @@ impl Error {
         }
     }
 
-    /// The same error with better words for what was being done, from a caller that
-    /// knows names where this crate knows numbers:
-    /// `error.during("create macvlan eth0 on ens3")`. Errors whose text names no
-    /// operation stay as they are.
+    /// Replaces the text of the operation. The caller knows names where this crate knows only numbers:
+    /// `error.during("create macvlan eth0 on ens3")`. Has no effect on an error without an operation.
     #[must_use]
     pub fn during(mut self, words: impl Into<String>) -> Self {
         match &mut self {
@@ -149,7 +146,7 @@ impl Error {
     }
 }
 
-/// `EBUSY` is "device or resource busy"; "I/O error" keeps its capitals.
+/// The text of an error number, with a small first letter: "device or resource busy". "I/O error" keeps its capitals.
 fn words(errno: Errno) -> String {
     let text = errno.desc();
     let mut letters = text.chars();

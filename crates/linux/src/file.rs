@@ -1,5 +1,5 @@
-//! Files that somebody else may have put there: opening them so that what is no file can neither hold us up nor lead us
-//! away, and listing them.
+//! Opens, locks and lists files that an untrusted user may have created. A FIFO does not block, and a device is not
+//! opened.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -17,11 +17,11 @@ use nix::sys::statfs::statfs;
 
 use crate::{Error, Patience, Result};
 
-/// Opens a regular file for reading, through symbolic links. A FIFO is not waited for, and a device not even opened.
+/// Opens a regular file for reading. Follows symbolic links.
 ///
 /// # Errors
 ///
-/// `InvalidInput` for anything but a regular file, else what the kernel says.
+/// `InvalidInput` if it is not a regular file; otherwise the kernel's error.
 pub fn open(path: &Path) -> io::Result<File> {
     let regular = |is_file: bool| match is_file {
         true => Ok(()),
@@ -29,17 +29,17 @@ pub fn open(path: &Path) -> io::Result<File> {
     };
     regular(fs::metadata(path)?.is_file())?;
     let file = options().open(path)?;
-    // It may be another one by now.
+    // Another file may have this path now.
     regular(file.metadata()?.is_file())?;
     Ok(file)
 }
 
-/// Opens what lies at the path itself for reading, and waits for nothing: a symbolic link is `ELOOP`. Whether it is a
-/// regular file is for the caller to see.
+/// Opens a file of any type for reading, without blocking. Does not follow a symbolic link at the path. The caller must
+/// check the type of the file.
 ///
 /// # Errors
 ///
-/// What the kernel says.
+/// `ELOOP` for a symbolic link.
 pub fn open_itself(path: &Path) -> io::Result<File> {
     options().custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW).open(path)
 }
@@ -50,19 +50,19 @@ fn options() -> OpenOptions {
     options
 }
 
-/// A lock that other processes see, held until it is dropped. A process that ends lets go of it.
+/// A lock between processes. It is released when it is dropped, and when the process ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Waits for the lock of a file (flock(2)), for as long as `within`. The file is made where it is missing, and so is the
-    /// directory that it lies in. Only its owner can open either.
+    /// Locks a file, and waits for the lock no longer than `within`. (flock(2)) Creates the file and its directory if
+    /// they are missing, for their owner only.
     ///
     /// # Errors
     ///
-    /// `Timeout` if somebody else still holds it then; `Io` if it cannot be made, opened or locked.
+    /// `Timeout` if another process still holds the lock; `Io` if the file cannot be created, opened or locked.
     pub fn take(path: &Path, within: Duration) -> Result<Self> {
         let operation = || format!("lock {}", path.display());
         let failed = |source| Error::Io { operation: operation(), source };
@@ -72,7 +72,7 @@ impl Lock {
             match file.try_lock() {
                 Ok(()) => return Ok(Self { _file: file }),
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
-                // flock has no deadline of its own.
+                // flock(2) has no deadline.
                 Err(TryLockError::WouldBlock) if patience.pause() => {}
                 Err(TryLockError::WouldBlock) => return Err(Error::Timeout { operation: operation() }),
             }
@@ -97,8 +97,8 @@ fn open_lock(path: &Path) -> io::Result<File> {
     }
 }
 
-/// File systems that one machine has for itself. (include/uapi/linux/magic.h; the numbers of ZFS, bcachefs and JFS are in
-/// their own sources)
+/// File systems that only one machine can mount at a time. (include/uapi/linux/magic.h; the numbers of ZFS, bcachefs
+/// and JFS are in their own sources)
 const LOCAL: [u32; 15] = [
     0xef53,      // ext2, ext3, ext4
     0x5846_5342, // XFS
@@ -117,8 +117,8 @@ const LOCAL: [u32; 15] = [
     0x9660,      // ISO 9660
 ];
 
-/// Returns true if no other machine can have the file system of this path at the same time. A file system that is not known
-/// counts as shared, and so does FUSE.
+/// Returns true if no other machine can mount the file system of this path at the same time. Returns false for an
+/// unknown file system, and for FUSE.
 ///
 /// # Errors
 ///
@@ -128,17 +128,17 @@ pub fn is_local(path: &Path) -> io::Result<bool> {
     Ok(LOCAL.iter().any(|local| i64::from(*local) == kind.0 as i64 & 0xffff_ffff))
 }
 
-/// What lies in a directory.
+/// An entry of a directory.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its name there.
+    /// Its name in the directory.
     pub name: OsString,
-    /// `None` where the file system does not say.
+    /// `None` if the file system does not tell the type.
     kind: Option<Type>,
 }
 
 impl Entry {
-    /// Whether it is a regular file, and no link to one. `folder` is where it was found.
+    /// Returns true for a regular file, and false for a link to one. `folder` is the directory of the entry.
     pub fn is_file(&self, folder: &Path) -> bool {
         match self.kind {
             Some(kind) => kind == Type::File,
@@ -147,11 +147,12 @@ impl Entry {
     }
 }
 
-/// Lists a directory, in no order. An error of close(2) in the end is none here, while the standard library panics.
+/// Lists a directory in no order. Ignores an error of close(2), for which the standard library panics.
 ///
 /// # Errors
 ///
-/// What the kernel says, of the directory or in the place of an entry. Where the kernel goes on saying so, so does this.
+/// The kernel's error, for the directory or in place of an entry. If the kernel keeps returning an error, the iterator
+/// never ends.
 pub fn entries(folder: &Path) -> io::Result<impl Iterator<Item = io::Result<Entry>> + use<>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let entries = Dir::open(folder, flags, Mode::empty())?.into_iter().map(|entry| {

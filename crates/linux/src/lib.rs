@@ -1,5 +1,11 @@
-//! The Linux kernel as the plugins need it: links, addresses, routes, network
-//! namespaces and sysctls. Knows nothing of CNI, prints nothing, starts no thread.
+//! The Linux kernel as the plugins need it: links, addresses, routes, network namespaces, sysctls, files and processes.
+//! This crate knows nothing of CNI.
+//!
+//! - Netns: a network namespace.
+//! - Parent: the link whose wire a macvlan or ipvlan link uses.
+//! - Master: the bridge, bond or team that a link is a port of.
+//! - Holder: a mount, process, thread, descriptor or socket that keeps a namespace alive.
+//! - Dump: a netlink request for all objects of a kind.
 
 pub use absence::retain_gone;
 pub use address::{Address, AddressWatch};

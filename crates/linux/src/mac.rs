@@ -3,30 +3,30 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A 48-bit hardware address.
+/// An Ethernet address of 48 bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac([u8; 6]);
 
-/// The text is not a hardware address.
+/// The text is not an Ethernet address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a hardware address such as 02:00:5e:10:00:01")]
 pub struct ParseMacError {
-    /// The text as it was given.
+    /// The text.
     pub text: String,
 }
 
 impl Mac {
-    /// The six octets, in the order in which they go over the wire.
+    /// Returns the six octets in the order in which they are sent.
     pub const fn octets(self) -> [u8; 6] {
         self.0
     }
 
-    /// A group address, broadcast among them: no interface can have it.
+    /// Returns true for a group address, such as broadcast. No interface can have one.
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 1 != 0
     }
 
-    /// `00:00:00:00:00:00`: no interface can have it.
+    /// Returns true for `00:00:00:00:00:00`. No interface can have it.
     pub fn is_zero(self) -> bool {
         self.0 == [0; 6]
     }
@@ -41,7 +41,7 @@ impl From<[u8; 6]> for Mac {
 impl FromStr for Mac {
     type Err = ParseMacError;
 
-    /// Six pairs of hexadecimal digits, all separated by `:` or all by `-`, or three groups of four between dots.
+    /// Reads six pairs of hexadecimal digits, separated by `:` or by `-`, or three groups of four, separated by `.`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         parse(text).ok_or_else(|| ParseMacError { text: text.to_owned() })
     }
@@ -54,7 +54,7 @@ fn parse(text: &str) -> Option<Mac> {
         _ => (':', 2),
     };
     let groups: Vec<&str> = text.split(separator).collect();
-    // from_str_radix would take a sign.
+    // from_str_radix accepts a sign, which is wrong here.
     let is_group = |group: &&str| group.len() == digits && group.bytes().all(|digit| digit.is_ascii_hexdigit());
     if groups.len() * digits != 12 || !groups.iter().all(is_group) {
         return None;

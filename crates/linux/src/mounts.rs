@@ -1,4 +1,4 @@
-//! Mounts of namespaces: those in the text of a mountinfo file, and those of a whole mount namespace.
+//! Finds mounts of namespaces, in the text of a mountinfo file or in a whole mount namespace.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,13 +15,13 @@ use crate::search::inode;
 /// The mounts of a mount namespace.
 pub(crate) struct MountNamespace {
     mountinfo: String,
-    /// The mount points of network namespaces, opened.
+    /// The mount points of network namespaces, with a descriptor of each.
     files: Vec<(PathBuf, OwnedFd)>,
 }
 
 impl MountNamespace {
-    /// Reads all mounts, in a thread that enters the namespace for that time. /proc/PID/mountinfo is not enough: it lacks
-    /// the mounts outside of the root directory of that process.
+    /// Reads all mounts, in a thread that enters the namespace. /proc/PID/mountinfo is not enough: it lacks the mounts
+    /// outside of the root directory of that process.
     pub(crate) fn read(namespace: &File) -> io::Result<Self> {
         thread::scope(|scope| {
             let entered = thread::Builder::new().spawn_scoped(scope, || Self::enter_and_read(namespace))?;
@@ -30,7 +30,7 @@ impl MountNamespace {
     }
 
     fn enter_and_read(namespace: &File) -> io::Result<Self> {
-        // The namespace may have no /proc of its own.
+        // The namespace may be without a /proc.
         let proc = open("/proc", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
         unshare(CloneFlags::CLONE_FS)?;
         setns(namespace, CloneFlags::CLONE_NEWNS)?;
@@ -38,7 +38,7 @@ impl MountNamespace {
         let mut bytes = Vec::new();
         File::from(file).read_to_end(&mut bytes)?;
         let mountinfo = String::from_utf8_lossy(&bytes).into_owned();
-        // O_PATH does nothing to the file that is there, whatever the owner of the namespace has put in that place.
+        // The owner of the namespace may have replaced the file. O_PATH has no effect on any kind of file.
         let opened = |(_, path): (u64, PathBuf)| {
             let file = open(&path, OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty());
             file.ok().map(|file| (path, file))
@@ -47,7 +47,8 @@ impl MountNamespace {
         Ok(Self { mountinfo, files })
     }
 
-    /// The mounted namespaces of that kind: the inode, and for a network namespace the file, if it could be opened.
+    /// Lists the mounted namespaces of this kind: the inode, and for a network namespace the file, if it could be
+    /// opened.
     pub(crate) fn held(&self, kind: &'static str) -> impl Iterator<Item = (u64, Option<&OwnedFd>)> {
         mounts(kind, &self.mountinfo).map(|(inode, path)| {
             let file = self.files.iter().find(|(at, _)| *at == path).map(|(_, file)| file);
@@ -56,8 +57,9 @@ impl MountNamespace {
     }
 }
 
-/// Mounts of namespaces of that kind in the text of a mountinfo file. (proc_pid_mountinfo(5): the fourth field is the
-/// root of the mount, the fifth its mount point, with spaces and their like in octal)
+/// Finds the mounts of namespaces of this kind in the text of a mountinfo file: their inodes and mount points. The
+/// fourth field is the root of the mount. The fifth is its mount point, where spaces and some other characters are
+/// octal. (proc_pid_mountinfo(5))
 pub(crate) fn mounts<'a>(kind: &'a str, mountinfo: &'a str) -> impl Iterator<Item = (u64, PathBuf)> + 'a {
     mountinfo.lines().filter_map(move |line| {
         let mut fields = line.split(' ').skip(3);

@@ -1,4 +1,4 @@
-//! Network namespaces: opening one, telling two apart, working inside one.
+//! Network namespaces: opens them, compares them, and runs code inside of them.
 
 use std::cell::Cell;
 use std::fmt;
@@ -16,25 +16,25 @@ use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
 use crate::{Error, Result, errno};
 
-/// The namespace of the calling thread. `/proc/self` would be the main thread's.
+/// The namespace of the calling thread. `/proc/self` is that of the main thread.
 const CURRENT: &str = "/proc/thread-self/ns/net";
 
 thread_local! {
-    /// Whether this thread is on a visit to a namespace, so that its way back does not lead home.
+    /// True while this thread is inside [`Netns::enter`], so that it is not in its own namespace.
     static IS_VISITING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A network namespace held open: it lives at least as long as this value.
+/// An open network namespace. It exists at least as long as this value.
 #[derive(Debug)]
 pub struct Netns {
     file: File,
     path: PathBuf,
     id: NetnsId,
-    /// Where that thread is at home: its way back from a visit.
+    /// The namespace to which this thread returns after [`Netns::enter`], if it is known.
     home: Option<(ThreadId, File)>,
 }
 
-/// What makes a namespace itself: two paths with equal ids lead to the same one.
+/// Identifies a namespace. If two paths have equal IDs, they lead to the same namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NetnsId {
     dev: u64,
@@ -42,32 +42,32 @@ pub struct NetnsId {
 }
 
 impl NetnsId {
-    /// What lies at `path`, where it is on nsfs: [`Netns::open`] makes sure of that, this does not.
+    /// Returns the ID of the namespace at `path`. Does not check that the file is a namespace, as [`Netns::open`] does.
     ///
     /// # Errors
     ///
-    /// `Io` when there is nothing to be seen.
+    /// `Io` if there is no file at the path.
     pub fn at(path: &Path) -> Result<Self> {
         let stat = fs::metadata(path).map_err(|source| open_error(path, source))?;
         Ok(Self { dev: stat.dev(), inode: stat.ino() })
     }
 
-    /// The namespace of the calling thread.
+    /// Returns the ID of the namespace of the calling thread.
     ///
     /// # Errors
     ///
-    /// `Io` without a /proc.
+    /// `Io` if there is no /proc.
     pub fn current() -> Result<Self> {
         Self::at(Path::new(CURRENT))
     }
 
-    /// The device of the namespace's file on nsfs.
+    /// Returns the device of the namespace's file on nsfs.
     pub const fn dev(self) -> u64 {
         self.dev
     }
 
-    /// The inode of the namespace's file on nsfs. The kernel gives it to another
-    /// namespace once this one is gone.
+    /// Returns the inode of the namespace's file on nsfs. After this namespace has ended, another one may get the same
+    /// number.
     pub const fn inode(self) -> u64 {
         self.inode
     }
@@ -84,18 +84,18 @@ impl Netns {
     ///
     /// # Errors
     ///
-    /// `NetnsMissing` when there is no such file, `NotNetns` when it is anything but a
-    /// network namespace, `Io` when it cannot be opened.
+    /// `NetnsMissing` if there is no such file, `NotNetns` if the file is not a network namespace, `Io` if it cannot be
+    /// opened.
     pub fn open(path: &Path) -> Result<Self> {
-        // O_NONBLOCK: a FIFO at this path must be an error, not a wait for a writer.
+        // Without O_NONBLOCK, opening a FIFO waits for a writer.
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
         let file = match opened {
             Ok(file) => file,
-            // No path leads to anything: as gone as a missing file.
+            // These errors say that the path leads nowhere, as if the file is missing.
             Err(source) if is_errno(&source, &[Errno::ENOENT, Errno::ENOTDIR, Errno::ELOOP, Errno::ENAMETOOLONG]) => {
                 return Err(Error::NetnsMissing { path: path.to_owned() });
             }
-            // A socket, or a device that nothing stands behind.
+            // The file is a socket, or a device without a driver.
             Err(source) if is_errno(&source, &[Errno::ENXIO, Errno::ENODEV]) => {
                 return Err(Error::NotNetns { path: path.to_owned() });
             }
@@ -110,18 +110,18 @@ impl Netns {
         Ok(Self { file, path: path.to_owned(), id, home: None })
     }
 
-    /// The same, for a thread that is in `home` whenever it is on no visit to another namespace: then the kernel need not
-    /// be asked for the way back.
+    /// Tells that the calling thread is in `home` whenever it is not inside [`Netns::enter`]. This saves `enter` from
+    /// opening the namespace of the thread.
     ///
     /// # Errors
     ///
-    /// `Io` when there is no descriptor to be had.
+    /// `Io` if the descriptor cannot be duplicated.
     pub fn from_home(self, home: &Self) -> Result<Self> {
         let file = home.file.try_clone().map_err(|source| open_error(&home.path, source))?;
         Ok(Self { home: Some((thread::current().id(), file)), ..self })
     }
 
-    /// The namespace of the calling thread.
+    /// Opens the namespace of the calling thread.
     ///
     /// # Errors
     ///
@@ -130,27 +130,26 @@ impl Netns {
         Self::open(Path::new(CURRENT))
     }
 
-    /// Which namespace this is.
+    /// Returns the ID of the namespace.
     pub fn id(&self) -> NetnsId {
         self.id
     }
 
-    /// The path it was opened by.
+    /// Returns the path by which the namespace was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Runs `work` with the calling thread inside this namespace, and comes back to where it
-    /// was, also when `work` panics. A socket opened inside stays there.
+    /// Runs `work` with the calling thread inside this namespace. Then the thread returns to its earlier namespace,
+    /// also if `work` panics. A socket that `work` opens stays in this namespace.
     ///
     /// # Errors
     ///
-    /// When the namespace cannot be entered; `work` has not run then.
+    /// If the namespace cannot be entered. Then `work` has not run.
     ///
     /// # Aborts
     ///
-    /// When the thread cannot come back: whatever it did next would happen to the wrong
-    /// network.
+    /// If the thread cannot return. Otherwise it would change the wrong network.
     pub fn enter<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
         let opened;
         let is_visiting = IS_VISITING.get();
@@ -175,10 +174,10 @@ impl AsFd for Netns {
     }
 }
 
-/// Leads the thread back when it is dropped, on a return as on a panic.
+/// Returns the thread to a namespace when it is dropped, also after a panic.
 struct WayBack<'a> {
     to: &'a File,
-    /// Whether that is a visit too.
+    /// True if the thread was already inside [`Netns::enter`].
     is_visiting: bool,
 }
 
@@ -186,7 +185,7 @@ impl Drop for WayBack<'_> {
     fn drop(&mut self) {
         IS_VISITING.set(self.is_visiting);
         if let Err(errno) = setns(self.to, CloneFlags::CLONE_NEWNET) {
-            // Last words: nobody else is left to say them.
+            // No error object can be printed after this.
             let words = format!("return to the network namespace: {}\n", errno.desc());
             let _ = io::stderr().write_all(words.as_bytes());
             std::process::abort();
@@ -203,17 +202,16 @@ fn open_error(path: &Path, source: io::Error) -> Error {
 }
 
 mod ioctl {
-    // NS_GET_NSTYPE, include/uapi/linux/nsfs.h.
+    // NS_GET_NSTYPE. (include/uapi/linux/nsfs.h)
     nix::ioctl_none_bad!(get_nstype, nix::request_code_none!(0xb7, 0x3));
 }
 
-/// Whether a file on nsfs is a network namespace, and not, say, a mount namespace.
+/// Returns true if a file on nsfs is a network namespace, and not a namespace of another kind.
 fn is_network(file: &File, path: &Path) -> Result<bool> {
-    // SAFETY: NS_GET_NSTYPE takes no argument and touches no memory of ours; the
-    // descriptor is open, and borrowed from `file`, for the time of the call.
+    // SAFETY: NS_GET_NSTYPE takes no argument and accesses no memory of ours. `file` is open during the call.
     match unsafe { ioctl::get_nstype(file.as_raw_fd()) } {
         Ok(kind) => Ok(kind == libc::CLONE_NEWNET),
-        // Linux before 4.11 cannot say; setns refuses the wrong kind there.
+        // Linux before 4.11 does not know this call. There setns(2) refuses a namespace of another kind.
         Err(Errno::ENOTTY) => Ok(true),
         Err(errno) => Err(open_error(path, errno.into())),
     }

@@ -1,4 +1,4 @@
-//! Waiting for something of which no event tells.
+//! Waits for a change for which the kernel sends no event.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ const FIRST: Duration = Duration::from_millis(1);
 /// The longest pause between two attempts.
 const LONGEST: Duration = Duration::from_millis(50);
 
-/// The time until something is given up. Attempts are made more and more seldom.
+/// A deadline for repeated attempts. The pauses between the attempts get longer.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     deadline: Instant,
@@ -17,12 +17,12 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// From now on for so long.
+    /// Starts now and lasts for `within`.
     pub fn new(within: Duration) -> Self {
         Self { deadline: Instant::now() + within, next: FIRST }
     }
 
-    /// Sleeps until it is time for another attempt. Returns false at once if the time is over.
+    /// Sleeps until the next attempt. Returns false at once after the deadline.
     pub fn pause(&mut self) -> bool {
         if Instant::now() >= self.deadline {
             return false;

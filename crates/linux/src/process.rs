@@ -1,4 +1,4 @@
-//! Processes: the first calls of our own, and running another program that ends with us.
+//! Prepares this process, and runs another program that ends with it.
 
 use std::env;
 use std::ffi::{CString, OsString, c_char, c_int, c_void};
@@ -17,48 +17,49 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 
-/// A pipe takes so many bytes before the other side reads: one page. (pipe(7), "Pipe capacity")
+/// A pipe holds at least so many bytes, one page, until the other side reads. (pipe(7), "Pipe capacity")
 const PIPE_HOLDS: usize = 4096;
-/// The stack on which the child runs until it has started its program. It makes a few system calls there.
+/// Bytes of the child's stack. It makes a few system calls on it before it starts its program.
 const CHILD_STACK: usize = 64 << 10;
 
-/// For a program whose `main` is C's. After it, writing to a pipe that nobody reads is an error and does not end the
-/// process. Stdin, stdout and stderr are open: /dev/null takes the place of a stream that the caller has closed, so that
-/// the next opened file does not get descriptor 0, 1 or 2. In the place of stdout it is opened only for reading, so that
-/// a closed stdout is recognised. A program that is started later inherits these streams. Without /dev/null the process
-/// aborts, because no one could read its answer.
+/// Does what the standard library does before its `main`, for a program that has C's `main`. Call it first, while there
+/// is one thread.
 ///
-/// Call it first, while there is one thread.
+/// It ignores SIGPIPE, so that writing to a closed pipe is an error. It opens /dev/null in place of each closed
+/// standard stream, so that the next opened file does not get descriptor 0, 1 or 2. In place of stdout, /dev/null is
+/// opened only for reading, so that a closed stdout is recognised. Started programs inherit these streams. If /dev/null
+/// cannot be opened, the process aborts, because its answer has nowhere to go.
 pub fn begin() {
-    // SAFETY: it runs no code of ours on a signal, and no other thread sets one.
+    // SAFETY: no code of ours runs on the signal, and there is no other thread.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     stand_in_for_closed_streams();
 }
 
 fn stand_in_for_closed_streams() {
     for (number, access) in [(0, OFlag::O_RDONLY), (1, OFlag::O_RDONLY), (2, OFlag::O_RDWR)] {
-        // SAFETY: fcntl(2) with F_GETFD takes two numbers, and says if the first one is of no open file.
+        // SAFETY: fcntl(2) with F_GETFD takes only numbers. It fails if the descriptor is closed.
         if unsafe { libc::fcntl(number, libc::F_GETFD) } != -1 {
             continue;
         }
         match open("/dev/null", access, Mode::empty()) {
-            // The lowest free number: that of the stream. It stays open for good.
+            // The kernel gives the lowest free number, which is that of the stream. It stays open.
             Ok(null) => _ = null.into_raw_fd(),
             Err(_) => process::abort(),
         }
     }
 }
 
-/// Runs a program to its end and returns its status and its stdout. It gets our environment with one variable set, `input`
-/// on stdin, and our stderr.
+/// Runs a program to its end and returns its status and its stdout. The program gets `input` on stdin, our stderr, and
+/// our environment with one variable changed.
 ///
-/// The kernel kills the program when the calling thread ends, also when we are killed ourselves. (prctl(2),
-/// `PR_SET_PDEATHSIG`) Processes that the program has started are not killed.
+/// The kernel kills the program if the calling thread ends or this process is killed. (prctl(2), `PR_SET_PDEATHSIG`)
+/// Processes that the program has started are not killed.
 ///
 /// # Errors
 ///
-/// The error of the system call that failed. `TimedOut` if it has not closed its stdout after `answer_within`, or has not
-/// ended so long as `exit_within` after that; `FileTooLarge` if it writes more than `most` bytes. It is killed then.
+/// The error of the system call that failed. `TimedOut` if the program does not close its stdout within
+/// `answer_within`, or does not end within `exit_within` after that. `FileTooLarge` if it writes more than `most`
+/// bytes. After each error, the program is killed.
 pub fn run(
     program: &Path,
     variable: (&str, &str),
@@ -71,7 +72,7 @@ pub fn run(
     let mut child = start(program, variable, stdin.as_raw_fd(), stdout.as_raw_fd())?;
     drop((stdin, stdout));
 
-    // A program may close its stdin unread, so an error of writing is none.
+    // A program may close its stdin without reading it. So errors of writing are ignored.
     let mut rest = input;
     if rest.len() <= PIPE_HOLDS {
         let _ = to.write_all(rest);
@@ -123,7 +124,7 @@ fn during(operation: &str) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{operation}: {error}"))
 }
 
-/// Waits until one of these is ready. Returns false if the deadline comes first.
+/// Waits until a descriptor is ready. Returns false at the deadline.
 fn wait(ready: &mut [PollFd<'_>], deadline: Instant) -> io::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
@@ -135,7 +136,7 @@ fn wait(ready: &mut [PollFd<'_>], deadline: Instant) -> io::Result<bool> {
     }
 }
 
-/// A process that we have started. It is killed when this is dropped, unless it was reaped.
+/// A started process. Unless it was reaped, it is killed when this value is dropped.
 struct Child {
     pid: libc::pid_t,
     pidfd: OwnedFd,
@@ -143,10 +144,10 @@ struct Child {
 }
 
 impl Child {
-    /// Waits for the end of the process.
+    /// Waits until the process ends.
     fn reap(&mut self) -> io::Result<ExitStatus> {
         let mut status = 0;
-        // SAFETY: `status` is ours. The number is that of our own child, which nobody else waits for.
+        // SAFETY: `status` is a local variable. The number is that of our child, for which no other code waits.
         while unsafe { libc::waitpid(self.pid, &raw mut status, 0) } == -1 {
             match Errno::last() {
                 Errno::EINTR => {}
@@ -161,14 +162,14 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if !self.reaped {
-            // SAFETY: it was not waited for, so the number is still that of our child.
+            // SAFETY: the child was not reaped, so the number is still its own.
             unsafe { libc::kill(self.pid, libc::SIGKILL) };
             let _ = self.reap();
         }
     }
 }
 
-/// Everything that the child needs. It allocates nothing.
+/// Everything that the child needs, so that it does not allocate.
 struct Start {
     program: CString,
     words: [*const c_char; 2],
@@ -176,12 +177,12 @@ struct Start {
     stdin: RawFd,
     stdout: RawFd,
     parent: libc::pid_t,
-    /// The error that kept the child from starting the program.
+    /// The error because of which the child did not start the program. 0 is none.
     errno: c_int,
 }
 
-/// Starts a program with these descriptors as stdin and stdout. No pipe tells if the program was started: the child shares
-/// our memory until then, and this thread waits for it. (clone(2), `CLONE_VM` and `CLONE_VFORK`)
+/// Starts a program with these descriptors as stdin and stdout. The child shares our memory, and this thread waits,
+/// until the program is started. So the child's error needs no pipe. (clone(2), `CLONE_VM` and `CLONE_VFORK`)
 fn start(program: &Path, (name, value): (&str, &str), stdin: RawFd, stdout: RawFd) -> io::Result<Child> {
     let program = CString::new(program.as_os_str().as_bytes())?;
     let others = env::vars_os().filter(|(its, _)| its.as_bytes() != name.as_bytes());
@@ -191,7 +192,7 @@ fn start(program: &Path, (name, value): (&str, &str), stdin: RawFd, stdout: RawF
     });
     let environment = environment.collect::<Result<Vec<_>, _>>()?;
     let pointers = environment.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
-    // SAFETY: it only reads the number of this process.
+    // SAFETY: getpid(2) always succeeds, and accesses no memory of ours.
     let parent = unsafe { libc::getpid() };
     let words = [program.as_ptr(), ptr::null()];
     let mut start = Start { program, words, environment: pointers, stdin, stdout, parent, errno: 0 };
@@ -199,16 +200,16 @@ fn start(program: &Path, (name, value): (&str, &str), stdin: RawFd, stdout: RawF
     let mut pidfd: c_int = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     let pointer: *mut c_void = (&raw mut start).cast();
-    // SAFETY: the stack is writable, large enough and used by nobody else, and clone(3) aligns its top. The child runs
-    // `exec`, which does not return, and this thread goes on only when the child has started its program or has ended: so
-    // what `start` points to lives, and is not changed beside the child. The kernel writes a number into `pidfd`.
+    // SAFETY: the stack is writable and large enough, only the child uses it, and clone(3) aligns its top. The child
+    // runs `exec`, which does not return. This thread continues only after the child has started its program or has
+    // ended. So all that `start` points to stays alive and unchanged. The kernel writes a number into `pidfd`.
     let pid = unsafe { libc::clone(exec, stack.as_mut_ptr().add(CHILD_STACK).cast(), flags, pointer, &raw mut pidfd) };
     if pid == -1 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has opened it for us, and nobody else has the number.
+    // SAFETY: the kernel has just opened this descriptor for us, and no other value owns it.
     let mut child = Child { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) }, reaped: false };
-    // SAFETY: it is ours. The child has written to it, so it must be read from memory.
+    // SAFETY: `start` is a local variable. The child may have changed it, so it is read from memory.
     match unsafe { ptr::read_volatile(&raw const start.errno) } {
         0 => Ok(child),
         errno => {
@@ -218,20 +219,20 @@ fn start(program: &Path, (name, value): (&str, &str), stdin: RawFd, stdout: RawF
     }
 }
 
-/// The child, until it starts its program.
+/// Runs in the child until it starts its program.
 extern "C" fn exec(start: *mut c_void) -> c_int {
     let start: *mut Start = start.cast();
-    // SAFETY: `start` is that of the parent, which waits. Everything called is a plain system call. Descriptors, the parent's
-    // death signal and the action for SIGPIPE are the child's own.
+    // SAFETY: `start` belongs to the parent process, which waits. Only system calls are made. The child has its own
+    // descriptors, its own death signal and its own action for SIGPIPE.
     unsafe {
         let is_bound = libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != -1;
         let has_streams = is_bound && libc::dup2((*start).stdin, 0) != -1 && libc::dup2((*start).stdout, 1) != -1;
-        // The parent may have ended before the kernel was asked for the signal.
+        // The parent may have ended before prctl(2).
         if has_streams && libc::getppid() == (*start).parent {
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
             libc::execve((*start).program.as_ptr(), (*start).words.as_ptr(), (*start).environment.as_ptr());
         }
-        // Without an error the parent is gone, and does not read this.
+        // If the parent has ended, there may be no error here, and no one reads it.
         (*start).errno = Errno::last_raw();
         libc::_exit(127)
     }
@@ -255,7 +256,7 @@ mod tests {
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
         loop {
             match run(&program, ("WORD", "a b"), input, answer_within, exit_within, MOST) {
-                // The child of another test still has the file open for writing.
+                // The child of another test may still have the file open for writing.
                 Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {}
                 ended => return ended,
             }
@@ -289,7 +290,7 @@ mod tests {
         assert_eq!(answer("exec <&-; echo done", b"{}"), "done\n");
     }
 
-    /// This process ignores SIGPIPE. A child that did so too would never end.
+    /// This process ignores SIGPIPE. A child must not inherit that.
     #[test]
     fn writing_to_a_closed_pipe_ends_the_program_as_usual() {
         assert_eq!(answer("(sh -c 'kill -PIPE $$; echo lives'); echo $?", b""), "141\n");

@@ -1,5 +1,5 @@
-//! The handle on one network namespace's links, addresses and routes. Its methods live
-//! beside the objects they are about: `link`, `address`, `route`.
+//! The handle for the links, addresses and routes of one network namespace. Its methods are in `link`, `address` and
+//! `route`.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -7,12 +7,11 @@ use crate::netlink::constants::{AF_UNSPEC, NETNSA_FD, NETNSA_NSID, RTM_GETNSID, 
 use crate::netlink::{Attributes, Decode, Message, Request, Socket};
 use crate::{Netns, Result};
 
-/// `struct rtgenmsg`, padded.
+/// Bytes of `struct rtgenmsg`, with padding.
 const HEADER: usize = 4;
 
-/// A conversation with the kernel about one network namespace: that of the thread which
-/// opened it, wherever the thread goes later. Not shared: one request is answered before
-/// the next is sent.
+/// A netlink socket in one network namespace: that of the thread at the time when it opened the socket. One request is
+/// answered before the next is sent.
 #[derive(Debug)]
 pub struct Rtnl {
     pub(crate) socket: Socket,
@@ -23,30 +22,25 @@ impl Rtnl {
     ///
     /// # Errors
     ///
-    /// When the kernel has no socket to give.
+    /// If the kernel gives no socket.
     pub fn open() -> Result<Self> {
         Ok(Self { socket: Socket::open()? })
     }
 
-    /// Opens a socket in another network namespace; the calling thread is back in its own
-    /// when this returns.
+    /// Opens a socket in another network namespace. The calling thread then returns to its own.
     ///
     /// # Errors
     ///
-    /// When the namespace cannot be entered, or the kernel has no socket to give.
+    /// If the namespace cannot be entered, or the kernel gives no socket.
     pub fn open_in(netns: &Netns) -> Result<Self> {
         netns.enter(Self::open)?
     }
 
-    /// The number by which this namespace knows another one, as in [`crate::Link::parent_netnsid`]; `None` when it has
-    /// given it none, so that none of its links has its parent there.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
+    /// Returns the number of another namespace in this one, as in [`crate::Link::parent_netnsid`]. Returns `None` if it
+    /// has no number here. Then no link of this namespace has its parent there.
     pub fn nsid(&mut self, other: &Netns) -> Result<Option<i32>> {
         let mut request = Request::new(RTM_GETNSID, 0, &[AF_UNSPEC, 0, 0, 0]);
-        // The kernel reads a descriptor number of the sending process.
+        // The kernel takes the number as a descriptor of the sending process.
         request.u32(NETNSA_FD, other.as_fd().as_raw_fd().cast_unsigned());
         self.socket.get(request, format_args!("find number of network namespace {}", other.path().display()), nsid)
     }
@@ -59,7 +53,7 @@ fn nsid(message: &Message<'_>) -> Decode<Option<i32>> {
     for attribute in Attributes::after(message.payload, HEADER)? {
         let attribute = attribute?;
         if attribute.kind == NETNSA_NSID {
-            // -1: NETNSA_NSID_NOT_ASSIGNED.
+            // -1 is NETNSA_NSID_NOT_ASSIGNED.
             return Ok(Some(attribute.i32()?).filter(|&number| number >= 0));
         }
     }
@@ -74,7 +68,7 @@ mod tests {
     use crate::netlink::reference::only;
 
     proptest! {
-        /// Lost is which negative number it was: all of them mean none.
+        /// All negative numbers are read as none.
         #[test]
         fn a_namespace_number_reads_back(number in prop_oneof![-2..2_i32, any::<i32>()]) {
             let mut answer = Request::new(RTM_NEWNSID, 0, &[AF_UNSPEC, 0, 0, 0]);

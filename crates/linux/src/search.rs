@@ -1,5 +1,5 @@
-//! Finding the network namespaces of this machine that nobody gave us a path to. The kernel has no list of them: they
-//! are found where something holds them, a mount, a process, a thread, a descriptor or a socket.
+//! Finds the network namespaces of this machine. The kernel has no list of them, so their holders are searched: mounts,
+//! processes, threads, descriptors and sockets.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -15,51 +15,50 @@ use crate::descriptor::{Task, is_table_shared, netns_of_socket};
 use crate::mounts::{MountNamespace, mounts};
 use crate::{Error, Netns, errno, file};
 
-/// The process that every other descends from.
+/// The number of the init process.
 const INIT: u32 = 1;
 
-/// What holds a network namespace, and so where to look for it, the cheapest place first.
+/// A place where holders of network namespaces are searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// Bind mounts of this mount namespace, such as those in /run/netns.
+    /// The bind mounts of this mount namespace, such as those in /run/netns.
     Mounts,
     /// The main threads of processes.
     Processes,
-    /// Other threads, and open descriptors: one entry per thread and descriptor of the machine.
+    /// Other threads, and open descriptors. The search reads an entry for each of them on the machine.
     ThreadsAndDescriptors,
-    /// The same, bind mounts of all mount namespaces, and sockets, which belong to the namespace that they were made in.
-    /// Each socket is duplicated for an instant.
+    /// As `ThreadsAndDescriptors`, and also the bind mounts of all mount namespaces, and all sockets. A socket holds
+    /// the namespace in which it was opened. Each socket is duplicated for a moment.
     Everywhere,
 }
 
 impl Holder {
-    /// Where the namespace of a container that runs is found, the cheapest place first.
+    /// The places with the namespaces of running containers. The cheapest place comes first.
     pub const ALL: [Self; 3] = [Self::Mounts, Self::Processes, Self::ThreadsAndDescriptors];
-    /// Everything that can be found to hold a namespace, the cheapest place first.
+    /// All places. The cheapest one comes first.
     pub const EVERY: [Self; 3] = [Self::Mounts, Self::Processes, Self::Everywhere];
 }
 
-/// A search that looks into each namespace once, however many places hold it.
+/// A search that visits each namespace only once.
 #[derive(Debug, Default)]
 pub struct NetnsSearch {
     seen: HashSet<u64>,
     incomplete: bool,
-    /// The first thing that could not be looked at.
+    /// The first error: something could not be searched.
     pub(crate) missed: Option<Error>,
-    /// Processes that were gone when they were looked at, though /proc had listed them. A process that has ended and
-    /// that its parent has not waited for is one as well.
+    /// Processes that /proc had listed and that had ended when they were searched. Zombies are among them.
     pub(crate) vanished: HashSet<u32>,
-    /// Mount namespaces that a mount or a descriptor holds.
+    /// The inodes of mount namespaces with a mount or a descriptor as holder.
     mount_namespaces: HashSet<u64>,
 }
 
 impl NetnsSearch {
-    /// Opens the namespaces of a place that were not looked into before, until `look` has found something in one.
-    /// A namespace that may not be opened, or is gone by then, is left out.
+    /// Opens the namespaces of a place that were not visited before, until `look` returns a value. A namespace that
+    /// cannot be opened is left out.
     ///
-    /// A process, a thread or a descriptor may lead somewhere else by the time it is opened, as that of a plugin does
-    /// which enters a container for an instant. So the namespace that was opened counts as seen: the other one may be
-    /// held in a place that comes later.
+    /// A process, a thread or a descriptor can change its namespace before it is opened: a plugin enters a container
+    /// for a moment. So the namespace that was really opened counts as visited. The other one may still have a holder
+    /// in a later place.
     pub fn find<T>(&mut self, place: Holder, mut look: impl FnMut(&Netns) -> Option<T>) -> Option<T> {
         let (mut seen, mut found) = (std::mem::take(&mut self.seen), None);
         self.walk(place, &mut |inode, path| {
@@ -70,13 +69,13 @@ impl NetnsSearch {
         found
     }
 
-    /// Whether the mounts or the processes could not be listed to the end, so that what was not found may be there.
+    /// Returns true if the list of mounts or processes could not be read to its end. Then a namespace may have been
+    /// missed.
     pub fn is_incomplete(&self) -> bool {
         self.incomplete
     }
 
-    /// Calls `visit` with the inode of each namespace of a place, as often as it is held there, and with a path that
-    /// leads to it.
+    /// Calls `visit` for each holder in a place, with the inode of the namespace and a path that leads to it.
     pub(crate) fn walk(&mut self, place: Holder, visit: Visit<'_>) {
         let _ended_early = match place {
             Holder::Mounts => self.own_mounts(visit),
@@ -124,7 +123,7 @@ impl NetnsSearch {
         for entry in entries {
             let entry = match entry {
                 Ok(entry) => entry,
-                // It may stay, for ever.
+                // The kernel may return this error without end.
                 Err(error) => return unlistable(self, error),
             };
             if let Some(number) = entry.name.to_str().and_then(number) {
@@ -134,7 +133,7 @@ impl NetnsSearch {
         GO_ON
     }
 
-    /// With a list for sockets, which are looked at last, mounts and sockets are looked at too.
+    /// Searches threads and descriptors. With a list for sockets, searches mounts too, and sockets last.
     fn elsewhere(&mut self, mut sockets: Option<Vec<Socket>>, visit: Visit<'_>) -> ControlFlow<()> {
         let mut mounts = HashSet::new();
         self.processes(&mut |search, process| {
@@ -160,7 +159,7 @@ impl NetnsSearch {
         self.sockets(sockets, visit)
     }
 
-    /// Looks at the mounts of the mount namespace that a thread is in.
+    /// Searches the mounts of a thread's mount namespace.
     fn mounts_of(
         &mut self,
         process: &Process,
@@ -175,7 +174,7 @@ impl NetnsSearch {
         }
         let Some(file) = self.of(process, &path, File::open(&path)) else { return GO_ON };
         let Some(whole) = self.of(process, &path, MountNamespace::read(&file)) else { return GO_ON };
-        // The thread may have moved to another one before its namespace was opened.
+        // The thread may have changed its namespace before it was opened.
         seen.extend(file.metadata().map(|metadata| metadata.ino()));
         self.mount_namespaces.extend(whole.held("mnt").map(|(inode, _)| inode));
         whole.held("net").try_for_each(|(inode, file)| visit(inode, &file.map(of_own).unwrap_or_default()))
@@ -194,7 +193,7 @@ impl NetnsSearch {
                 visit(inode, &path)?;
             }
             self.mount_namespaces.extend(inode("mnt", &text));
-            // A tun device is a socket with a file around it.
+            // An open tun device has a socket.
             if let Some(sockets) = sockets
                 && (text.starts_with("socket:[") || text.ends_with("/net/tun"))
                 && let Ok(number) = RawFd::try_from(number)
@@ -209,7 +208,7 @@ impl NetnsSearch {
         let mut seen = HashSet::new();
         let mut opened: Option<(u32, Task)> = None;
         for Socket { process, thread, number, path, text } in sockets {
-            // Many processes may share one socket. The text of a tun device says nothing about its socket.
+            // Processes may share a socket, whose text is its inode. The text of a tun device does not name its socket.
             if seen.contains(&text) {
                 continue;
             }
@@ -219,12 +218,12 @@ impl NetnsSearch {
             }
             let Some((_, task)) = &opened else { continue };
             let socket = match task.duplicate(number) {
-                // It was closed meanwhile.
+                // The socket was closed in between.
                 Err(error) if errno(&error) == Some(Errno::EBADF) => continue,
                 answer => self.of(&process, &path, answer),
             };
             let Some(socket) = socket else { continue };
-            // It was closed meanwhile, and another file has its number.
+            // The socket was closed in between, and another file has its number.
             if fs::read_link(of_own(&socket)).ok().is_none_or(|now| now != Path::new(&text)) {
                 continue;
             }
@@ -239,7 +238,7 @@ impl NetnsSearch {
         GO_ON
     }
 
-    /// The threads of a process, the main one among them.
+    /// Lists the threads of a process, also the main one.
     fn threads(&mut self, process: &Process) -> Vec<Thread> {
         let thread = |(number, folder)| {
             let has_descriptors = number == process.number || !is_table_shared(process.number, number);
@@ -248,7 +247,7 @@ impl NetnsSearch {
         self.numbers(process, &process.folder.join("task")).into_iter().map(thread).collect()
     }
 
-    /// The entries of a process's folder that are numbers.
+    /// Lists the entries of a process's folder that are numbers.
     fn numbers(&mut self, process: &Process, folder: &Path) -> Vec<(u32, PathBuf)> {
         let mut numbers = Vec::new();
         for entry in self.of(process, folder, file::entries(folder)).into_iter().flatten() {
@@ -260,14 +259,14 @@ impl NetnsSearch {
         numbers
     }
 
-    /// The text of a magic link of /proc, such as `net:[4026531840]`.
+    /// Reads a magic link of /proc, such as `net:[4026531840]`.
     fn link(&mut self, process: &Process, path: &Path) -> Option<String> {
         let text = self.of(process, path, fs::read_link(path))?;
-        // A path with other characters is a file's, and of no interest here.
+        // A text that is not UTF-8 is the path of a file, and is not needed.
         text.into_os_string().into_string().ok()
     }
 
-    /// The answer about a process. If the process is gone, it holds nothing.
+    /// Handles an answer about a process. Notes an error, unless the process has ended.
     fn of<T>(&mut self, process: &Process, path: &Path, answer: io::Result<T>) -> Option<T> {
         let error = match answer {
             Ok(seen) => return Some(seen),
@@ -275,12 +274,12 @@ impl NetnsSearch {
         };
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ENOENT | Errno::ESRCH) => {
-                // A thread or a descriptor may be gone while the process lives on.
+                // A thread or a descriptor may have ended while the process still runs.
                 if fs::read_link(process.folder.join("ns/net")).is_err() {
                     self.vanished.insert(process.number);
                 }
             }
-            // Some machines let no process look at init, which is no container's and keeps no container's namespace.
+            // Some machines protect init from all processes. It never holds the namespace of a container.
             Some(Errno::EACCES | Errno::EPERM) if process.number == INIT => {}
             _ => self.miss(path, error),
         }
@@ -292,7 +291,7 @@ impl NetnsSearch {
     }
 }
 
-/// Is told of an inode and a path; says whether to go on.
+/// Gets the inode of a namespace and a path to it. Decides if the search continues.
 pub(crate) type Visit<'a> = &'a mut dyn FnMut(u64, &Path) -> ControlFlow<()>;
 
 pub(crate) const GO_ON: ControlFlow<()> = ControlFlow::Continue(());
@@ -306,20 +305,20 @@ struct Process {
 struct Thread {
     number: u32,
     folder: PathBuf,
-    /// It has a table of descriptors that was not listed with another thread of its process.
+    /// True if its table of descriptors is not that of the main thread, or if it is the main thread.
     has_descriptors: bool,
 }
 
 struct Socket {
     process: Process,
-    /// The thread whose table of descriptors has it.
+    /// The thread in whose table of descriptors it was found.
     thread: u32,
     number: RawFd,
     path: PathBuf,
     text: String,
 }
 
-/// Opens a namespace that was not looked into before.
+/// Opens a namespace that was not visited before, and calls `look` with it.
 fn look_into<T>(
     seen: &mut HashSet<u64>,
     inode: u64,
@@ -333,7 +332,7 @@ fn look_into<T>(
     if seen.insert(netns.id().inode()) { look(&netns) } else { None }
 }
 
-/// The text of a file of /proc. Names of mount points may have any bytes.
+/// Reads a file of /proc. Names of mount points may have any bytes.
 pub(crate) fn read(path: &Path) -> io::Result<String> {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -342,12 +341,12 @@ pub(crate) fn number(name: &str) -> Option<u32> {
     name.parse().ok()
 }
 
-/// A path to a file that we have open.
+/// Returns a path to an open file of this process.
 fn of_own(file: &impl AsRawFd) -> PathBuf {
     Path::new("/proc/self/fd").join(file.as_raw_fd().to_string())
 }
 
-/// The inode of a namespace of that kind.
+/// Reads the inode of a namespace of this kind from the text of a magic link.
 pub(crate) fn inode(kind: &str, text: &str) -> Option<u64> {
     text.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok()
 }
@@ -372,7 +371,7 @@ mod tests {
         assert_eq!(times, 1);
     }
 
-    /// A path to one namespace that leads to another by the time it is opened hides neither of them.
+    /// If a path leads to another namespace by the time it is opened, neither of the two is missed.
     #[test]
     fn what_leads_elsewhere_meanwhile_is_not_taken_for_seen() {
         let own = NetnsId::current().unwrap().inode();

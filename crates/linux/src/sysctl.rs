@@ -1,5 +1,5 @@
-//! Kernel parameters under `/proc/sys`, in a given network namespace. A key is spelled
-//! with slashes (`net/ipv4/conf/eth0.100/arp_notify`): interface names may hold dots.
+//! Sysctls of a network namespace. A key has slashes, because an interface name may have dots:
+//! `net/ipv4/conf/eth0.100/arp_notify`.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -7,18 +7,17 @@ use std::os::unix::fs::FileExt;
 
 use crate::{Error, Netns, Result};
 
-/// Sets one parameter.
+/// Sets one sysctl.
 ///
 /// # Errors
 ///
-/// `Error::Io` naming the file. `/proc/sys` is mounted read-only in some containers
-/// (`EROFS`): whether that matters is for the caller to say.
+/// `Error::Io` with the path. In some containers `/proc/sys` is read-only (`EROFS`): that is an error only if the value
+/// must change.
 pub fn write(netns: &Netns, key: &str, value: &str) -> Result<()> {
     netns.enter(|| set(key, value).map(drop))?
 }
 
-/// Sets several parameters in one visit to the namespace. Every one is tried: the
-/// results stand in the order of the settings.
+/// Tries to set all sysctls, and enters the namespace only once. The results have the order of the settings.
 pub fn write_all(netns: &Netns, settings: &[(&str, &str)]) -> Vec<Result<()>> {
     let visit = netns.enter(|| settings.iter().map(|(key, value)| set(key, value).map(drop)).collect());
     match visit {
@@ -27,28 +26,27 @@ pub fn write_all(netns: &Netns, settings: &[(&str, &str)]) -> Vec<Result<()>> {
     }
 }
 
-/// Sets several parameters in one visit to the namespace, and tells what they were before. One that cannot be read or
-/// written stays as it is, and is left out of the list.
+/// Tries to set all sysctls, and enters the namespace only once. Returns the earlier values of those that were set.
 pub fn replace_all(netns: &Netns, settings: &[(&str, &str)]) -> Result<Vec<(String, String)>> {
     let replace = |(key, value): &(&str, &str)| Some(((*key).to_owned(), set(key, value).ok()?));
     netns.enter(|| settings.iter().filter_map(replace).collect())
 }
 
-/// The value of one parameter, without the newline at its end.
+/// Reads a sysctl, without the newline at its end.
 ///
 /// # Errors
 ///
-/// `Error::Io` naming the file.
+/// `Error::Io` with the path.
 pub fn read(netns: &Netns, key: &str) -> Result<String> {
     netns.enter(|| get(key))?
 }
 
-// /proc/sys/net shows the namespace of the thread that opens a file in it: these two
-// run inside Netns::enter.
+// /proc/sys/net shows the namespace of the thread that opens a file there. So the next functions run inside
+// Netns::enter.
 
-/// Sets a parameter that has another value, and tells the value that it had. Looking first is cheaper than it seems:
-/// a write of `disable_ipv6` spins for as long as anybody on the machine changes links (`restart_syscall` in
-/// net/ipv6/addrconf.c), and what is right already needs no writable /proc/sys.
+/// Sets a sysctl if it has another value, and returns the earlier value. A write of `disable_ipv6` waits while any
+/// process changes links (`restart_syscall` in net/ipv6/addrconf.c), so reading first saves time. It also allows a
+/// read-only /proc/sys if the value is already right.
 fn set(key: &str, value: &str) -> Result<String> {
     let path = path(key)?;
     let exchange = || {
@@ -62,7 +60,7 @@ fn set(key: &str, value: &str) -> Result<String> {
         let length = file.read_at(&mut buffer, 0)?;
         let before = String::from_utf8_lossy(&buffer[..length]).trim_end_matches('\n').to_owned();
         if before != value {
-            // From the beginning again: a sysctl takes no write elsewhere. (kernel.sysctl_writes_strict)
+            // A sysctl must be written at offset 0. (kernel.sysctl_writes_strict)
             file.write_all_at(value.as_bytes(), 0)?;
         }
         Ok(before)
@@ -85,7 +83,7 @@ fn get(key: &str) -> Result<String> {
     Ok(value)
 }
 
-/// A key must stay below `/proc/sys`, whatever interface name was built into it.
+/// Refuses a key that leads out of `/proc/sys` because of the interface name in it.
 fn path(key: &str) -> Result<String> {
     let path = format!("/proc/sys/{key}");
     let strays = |part: &str| matches!(part, "" | "." | "..") || part.contains('\0');

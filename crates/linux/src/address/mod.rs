@@ -21,18 +21,17 @@ mod watch;
 /// Bytes of `struct ifaddrmsg`.
 const HEADER: usize = 8;
 
-/// The kernel's datagrams are of a page at least, and it spends some 80 bytes on an address.
+/// So many addresses fit into one datagram: it has at least a page, and an address takes about 80 bytes.
 const SURELY_ONE_DATAGRAM: usize = 32;
 
 /// An address on a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// The link.
+    /// The ifindex of the link.
     pub ifindex: u32,
-    /// The link's own address, host bits and all, and the length of the prefix.
+    /// The link's own address with its host bits, and the length of the prefix.
     pub address: IpNet,
-    /// The other end of a point-to-point address, where it differs from the link's own.
-    /// The prefix is then the other end's.
+    /// The other end, if the address is a point-to-point address. Then the prefix is that of the other end.
     pub peer: Option<IpAddr>,
     /// How far the address reaches (`RT_SCOPE_*`); 0 is everywhere.
     pub scope: u8,
@@ -41,43 +40,42 @@ pub struct Address {
 }
 
 impl Address {
-    /// Duplicate address detection has not ended: nobody may use it yet.
+    /// Returns true while duplicate address detection runs. The address cannot be used yet. (RFC 4862)
     pub const fn tentative(&self) -> bool {
         self.flags & IFA_F_TENTATIVE != 0
     }
 
-    /// Usable while duplicate address detection still runs (RFC 4429).
+    /// Returns true if the address can be used while duplicate address detection runs. (RFC 4429)
     pub const fn optimistic(&self) -> bool {
         self.flags & IFA_F_OPTIMISTIC != 0
     }
 
-    /// Duplicate address detection found another machine using it.
+    /// Returns true if duplicate address detection found that another machine uses the address.
     pub const fn dad_failed(&self) -> bool {
         self.flags & IFA_F_DADFAILED != 0
     }
 
-    /// It has no lifetime, unlike those that a router advertisement brings.
+    /// Returns true if the address has no lifetime. An address from a router advertisement has one.
     pub const fn permanent(&self) -> bool {
         self.flags & IFA_F_PERMANENT != 0
     }
 }
 
 impl Rtnl {
-    /// The addresses of one link, IPv4 first.
+    /// Lists the addresses of one link, IPv4 first.
     ///
     /// # Errors
     ///
-    /// What the kernel says: `ENODEV` when there is no such link, `EINTR` when the
-    /// addresses never stop changing.
+    /// `ENODEV` if there is no such link, `EINTR` if the addresses changed during every dump.
     pub fn addresses(&mut self, ifindex: u32) -> Result<Vec<Address>> {
         self.addresses_of(AF_UNSPEC, ifindex)
     }
 
-    /// The addresses of all links.
+    /// Lists the addresses of all links.
     ///
     /// # Errors
     ///
-    /// What the kernel says, `ENODEV` when a link goes meanwhile.
+    /// `ENODEV` if a link is deleted during the call.
     pub fn all_addresses(&mut self) -> Result<Vec<IpAddr>> {
         let mut all = Vec::new();
         for link in self.links()? {
@@ -91,8 +89,8 @@ impl Rtnl {
         if list.len() <= SURELY_ONE_DATAGRAM {
             return Ok(list);
         }
-        // Only where it lists all links does the kernel say that a list which took it
-        // several datagrams changed meanwhile (seen on 6.18).
+        // If a list has several datagrams, it may change in between. The kernel reports that only for a dump of all
+        // links. (seen on 6.18)
         self.dump_addresses(family, 0, ifindex)
     }
 
@@ -102,29 +100,29 @@ impl Rtnl {
             Request::new(RTM_GETADDR, NLM_F_DUMP, &header),
             format_args!("list addresses of ifindex {ifindex}"),
             |message, list| {
-                // Kernels before 4.20 send the addresses of all links in any case.
+                // Kernels before 4.20 always send the addresses of all links.
                 list.extend(decode(message)?.filter(|address| address.ifindex == ifindex));
                 Ok(())
             },
         )
     }
 
-    /// Gives a link an address, of universal scope. IPv4 prefixes shorter than 31 bits get
-    /// their broadcast address with it.
+    /// Adds an address of universal scope to a link. If an IPv4 prefix is shorter than 31 bits, its broadcast address
+    /// is set too.
     ///
     /// # Errors
     ///
-    /// What the kernel says; `EEXIST` when the link has it.
+    /// `EEXIST` if the link already has the address.
     pub fn new_address(&mut self, ifindex: u32, address: IpNet) -> Result<()> {
         self.socket
             .acknowledge(new_request(ifindex, address), format_args!("add address {address} to ifindex {ifindex}"))
     }
 
-    /// Takes an address off its link.
+    /// Removes an address from its link.
     ///
     /// # Errors
     ///
-    /// What the kernel says; `EADDRNOTAVAIL` when the link does not have it.
+    /// `EADDRNOTAVAIL` if the link does not have the address.
     pub fn del_address(&mut self, address: &Address) -> Result<()> {
         self.socket.acknowledge(
             del_request(address),
@@ -152,7 +150,7 @@ fn new_request(ifindex: u32, address: IpNet) -> Request {
     let mut request = Request::new(RTM_NEWADDR, flags, &header);
     request.ip(IFA_LOCAL, address.addr());
     request.ip(IFA_ADDRESS, address.addr());
-    // RFC 3021: a network of two has no broadcast address.
+    // A network of two addresses has no broadcast address. (RFC 3021)
     if matches!(address, IpNet::V4(_)) && address.prefix_len() < 31 {
         request.ip(IFA_BROADCAST, address.broadcast());
     }
@@ -170,7 +168,7 @@ fn del_request(address: &Address) -> Request {
     request
 }
 
-/// `None` for the addresses of other families than IP.
+/// Returns `None` for an address that is neither IPv4 nor IPv6.
 pub(crate) fn decode(message: &Message<'_>) -> Decode<Option<Address>> {
     if !matches!(message.kind, RTM_NEWADDR | RTM_DELADDR) {
         return Err("not an address");
@@ -189,13 +187,13 @@ pub(crate) fn decode(message: &Message<'_>) -> Decode<Option<Address>> {
         match attribute.kind {
             IFA_ADDRESS => address = Some(attribute.ip()?),
             IFA_LOCAL => local = Some(attribute.ip()?),
-            // The same flags, and those that do not fit into the header's eight bits.
+            // The header has only the lowest eight bits of the flags.
             IFA_FLAGS => flags = attribute.u32()?,
             _ => {}
         }
     }
-    // IFA_ADDRESS is the other end; where there is none, the kernel repeats the link's
-    // own, or leaves IFA_LOCAL out.
+    // IFA_ADDRESS is the other end. If there is none, the kernel repeats the own address there, or leaves IFA_LOCAL
+    // out.
     let own = local.or(address).ok_or("address message without an address")?;
     if own.is_ipv4() != (family == AF_INET) {
         return Err("address of another family than its message");

@@ -1,4 +1,4 @@
-//! Address messages against netlink-packet-route.
+//! Compares address messages with those of netlink-packet-route.
 
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -151,7 +151,7 @@ proptest! {
         prop_assert_eq!(read, Ok(Some(Address { ifindex, address, peer: None, scope: 0, flags: 0 })));
     }
 
-    /// Lost are the flags, which say nothing about which address it is, and a peer that is the link's own end.
+    /// The flags are not compared. A peer that is the link's own address is read as none.
     #[test]
     fn what_is_deleted_is_what_is_read(
         address in any_net(),

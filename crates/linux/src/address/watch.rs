@@ -1,4 +1,4 @@
-//! Waiting for IPv6 addresses to become usable, by event.
+//! Waits for events until IPv6 addresses can be used.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
@@ -8,35 +8,34 @@ use crate::netlink::constants::{AF_INET6, RTM_DELADDR, RTM_NEWADDR, RTNLGRP_IPV6
 use crate::netlink::{Messages, Socket};
 use crate::{Error, Netns, Result, Rtnl};
 
-/// Watches the IPv6 addresses of one network namespace, from the moment it is opened.
-/// Open it before the addresses are added, lest an event be missed.
+/// Receives the events about IPv6 addresses in one network namespace. Open it before the addresses are added, so that
+/// no event is missed.
 #[derive(Debug)]
 pub struct AddressWatch {
     socket: Socket,
 }
 
 impl AddressWatch {
-    /// Begins to watch.
+    /// Begins to receive events.
     ///
     /// # Errors
     ///
-    /// When the namespace cannot be entered, or the kernel has no socket to give.
+    /// If the namespace cannot be entered, or a socket cannot be opened.
     pub fn open_in(netns: &Netns) -> Result<Self> {
         let mut socket = netns.enter(Socket::open)??;
         socket.subscribe(RTNLGRP_IPV6_IFADDR)?;
         Ok(Self { socket })
     }
 
-    /// Waits until duplicate address detection has ended well for all `addresses` of a
-    /// link. `rtnl` belongs to the same namespace as the watch.
+    /// Waits until duplicate address detection has succeeded for all `addresses` of a link. `rtnl` must belong to the
+    /// same namespace.
     ///
-    /// An event only says that it is time to look: what counts is what the kernel lists
-    /// then, so neither a lost event nor one from before can mislead.
+    /// After each event, the kernel is asked for the state of the addresses. So a lost or an old event does no harm.
     ///
     /// # Errors
     ///
-    /// `DadFailed` when the kernel has marked one of them so, or no longer has it;
-    /// `Timeout` naming the first one that is still tentative at the deadline.
+    /// `DadFailed` if the detection failed for an address, or if the kernel no longer has it. `Timeout` with the first
+    /// address that is still tentative at the deadline.
     pub fn wait_usable(
         &mut self,
         rtnl: &mut Rtnl,
@@ -50,7 +49,7 @@ impl AddressWatch {
         Ok(())
     }
 
-    /// Returns when something may have happened to the addresses of the link.
+    /// Returns after an event that may be about the addresses of the link.
     fn next_event(&mut self, ifindex: u32, waiting: Ipv6Addr, deadline: Instant) -> Result<()> {
         let operation = format_args!("wait for duplicate address detection of {waiting}");
         loop {
@@ -64,7 +63,8 @@ impl AddressWatch {
     }
 }
 
-/// In doubt, it does: looking once too often is harmless.
+/// Returns true if an event may be about the link. If it is not known, the addresses are listed once more, which is
+/// harmless.
 fn concerns(message: crate::netlink::Decode<crate::netlink::Message<'_>>, ifindex: u32) -> bool {
     let Ok(message) = message else {
         return true;

@@ -1,4 +1,4 @@
-//! `IFLA_LINKINFO`: what kind of virtual link it is, and the settings of that kind.
+//! `IFLA_LINKINFO`: the kind of a virtual link, with the settings of that kind.
 
 use super::{IpvlanFlag, IpvlanMode, MacvlanMode};
 use crate::netlink::constants::{
@@ -10,19 +10,19 @@ use crate::netlink::{Attribute, Attributes, Decode, Request};
 /// A kind of link to create, with its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkKind {
-    /// An interface with a hardware address of its own on the parent's wire.
+    /// The link has its own MAC on the parent's wire.
     Macvlan {
-        /// What it may say to its siblings.
+        /// The mode of this link.
         mode: MacvlanMode,
-        /// How many broadcast packets may wait for it; the kernel's 1000 when `None`.
-        /// Kernels before 5.11 ignore it.
+        /// At most so many broadcast packets wait for the link. `None` is the kernel's default, 1000. Kernels before
+        /// 5.11 ignore it.
         bcqueuelen: Option<u32>,
     },
-    /// An interface that shares the parent's hardware address.
+    /// The link shares the parent's MAC.
     Ipvlan {
-        /// Sets the mode of all ipvlan interfaces on that parent.
+        /// Sets the mode of all ipvlan links on this parent.
         mode: IpvlanMode,
-        /// Sets the flag of all ipvlan interfaces on that parent.
+        /// Sets the flag of all ipvlan links on this parent.
         flag: IpvlanFlag,
     },
 }
@@ -30,32 +30,31 @@ pub enum LinkKind {
 /// The settings of an existing link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LinkInfo {
-    /// The link has no kind: a hardware NIC, or the loopback.
+    /// The link has no kind: it is a hardware NIC or the loopback.
     #[default]
     None,
-    /// A macvlan interface.
+    /// A macvlan link.
     Macvlan {
-        /// What it may say to its siblings.
+        /// The mode of this link.
         mode: MacvlanMode,
-        /// The queue length it asked for.
+        /// The queue length that was asked for, in packets.
         bcqueuelen: Option<u32>,
-        /// The queue length in force: the longest that any interface on the parent asked
-        /// for.
+        /// The queue length in use: the longest one that was asked for on this parent.
         bcqueuelen_used: Option<u32>,
     },
-    /// An ipvlan interface.
+    /// An ipvlan link.
     Ipvlan {
         /// The mode of its parent.
         mode: IpvlanMode,
         /// The flag of its parent.
         flag: IpvlanFlag,
     },
-    /// Any other kind, or a mode that has no word here.
+    /// A link of another kind, or with a mode that this crate does not know.
     Other,
 }
 
 impl LinkKind {
-    /// The name under which the kernel knows the kind.
+    /// Returns the kernel's name of the kind. (`IFLA_INFO_KIND`)
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Macvlan { .. } => "macvlan",
@@ -82,10 +81,10 @@ impl LinkKind {
     }
 }
 
-/// `MACVLAN_MACADDR_FLUSH`, a deed for mode `source` alone. (include/uapi/linux/if_link.h)
+/// `MACVLAN_MACADDR_FLUSH`, which is only for mode `source`. (include/uapi/linux/if_link.h)
 const MACADDR_FLUSH: u32 = 2;
 
-/// A macvlan that the kernel never makes: in mode `private` there is no list of addresses to flush.
+/// Writes a macvlan that the kernel always refuses: mode `private` has no list of addresses that could be flushed.
 pub(super) fn emit_impossible_macvlan(request: &mut Request) {
     request.nest(IFLA_LINKINFO, |info| {
         info.text(IFLA_INFO_KIND, "macvlan");
@@ -96,7 +95,7 @@ pub(super) fn emit_impossible_macvlan(request: &mut Request) {
     });
 }
 
-/// `IFLA_LINKINFO`, decoded.
+/// The content of `IFLA_LINKINFO`.
 #[derive(Debug, Default)]
 pub(super) struct Decoded {
     pub(super) kind: Option<String>,
@@ -140,7 +139,7 @@ fn macvlan(data: Attributes<'_>) -> Decode<LinkInfo> {
 }
 
 fn ipvlan(data: Attributes<'_>) -> Decode<LinkInfo> {
-    // Kernels before 4.15 have no flags: theirs behave as `bridge` does.
+    // Kernels before 4.15 have no flags. Their links behave as with `bridge`.
     let (mut mode, mut flag) = (None, Some(IpvlanFlag::Bridge));
     for attribute in data {
         let attribute = attribute?;

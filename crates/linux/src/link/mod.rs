@@ -1,4 +1,4 @@
-//! Links: finding, creating, changing and deleting them.
+//! Links: finds, creates, changes and deletes them.
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
@@ -28,57 +28,57 @@ const HEADER: usize = 16;
 /// A link as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its number in its network namespace.
+    /// The ifindex, a number in its network namespace.
     pub ifindex: u32,
-    /// Its name. A link found by an alternative name has its primary one here.
+    /// The primary name, also if the link was found by an alternative name.
     pub name: String,
-    /// Its hardware address, if that is an Ethernet one.
+    /// The hardware address, if it has six bytes.
     pub mac: Option<Mac>,
-    /// The largest packet, in bytes without the link-layer header.
+    /// The largest packet in bytes, without the link-layer header.
     pub mtu: u32,
-    /// Whether it was switched on (`IFF_UP`).
+    /// True if the link is up. (`IFF_UP`)
     pub up: bool,
-    /// Whether the wire works (`IFF_LOWER_UP`).
+    /// True if there is a carrier. (`IFF_LOWER_UP`)
     pub carrier: bool,
-    /// Whether it is a loopback (`IFF_LOOPBACK`).
+    /// True for a loopback. (`IFF_LOOPBACK`)
     pub loopback: bool,
-    /// The hardware type (`ARPHRD_*`); 1 is Ethernet.
+    /// The hardware type. 1 is Ethernet. (`ARPHRD_*`)
     pub arphrd: u16,
-    /// All flags (`IFF_*`).
+    /// All flags. (`IFF_*`)
     pub flags: u32,
-    /// The kind of a virtual link: `macvlan`, `bridge`, `veth`, ...
+    /// The kind of a virtual link, such as `macvlan`, `bridge` or `veth`.
     pub kind: Option<String>,
     /// The settings of that kind.
     pub info: LinkInfo,
-    /// The link it stands on, or a veth's other end (`IFLA_LINK`). It is a number in the
-    /// other namespace when `parent_netnsid` is there.
+    /// The ifindex of the parent, or of a veth's other end. If `parent_netnsid` is set, it is an ifindex in that
+    /// namespace. (`IFLA_LINK`)
     pub parent: Option<u32>,
-    /// The namespace of `parent`, if that is another one (`IFLA_LINK_NETNSID`).
+    /// The number of the parent's namespace, if that is another one. (`IFLA_LINK_NETNSID`)
     pub parent_netnsid: Option<i32>,
-    /// The bridge, bond, ... that it belongs to.
+    /// The ifindex of the bridge, bond or team that the link is a port of.
     pub master: Option<u32>,
-    /// The kind of that master: `bridge`, `bond`, ...
+    /// The kind of the master, such as `bridge` or `bond`.
     pub slave_kind: Option<String>,
-    /// A number that anybody may give it, 0 by default. (`IFLA_GROUP`)
+    /// A number that users and programs choose; 0 by default. (`IFLA_GROUP`)
     pub group: u32,
 }
 
-/// A link to create. It comes into being down.
+/// A link to create. A new link is down.
 #[derive(Clone, Copy, Debug)]
 pub struct NewLink<'a> {
-    /// Its name in its own namespace.
+    /// The name in the namespace of the new link.
     pub name: &'a str,
-    /// What it shall be.
+    /// The kind, with its settings.
     pub kind: LinkKind,
-    /// The link it shall stand on, in the namespace of the [`Rtnl`].
+    /// The ifindex of the parent in the namespace of the [`Rtnl`].
     pub parent: u32,
-    /// The parent's when `None`.
+    /// In bytes. `None` is the parent's MTU.
     pub mtu: Option<u32>,
-    /// One that the kernel makes up when `None`.
+    /// If this is `None`, the kernel chooses a MAC.
     pub mac: Option<Mac>,
-    /// The group that it is in from the beginning: see [`Link::group`].
+    /// See [`Link::group`].
     pub group: u32,
-    /// Where it shall live; the namespace of the [`Rtnl`] when `None`.
+    /// The namespace of the new link. `None` is the namespace of the [`Rtnl`].
     pub netns: Option<&'a Netns>,
 }
 
@@ -87,8 +87,8 @@ impl Rtnl {
     ///
     /// # Errors
     ///
-    /// `InterfaceName` when no link can have that name, else what the kernel says. That
-    /// there is no such link is not an error.
+    /// `InterfaceName` if no link can have this name; otherwise the kernel's error. Returns `None` if there is no such
+    /// link.
     pub fn link(&mut self, name: &str) -> Result<Option<Link>> {
         check_name(name)?;
         let mut request = get_request(0, 0);
@@ -96,7 +96,7 @@ impl Rtnl {
         self.one_link(request, format_args!("find link {name}"))
     }
 
-    /// Finds a link by its name, or by any alternative name, which may have 127 bytes.
+    /// Finds a link by its name, or by an alternative name of at most 127 bytes.
     ///
     /// # Errors
     ///
@@ -114,11 +114,7 @@ impl Rtnl {
         self.one_link(request, format_args!("find link {name}"))
     }
 
-    /// Finds a link by its number.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says. That there is no such link is not an error.
+    /// Finds a link by its ifindex. Returns `None` if there is no such link.
     pub fn link_by_index(&mut self, ifindex: u32) -> Result<Option<Link>> {
         if ifindex == 0 {
             return Ok(None);
@@ -135,11 +131,11 @@ impl Rtnl {
         }
     }
 
-    /// All links of the namespace.
+    /// Lists all links of the namespace.
     ///
     /// # Errors
     ///
-    /// What the kernel says; `EINTR` when the links never stop changing.
+    /// `EINTR` if the links changed during every dump.
     pub fn links(&mut self) -> Result<Vec<Link>> {
         let request = get_request(NLM_F_DUMP, 0);
         self.socket.dump(request, format_args!("list links"), |message, list| {
@@ -148,13 +144,12 @@ impl Rtnl {
         })
     }
 
-    /// Creates a link, down, under its final name and in its final namespace. Before Linux
-    /// 6.2 or so this is `EEXIST` also when the namespace of the [`Rtnl`] has a link of
-    /// that name.
+    /// Creates a link with its final name, in its final namespace. The link is down.
     ///
     /// # Errors
     ///
-    /// `InterfaceName` when no link can have that name, else what the kernel says.
+    /// `InterfaceName` if no link can have this name. `EEXIST` if the name is taken; before about Linux 6.2 also if the
+    /// namespace of the [`Rtnl`] has a link with this name.
     pub fn new_link(&mut self, link: &NewLink<'_>) -> Result<()> {
         check_name(link.name)?;
         self.socket.acknowledge(
@@ -163,13 +158,13 @@ impl Rtnl {
         )
     }
 
-    /// Returns true if a macvlan could not stand on a link, since something else takes all its frames: ipvlan interfaces, a
-    /// bridge or a bond. Makes nothing: the kernel is asked for a macvlan that it refuses, and sees to the frames before it
-    /// sees that. (drivers/net/macvlan.c, `macvlan_common_newlink`)
+    /// Returns true if a link cannot be the parent of a macvlan because something else receives all its frames: ipvlan
+    /// links, a bridge or a bond. Creates nothing: asks for a macvlan that the kernel always refuses. The kernel checks
+    /// the parent's frames first. (drivers/net/macvlan.c, `macvlan_common_newlink`)
     ///
     /// # Errors
     ///
-    /// What the kernel says, if it says neither.
+    /// The kernel's error, if it is neither `EBUSY` nor `EINVAL`.
     pub fn is_taken_from_macvlan(&mut self, parent: u32) -> Result<bool> {
         let mut request = Request::new(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &header(0, 0, 0));
         request.u32(IFLA_LINK, parent);
@@ -188,12 +183,11 @@ impl Rtnl {
         }
     }
 
-    /// Switches a link on.
+    /// Sets a link up.
     ///
     /// # Errors
     ///
-    /// What the kernel says: `EADDRINUSE` when another macvlan on the same parent has the
-    /// same hardware address, for one.
+    /// `EADDRINUSE` if another macvlan on the same parent has the same MAC.
     pub fn set_up(&mut self, ifindex: u32) -> Result<()> {
         self.socket.acknowledge(
             change_request(RTM_SETLINK, ifindex, IFF_UP, IFF_UP),
@@ -201,11 +195,7 @@ impl Rtnl {
         )
     }
 
-    /// Switches a link off.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says.
+    /// Sets a link down.
     pub fn set_down(&mut self, ifindex: u32) -> Result<()> {
         self.socket.acknowledge(
             change_request(RTM_SETLINK, ifindex, 0, IFF_UP),
@@ -213,11 +203,11 @@ impl Rtnl {
         )
     }
 
-    /// Gives a link another name. It should be down: before Linux 6.2 it must be.
+    /// Renames a link. Before Linux 6.2 the link must be down.
     ///
     /// # Errors
     ///
-    /// `InterfaceName` when no link can have that name, else what the kernel says.
+    /// `InterfaceName` if no link can have this name; otherwise the kernel's error.
     pub fn rename(&mut self, ifindex: u32, name: &str) -> Result<()> {
         check_name(name)?;
         let mut request = change_request(RTM_SETLINK, ifindex, 0, 0);
@@ -229,7 +219,7 @@ impl Rtnl {
     ///
     /// # Errors
     ///
-    /// `ENODEV` when there is no such link.
+    /// `ENODEV` if there is no such link.
     pub fn set_group(&mut self, ifindex: u32, group: u32) -> Result<()> {
         let mut request = change_request(RTM_SETLINK, ifindex, 0, 0);
         request.u32(IFLA_GROUP, group);
@@ -240,16 +230,15 @@ impl Rtnl {
     ///
     /// # Errors
     ///
-    /// What the kernel says; `ENODEV` when there is none.
+    /// `ENODEV` if there is no such link.
     pub fn del_link(&mut self, ifindex: u32) -> Result<()> {
         self.socket
             .acknowledge(change_request(RTM_DELLINK, ifindex, 0, 0), format_args!("delete link with ifindex {ifindex}"))
     }
 }
 
-/// The rules without which the kernel would see another name than the caller means: a
-/// longer one is refused with a bare `ERANGE`, a NUL would end it, `%d` be replaced by a
-/// number. The rest of its rules the kernel may explain itself.
+/// Refuses a name that the kernel would change or refuse without an explanation: it ends a name at a NUL, replaces `%d`
+/// by a number, and answers `ERANGE` to a long name. The kernel checks its other rules itself.
 fn check_name(name: &str) -> Result<()> {
     let reason = if name.is_empty() {
         "empty"
@@ -272,7 +261,7 @@ fn header(ifindex: u32, flags: u32, change: u32) -> [u8; HEADER] {
     header
 }
 
-/// Without the statistics, which nobody here reads and which are most of the answer.
+/// Asks for a link without its statistics. They are the largest part of the answer, and are not needed.
 fn get_request(flags: u16, ifindex: u32) -> Request {
     let mut request = Request::new(RTM_GETLINK, flags, &header(ifindex, 0, 0));
     request.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
@@ -298,7 +287,7 @@ fn new_request(link: &NewLink<'_>) -> Request {
         request.u32(IFLA_GROUP, link.group);
     }
     if let Some(netns) = link.netns {
-        // The kernel reads a descriptor number of the sending process.
+        // The kernel takes the number as a descriptor of the sending process.
         let descriptor = netns.as_fd().as_raw_fd().cast_unsigned();
         request.u32(IFLA_NET_NS_FD, descriptor);
     }
@@ -340,7 +329,7 @@ pub(crate) fn decode(message: &Message<'_>) -> Decode<Link> {
             IFLA_ADDRESS => link.mac = attribute.mac(),
             IFLA_IFNAME => link.name = attribute.text(),
             IFLA_MTU => link.mtu = attribute.u32()?,
-            // 0: it stands on nothing, as an ip tunnel may.
+            // 0 means that there is no parent, as with some IP tunnels.
             IFLA_LINK => link.parent = Some(attribute.u32()?).filter(|&parent| parent != 0),
             IFLA_LINK_NETNSID => link.parent_netnsid = Some(attribute.i32()?),
             IFLA_GROUP => link.group = attribute.u32()?,

@@ -1,4 +1,4 @@
-//! Link messages against netlink-packet-route.
+//! Compares link messages with those of netlink-packet-route.
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -220,8 +220,8 @@ fn any_kind() -> impl Strategy<Value = LinkKind> {
 }
 
 proptest! {
-    /// Lost are the namespace, which the kernel describes from within, and the difference between none and zero in the
-    /// parent and the MTU.
+    /// The namespace is not compared, because the kernel's message does not have it. In the parent and the MTU, zero
+    /// and none are not told apart.
     #[test]
     fn what_is_created_is_what_is_read(
         name in "[^\0%]{1,15}", kind in any_kind(), parent in any::<u32>(), mtu in any::<Option<u32>>(),
@@ -239,7 +239,8 @@ proptest! {
         prop_assert_eq!(link.group, group);
     }
 
-    /// A change of flags and group, if it came from the kernel. Lost is which of the flags were to be changed.
+    /// A request to change flags and group is read as if it came from the kernel. The mask of changed flags is not
+    /// compared.
     #[test]
     fn what_is_changed_is_what_is_read(ifindex in any::<u32>(), flags in any::<u32>(), group in any::<u32>()) {
         let mut request = change_request(RTM_NEWLINK, ifindex, flags, !0);
@@ -259,7 +260,7 @@ proptest! {
         }
     }
 
-    /// Bytes changed or cut in a good message reach deeper than bytes out of the air.
+    /// A damaged message gets further into the decoder than random bytes do.
     #[test]
     fn a_damaged_link_is_read_without_a_panic(
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),

@@ -1,15 +1,15 @@
-//! Modes and flags of macvlan and ipvlan, in kernel spelling and in kernel numbers.
+//! Modes and flags of macvlan and ipvlan: the kernel's words and numbers.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The text is none of the words that are known here.
+/// The text is not one of the known words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not one of {known}")]
 pub struct ParseWordError {
-    /// The text as it was given.
+    /// The text.
     pub text: String,
-    /// The words that would have been right, separated by commas.
+    /// The known words, separated by commas.
     pub known: String,
 }
 
@@ -24,10 +24,10 @@ macro_rules! words {
         }
 
         impl $name {
-            /// Every one of them.
+            /// All values.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// The word in kernel spelling.
+            /// Returns the kernel's word.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
             }
@@ -64,43 +64,42 @@ macro_rules! words {
 }
 
 words! {
-    /// What macvlan interfaces on one parent may say to each other
-    /// (`enum macvlan_mode`). The kernel's `source` mode, which needs a list of
-    /// addresses, is not among them.
+    /// How macvlan links on one parent reach each other. (`enum macvlan_mode`) The mode `source`, which needs a list of
+    /// addresses, is missing.
     MacvlanMode: u32 {
-        /// Nothing.
+        /// They do not reach each other.
         Private = 1 "private",
-        /// What a switch outside sends back.
+        /// They reach each other through a switch that sends frames back.
         Vepa = 2 "vepa",
-        /// Everything, directly.
+        /// They reach each other directly.
         Bridge = 4 "bridge",
-        /// There is only one, and it takes the parent over.
+        /// The link has the parent for itself, and uses its MAC.
         Passthru = 8 "passthru",
     }
 }
 
 words! {
-    /// At which layer ipvlan hands packets on (`enum ipvlan_mode`). The parent has it, not
-    /// the single interface: whoever sets it sets it for all.
+    /// The layer at which ipvlan forwards packets. (`enum ipvlan_mode`) All ipvlan links of one parent have the same
+    /// mode: the one that was set last.
     IpvlanMode: u16 {
-        /// Like a switch.
+        /// The parent forwards like a switch.
         L2 = 0 "l2",
-        /// Like a router.
+        /// The parent forwards like a router.
         L3 = 1 "l3",
-        /// Like a router whose packets pass the parent's netfilter.
+        /// As `L3`, and packets pass the netfilter of the parent's namespace.
         L3s = 2 "l3s",
     }
 }
 
 words! {
-    /// What ipvlan interfaces on one parent may say to each other
-    /// (`IPVLAN_F_PRIVATE`, `IPVLAN_F_VEPA`). The parent's as well.
+    /// How ipvlan links on one parent reach each other. (`IPVLAN_F_PRIVATE`, `IPVLAN_F_VEPA`) All of them have the same
+    /// flag, as with the mode.
     IpvlanFlag: u16 {
-        /// Everything, directly.
+        /// They reach each other directly.
         Bridge = 0 "bridge",
-        /// Nothing.
+        /// They do not reach each other.
         Private = 1 "private",
-        /// What a switch outside sends back.
+        /// They reach each other through a switch that sends frames back.
         Vepa = 2 "vepa",
     }
 }

@@ -1,5 +1,4 @@
-//! The kernel's verdicts: `NLMSG_ERROR`, which also says "done well", and the end of a
-//! dump, each with the kernel's explanation where there is one.
+//! Decodes the kernel's verdict: `NLMSG_ERROR`, which also reports success, and the end of a dump.
 
 use nix::errno::Errno;
 
@@ -7,11 +6,11 @@ use super::constants::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSGERR_ATTR_MSG};
 use super::message::HEADER;
 use super::{Attributes, Decode, Message, aligned};
 
-/// Success, or the error and the kernel's words for it.
+/// Success, or the error number with the kernel's explanation.
 pub(super) type Verdict = Result<(), (Errno, Option<String>)>;
 
-/// Decodes `NLMSG_ERROR`: the error, the header of the request, the whole request unless
-/// the reply is capped (`NETLINK_CAP_ACK`, or a success), then the explanation.
+/// Decodes `NLMSG_ERROR`. It has the error number, the header of the request, the rest of the request, and the
+/// explanation. A capped reply lacks the rest of the request. (`NLM_F_CAPPED`)
 pub(super) fn verdict(message: &Message<'_>) -> Decode<Verdict> {
     let (code, echo) = code(message)?;
     let explanation = if message.flags & NLM_F_CAPPED != 0 {
@@ -24,7 +23,7 @@ pub(super) fn verdict(message: &Message<'_>) -> Decode<Verdict> {
     Ok(judge(code, message.flags, echo.get(explanation..)))
 }
 
-/// Decodes `NLMSG_DONE`: kernels before 4.15 or so may leave the error out.
+/// Decodes `NLMSG_DONE`. Kernels before about 4.15 may leave the error out.
 pub(super) fn end_of_dump(message: &Message<'_>) -> Decode<Verdict> {
     if message.payload.is_empty() {
         return Ok(Ok(()));
@@ -33,7 +32,7 @@ pub(super) fn end_of_dump(message: &Message<'_>) -> Decode<Verdict> {
     Ok(judge(code, message.flags, Some(explanation)))
 }
 
-/// Zero, or the error number that the kernel sends negated.
+/// Reads the error number, which the kernel sends as a negative number. Zero is success.
 fn code<'a>(message: &Message<'a>) -> Decode<(Option<Errno>, &'a [u8])> {
     let (code, rest) = message.payload.split_first_chunk().ok_or("acknowledgement too short")?;
     match i32::from_ne_bytes(*code).checked_neg() {
@@ -72,7 +71,7 @@ mod tests {
 
     const TEXT: &str = "Nexthop has invalid gateway";
 
-    /// NLMSGERR_ATTR_OFFS, then NLMSGERR_ATTR_MSG.
+    /// Writes NLMSGERR_ATTR_OFFS, then NLMSGERR_ATTR_MSG.
     fn explanation() -> Vec<u8> {
         let mut attributes = Request::new(0, 0, &[]);
         attributes.u32(2, 36);
@@ -80,7 +79,7 @@ mod tests {
         attributes.sealed(0, 0)[HEADER..].to_vec()
     }
 
-    /// An error as netlink-packet-core writes it, read by us.
+    /// Lets netlink-packet-core write an error, and reads it.
     fn error(code: i32, flags: u16, echo: &[u8], tail: &[u8]) -> Decode<Verdict> {
         let mut payload = ErrorMessage::default();
         payload.code = NonZeroI32::new(code);
@@ -127,7 +126,7 @@ mod tests {
             let verdict = error(-16, flags, &request[..HEADER], tail);
             assert_eq!(verdict, Ok(Err((Errno::EBUSY, None))));
         }
-        // The echoed request claims to be longer than it is.
+        // The length in the echoed request is too large.
         let mut echo = request.clone();
         echo[..4].copy_from_slice(&u32::MAX.to_ne_bytes());
         let verdict = error(-16, NLM_F_ACK_TLVS, &echo, &explanation());
@@ -175,10 +174,11 @@ mod tests {
             }
         }
 
-        /// As the kernel writes it. Lost is that there was an explanation, where it is empty.
+        /// An empty explanation is read as none.
         #[test]
         fn the_kernels_words_read_back(
-            number in 1..134_i32, capped in any::<bool>(), text in "[^\0]{0,60}", echoed in prop::collection::vec(any::<u8>(), 0..40),
+            number in 1..134_i32, capped in any::<bool>(), text in "[^\0]{0,60}",
+            echoed in prop::collection::vec(any::<u8>(), 0..40),
         ) {
             let mut request = Request::new(24, 0, &[]);
             request.bytes(5, &echoed);

@@ -1,4 +1,4 @@
-//! Attributes: type, length, value. Reading is safe against anything a reply may hold.
+//! Attributes: length, type and value. Any bytes can be read without a panic.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,14 +10,14 @@ const HEADER: usize = 4;
 /// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` share the field with the type.
 const TYPE_MASK: u16 = 0x3fff;
 
-/// One attribute, its value still undecoded.
+/// One attribute. Its value is not decoded yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attribute<'a> {
     pub(crate) kind: u16,
     pub(crate) value: &'a [u8],
 }
 
-/// Walks over the attributes in a slice. After an attribute that does not fit, it ends.
+/// Iterates over the attributes in a slice. Ends after an attribute that does not fit.
 #[derive(Clone, Debug)]
 pub(crate) struct Attributes<'a>(&'a [u8]);
 
@@ -26,7 +26,7 @@ impl<'a> Attributes<'a> {
         Self(bytes)
     }
 
-    /// The attributes that follow a fixed header of `length` bytes.
+    /// Iterates over the attributes after a fixed header of `length` bytes.
     pub(crate) fn after(bytes: &'a [u8], length: usize) -> Decode<Self> {
         if bytes.len() < length {
             return Err("message shorter than its header");
@@ -40,7 +40,7 @@ impl<'a> Iterator for Attributes<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let rest = self.0;
-        // Fewer bytes than a header are padding, as they are to the kernel's own walk.
+        // Fewer bytes than a header are padding, as in the kernel.
         let (&[a, b, c, d], _) = rest.split_first_chunk::<HEADER>()?;
         let length = usize::from(u16::from_ne_bytes([a, b]));
         let Some(value) = rest.get(HEADER..length) else {
@@ -53,7 +53,7 @@ impl<'a> Iterator for Attributes<'a> {
 }
 
 impl<'a> Attribute<'a> {
-    /// A value may grow in a newer kernel: what comes after the known part is ignored.
+    /// Returns the first bytes of the value. A newer kernel may append more.
     fn prefix<const N: usize>(&self) -> Decode<[u8; N]> {
         self.value.first_chunk().copied().ok_or("attribute value too short")
     }
@@ -70,8 +70,7 @@ impl<'a> Attribute<'a> {
         Ok(i32::from_ne_bytes(self.prefix()?))
     }
 
-    /// A string up to its NUL. The kernel does not promise UTF-8, and no caller of ours
-    /// could do anything with a name that is not.
+    /// Returns a string up to its NUL. Replaces bytes that are not UTF-8.
     pub(crate) fn text(&self) -> String {
         let end = self.value.iter().position(|&byte| byte == 0);
         let text = &self.value[..end.unwrap_or(self.value.len())];
@@ -82,7 +81,7 @@ impl<'a> Attribute<'a> {
         ip(self.value)
     }
 
-    /// A hardware address, unless the link has none, or one of another length.
+    /// Returns a MAC. Returns `None` if the value has another length.
     pub(crate) fn mac(&self) -> Option<Mac> {
         <[u8; 6]>::try_from(self.value).ok().map(Mac::from)
     }
@@ -92,7 +91,7 @@ impl<'a> Attribute<'a> {
     }
 }
 
-/// An address in network byte order; its length tells the family.
+/// Reads an address in network byte order. Its length decides the family.
 pub(crate) fn ip(bytes: &[u8]) -> Decode<IpAddr> {
     if let Ok(octets) = <[u8; 4]>::try_from(bytes) {
         Ok(Ipv4Addr::from(octets).into())
@@ -141,7 +140,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_walk_ends_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
-            // Each step takes at least four bytes.
+            // Each attribute has at least four bytes.
             let steps = Attributes::new(&bytes).take(1000).count();
             prop_assert!(steps <= bytes.len() / 4 + 1);
             for attribute in Attributes::new(&bytes).flatten() {

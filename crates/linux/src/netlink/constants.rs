@@ -1,5 +1,5 @@
-//! Numbers of the kernel's ABI, in kernel spelling: the same on every architecture.
-//! From `include/uapi/linux/`: netlink.h, rtnetlink.h, if_link.h, if_addr.h.
+//! Numbers of the kernel's ABI, with the kernel's names. They are the same on every architecture. (netlink.h,
+//! rtnetlink.h, if_link.h and if_addr.h in include/uapi/linux)
 
 #![allow(missing_docs)]
 
@@ -97,13 +97,13 @@ pub(crate) const RT_TABLE_MAIN: u32 = 254;
 pub(crate) const RTPROT_KERNEL: u8 = 2;
 pub(crate) const RTPROT_BOOT: u8 = 3;
 pub(crate) const RTPROT_RA: u8 = 9;
-/// What IPv6 makes of no priority, and of 0. (include/uapi/linux/ipv6_route.h)
+/// The priority of an IPv6 route that was added with priority 0, or without one. (include/uapi/linux/ipv6_route.h)
 pub(crate) const IP6_RT_PRIO_USER: u32 = 1024;
 pub(crate) const RT_SCOPE_UNIVERSE: u8 = 0;
 pub(crate) const RT_SCOPE_LINK: u8 = 253;
 pub(crate) const RT_SCOPE_HOST: u8 = 254;
 
-/// Bytes of an interface name with its terminating NUL.
+/// Bytes of an interface name with its NUL.
 pub(crate) const ALTIFNAMSIZ: usize = 128;
 pub(crate) const IFNAMSIZ: usize = 16;
 

@@ -1,4 +1,4 @@
-//! The three conversations with the kernel: do something, get one object, get all of them.
+//! Sends requests and reads their answers: an acknowledgement, one object, or a dump.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -11,18 +11,18 @@ use super::socket::{Received, Size, Socket};
 use super::{Decode, Message, Messages, Request};
 use crate::{Error, Result};
 
-/// How often a dump is begun again because what it lists changed meanwhile.
+/// At most so many times a dump is started again because its objects have changed.
 pub(crate) const DUMP_ATTEMPTS: u32 = 16;
 
 impl Socket {
-    /// Sends a request made with `NLM_F_ACK` and waits for the kernel's verdict.
+    /// Sends a request with `NLM_F_ACK`, and waits for the kernel's verdict.
     pub(crate) fn acknowledge(&mut self, mut request: Request, operation: fmt::Arguments<'_>) -> Result<()> {
         self.converse(&mut request, Size::Small, operation, |message| {
             Ok(if message.kind == NLMSG_ERROR { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })
     }
 
-    /// Asks for one object; `decode` sees the message that holds it.
+    /// Asks for one object. `decode` reads its message.
     pub(crate) fn get<T>(
         &mut self,
         mut request: Request,
@@ -37,10 +37,10 @@ impl Socket {
         })
     }
 
-    /// Asks for all objects of a kind, in a request made with `NLM_F_DUMP`; `decode` adds
-    /// what a message holds to the list. The list is of one moment: a dump that the kernel
-    /// calls inconsistent (`NLM_F_DUMP_INTR`) is begun again, and `EINTR` is the error
-    /// when that never ends.
+    /// Asks for all objects of a kind, with `NLM_F_DUMP`. `decode` adds the object of a message to the list.
+    ///
+    /// If objects change during a dump, the kernel marks it as inconsistent (`NLM_F_DUMP_INTR`), and it is started
+    /// again. After [`DUMP_ATTEMPTS`] such dumps, the error is `EINTR`.
     pub(crate) fn dump<T>(
         &mut self,
         mut request: Request,
@@ -68,8 +68,8 @@ impl Socket {
         Err(Error::kernel(operation, Errno::EINTR))
     }
 
-    /// Asks for all objects of a kind, as [`Socket::dump`], until `look` has seen enough of them. The rest stays unread, so the
-    /// socket ends with it. Returns false if the list is not of one moment.
+    /// Asks for all objects of a kind, as [`Socket::dump`], until `look` ends the dump. Takes the socket, because the
+    /// rest of the dump stays unread in it. Returns false if the dump is inconsistent.
     pub(crate) fn dump_until(
         mut self,
         mut request: Request,
@@ -89,9 +89,8 @@ impl Socket {
         Ok(!torn)
     }
 
-    /// Sends a request and hands the replies to it, one by one, to `take` until that has
-    /// what it wants. Messages that answer something else are passed over: an earlier
-    /// request may have timed out, and its answer come late.
+    /// Sends a request, and calls `take` with each message of the answer until `take` returns a value. Ignores messages
+    /// that answer another request: an earlier request may have timed out, and its answer may arrive now.
     fn converse<T>(
         &mut self,
         request: &mut Request,
@@ -106,7 +105,7 @@ impl Socket {
         loop {
             let datagram = match self.receive(size, operation)? {
                 Received::Whole(datagram) => datagram,
-                // What is left of a list that an error has ended.
+                // This is the rest of an earlier dump that ended with an error.
                 Received::Cut(beginning) if !answers(beginning, sequence, port) => continue,
                 Received::Cut(_) if size == Size::Usual && !asked_again => {
                     asked_again = true;
@@ -140,7 +139,7 @@ impl Socket {
     }
 }
 
-/// Whether a datagram that begins like this answers that request: the last two fields of `struct nlmsghdr`.
+/// Returns true if a datagram with this beginning answers a request: compares the last two fields of `struct nlmsghdr`.
 fn answers(beginning: &[u8], sequence: u32, port: u32) -> bool {
     let field =
         |at: usize| beginning.get(at..at + 4).map(|bytes| u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
@@ -152,7 +151,7 @@ mod tests {
     use super::*;
     use crate::netlink::constants::{NLM_F_ACK, RTM_GETLINK, RTM_NEWLINK};
 
-    /// Asks for the loopback, which every network namespace has, by its number.
+    /// Asks for the loopback by its ifindex. Every network namespace has it.
     fn question(flags: u16) -> Request {
         let mut header = [0; 16];
         header[4..8].copy_from_slice(&1_u32.to_ne_bytes());
@@ -162,7 +161,7 @@ mod tests {
     #[test]
     fn answers_to_an_earlier_request_are_passed_over() {
         let mut socket = Socket::open().unwrap();
-        // Two requests whose answers nobody waited for: a link, and an error.
+        // The answers to these two requests stay unread: a link, and an error.
         socket.send(&mut question(0)).unwrap();
         socket.send(&mut Request::new(RTM_GETLINK, NLM_F_ACK, &[])).unwrap();
         let sequence = socket

@@ -1,4 +1,4 @@
-//! Messages: building a request, walking over a datagram of replies.
+//! Messages: writes a request, and iterates over the replies in a datagram.
 
 use std::net::IpAddr;
 
@@ -8,12 +8,12 @@ use super::{Decode, aligned};
 /// Bytes of `struct nlmsghdr`.
 pub(crate) const HEADER: usize = 16;
 
-/// A request being built. Sequence number and port are written when it is sent.
+/// A request. Its sequence number and port are written when it is sent.
 #[derive(Debug)]
 pub(crate) struct Request(Vec<u8>);
 
 impl Request {
-    /// Starts a request with the fixed header of its type. `NLM_F_REQUEST` is implied.
+    /// Starts a request with the fixed header of its type. Adds `NLM_F_REQUEST` to the flags.
     pub(crate) fn new(kind: u16, flags: u16, header: &[u8]) -> Self {
         let mut bytes = Vec::with_capacity(128);
         bytes.extend([0; 4]);
@@ -37,7 +37,7 @@ impl Request {
         self.bytes(kind, &value.to_ne_bytes());
     }
 
-    /// A string with its terminating NUL.
+    /// Appends a string with its NUL.
     pub(crate) fn text(&mut self, kind: u16, value: &str) {
         self.nest(kind, |request| {
             request.0.extend(value.as_bytes());
@@ -52,20 +52,19 @@ impl Request {
         }
     }
 
-    /// An attribute whose value is whatever `fill` appends.
+    /// Appends an attribute. `fill` writes its value.
     pub(crate) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         let start = self.0.len();
         self.0.extend([0; 2]);
         self.0.extend(kind.to_ne_bytes());
         fill(self);
-        // Requests are built from interface names, numbers and addresses: no attribute
-        // of theirs comes near the 64 KiB that the field can say.
+        // The field has 16 bits. Attributes are far shorter: they have names, numbers and addresses.
         let length = u16::try_from(self.0.len() - start).unwrap_or(u16::MAX);
         self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
         self.0.resize(aligned(self.0.len()), 0);
     }
 
-    /// The message as it goes over the socket.
+    /// Writes the missing fields of the header, and returns the bytes to send.
     pub(crate) fn sealed(&mut self, sequence: u32, port: u32) -> &[u8] {
         let length = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
         self.0[..4].copy_from_slice(&length.to_ne_bytes());
@@ -75,7 +74,7 @@ impl Request {
     }
 }
 
-/// One received message, its payload still undecoded.
+/// One received message. Its payload is not decoded yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
@@ -85,7 +84,7 @@ pub(crate) struct Message<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-/// Walks over the messages of one datagram. After a message that does not fit, it ends.
+/// Iterates over the messages of one datagram. Ends after a message that does not fit.
 #[derive(Clone, Debug)]
 pub(crate) struct Messages<'a>(&'a [u8]);
 
@@ -133,7 +132,7 @@ mod tests {
     use super::*;
     use crate::netlink::{Attribute, Attributes};
 
-    /// Little endian golden bytes, written for the machine that runs the test.
+    /// Expected bytes, in the byte order of the machine that runs the test.
     fn golden(words: &[u16], tail: &[u8]) -> Vec<u8> {
         let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         bytes.extend(tail);
@@ -189,7 +188,7 @@ mod tests {
         assert_eq!(results, [Err("datagram ends within a message header")]);
     }
 
-    /// Exactly so many attributes.
+    /// Reads exactly N attributes.
     fn list<const N: usize>(attributes: Attributes<'_>) -> [Attribute<'_>; N] {
         attributes.map(Result::unwrap).collect::<Vec<_>>().try_into().unwrap()
     }
@@ -201,8 +200,8 @@ mod tests {
             prop_assert!(steps <= bytes.len() / HEADER + 1);
         }
 
-        /// Lost are the two highest bits of an attribute's kind, which are flags of the kernel's, what follows a NUL in
-        /// text, and that a fixed header did not end on four bytes.
+        /// The kinds of attributes have no flags in their two highest bits, and the fixed header ends at a multiple of
+        /// four bytes.
         #[test]
         fn requests_in_one_datagram_read_back(
             requests in prop::collection::vec(
@@ -227,7 +226,8 @@ mod tests {
                 prop_assert_eq!((message.kind, message.flags), (*kind, NLM_F_REQUEST | *flags));
                 prop_assert_eq!((message.sequence, message.port), (*sequence, *port));
                 prop_assert!(message.payload.starts_with(header));
-                let read: Vec<_> = Attributes::after(message.payload, header.len()).unwrap().map(Result::unwrap).collect();
+                let read = Attributes::after(message.payload, header.len()).unwrap();
+                let read: Vec<_> = read.map(Result::unwrap).collect();
                 let written: Vec<_> = attributes.iter().map(|(kind, value)| Attribute { kind: *kind, value }).collect();
                 prop_assert_eq!(read, written);
             }

@@ -1,5 +1,5 @@
-//! Netlink: a blocking socket and a codec for the few messages this crate needs. What the
-//! messages mean is for `link`, `address` and `route` to know.
+//! Netlink: a blocking socket, and the encoding of messages. The meaning of the messages is in `link`, `address` and
+//! `route`.
 
 pub(crate) use attribute::{Attribute, Attributes, ip as attribute_ip};
 pub(crate) use exchange::DUMP_ATTEMPTS;
@@ -18,11 +18,10 @@ mod message;
 pub(crate) mod reference;
 mod socket;
 
-/// A piece of a message, or what is wrong with it.
+/// A decoded part of a message, or the mistake in it.
 pub(crate) type Decode<T> = std::result::Result<T, &'static str>;
 
-/// Messages and attributes start at multiples of four bytes (`NLMSG_ALIGNTO`,
-/// `NLA_ALIGNTO`).
+/// Messages and attributes start at multiples of four bytes. (`NLMSG_ALIGNTO`, `NLA_ALIGNTO`)
 const fn aligned(length: usize) -> usize {
     length.saturating_add(3) & !3
 }

@@ -1,4 +1,4 @@
-//! Tests only: netlink-packet-route as the second opinion on every message, and what goes into messages of any sort.
+//! Only for tests: compares every message with that of netlink-packet-route.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::{Message, Messages, Request};
 
-/// The message as netlink-packet-route writes it.
+/// Writes a message with netlink-packet-route.
 pub(crate) fn emit(message: RouteNetlinkMessage) -> Vec<u8> {
     emit_payload(NetlinkPayload::InnerMessage(message), NetlinkHeader::default())
 }
@@ -22,7 +22,7 @@ pub(crate) fn emit_payload(payload: NetlinkPayload<RouteNetlinkMessage>, header:
     bytes
 }
 
-/// The one message in `bytes`, as this crate reads it.
+/// Reads the only message in `bytes` with this crate.
 pub(crate) fn only(bytes: &[u8]) -> Message<'_> {
     let mut messages = Messages::new(bytes);
     let message = messages.next().unwrap().unwrap();
@@ -30,8 +30,7 @@ pub(crate) fn only(bytes: &[u8]) -> Message<'_> {
     message
 }
 
-/// Holds a request of ours against the same request of theirs: both ways round, and byte
-/// for byte.
+/// Asserts that a request has the bytes that netlink-packet-route writes, and that netlink-packet-route reads it back.
 pub(crate) fn assert_same(mut ours: Request, flags: u16, theirs: RouteNetlinkMessage) {
     let ours = ours.sealed(7, 4242).to_vec();
     let read = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&ours).unwrap();
@@ -45,7 +44,7 @@ pub(crate) fn assert_same(mut ours: Request, flags: u16, theirs: RouteNetlinkMes
     assert_eq!(ours, emit_payload(payload, header));
 }
 
-/// An address of either family with any prefix, host bits and all.
+/// Any address with any prefix length. It may have host bits.
 pub(crate) fn any_net() -> impl Strategy<Value = IpNet> {
     (any::<IpAddr>(), 0..=128_u8).prop_map(|(ip, prefix)| {
         let longest = if ip.is_ipv4() { 32 } else { 128 };

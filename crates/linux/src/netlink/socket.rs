@@ -1,4 +1,4 @@
-//! The socket: sequence numbers out, whole datagrams from the kernel in.
+//! The netlink socket: sends requests with sequence numbers, and receives whole datagrams from the kernel.
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
@@ -12,42 +12,41 @@ use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, recvmsg};
 use super::Request;
 use crate::{Error, Result};
 
-/// How long the kernel may take to answer. It answers in microseconds unless somebody
-/// holds the rtnl lock, and nobody does that for seconds.
+/// The longest wait for an answer. The kernel answers in microseconds, unless another process holds the rtnl lock;
+/// nothing holds it for seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Room for any link and any acknowledgement. Lists come in larger datagrams, for which it grows: each page that is
-/// touched costs a page fault, which is dearer than most system calls.
+/// Bytes of the buffer at first: enough for a link or an acknowledgement. It grows for a dump. A larger buffer costs a
+/// page fault for each page, and a page fault costs more than most system calls.
 const BUFFER: usize = 2048;
 
-/// A `NETLINK_ROUTE` socket. It belongs to the network namespace in which it was opened,
-/// is closed on exec, and is never cloned: a clone of netlink-sys' socket is closed twice.
+/// A `NETLINK_ROUTE` socket. It belongs to the network namespace in which it was opened, and is closed on exec. Do not
+/// clone it: a clone of the netlink-sys socket is closed twice.
 pub(crate) struct Socket {
     inner: netlink_sys::Socket,
     port: u32,
     sequence: u32,
-    /// Whether dumps are filtered by what their request says.
+    /// True if the kernel filters a dump by the fields of its request.
     strict: bool,
     buffer: Vec<u8>,
 }
 
-/// Whether a reply can be larger than the buffer.
+/// The expected size of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Size {
-    /// An acknowledgement: it echoes at most the request.
+    /// An acknowledgement. It fits, because it has at most the request and an explanation.
     Small,
-    /// One object: hardly ever, and then it may be asked for again.
+    /// One object. It nearly always fits; otherwise it is asked for again.
     Usual,
-    /// Many: the size of each datagram is asked for before it is read.
+    /// A dump. The size of each datagram is asked for before it is read.
     Unknown,
 }
 
-/// What came.
+/// The result of one receive.
 #[derive(Debug)]
 pub(super) enum Received<'a> {
-    /// A datagram.
     Whole(&'a [u8]),
-    /// The beginning of one that did not fit, and is lost: the next one like it would.
+    /// The beginning of a datagram that did not fit; the rest is lost. The buffer has grown, so the next one fits.
     Cut(&'a [u8]),
 }
 
@@ -58,14 +57,14 @@ impl Socket {
 
     fn prepare() -> io::Result<Self> {
         let mut inner = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_ROUTE)?;
-        // Before Linux 4.12 the kernel explains less, and the decoder copes.
+        // This fails before Linux 4.12. Then errors have no explanation.
         let _ = inner.set_ext_ack(true);
         let port = inner.bind_auto()?.port_number();
         Ok(Self { inner, port, sequence: 0, strict: false, buffer: vec![0; BUFFER] })
     }
 
-    /// Has the kernel list what a request for a list says, and no more. Before Linux 4.20 it lists all, and every
-    /// decoder copes.
+    /// Lets the kernel filter a dump by the fields of its request. This fails before Linux 4.20; so every decoder
+    /// filters too.
     pub(super) fn be_strict(&mut self) {
         if !self.strict {
             self.strict = true;
@@ -73,7 +72,7 @@ impl Socket {
         }
     }
 
-    /// Joins a multicast group (`RTNLGRP_*`).
+    /// Joins a multicast group. (`RTNLGRP_*`)
     pub(crate) fn subscribe(&mut self, group: u32) -> Result<()> {
         self.inner
             .add_membership(group)
@@ -89,7 +88,7 @@ impl Socket {
         self.port
     }
 
-    /// Sends one request. Returns the sequence number its replies will carry.
+    /// Sends one request. Returns the sequence number that its replies have.
     pub(super) fn send(&mut self, request: &mut Request) -> nix::Result<u32> {
         self.sequence = self.sequence.wrapping_add(1);
         let bytes = request.sealed(self.sequence, self.port);
@@ -102,7 +101,7 @@ impl Socket {
         }
     }
 
-    /// Waits for one datagram from the kernel. It has answered by the time that a request is sent, so waiting is rare.
+    /// Waits for one datagram from the kernel. The answer is usually there as soon as the request is sent.
     pub(super) fn receive(&mut self, size: Size, operation: fmt::Arguments<'_>) -> Result<Received<'_>> {
         let mut deadline = None;
         loop {
@@ -120,12 +119,12 @@ impl Socket {
         }
     }
 
-    /// Waits until `deadline` for an event of a subscribed group. `None` when there was
-    /// something that cannot be read whole, so that events may have been missed.
+    /// Waits until `deadline` for an event of a subscribed group. Returns `None` if a datagram was lost, so that events
+    /// may have been missed.
     pub(crate) fn event(&mut self, deadline: Instant, operation: fmt::Arguments<'_>) -> Result<Option<&[u8]>> {
         loop {
             self.readable(deadline, operation)?;
-            // What was readable may have come from somebody other than the kernel.
+            // The readable datagram may be from another process.
             match self.receive_with(Size::Unknown) {
                 Ok(Datagram::Whole(length)) => return Ok(Some(&self.buffer[..length])),
                 Ok(Datagram::Cut(_)) | Err(Errno::ENOBUFS) => return Ok(None),
@@ -142,7 +141,7 @@ impl Socket {
             if left.is_zero() {
                 return Err(Error::Timeout { operation: operation.to_string() });
             }
-            // Rounded up, lest the last millisecond be spent in circles.
+            // Rounded up to a millisecond, so that the last one is not spent in a busy loop.
             let wait = left + Duration::from_micros(999);
             match poll(&mut watched, PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)) {
                 Ok(0) | Err(Errno::EINTR) => {}
@@ -152,9 +151,9 @@ impl Socket {
         }
     }
 
-    /// Reads what has come; `EAGAIN` when nothing has.
+    /// Reads a datagram from the kernel. `EAGAIN` if there is none.
     fn receive_with(&mut self, size: Size) -> nix::Result<Datagram> {
-        // MSG_TRUNC: the length that it has, not the one that fitted.
+        // With MSG_TRUNC, the kernel returns the whole length of the datagram.
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
         let socket = self.inner.as_raw_fd();
         loop {
@@ -173,7 +172,7 @@ impl Socket {
                 Err(Errno::EINTR) => continue,
                 result => result?,
             };
-            // Any process may send to our port; only the kernel sends from port 0.
+            // Any process may send to our port. Only the kernel sends from port 0.
             if received.address.is_none_or(|sender| sender.pid() != 0) {
                 continue;
             }
@@ -194,7 +193,7 @@ impl fmt::Debug for Socket {
 
 enum Datagram {
     Whole(usize),
-    /// Of this length, and lost.
+    /// The datagram had this length, and its end is lost.
     Cut(usize),
 }
 

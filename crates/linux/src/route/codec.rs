@@ -1,4 +1,4 @@
-//! Route messages: `struct rtmsg` and its attributes.
+//! Encodes and decodes route messages: `struct rtmsg` and its attributes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,22 +18,22 @@ const HEADER: usize = 12;
 /// Bytes of `struct rtnexthop`.
 const HOP: usize = 8;
 
-/// A header that says no more than the family.
-/// Where `rtm_table` is in it.
+/// The offset of `rtm_table` in the header.
 pub(super) const TABLE: usize = 4;
 
+/// Returns a header with only the family.
 pub(super) fn header(family: u8) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[0] = family;
     header
 }
 
-/// A request for a new route; `others` is what becomes of those to the same destination, by the kernel's flags.
+/// Requests a new route. The flags in `others` decide what happens to other routes to the same destination.
 pub(super) fn new_request(route: &Route, others: u16) -> Request {
     request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | others, route)
 }
 
-/// A request that the route goes.
+/// Requests that a route is deleted.
 pub(super) fn delete_request(route: &Route) -> Request {
     request(RTM_DELROUTE, NLM_F_ACK, route)
 }
@@ -43,7 +43,7 @@ fn request(kind: u16, flags: u16, route: &Route) -> Request {
     let table = route.table.unwrap_or(RT_TABLE_MAIN);
     let mut header = header(family_of(dst.addr()));
     header[1] = dst.prefix_len();
-    // A number that does not fit here is in the attribute alone.
+    // A larger number is only in the attribute.
     header[4] = u8::try_from(table).unwrap_or(RT_TABLE_UNSPEC as u8);
     header[5] = route.protocol.unwrap_or(RTPROT_BOOT);
     header[6] = route.scope.unwrap_or_else(|| usual_scope(route));
@@ -82,7 +82,7 @@ fn request(kind: u16, flags: u16, route: &Route) -> Request {
     request
 }
 
-/// What `ip route add` chooses: without a gateway, the destination is on the link.
+/// Returns the scope that `ip route add` chooses. Without a gateway, the destination is on the link.
 fn usual_scope(route: &Route) -> u8 {
     match (route.dst, route.kind) {
         (IpNet::V6(_), _) => RT_SCOPE_UNIVERSE,
@@ -94,8 +94,8 @@ fn usual_scope(route: &Route) -> u8 {
     }
 }
 
-/// Decodes one message and hands over its routes: one, or one per next hop. Those that the
-/// kernel keeps only for itself (`RTM_F_CLONED`) are no routes.
+/// Decodes one message, and calls `found` with its route, or with one route per next hop. Skips routes that the kernel
+/// keeps only for itself. (`RTM_F_CLONED`)
 pub(crate) fn decode(message: &Message<'_>, mut found: impl FnMut(Route)) -> Decode<()> {
     if message.kind != RTM_NEWROUTE {
         return Err("not a route");
@@ -149,13 +149,13 @@ pub(crate) fn decode(message: &Message<'_>, mut found: impl FnMut(Route)) -> Dec
     Ok(())
 }
 
-/// What says where to go, in a route of one next hop as in each hop of several.
+/// Decodes an attribute of a next hop. A route with one next hop has it among its own attributes.
 fn hop_attribute(attribute: Attribute<'_>, route: &mut Route) -> Decode<()> {
     match attribute.kind {
         RTA_OIF => route.oif = Some(attribute.u32()?),
         RTA_GATEWAY => route.gateway = Some(attribute.ip()?),
         RTA_VIA => {
-            // struct rtvia: the family, then the address.
+            // struct rtvia is the family, then the address.
             let address = attribute.value.get(2..).ok_or("attribute value too short")?;
             route.gateway = Some(attribute_ip(address)?);
         }
@@ -176,7 +176,7 @@ fn metrics(attribute: Attribute<'_>, route: &mut Route) -> Decode<()> {
     Ok(())
 }
 
-/// `struct rtnexthop` begins with its length, padded like an attribute.
+/// Splits off the first `struct rtnexthop`. It begins with its length, and is padded like an attribute.
 fn split_hop(hops: &[u8]) -> Decode<(&[u8], &[u8])> {
     let &[a, b] = hops.first_chunk().ok_or("next hop does not fit")?;
     let length = usize::from(u16::from_ne_bytes([a, b]));
@@ -207,7 +207,7 @@ fn family_of(address: IpAddr) -> u8 {
     }
 }
 
-/// `struct rtvia`.
+/// Writes `struct rtvia`.
 fn via(gateway: IpAddr) -> Vec<u8> {
     let mut bytes = u16::from(family_of(gateway)).to_ne_bytes().to_vec();
     match gateway {
@@ -217,7 +217,7 @@ fn via(gateway: IpAddr) -> Vec<u8> {
     bytes
 }
 
-/// `RTN_*`, include/uapi/linux/rtnetlink.h.
+/// `RTN_*`. (include/uapi/linux/rtnetlink.h)
 const KINDS: [(u8, RouteKind); 9] = [
     (1, RouteKind::Unicast),
     (2, RouteKind::Local),

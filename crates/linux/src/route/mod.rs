@@ -1,4 +1,4 @@
-//! Routes: listing and adding them, and where the default one leads.
+//! Routes: lists, adds and deletes them, and finds the default route.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::ControlFlow;
@@ -17,65 +17,63 @@ pub(crate) mod codec;
 #[cfg(test)]
 mod tests;
 
-/// A route. On the way to the kernel, `None` leaves the choice to it, or to the conventions
-/// of `ip route add`; on the way back, it is what the kernel does not say.
+/// A route. In a request, `None` is the default of the kernel or of `ip route add`. In an answer, `None` is a value
+/// that the kernel does not report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Which destinations it is for; host bits are ignored. `0.0.0.0/0` and `::/0` are
-    /// the default routes.
+    /// The destination. Its host bits are ignored. `0.0.0.0/0` and `::/0` are the default routes.
     pub dst: IpNet,
-    /// The next machine; `None` where the destination is on the link. An IPv4 route may
-    /// have an IPv6 gateway (RFC 5549).
+    /// The next hop. `None` means that the destination is on the link. An IPv4 route may have an IPv6 gateway. (RFC
+    /// 5549)
     pub gateway: Option<IpAddr>,
-    /// The link to send over.
+    /// The ifindex of the link.
     pub oif: Option<u32>,
-    /// Of two routes to one destination, the lower number wins. IPv6 takes `None` and 0
-    /// for 1024, IPv4 `None` for 0.
+    /// Of two routes to one destination, the kernel uses the one with the lower number. `None` is 0 for IPv4. `None`
+    /// and 0 are 1024 for IPv6.
     pub priority: Option<u32>,
-    /// The table; main when `None`.
+    /// The number of the table. `None` is table main.
     pub table: Option<u32>,
-    /// How far the destination is away (`RT_SCOPE_*`). When `None`, an IPv4 route without
-    /// a gateway leads to the link, all others anywhere. IPv6 has no use for it.
+    /// The distance of the destination (`RT_SCOPE_*`). `None` is link for an IPv4 route without a gateway, and universe
+    /// for all others. IPv6 ignores it.
     pub scope: Option<u8>,
-    /// The largest packet on the path, in bytes; the link's when `None`.
+    /// The largest packet on the path, in bytes. `None` is the MTU of the link.
     pub mtu: Option<u32>,
     /// The TCP segment size to announce, in bytes.
     pub advmss: Option<u32>,
-    /// Who made it (`RTPROT_*`); boot, as `ip route add` has it, when `None`.
+    /// The origin of the route (`RTPROT_*`). `None` is boot, as with `ip route add`.
     pub protocol: Option<u8>,
-    /// What happens to packets that match.
+    /// The action for packets that match.
     pub kind: RouteKind,
 }
 
-/// What a route does (`RTN_*`).
+/// The action of a route. (`RTN_*`)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RouteKind {
-    /// Sends on to a gateway or over a link.
+    /// Sends to a gateway or over a link.
     #[default]
     Unicast,
     /// Delivers to this machine.
     Local,
     /// Sends as a link-layer broadcast.
     Broadcast,
-    /// Delivers to this machine as one of several.
+    /// Delivers to this machine, which shares the address with others.
     Anycast,
     /// Sends as a multicast.
     Multicast,
-    /// Drops in silence.
+    /// Drops without an answer.
     Blackhole,
-    /// Drops, and says that the destination is unreachable.
+    /// Drops, and answers that the destination is unreachable.
     Unreachable,
-    /// Drops, and says that it is forbidden.
+    /// Drops, and answers that the destination is forbidden.
     Prohibit,
-    /// Goes on with the next table.
+    /// Continues with the next table.
     Throw,
     /// Any other number.
     Other(u8),
 }
 
 impl Route {
-    /// A unicast route to `dst` about which nothing else is said:
-    /// `Route { gateway, oif, ..Route::to(dst) }`.
+    /// Returns a unicast route to `dst` with defaults: `Route { gateway, oif, ..Route::to(dst) }`.
     pub fn to(dst: IpNet) -> Self {
         Self {
             dst,
@@ -91,26 +89,26 @@ impl Route {
         }
     }
 
-    /// Whether it is for every destination that no other route is for.
+    /// Returns true for a default route.
     pub fn is_default(&self) -> bool {
         self.dst.prefix_len() == 0
     }
 }
 
 impl Default for Route {
-    /// The IPv4 default route.
+    /// Returns the IPv4 default route.
     fn default() -> Self {
         Self::to(IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)))
     }
 }
 
 impl Rtnl {
-    /// All routes of the namespace, IPv4 first, of all tables. A route with several next
-    /// hops is as many routes here.
+    /// Lists the routes of all tables of the namespace, IPv4 first. A route with several next hops is listed once per
+    /// hop.
     ///
     /// # Errors
     ///
-    /// What the kernel says; `EINTR` when the routes never stop changing.
+    /// `EINTR` if the routes changed during every dump.
     pub fn routes(&mut self) -> Result<Vec<Route>> {
         let mut routes = self.routes_of(AF_INET, |_| true)?;
         routes.append(&mut self.routes_of(AF_INET6, |_| true)?);
@@ -123,7 +121,7 @@ impl Rtnl {
             Request::new(RTM_GETROUTE, NLM_F_DUMP, &header),
             format_args!("list routes"),
             |message, list| {
-                // A kernel without IPv6 answers for it with the routes of all families.
+                // A kernel without IPv6 answers with the routes of all families.
                 if message.payload.first() != Some(&family) {
                     return Ok(());
                 }
@@ -140,28 +138,24 @@ impl Rtnl {
     ///
     /// # Errors
     ///
-    /// What the kernel says: `EEXIST` when there is one for that destination, with that
-    /// priority, in that table; `ENETUNREACH` when the gateway is not on any link.
+    /// `EEXIST` if the table has a route with this destination and priority. `ENETUNREACH` if no link leads to the
+    /// gateway.
     pub fn new_route(&mut self, route: &Route) -> Result<()> {
         self.request_route(route, NLM_F_EXCL)
     }
 
-    /// Adds an IPv6 route beside those that there are for that destination, with that priority.
+    /// Adds an IPv6 route next to others with the same destination and priority.
     ///
     /// # Errors
     ///
-    /// What the kernel says: `EEXIST` when there is one by the same gateway.
+    /// `EEXIST` if one of them has the same gateway.
     pub fn append_route(&mut self, route: &Route) -> Result<()> {
         self.request_route(route, NLM_F_APPEND)
     }
 
-    /// Removes the IPv6 route that a router has told of itself and that is this one otherwise, if it is there.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says.
+    /// Deletes an IPv6 route that is equal to this one and that comes from a router advertisement, if there is one.
     pub fn delete_advertised(&mut self, route: &Route) -> Result<()> {
-        // Each that is named has to match; those that are not match all.
+        // The kernel compares only the attributes in the request.
         let its = Route { protocol: Some(RTPROT_RA), priority: Some(priority6(route)), ..route.clone() };
         let operation = format_args!("remove advertised route {}", route.dst);
         match self.socket.acknowledge(codec::delete_request(&its), operation) {
@@ -170,12 +164,9 @@ impl Rtnl {
         }
     }
 
-    /// Whether all IPv6 routes that have the destination, the table and the priority of this one are on its link too, and
-    /// are not the kernel's own. Then it can be appended to them, and the kernel uses all of them.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says.
+    /// Returns true if this route can be appended to those with the same destination, table and priority: there are
+    /// such routes, all on the same link, and none is the kernel's own. The kernel then uses all of them. Only for
+    /// IPv6.
     pub fn can_stand_beside(&mut self, route: &Route) -> Result<bool> {
         let table = route.table.unwrap_or(RT_TABLE_MAIN);
         let priority = priority6(route);
@@ -194,20 +185,16 @@ impl Rtnl {
         }
     }
 
-    /// The link over which the rest of the world is reached: that of the default route with
-    /// the lowest priority number in table main, IPv4 before IPv6. `open` opens a socket in the
-    /// namespace: a list of routes that is not read to its end takes its socket along.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says. That there is no default route is not an error.
+    /// Returns the ifindex of the default route with the lowest priority number in table main. IPv4 comes before IPv6.
+    /// Returns `None` if there is no default route. `open` opens a socket in the namespace: each dump that is not read
+    /// to its end uses up a socket.
     pub fn default_route(open: impl Fn() -> Result<Self>) -> Result<Option<u32>> {
         type Find<'a> = &'a dyn Fn() -> Result<Vec<Route>>;
         let v4 = || first_routes(&open);
         let v6 = || open()?.routes_of(AF_INET6, leads_out);
         for find in [&v4 as Find<'_>, &v6] {
             let candidates = match find() {
-                // A kernel without this family, and without anything to fall back to.
+                // The kernel does not have this family.
                 Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => continue,
                 candidates => candidates?,
             };
@@ -220,8 +207,9 @@ impl Rtnl {
     }
 }
 
-/// The IPv4 default routes. The kernel lists a table in the order of its destinations, so they come first, and a router's million
-/// others are not read. (net/ipv4/fib_trie.c, `fib_table_dump`) IPv6 routes come in another order.
+/// Lists the IPv4 default routes. The kernel lists a table in the order of destinations, so the default routes come
+/// first. The rest, a million routes on some routers, is not read. (net/ipv4/fib_trie.c, `fib_table_dump`) IPv6 has
+/// another order.
 fn first_routes(open: impl Fn() -> Result<Rtnl>) -> Result<Vec<Route>> {
     let operation = format_args!("list routes");
     for _ in 0..DUMP_ATTEMPTS {
@@ -243,7 +231,7 @@ fn first_routes(open: impl Fn() -> Result<Rtnl>) -> Result<Vec<Route>> {
     Err(Error::kernel(operation, Errno::EINTR))
 }
 
-/// The priority that an IPv6 route will have. (net/ipv6/route.c)
+/// Returns the priority that the kernel gives an IPv6 route. (net/ipv6/route.c)
 fn priority6(route: &Route) -> u32 {
     route.priority.filter(|priority| *priority != 0).unwrap_or(IP6_RT_PRIO_USER)
 }

@@ -1,4 +1,4 @@
-//! Route messages against netlink-packet-route.
+//! Compares route messages with those of netlink-packet-route.
 
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol,
@@ -221,8 +221,8 @@ prop_compose! {
 }
 
 proptest! {
-    /// Lost are the host bits of the destination, that table, scope and protocol were left to convention, and that a
-    /// kind with a word was given as a number.
+    /// The host bits of the destination are not compared. A table, scope or protocol of `None` is read as its default,
+    /// and the number of a known kind as its word.
     #[test]
     fn what_is_added_is_what_is_read(route in any_route()) {
         let mut request = new_request(&route, NLM_F_EXCL);
