@@ -1,5 +1,5 @@
-//! `make bench-lan` in short: it goes every way, says what it saw, and leaves nothing behind, whether it comes to its end
-//! or not. What it measures then is nobody's business here.
+//! A short run of `make bench-lan`: it measures every way, prints the results, and leaves nothing, also if it is
+//! interrupted.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

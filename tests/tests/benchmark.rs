@@ -1,5 +1,5 @@
-//! The benchmarks themselves: they run, say everything that docs/benchmarks.md is to hold, leave nothing behind, and
-//! compare what can be compared. No time is asserted.
+//! Short runs of the benchmarks: they print all figures of docs/benchmarks.md and leave nothing. Times are not
+//! checked.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

@@ -1,4 +1,4 @@
-//! CHECK: whether the kernel is still as the result of ADD says. What is amiss is named.
+//! CHECK compares the kernel with the result of ADD and names the difference.
 
 use e2e::binaries::peers;
 use e2e::kernel::NewRoute;

@@ -1,5 +1,5 @@
-//! Containers that containerd and runc run, on a macvlan network of the Lab: reached from the
-//! LAN while they live, and without a trace afterwards.
+//! Containers of containerd and runc on a macvlan network of the Lab: the LAN reaches them, and nothing is left
+//! afterwards.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

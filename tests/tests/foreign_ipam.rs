@@ -1,4 +1,4 @@
-//! IPAM plugins of the reference under our macvlan and ipvlan: `static`, and `dhcp` with dnsmasq as the server.
+//! IPAM plugins of the reference under our macvlan and ipvlan: `static`, and `dhcp` with dnsmasq.
 
 use std::fs;
 use std::path::PathBuf;

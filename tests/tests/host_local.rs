@@ -1,5 +1,4 @@
-//! host-local on its own: every key, and the files, which it shares with the reference byte for
-//! byte: an operator swaps one for the other on a live node and loses nothing.
+//! host-local alone: every key, and its files, which are the same as the reference's byte for byte.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,4 @@
-//! One lease directory, two implementations, crashes and reboots: what a rolling upgrade, and a rollback, looks like to
-//! the files. The reference is the real one.
+//! One lease directory used by both implementations and by several machines, with crashes and reboots.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,5 +1,5 @@
-//! Which link is an attachment's own: the one with its mark, whatever has become of its name, its MAC and its addresses.
-//! Each test is a defect of a release that guessed it.
+//! An attachment's link is the one with its mark, whatever its name, MAC and addresses are now. Each test is a bug of
+//! an earlier release.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

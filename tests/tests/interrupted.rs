@@ -1,5 +1,5 @@
-//! Calls that do not come to their end, or come at the wrong time: unheard, overtaken by a DEL, without an answer of the
-//! kernel's. In the end there is nothing, or all of it. What is killed, or fails, at every step in turn is in `faults`.
+//! Calls that are interrupted: the result is not read, a DEL overtakes them, an answer of the kernel is lost. At the
+//! end nothing is left, or everything is there. Faults at every step are in `faults`.
 
 use std::fs;
 use std::path::Path;

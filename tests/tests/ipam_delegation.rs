@@ -1,5 +1,5 @@
-//! The IPAM plugin as another program: what it is given, and every way in which it can fail.
-//! The plugins here are shell scripts of the test's own.
+//! The IPAM plugin is another program: its input, and every way in which it can fail. The plugins here are shell
+//! scripts.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;

@@ -1,5 +1,5 @@
-//! The guard of the parent's mode: mode and flag belong to the parent, the last writer wins, and so an ADD that would
-//! switch containers that run is refused, wherever they are and whoever made them.
+//! The guard of ipvlan's mode. All slaves of a parent share mode and flag, so an ADD that would change them for
+//! running containers is refused.
 
 use std::fs::File;
 use std::net::UdpSocket;

@@ -1,4 +1,4 @@
-//! The life of an ipvlan attachment: all seven versions, CHECK, STATUS, GC, DEL, and ADDs that fail or are killed.
+//! An ipvlan attachment from ADD to DEL: all versions, CHECK, STATUS, GC, and ADDs that fail or are killed.
 
 use std::time::Instant;
 

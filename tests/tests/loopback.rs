@@ -1,4 +1,4 @@
-//! The loopback plugin: what containerd's and CRI-O's side for Kubernetes calls for every sandbox.
+//! The loopback plugin, as Kubernetes runtimes call it.
 
 use e2e::{Container, Lab, cases};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Every key of macvlan, and what the kernel and the wire have of it afterwards.
+//! Every key of macvlan, and its effect in the kernel and on the wire.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Two calls about one attachment at the same time: a DEL that overtakes its ADD, and several ADDs.
+//! Two calls for one attachment at the same time: a DEL that overtakes its ADD, and several ADDs.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,5 +1,5 @@
-//! Parents of every sort, for macvlan and for ipvlan: those that work, and those that the kernel refuses, with the reason
-//! and what to do.
+//! All kinds of parents for macvlan and ipvlan: those that work, and those that the kernel refuses, with reason and
+//! cure.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
-//! What somebody else may have put there, and what goes on to others: nothing is followed to another place, waited for
-//! without end, read without bound, or handed on. docs/security.md says who is trusted with what.
+//! Input and files from untrusted users: the plugin follows no link, never waits without end, reads a limited number
+//! of bytes, and passes nothing on. docs/security.md says who is trusted.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,6 +1,5 @@
-//! Calls beside each other and beside what the rest of the machine does. Of fifty ADDs at once `del` tells, of a DEL
-//! beside its ADD at the moments that matter `found_in_review` and `interrupted`, of two implementations on one network
-//! `host_local_mixed`.
+//! Parallel calls, and calls while the machine changes. Related tests: fifty parallel ADDs in `del`; a DEL during its
+//! ADD in `overtaken` and `interrupted`; both implementations on one network in `host_local_mixed`.
 
 use std::collections::BTreeSet;
 use std::fs;

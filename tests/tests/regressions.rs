@@ -1,5 +1,5 @@
-//! What went wrong in the reference, one test for each defect with its number in FACTS, and its
-//! story. Each is seen failing there, with the outcome that is told.
+//! Defects of the reference, one test for each, with its number in docs/migrating.md and its story. On the reference,
+//! each test fails with the named text.
 
 use std::fs;
 use std::io::{Read, Write};

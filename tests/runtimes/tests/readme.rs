@@ -1,4 +1,4 @@
-//! The two blocks of the README that lead to a working containerd, copied as a reader would copy them.
+//! Copies the configuration blocks of README.md and docs/install.md as a reader does, and runs a container with them.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Side by side with the reference: each case on its programs and on ours, and once with the ADD by one and the rest by
-//! the other, both ways. What differs is a row of docs/migrating.md, or a failure.
+//! Compares with the reference: each case runs on its programs, on ours, and mixed (ADD by one, the rest by the
+//! other). Every difference must be a row of docs/migrating.md.
 
 mod ends;
 mod host_local;

@@ -1,4 +1,4 @@
-//! How what was there before comes back, whatever happened in between.
+//! `underlay uninstall` restores the earlier files, whatever happened in between.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -1,4 +1,4 @@
-//! A directory of plugins, as a distribution has left it, and runs of the program on it.
+//! A directory of plugins as a distribution leaves it, and runs of the program on it.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

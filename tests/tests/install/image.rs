@@ -1,4 +1,4 @@
-//! The container image, as containerd runs it with what the Kubernetes manifest allows it.
+//! The container image in containerd, with the rights of the Kubernetes manifest.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What other people do in the directory: they write into our files, and link to and from them.
+//! Other people write into our files, and link to and from them.
 
 use std::fs;
 use std::os::unix::fs::symlink;
