@@ -25,7 +25,7 @@ const METRICS: [&str; 8] = [
     "crr_p99_us",
 ];
 
-/// A folder for what it writes, and one for what it should take away.
+/// A directory for its output, and one for files that it must remove.
 struct Folders {
     out: TempDir,
     scratch: TempDir,

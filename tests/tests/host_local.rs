@@ -127,7 +127,7 @@ cases! {
         assert_eq!(lab.lease_files(), names);
     }
 
-    /// What an address is worth lies in nobody else being able to hand it out.
+    /// No other container may get the address.
     #[reference(passes)]
     fn nobody_else_can_write_the_files(lab) {
         add(lab, &lab.container(), &lab.conf());

@@ -157,7 +157,7 @@ cases! {
         let call = call.env("CNI_NETNS", lab.host.path());
         let outcome = lab.unchanged(&[], || call.run());
         assert!(outcome.done().stderr.contains("the host's own network namespace"), "{}", outcome.text());
-        // Also where somebody insists.
+        // Also with CNI_NETNS_OVERRIDE.
         lab.unchanged(&[], || call.clone().env("CNI_NETNS_OVERRIDE", "1").run().done().status);
     }
 

@@ -174,7 +174,7 @@ cases! {
         assert_reaches(&lab.neighbour, lan4(100));
     }
 
-    /// A macvlan in passthru mode has its parent alone, and takes it from nobody.
+    /// A macvlan in passthru mode needs its parent alone, and does not take it away from others.
     #[needs(Ipvlan)]
     #[reference(not_run: "a bare errno")]
     fn ipvlan_is_refused_beside_a_macvlan_in_passthru_mode(lab) {

@@ -59,7 +59,7 @@ fn every_row_of_the_page_is_shown_and_every_difference_has_a_row() {
     }
 }
 
-/// What was compared, for a reader. That it is so is what all the other tests say.
+/// Prints what was compared. The other tests check it.
 fn table(rows: &[e2e::compliance::Row], shown: &BTreeMap<&str, usize>) -> String {
     let mut lines = Vec::new();
     for (module, case) in CASES.iter().flat_map(|(module, cases)| cases.iter().map(move |case| (module, case))) {
