@@ -1,7 +1,7 @@
-//! The one program: the table of the names that it answers to, and its first instruction.
+//! The program: the table of its plugins, and its `main`.
 //!
-//! That is C's `main`, and not the language's: what the standard library does before that one (it reads and parses
-//! /proc/self/maps to be able to say that a stack has overflowed) takes a tenth of the time of an empty process.
+//! `main` is that of C. Before Rust's `main`, the standard library reads and parses /proc/self/maps, only to report
+//! stack overflows. That takes a tenth of the time of an empty process.
 #![no_main]
 #![deny(unsafe_code)]
 
@@ -14,7 +14,7 @@ compile_error!("only glibc hands words and environment to a program whose main i
 static PROGRAM: cni::Program = cni::Program {
     name: env!("CARGO_PKG_NAME"),
     release: env!("CARGO_PKG_VERSION"),
-    // A name that is taken out here goes into the operator crate's FORMER, so that installations give it back.
+    // If you remove a name here, add it to FORMER in the crate operator, so that `install` removes it from nodes.
     plugins: &[
         ("host-local", &host_local::HostLocal),
         ("ipvlan", &ipvlan::PLUGIN),
@@ -26,13 +26,13 @@ static PROGRAM: cni::Program = cni::Program {
     run: linux::process::run,
 };
 
-/// The words and the environment come from the standard library, which the C library hands them to as well.
+/// Needs no parameters: glibc passes arguments and environment to the standard library too.
 // SAFETY: the C library calls `main`, once, as C declares it. Nothing else of that name is linked.
 #[allow(unsafe_code)]
 #[unsafe(no_mangle)]
 extern "C" fn main(_: c_int, _: *const *const c_char) -> c_int {
     linux::process::begin();
     let run = || operator::run(&PROGRAM).unwrap_or_else(|| cni::run(&PROGRAM));
-    // No panic may leave a function of C; the standard library's number for one.
+    // A panic must not leave a C function. 101 is the exit status that Rust uses for a panic.
     panic::catch_unwind(run).unwrap_or(101).into()
 }

@@ -1,11 +1,11 @@
-//! The container's network namespace, and the care not to take the host's for it.
+//! Opens the container's network namespace, and refuses that of the host.
 
 use linux::Netns;
 
 use crate::Task;
 use crate::error::{Error, Result};
 
-/// The namespace of an ADD or a CHECK, and our own with it. The host's own is refused, unless the attachment may be there.
+/// Opens the namespace of an ADD or a CHECK. Returns it with the home namespace.
 pub(crate) fn open(task: &Task<'_>) -> Result<(Netns, Netns)> {
     let path = task.attachment.netns.ok_or(Error::NetnsUnset)?;
     let netns = Netns::open(path).map_err(Error::Netns)?;
@@ -16,11 +16,12 @@ pub(crate) fn open(task: &Task<'_>) -> Result<(Netns, Netns)> {
     }
 }
 
-/// The namespace of a DEL; `None` where there is none any more, or where it is the host's: nothing may be touched there.
+/// Opens the namespace of a DEL. Returns `None` if there is none, or if it is refused, because nothing may be changed
+/// there.
 pub(crate) fn open_if_there(task: &Task<'_>) -> Result<Option<Netns>> {
     let Some(path) = task.attachment.netns else { return Ok(None) };
     let netns = match Netns::open(path) {
-        // A file that an unmounted namespace has left behind is no namespace either.
+        // If a namespace was unmounted, its empty file is still there.
         Err(linux::Error::NetnsMissing { .. } | linux::Error::NotNetns { .. }) => return Ok(None),
         other => other?,
     };

@@ -1,4 +1,4 @@
-//! What can go wrong with an attachment, and the one place that gives it a CNI code.
+//! The errors of an attachment, and their CNI codes.
 
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
@@ -7,71 +7,72 @@ use std::time::Duration;
 use cni::Code;
 use linux::Errno;
 
-/// The result of everything here that is not yet an answer to the runtime.
+/// The result of a call in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A failure, with the objects that it is about.
+/// An error, with its objects.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kernel layer failed.
+    /// An error of the crate `linux`.
     #[error("{0}")]
     Linux(#[from] linux::Error),
-    /// The kernel refused, and we know more than it said.
+    /// The kernel refused, and its reason was found out.
     #[error("{error}: {why}")]
     Explained {
-        /// What the kernel said.
+        /// The kernel's error.
         error: linux::Error,
-        /// The cause, and what to do.
+        /// The reason, and what to do.
         why: String,
     },
-    /// A key of the configuration has a value that cannot be.
+    /// A key of the configuration has a wrong value.
     #[error("{key} {value}: {cause}")]
     Config {
         /// The key's path.
         key: &'static str,
-        /// Its value.
+        /// Its value, in quotes if it is a text, or `is not set`.
         value: String,
-        /// What is wrong with it.
+        /// The mistake in the value.
         cause: String,
     },
-    /// IPAM or a guard says no.
+    /// An error of IPAM or of a guard.
     #[error("{0}")]
     Other(#[from] cni::Error),
-    /// There is no CNI_NETNS.
+    /// CNI_NETNS is not set.
     #[error("CNI_NETNS is not set")]
     NetnsUnset,
     /// CNI_NETNS cannot be opened.
     #[error("CNI_NETNS: {0}")]
     Netns(linux::Error),
-    /// CNI_NETNS is where the plugin itself runs.
+    /// CNI_NETNS is the home namespace.
     #[error("CNI_NETNS {}: it is the host's own network namespace", .0.display())]
     HostNetns(PathBuf),
-    /// The container has such an interface already: perhaps a live one of this very attachment.
+    /// The container already has an interface with this name. It may be in use.
     #[error(
         "CNI_IFNAME \"{ifname}\": the container already has an interface of this name ({what}); it is left as it is"
     )]
     NameTaken {
         /// The name.
         ifname: String,
-        /// What is there.
+        /// A description of the interface.
         what: String,
     },
-    /// The link appeared and went away again.
+    /// The link was deleted during the ADD.
     #[error("{0}: it was deleted during the ADD")]
     LinkGone(String),
-    /// An IPv6 address never became usable.
+    /// Duplicate address detection has not finished in time.
     #[error("wait for duplicate address detection of {addresses} on {ifname}: not over after {after:?}")]
     Tentative {
         /// The addresses.
         addresses: String,
         /// Their interface.
         ifname: String,
-        /// How long was waited.
+        /// The time that was waited.
         after: Duration,
     },
-    /// An IPv6 address is taken.
+    /// Another machine has the IPv6 address.
     #[error(
-        "assign {address} to {ifname}: another machine on the LAN has this address (duplicate address detection, RFC 4862)"
+        "assign {address} to {ifname}: another machine on the LAN has this address \
+         (duplicate address detection, RFC 4862)"
     )]
     Duplicate {
         /// The address.
@@ -79,18 +80,18 @@ pub enum Error {
         /// Its interface.
         ifname: String,
     },
-    /// CHECK: there is no such link.
+    /// CHECK found no such interface.
     #[error("CNI_IFNAME \"{ifname}\": the container has no such interface")]
     NoLink {
         /// The name.
         ifname: String,
     },
-    /// CHECK: it is there, and different.
+    /// CHECK found a difference.
     #[error("{ifname}: {what}")]
     Differs {
         /// The interface.
         ifname: String,
-        /// What was expected and what is there.
+        /// The difference.
         what: String,
     },
 }
@@ -133,7 +134,7 @@ impl From<Error> for cni::Error {
     }
 }
 
-/// That it is gone already is as good as done.
+/// Turns the error for a missing object into success.
 pub(crate) fn unless_gone(outcome: linux::Result<()>) -> Result<()> {
     match outcome {
         Err(error) if is_gone(&error) => Ok(()),
@@ -141,7 +142,7 @@ pub(crate) fn unless_gone(outcome: linux::Result<()>) -> Result<()> {
     }
 }
 
-/// Whether the kernel says that the object is gone already.
+/// Returns true if the kernel's error says that the object does not exist.
 pub(crate) fn is_gone(error: &linux::Error) -> bool {
     matches!(error.errno(), Some(Errno::ENODEV | Errno::ENXIO | Errno::EADDRNOTAVAIL | Errno::ESRCH))
 }

@@ -1,10 +1,18 @@
-//! The life of one sub-interface of a host NIC in a container, whatever its kind.
+//! Creates, checks and removes one sub-interface of a host NIC in a container.
 //!
-//! An attachment is a list of steps, which stands in `life.rs`: the link and its mark, the lease, sysctls, addresses, routes.
-//! Each step is one file in `steps`. It knows how it is applied, compared, found again and undone.
+//! - Parent: the interface whose LAN the container joins: a NIC, a VLAN, a bond or a bridge.
+//! - Sub-interface: a macvlan or ipvlan link on the parent. In this crate, "the link" is the container's sub-interface.
+//! - Attachment: one sub-interface of one container, with its addresses, routes and lease.
+//! - Step: one part of an attachment. ADD applies it, CHECK compares it, DEL finds and undoes it. Each has a file in
+//!   `steps`.
+//! - Mark: the group number of a link. It identifies the attachment for which the link was created.
+//! - Home: the network namespace of this process, which is that of the host.
+//! - Guard: decides if a link may be created. Permit: its consent, which may hold a lock. Site: the parent that it
+//!   looks at.
+//! - Front end: a crate that reads CNI's calls and configurations, and calls this crate with a [`Task`] and
+//!   [`Settings`].
 //!
-//! Nothing here knows CNI's calls, its environment or its configuration: a front end reads them, and hands over a [`Task`]
-//! and [`Settings`]. Results and errors are those of the crate `cni`.
+//! Results and errors are those of the crate `cni`.
 #![forbid(unsafe_code)]
 
 mod container;
@@ -24,88 +32,72 @@ use linux::{Link, LinkKind, Mac, Netns, Rtnl, file};
 
 pub use parent::status;
 
-/// One interface of one container.
+/// The names of one attachment.
 #[derive(Debug, Clone, Copy)]
 pub struct Attachment<'a> {
-    /// The container.
+    /// CNI_CONTAINERID.
     pub container_id: &'a str,
-    /// The name of the interface in it.
+    /// CNI_IFNAME: the name of the link in the container.
     pub ifname: &'a str,
-    /// The container's network namespace. A DEL may come without it.
+    /// CNI_NETNS: the container's network namespace. A DEL may have none.
     pub netns: Option<&'a Path>,
-    /// Whether that may be the namespace of this process, which is the host's.
+    /// True if `netns` may be the home namespace.
     pub may_be_home: bool,
 }
 
-/// An attachment, and those who take part in it.
+/// An attachment, with its IPAM plugin and the output for remarks.
 #[derive(Clone, Copy)]
 pub struct Task<'a> {
-    /// Which interface of which container.
+    /// The names of the attachment.
     pub attachment: Attachment<'a>,
-    /// Who leases its addresses; none means that it gets none, or has them already.
+    /// Leases the addresses. `None` means that the attachment gets no addresses, or those in [`Settings::leased`].
     pub ipam: Option<&'a dyn Ipam>,
-    /// Where the operator is told something that is no failure.
+    /// Prints a text for the operator that is not an error.
     pub remark: &'a dyn Fn(fmt::Arguments<'_>),
 }
 
-/// What an ADD makes.
+/// The settings of an ADD.
 pub struct Settings<'a> {
-    /// The kind of the link with its mode.
+    /// The kind of the link, with its mode.
     pub link: LinkKind,
-    /// The hardware address; none lets the kernel choose.
+    /// If this is `None`, the kernel chooses a MAC.
     pub mac: Option<Mac>,
-    /// Who has to be asked before the link is made.
+    /// Decides if the link may be created.
     pub guard: Option<&'a dyn Guard>,
-    /// The name of the parent; none means the interface of the default route.
+    /// The name of the parent. `None` is the interface of the default route.
     pub master: Option<&'a str>,
-    /// In bytes; none means the parent's.
+    /// In bytes. `None` is the parent's MTU.
     pub mtu: Option<u32>,
-    /// Whether the parent is in the container's network namespace.
+    /// True if the parent is in the container's network namespace.
     pub link_in_container: bool,
-    /// Goes into the result in place of IPAM's where it says anything.
+    /// Replaces IPAM's `dns` in the result, unless it is empty.
     pub dns: &'a Dns,
-    /// Addresses and routes that somebody else has leased, in place of IPAM.
+    /// Addresses and routes that an earlier plugin of a chain has leased. Used if there is no IPAM.
     pub leased: Option<AddResult>,
 }
 
-/// Who leases the addresses of one attachment.
+/// Leases the addresses of one attachment.
 pub trait Ipam {
-    /// Leases addresses. A failure may leave something leased all the same.
-    ///
-    /// # Errors
-    ///
-    /// What IPAM says.
+    /// Leases addresses. After an error, addresses may be leased nevertheless.
     fn add(&self) -> Result<Leased<'_>, cni::Error>;
-    /// Releases everything that the attachment has.
-    ///
-    /// # Errors
-    ///
-    /// What IPAM says.
+    /// Releases all addresses of the attachment.
     fn del(&self) -> Result<(), cni::Error>;
-    /// Compares what the attachment has with what it should have.
-    ///
-    /// # Errors
-    ///
-    /// What IPAM says.
+    /// Returns an error if the leases are not as they should be.
     fn check(&self) -> Result<(), cni::Error>;
-    /// Whether the attachment still has its addresses. `None` where the question may change something, or is not to be
-    /// trusted: the CHECK of another program may do anything.
+    /// Returns true if the attachment still has its leases. `None` if IPAM cannot be asked, because the CHECK of
+    /// another program might change something.
     fn is_held(&self) -> Option<bool>;
-    /// Whether [`Ipam::del`] sends from the leased address, and so needs it on the link.
+    /// Returns true if [`Ipam::del`] sends packets from the leased address, and so needs it on the link.
     fn releases_from_its_address(&self) -> bool;
 }
 
-/// Says no where a link would disturb others.
+/// Refuses a link that would disturb other containers.
 pub trait Guard {
-    /// Permits a link. The permit is held until the link is made.
-    ///
-    /// # Errors
-    ///
-    /// The reason why it must not be made.
+    /// Permits a link, or returns the reason for the refusal. The caller keeps the permit until the link is created.
     fn permit(&self, link: &LinkKind, site: &mut Site<'_>) -> Result<Permit, cni::Error>;
 }
 
-/// Where a link is about to be made.
+/// The place where a link is about to be created.
 pub struct Site<'a> {
     /// A socket in the parent's namespace.
     pub beside_parent: &'a mut Rtnl,
@@ -115,80 +107,80 @@ pub struct Site<'a> {
     pub parent: &'a Link,
 }
 
-/// What a [`Guard`] needs to be held while the link is made.
+/// The consent of a [`Guard`]. It may hold a lock until the link is created.
 #[derive(Debug, Default)]
 pub struct Permit {
     _lock: Option<file::Lock>,
 }
 
 impl Permit {
-    /// A permit that holds a lock.
+    /// Returns a permit that holds a lock.
     pub fn holding(lock: file::Lock) -> Self {
         Self { _lock: Some(lock) }
     }
 }
 
-/// Where callers on one host agree with each other. It is root's alone, and on a file system that a reboot empties.
-const AGREEMENTS: &str = "/run/underlay";
+/// The directory with the locks of this host. Only root can open it. Its file system is empty after a reboot.
+const LOCKS: &str = "/run/underlay";
 
-/// Takes a lock of the host, of this name.
+/// Takes the lock with this name, which all plugins on the host share.
 ///
 /// # Errors
 ///
-/// Code 11 if somebody else still has it after `within`, code 5 if it cannot be had.
+/// Code 11 if another process still holds it after `within`. Code 5 if the file cannot be opened or locked.
 pub fn lock(name: &str, within: Duration) -> Result<file::Lock, cni::Error> {
-    let path = Path::new(AGREEMENTS).join(format!("{name}.lock"));
+    let path = Path::new(LOCKS).join(format!("{name}.lock"));
     Ok(file::Lock::take(&path, within).map_err(error::Error::from)?)
 }
 
-/// Judges a result of IPAM for a link with an MTU of so many bytes, as an ADD does before it configures anything.
+/// Checks a result of IPAM, as an ADD does before it configures anything. `mtu` is that of the link, in bytes.
 ///
 /// # Errors
 ///
-/// If no ADD could succeed with it.
+/// The reason why every ADD with this result fails.
 pub fn judge(ifname: &str, mtu: u32, leased: &AddResult) -> Result<(), cni::Error> {
     Ok(life::judge(ifname, mtu, leased)?)
 }
 
 impl Task<'_> {
-    /// Makes an attachment. Fails without a trace, or succeeds whole.
+    /// Creates an attachment. If this fails, everything is undone.
     ///
     /// # Errors
     ///
-    /// The first failure, and in its details what could not be undone.
+    /// The first error. Its details name everything that could not be undone.
     pub fn add(&self, settings: &Settings<'_>) -> Result<AddResult, cni::Error> {
         life::add(self, settings)
     }
 
-    /// Takes an attachment apart. What is gone already is a success. Needs neither the parent nor `previous`, which is
-    /// what ADD has returned: it is asked for only where a link has no mark.
+    /// Removes an attachment, or the rest of it. Does not need the parent. `previous` returns the result of ADD; it is
+    /// called only if the link has no mark.
     ///
     /// # Errors
     ///
-    /// All failures. What could be undone all the same is undone.
+    /// The first error, with the others in its details. After an error, DEL still undoes the other steps.
     pub fn del(&self, kind: &str, previous: &dyn Fn() -> Option<AddResult>) -> Result<(), cni::Error> {
         life::del(self, kind, previous)
     }
 
-    /// Opens the container's namespace. The host's own is refused, unless the attachment may be there.
+    /// Opens the container's namespace. Refuses the home namespace, unless `may_be_home` is true.
     ///
     /// # Errors
     ///
-    /// Code 8 if there is none, or if it is the host's.
+    /// Code 4 if CNI_NETNS is not set. Code 8 if it is not a network namespace, or is refused.
     pub fn open_netns(&self) -> Result<Netns, cni::Error> {
         Ok(container::open(self)?.0)
     }
 
-    /// Opens the container's namespace for a DEL; `None` where there is none any more, or where it is the host's.
+    /// Opens the container's namespace for a DEL. Returns `None` if there is none, or if it is refused.
     ///
     /// # Errors
     ///
-    /// If one that is there cannot be opened.
+    /// If the namespace exists and cannot be opened.
     pub fn open_netns_if_there(&self) -> Result<Option<Netns>, cni::Error> {
         Ok(container::open_if_there(self)?)
     }
 
-    /// Compares an attachment with what its ADD has returned. Changes nothing.
+    /// Compares an attachment with the result of its ADD. Changes nothing.
     ///
     /// # Errors
     ///

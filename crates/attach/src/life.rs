@@ -1,10 +1,11 @@
-//! The life of an attachment: the list of its steps, and the loops over it.
+//! The list of steps, and the loops of ADD, CHECK and DEL over it.
 //!
-//! ADD applies the steps in their order, and undoes those of a failed ADD in the opposite order. DEL finds what there is of
-//! an attachment, and undoes it in that order too. CHECK compares in the order of ADD.
+//! ADD applies the steps in the order of the list. CHECK compares them in the same order. A failed ADD and a DEL find
+//! the parts of the attachment and undo them in the opposite order.
 //!
-//! The link comes first: its name can be taken once in a container, so it is the attachment's lock. A second ADD for the same
-//! interface fails there, before IPAM is asked, and cannot release the addresses of the first when it is undone.
+//! The link comes first. A container can have only one link with this name, so the link is the lock of the attachment.
+//! A second ADD for the same interface fails there, before it asks IPAM. So its undo cannot release the addresses of
+//! the first.
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
@@ -13,32 +14,32 @@ use cni::{AddResult, Code};
 use linux::{LinkKind, Rtnl};
 
 use crate::error::{self, Error};
-use crate::steps::{self, Known, Making, Seeing, Step, Taking, Undone, Why};
+use crate::steps::{self, Checking, Known, Making, Step, Undoing, Undone, Why};
 use crate::{Settings, Task, container, result};
 
-/// An attachment, in the order in which ADD makes it.
+/// The steps, in the order of ADD.
 fn steps<'a>() -> Vec<Box<dyn Step<'a> + 'a>> {
     vec![
         Box::<steps::link::TheLink>::default(),
         Box::<steps::lease::TheLease<'a>>::default(),
-        // From here on the addresses are known. Sysctls and addresses are set while the link is down, so that the kernel
-        // itself announces the addresses when it comes up.
+        // Now the addresses are known. Sysctls and addresses are set while the link is down. So the kernel announces
+        // the addresses when the link comes up.
         Box::<steps::sysctls::Sysctls>::default(),
         Box::<steps::keep_addresses::KeepAddresses>::default(),
         Box::<steps::detection::Detection>::default(),
         Box::<steps::addresses::Addresses>::default(),
         Box::<steps::up::Up>::default(),
-        // From here on the container is on the LAN.
+        // Now the container is on the LAN.
         Box::<steps::routes::Routes>::default(),
     ]
 }
 
-/// Plans an attachment that is never made.
+/// Plans an attachment that is not created.
 pub(crate) fn judge(ifname: &str, mtu: u32, leased: &AddResult) -> error::Result<()> {
     plan(&mut steps(), ifname, mtu, leased).map(drop)
 }
 
-/// As soon as the addresses are known, every step decides what it will do. What cannot be is refused before more is touched.
+/// Lets every step plan its work when the addresses are known. So a mistake is refused before anything else is changed.
 /// Returns the sysctls of all steps.
 fn plan<'a>(
     steps: &mut [Box<dyn Step<'a> + 'a>],
@@ -51,7 +52,7 @@ fn plan<'a>(
     Ok(known.sysctls)
 }
 
-/// An ADD in progress. Dropped before it has ended, which is a panic, it undoes what it did.
+/// An ADD in progress. If it is dropped before it has ended, because of a panic, it is undone.
 struct Attempt<'a> {
     steps: Vec<Box<dyn Step<'a> + 'a>>,
     making: Making<'a>,
@@ -85,7 +86,7 @@ impl Attempt<'_> {
         self.steps.iter_mut().rev().try_for_each(|step| step.finish(&mut self.making))
     }
 
-    /// "No such device" in the middle of an ADD has one cause.
+    /// Replaces "no such device" by its cause, if the link was deleted during the ADD.
     fn blame_the_gone(&mut self, error: Error) -> Error {
         let is_about_link = matches!(&error, Error::Linux(cause) if error::is_gone(cause));
         match is_about_link && self.making.link_is_gone() {
@@ -94,19 +95,19 @@ impl Attempt<'_> {
         }
     }
 
-    /// Undoes what was done, and says what could not be.
+    /// Undoes all steps. Returns the errors.
     fn undo(&mut self) -> Vec<cni::Error> {
-        let mut taking = Taking::new(self.making.task, Some(&mut self.making.inside), Why::Failed);
-        match find(&mut self.steps, &mut taking) {
-            Ok(()) => undo(&mut self.steps, &mut taking),
+        let mut undoing = Undoing::new(self.making.task, Some(&mut self.making.inside), Why::Failed);
+        match find(&mut self.steps, &mut undoing) {
+            Ok(()) => undo(&mut self.steps, &mut undoing),
             Err(error) => vec![error.into()],
         }
     }
 }
 
 impl Drop for Attempt<'_> {
-    /// What cannot be undone here is a DEL's to clean. A second panic on the way would end the process before it has said
-    /// anything.
+    /// Ignores errors, because the runtime calls DEL. Catches a second panic, which would end the process without an
+    /// answer.
     fn drop(&mut self) {
         if !self.has_ended {
             let _ = panic::catch_unwind(AssertUnwindSafe(|| self.undo()));
@@ -124,18 +125,18 @@ pub(crate) fn del<'a>(
     let mut failures = Vec::new();
     for is_second_look in [false, true] {
         let mut steps = steps();
-        let mut taking = Taking::new(task, inside.as_mut(), Why::Del { kind, previous });
-        find(&mut steps, &mut taking)?;
-        if is_second_look && taking.links.is_empty() {
+        let mut undoing = Undoing::new(task, inside.as_mut(), Why::Del { kind, previous });
+        find(&mut steps, &mut undoing)?;
+        if is_second_look && undoing.links.is_empty() {
             break;
         }
-        let is_settled = taking.inside.is_none() || taking.has_seen_link;
-        failures.extend(undo(&mut steps, &mut taking));
+        let is_settled = undoing.inside.is_none() || undoing.has_seen_link;
+        failures.extend(undo(&mut steps, &mut undoing));
         if is_settled {
             break;
         }
-        // An ADD beside us may have made its link after we looked, and have leased before we released: its link would live
-        // on with an address that is anybody's.
+        // A parallel ADD may have created its link after our search and leased before our release. Then its link has an
+        // address that is free for others. So search again.
     }
     let mut failures = failures.into_iter();
     match failures.next() {
@@ -144,23 +145,23 @@ pub(crate) fn del<'a>(
     }
 }
 
-fn find<'a>(steps: &mut [Box<dyn Step<'a> + 'a>], taking: &mut Taking<'a, '_>) -> error::Result<()> {
-    steps.iter_mut().try_for_each(|step| step.find(taking))
+fn find<'a>(steps: &mut [Box<dyn Step<'a> + 'a>], undoing: &mut Undoing<'a, '_>) -> error::Result<()> {
+    steps.iter_mut().try_for_each(|step| step.find(undoing))
 }
 
-/// Undoes all steps, the last one first. Goes on after a failure and after a panic, and returns all of them.
-fn undo<'a>(steps: &mut [Box<dyn Step<'a> + 'a>], taking: &mut Taking<'a, '_>) -> Vec<cni::Error> {
+/// Undoes all steps, the last one first. Continues after an error or a panic. Returns all errors.
+fn undo<'a>(steps: &mut [Box<dyn Step<'a> + 'a>], undoing: &mut Undoing<'a, '_>) -> Vec<cni::Error> {
     let mut failures = Vec::new();
     for step in steps.iter_mut() {
-        caught(taking, &mut failures, |taking| step.begin_undo(taking));
+        caught(undoing, &mut failures, |undoing| step.begin_undo(undoing));
     }
     let mut left: Vec<_> = steps.iter_mut().rev().collect();
-    // Those that have to wait for others come once more.
+    // A step that must wait for another one is undone in the second round.
     for _ in 0..2 {
         left.retain_mut(|step| {
             let mut is_later = false;
-            caught(taking, &mut failures, |taking| {
-                is_later = step.undo(taking)? == Undone::Later;
+            caught(undoing, &mut failures, |undoing| {
+                is_later = step.undo(undoing)? == Undone::Later;
                 Ok(())
             });
             is_later
@@ -170,17 +171,17 @@ fn undo<'a>(steps: &mut [Box<dyn Step<'a> + 'a>], taking: &mut Taking<'a, '_>) -
 }
 
 fn caught<'a, 'r>(
-    taking: &mut Taking<'a, 'r>,
+    undoing: &mut Undoing<'a, 'r>,
     failures: &mut Vec<cni::Error>,
-    work: impl FnOnce(&mut Taking<'a, 'r>) -> error::Result<()>,
+    work: impl FnOnce(&mut Undoing<'a, 'r>) -> error::Result<()>,
 ) {
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| work(taking)));
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| work(undoing)));
     let failure = match outcome {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error.into(),
         Err(payload) => cni::Error::new(Code::INTERNAL, format!("bug: {}", words(payload.as_ref()))),
     };
-    taking.is_in_doubt = true;
+    undoing.is_in_doubt = true;
     failures.push(failure);
 }
 
@@ -192,6 +193,6 @@ fn words(payload: &(dyn Any + Send)) -> &str {
 pub(crate) fn check<'a>(task: &'a Task<'a>, kind: &'a LinkKind, expected: &'a AddResult) -> Result<(), cni::Error> {
     let (netns, _) = container::open(task)?;
     let rtnl = Rtnl::open_in(&netns).map_err(Error::from)?;
-    let mut seeing = Seeing { task, kind, expected, rtnl, link: None };
-    Ok(steps().iter().try_for_each(|step| step.verify(&mut seeing))?)
+    let mut checking = Checking { task, kind, expected, rtnl, link: None };
+    Ok(steps().iter().try_for_each(|step| step.verify(&mut checking))?)
 }

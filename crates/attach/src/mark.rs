@@ -1,7 +1,7 @@
-//! The mark of a link: the group that it is made with. (`IFLA_GROUP`)
+//! The mark of a link: the group number with which it is created. (`IFLA_GROUP`)
 //!
-//! It follows from container ID and interface name, so whoever is called for an attachment knows its link by it, under
-//! whatever name and with whatever hardware address. `ip -d link` shows it as `group`.
+//! It is computed from the container ID and the interface name. So every later call finds the link of its attachment,
+//! also if the link has another name or another MAC now. `ip -d link` shows the mark as `group`.
 
 use std::hash::Hasher;
 
@@ -10,16 +10,16 @@ use linux::Link;
 
 use crate::Attachment;
 
-/// The bits of the hash.
+/// The bits of the mark that are a hash.
 const HASH: u32 = (1 << 30) - 1;
 
-/// A DEL has begun with the link. Bit 31 stays 0: iproute2 neither shows nor takes a group that has it.
+/// This bit is set when a DEL has begun. Bit 31 is always 0, because iproute2 does not support it in a group.
 const BEGUN: u32 = 1 << 30;
 
-/// Up to here groups may be somebody's who gives them to links by hand. Of all marks, one in 16,000 is as small.
+/// A group up to this number may be set by a user. Of all marks, one in 16,000 is as small.
 const SMALL: u32 = 0xffff;
 
-/// What releases until 0.1 set when a DEL had begun.
+/// The group that earlier releases set when a DEL had begun.
 const BEGUN_FORMERLY: u32 = 0x756c;
 
 /// The mark of one attachment.
@@ -27,7 +27,7 @@ const BEGUN_FORMERLY: u32 = 0x756c;
 pub struct Mark(u32);
 
 impl Mark {
-    /// The mark of an attachment.
+    /// Computes the mark of an attachment.
     pub fn of(attachment: &Attachment<'_>) -> Self {
         let mut hasher = FnvHasher::default();
         hasher.write(attachment.container_id.as_bytes());
@@ -35,33 +35,33 @@ impl Mark {
         hasher.write(attachment.ifname.as_bytes());
         let folded = hasher.finish() ^ (hasher.finish() >> 30);
         match u32::try_from(folded & u64::from(HASH)) {
-            // 0 is the group of every link that nobody has put into another one.
+            // 0 is the default group of links.
             Ok(0 | BEGUN_FORMERLY) | Err(_) => Self(HASH),
             Ok(hash) => Self(hash),
         }
     }
 
-    /// The group of a link of this attachment.
+    /// Returns the group of a new link.
     pub fn group(self) -> u32 {
         self.0
     }
 
-    /// The group from the moment that a DEL has begun with it.
+    /// Returns the group of a link with which a DEL has begun.
     pub fn begun(self) -> u32 {
         self.0 | BEGUN
     }
 
-    /// Returns true if the link is of this attachment.
+    /// Returns true if the link has this mark.
     pub fn is_on(self, link: &Link) -> bool {
         link.group & !BEGUN == self.0
     }
 
-    /// Returns true if the link seems to have the mark of another attachment. People choose small numbers for their groups.
+    /// Returns true if the link seems to have the mark of another attachment. A small number may be a user's group.
     pub fn is_of_another(self, link: &Link) -> bool {
         link.group & !BEGUN > SMALL && !self.is_on(link)
     }
 
-    /// Returns true if a DEL has begun with the link, which has the name of this attachment's.
+    /// Returns true if a DEL has begun with the link. The link must have the name of this attachment.
     pub fn has_begun(self, link: &Link) -> bool {
         link.group == self.begun() || link.group == BEGUN_FORMERLY
     }
@@ -75,7 +75,7 @@ mod tests {
         Mark::of(&Attachment { container_id, ifname, netns: None, may_be_home: false })
     }
 
-    /// Marks are on links that outlive an upgrade, so none may ever change.
+    /// Links keep their marks during an upgrade. So the mark of an attachment must be the same in all releases.
     #[test]
     fn a_mark_follows_from_the_attachment_alone() {
         assert_eq!(mark("c", "eth0"), mark("c", "eth0"));

@@ -1,4 +1,4 @@
-//! The parent of a sub-interface: finding it, judging it, and saying why the kernel would not have it.
+//! Finds and checks the parent, and explains why the kernel refused it.
 
 use std::path::Path;
 
@@ -8,13 +8,13 @@ use linux::{Errno, IpvlanMode, Link, LinkKind, Rtnl};
 use crate::error::{Error, Result};
 use crate::steps::Making;
 
-/// include/uapi/linux/if_arp.h
+/// The hardware type of Ethernet. (include/uapi/linux/if_arp.h)
 const ARPHRD_ETHER: u16 = 1;
 
-/// The smallest MTU of an Ethernet interface: `ETH_MIN_MTU`, the least that IPv4 has to carry. (RFC 791)
+/// The smallest MTU of an Ethernet interface, in bytes. (`ETH_MIN_MTU`; RFC 791)
 const MIN_MTU: u32 = 68;
 
-/// Finds the parent: the interface called `master`, or that of the default route. `open` opens another socket in its namespace.
+/// Finds the interface with the name `master`, or that of the default route. `open` opens a socket in its namespace.
 pub(crate) fn find(rtnl: &mut Rtnl, open: impl Fn() -> linux::Result<Rtnl>, master: Option<&str>) -> Result<Link> {
     let wrong = |value: String, cause: &str| Error::Config { key: "master", value, cause: cause.into() };
     let link = match master {
@@ -37,7 +37,7 @@ pub(crate) fn find(rtnl: &mut Rtnl, open: impl Fn() -> linux::Result<Rtnl>, mast
     Ok(link)
 }
 
-/// Judges the MTU of the new link, which cannot exceed its parent's: the kernel would take it and drop the packets.
+/// Checks the MTU of the new link. The kernel accepts one above the parent's, and then drops packets.
 pub(crate) fn judge_mtu(parent: &Link, mtu: Option<u32>) -> Result<()> {
     let refuse = |mtu: u32, cause| Err(Error::Config { key: "mtu", value: mtu.to_string(), cause });
     match mtu {
@@ -49,7 +49,7 @@ pub(crate) fn judge_mtu(parent: &Link, mtu: Option<u32>) -> Result<()> {
     }
 }
 
-/// Why nothing can pass yet; `None` when it can.
+/// Returns the reason why no packets can pass now. Returns `None` if they can.
 pub(crate) fn obstacle(parent: &Link) -> Option<String> {
     match (parent.up, parent.carrier) {
         (false, _) => Some(format!("parent {} is down: nothing passes until it is up", parent.name)),
@@ -58,7 +58,7 @@ pub(crate) fn obstacle(parent: &Link) -> Option<String> {
     }
 }
 
-/// Why frames may be lost although the kernel takes the link; `None` where nothing is known against it.
+/// Returns a reason why frames may be lost although the kernel accepts the link. Returns `None` if no reason is known.
 pub(crate) fn doubt(parent: &Link, kind: &LinkKind) -> Option<String> {
     let own_mac = matches!(kind, LinkKind::Macvlan { .. });
     let wireless = Path::new("/sys/class/net").join(&parent.name).join("phy80211").exists();
@@ -68,14 +68,14 @@ pub(crate) fn doubt(parent: &Link, kind: &LinkKind) -> Option<String> {
     })
 }
 
-/// The reason why the parent's network cannot reach an address of the container; `None` if no reason is known. In layer 3
-/// mode, ipvlan answers no ARP and no neighbour solicitation. (drivers/net/ipvlan/ipvlan_core.c)
+/// Returns the reason why the parent's network cannot reach an address of the container. Returns `None` if no reason is
+/// known. In layer 3 mode, ipvlan answers no ARP and no neighbour solicitation. (drivers/net/ipvlan/ipvlan_core.c)
 pub(crate) fn unreachable(making: &mut Making<'_>) -> Option<String> {
     let LinkKind::Ipvlan { mode: mode @ (IpvlanMode::L3 | IpvlanMode::L3s), .. } = making.settings.link else {
         return None;
     };
     let (name, ifindex) = (making.parent.name.clone(), making.parent.ifindex);
-    // Only a remark depends on it.
+    // The addresses are only for a remark, so an error is ignored.
     let networks = making.beside_parent().addresses(ifindex).ok()?;
     let mut leased = making.leased.iter().flat_map(|leased| &leased.ips).map(|ip| ip.address.addr());
     let (ip, network) =
@@ -87,7 +87,11 @@ pub(crate) fn unreachable(making: &mut Making<'_>) -> Option<String> {
     ))
 }
 
-/// STATUS: code 50 where no ADD can work.
+/// Checks for STATUS if an ADD can work.
+///
+/// # Errors
+///
+/// Code 50 if the parent is missing, unsuitable, down or without a carrier.
 pub fn status(master: Option<&str>) -> std::result::Result<(), cni::Error> {
     let unavailable = |text: String| cni::Error::new(Code::PLUGIN_NOT_AVAILABLE, text);
     let mut rtnl = Rtnl::open().map_err(Error::from)?;
@@ -95,7 +99,7 @@ pub fn status(master: Option<&str>) -> std::result::Result<(), cni::Error> {
     obstacle(&parent).map_or(Ok(()), |text| Err(unavailable(text)))
 }
 
-/// Says why the kernel refused a link on this parent, where looking at the parent tells.
+/// Adds the reason why the kernel refused a link on this parent, if it can be found out.
 pub(crate) fn explain(rtnl: &mut Rtnl, parent: &Link, kind: &LinkKind, error: linux::Error) -> Error {
     let name = kind.name();
     let silent = matches!(&error, linux::Error::Kernel { ext_ack: None, .. });
@@ -117,13 +121,14 @@ fn busy(rtnl: &mut Rtnl, parent: &Link, kind: &LinkKind) -> String {
         let master = master.map_or_else(|| format!("a {slave_kind}"), |link| format!("{slave_kind} {}", link.name));
         return format!("{name} is a port of {master}; name that as master, or take {name} out of it");
     }
-    // Most are in containers, where they cannot be seen from here. (drivers/net: both take the one rx_handler)
+    // Most of these links are in containers and cannot be seen from here. Both kinds use the parent's single
+    // rx_handler.
     let other = if matches!(kind, LinkKind::Macvlan { .. }) { "ipvlan" } else { "macvlan" };
     let verb = if carries(rtnl, parent, other) { "already carries" } else { "seems to carry" };
     format!("{name} {verb} {other} interfaces; macvlan and ipvlan cannot share a parent")
 }
 
-/// A macvlan in passthru mode has its parent alone, in whichever order they come.
+/// Explains a refusal because of passthru mode: then the parent can have only one macvlan, the old or the new one.
 fn alone(rtnl: &mut Rtnl, parent: &Link) -> String {
     let verb = if carries(rtnl, parent, "macvlan") { "carries" } else { "may carry" };
     format!("{} {verb} another macvlan interface, and one in passthru mode needs its parent alone", parent.name)

@@ -1,13 +1,13 @@
-//! The result of an ADD, and the parts of one that are an attachment's own.
+//! Writes the result of an ADD, and finds the parts of a result that belong to an attachment.
 
 use cni::{AddResult, Interface};
 use ipnet::IpNet;
 
 use crate::steps::Making;
 
-/// The result: what was leased, on the link that was made, which is the one interface, in a chain too: with the plugin
-/// before's beside it, the reference's DEL no longer knows whose link it is, and fails on every container when an
-/// operator goes back to it.
+/// Returns the result: one interface, the new link, with the leased addresses. In a chain too, the result does not have
+/// the interfaces of earlier plugins: with two interfaces, the DEL of the reference plugins fails, so an operator could
+/// not go back to them.
 pub(crate) fn of(making: &mut Making<'_>) -> AddResult {
     let leased = making.leased.take().unwrap_or_default();
     let (attachment, link, dns) = (&making.task.attachment, making.link.as_ref(), making.settings.dns);
@@ -27,14 +27,14 @@ pub(crate) fn of(making: &mut Making<'_>) -> AddResult {
     }
 }
 
-/// The addresses of this attachment in a result that other plugins may have added theirs to.
+/// Returns the addresses of this attachment. The result may have addresses of other plugins too.
 pub(crate) fn own_addresses(result: &AddResult, ifname: &str) -> Vec<IpNet> {
     let is_ours = |index: usize| result.interfaces.get(index).is_none_or(|interface| interface.name == ifname);
     let own = result.ips.iter().filter(|ip| ip.interface.is_none_or(is_ours));
     own.map(|ip| ip.address).collect()
 }
 
-/// The interface of this attachment in a result that other plugins may have added theirs to.
+/// Returns the interface of this attachment. The result may have interfaces of other plugins too.
 pub(crate) fn own_interface<'a>(result: &'a AddResult, ifname: &str) -> Option<&'a cni::Interface> {
     result.interfaces.iter().find(|interface| interface.name == ifname && interface.sandbox.is_some())
 }

@@ -1,22 +1,22 @@
-//! The IPAM plugin of a call, as the attach crate asks it.
+//! Implements `attach::Ipam` with the IPAM plugin of a call.
 
 use cni::{Attachment, Call, Error, Ipam, Leased};
 
-/// IPAM for one attachment.
+/// The IPAM plugin for one attachment.
 pub(crate) enum Asked<'a> {
-    /// The plugin that the configuration names.
+    /// The plugin in `ipam.type`.
     Plugin(Ipam<'a>, &'a Attachment),
-    /// One that cannot be called, for this reason.
+    /// The plugin cannot be called, because of this error.
     Unreachable(Error),
 }
 
 impl<'a> Asked<'a> {
-    /// The IPAM plugin that the configuration names; none where it names none.
+    /// Finds the IPAM plugin. Returns `None` if the configuration names none.
     pub(crate) fn find(call: &Call<'a>, attachment: &'a Attachment) -> Result<Option<Self>, Error> {
         Ok(Ipam::find(call)?.map(|ipam| Self::Plugin(ipam, attachment)))
     }
 
-    /// The same for a DEL, which detaches the container first and fails afterwards.
+    /// Finds the IPAM plugin for a DEL, which removes the link also if the plugin is missing, and then fails.
     pub(crate) fn find_for_del(call: &Call<'a>, attachment: &'a Attachment) -> Option<Self> {
         Self::find(call, attachment).unwrap_or_else(|error| Some(Self::Unreachable(error)))
     }

@@ -1,22 +1,22 @@
-//! The keys that every kind of sub-interface has.
+//! The keys of the configuration that every kind of sub-interface has.
 
 use cni::{AddResult, Call, Dns, Error};
 
-/// Keys as typed: null, "" and 0 mean not set.
+/// The values of the keys. `null`, `""` and 0 mean that a key is not set.
 #[derive(Debug)]
 pub struct Keys {
-    /// `master`: a name or an alternative name of the parent; none means the interface of the default route.
+    /// `master`: the name or an alternative name of the parent. `None` is the interface of the default route.
     pub master: Option<String>,
-    /// `mtu` in bytes; none means the parent's.
+    /// `mtu` in bytes. `None` is the parent's MTU.
     pub mtu: Option<u32>,
-    /// `linkInContainer`: the parent is in the container's netns.
+    /// `linkInContainer`: true if the parent is in the container's network namespace.
     pub link_in_container: bool,
-    /// `dns`: goes into the result in place of the IPAM plugin's where it says anything.
+    /// `dns`: replaces that of IPAM in the result, unless it is empty.
     pub dns: Dns,
 }
 
 impl Keys {
-    /// Reads them.
+    /// Reads the keys of a call.
     pub fn read(call: &Call<'_>) -> Result<Self, Error> {
         let keys = call.keys();
         let master = keys.text("master")?;
@@ -31,7 +31,7 @@ impl Keys {
         })
     }
 
-    /// Without a `master`, the plugin before this one in a chain may have made it: its one interface.
+    /// If `master` is not set and an earlier plugin of a chain has created one interface, takes that as `master`.
     pub(crate) fn take_master(&mut self, previous: &AddResult) -> Result<(), Error> {
         if self.master.is_some() || previous.interfaces.is_empty() {
             return Ok(());

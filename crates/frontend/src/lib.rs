@@ -1,6 +1,7 @@
-//! The CNI front end of the crate `attach`: it reads the configuration and the call, and hands over a task with its settings.
+//! The CNI front end of the crate `attach`: reads the call and its configuration, and calls `attach`.
 //!
-//! A plugin is a [`Kind`]: the keys that it alone has, and a guard where it needs one.
+//! - Kind: a kind of sub-interface, with the keys that only its plugin has. Each plugin is a [`Kind`].
+//! - Chain: several plugins in one configuration. A later plugin gets the result of the earlier ones as `prevResult`.
 #![forbid(unsafe_code)]
 
 mod ipam;
@@ -15,32 +16,32 @@ use linux::{LinkKind, Mac};
 use crate::ipam::Asked;
 pub use crate::keys::Keys;
 
-/// What tells one kind of sub-interface from another.
+/// A kind of sub-interface.
 pub trait Kind: Sync {
-    /// The kernel's name for it, such as `macvlan`. (`IFLA_INFO_KIND`)
+    /// Returns the kernel's name of the kind, such as `macvlan`. (`IFLA_INFO_KIND`)
     fn name(&self) -> &'static str;
-    /// What the plugin is, in a few words.
+    /// Describes the plugin in a few words, for `--help`.
     fn about(&self) -> &'static str;
-    /// Reads the keys that are this kind's own. There is no attachment on STATUS. DEL never asks: a configuration edited
-    /// since must not keep a container from going.
+    /// Reads the keys that only this kind has. STATUS has no attachment. DEL does not call this, so that a later
+    /// mistake in the configuration does not stop a DEL.
     fn choose(&self, call: &Call<'_>, attachment: Option<&Attachment>) -> Result<Choice, Error>;
-    /// Whether an ADD takes from prevResult, as the next plugin of a chain, what its configuration does not say: the
-    /// master, and the addresses where there is no IPAM.
+    /// Returns true if ADD, in a chain, takes missing settings from `prevResult`: the master, and the addresses if
+    /// there is no IPAM.
     fn chains(&self) -> bool {
         false
     }
-    /// Who says no where a link would disturb others.
+    /// Returns the guard that decides if a link may be created. `None` allows every link.
     fn guard(&self) -> Option<&dyn Guard> {
         None
     }
 }
 
-/// What the configuration chooses of a [`Kind`].
+/// The settings that only one [`Kind`] has.
 #[derive(Debug, Clone)]
 pub struct Choice {
-    /// The kind with its mode.
+    /// The kind of the link, with its mode.
     pub link: LinkKind,
-    /// The hardware address; none lets the kernel choose.
+    /// If this is `None`, the kernel chooses a MAC.
     pub mac: Option<Mac>,
 }
 
@@ -89,7 +90,7 @@ impl<K: Kind> Plugin for SubInterface<K> {
     fn check(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), Error> {
         let choice = self.0.choose(call, Some(attachment))?;
         let missing = || Error::new(Code::INVALID_NETWORK_CONFIG, "prevResult is missing: CHECK compares with it");
-        // Not with the configuration: a meta plugin may have edited the result.
+        // CHECK compares with the result and not with the configuration: a meta plugin may have changed the result.
         let expected = call.prev_result()?.ok_or_else(missing)?;
         let ipam = Asked::find(call, attachment)?;
         with_task(call, "CHECK", attachment, ipam.as_ref(), |task| task.check(&choice.link, &expected))
@@ -98,8 +99,8 @@ impl<K: Kind> Plugin for SubInterface<K> {
     fn status(&self, call: &Call<'_>) -> Result<(), Error> {
         self.0.choose(call, None)?;
         let keys = Keys::read(call)?;
-        // A parent in a container has to be judged there, and STATUS names no container. In a chain, prevResult names the
-        // parent, and STATUS has no prevResult.
+        // STATUS has no container and no prevResult. So it cannot check a parent in a container, or one that prevResult
+        // names.
         let unknown = keys.link_in_container || (keys.master.is_none() && self.0.chains());
         if !unknown {
             attach::status(keys.master.as_deref())?;
@@ -112,7 +113,8 @@ impl<K: Kind> Plugin for SubInterface<K> {
     }
 
     fn gc(&self, call: &Call<'_>) -> Result<(), Error> {
-        // Links need none: a namespace takes its own along, and those in a live one belong to a live container.
+        // Links need no GC: the kernel deletes a namespace with its links, and other links belong to running
+        // containers.
         match Ipam::find(call)? {
             Some(ipam) => ipam.gc(),
             None => Ok(()),
@@ -120,7 +122,7 @@ impl<K: Kind> Plugin for SubInterface<K> {
     }
 }
 
-/// Works on the task of a call without IPAM.
+/// Runs `work` with a task that has no IPAM.
 pub fn bare_task<T>(
     call: &Call<'_>,
     command: &str,

@@ -1,9 +1,8 @@
-//! A directory of plugins: what is under a name there, and how one file takes another's place without a moment in which
-//! the name is missing or half a program.
+//! A directory of plugins: recognises the files under the names, and replaces them. At every moment, each name is a
+//! complete program.
 //!
-//! Nothing is written down about what was done. A file is ours if the mark is in it, and what is in
-//! `.underlay-previous` was there before us; so a run that was killed, or files that somebody else has changed since,
-//! leave no record that is wrong.
+//! There is no record of earlier runs that could be wrong after a killed run or a change by another program. A file is
+//! ours if it has the mark. A file in `.underlay-previous` was there before Underlay.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
@@ -12,31 +11,31 @@ use std::path::{Path, PathBuf};
 
 use crate::Error;
 
-/// In every Underlay, of whatever release, and in nothing else: this very text is what is looked for.
+/// The mark. Every release must have exactly this text.
 const MARK: &[u8] = b"\x01this program is an Underlay, under whichever name and of whichever release\x01";
 
-/// Where the predecessors are. In the same directory, so that they are on the same file system and can be renamed; its
-/// name is none that a runtime could look for, since a plugin's name begins with a letter or digit.
+/// The directory with the predecessors. It is on the same file system as the names, so that files can be renamed. A
+/// runtime never looks for this name, because the name of a plugin begins with a letter or digit.
 pub(crate) const PREVIOUS: &str = ".underlay-previous";
-/// The whole new program, before it gets its names.
+/// The complete new program, before it gets its names.
 const NEW: &str = ".underlay.new";
-/// The same, about to be renamed to one of its names.
+/// A hard link to the new program, before it is renamed to one of its names.
 const NEXT: &str = ".underlay.next";
 
-/// What is under a name.
+/// The kind of file under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     Nothing,
     Ours,
-    /// It was ours, and somebody has written into it; since all names are one file, into every other name as well.
+    /// The file was ours, and another program was written into it. All names are one file, so it is under all of them.
     Overwritten,
     Foreign,
 }
 
-/// A file, whichever of its names it is looked at by: its device and inode.
+/// Identifies a file: its device and inode.
 type Identity = (u64, u64);
 
-/// The directory, locked against other runs of ours for as long as the value lives.
+/// The directory. It is locked against other runs while this value lives.
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
@@ -44,18 +43,19 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Opens it, waits until no other run has it, and clears away what a killed one has left half done.
+    /// Opens and locks the directory, and removes the temporary files of a killed run. Waits while another run has the
+    /// lock.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         match file.lock() {
-            // A file system without locks: two runs at once are the operator's to avoid.
+            // The file system has no locks. Then the operator must not start two runs at once.
             Err(error) if error.kind() == ErrorKind::Unsupported => {}
             locked => locked.map_err(Error::io("lock", path))?,
         }
         let directory = Self { path: path.to_owned(), file };
         let previous = directory.at(PREVIOUS);
         let device = directory.file.metadata().map_err(Error::io("look at", path))?.dev();
-        // Nothing could be renamed back from another file system.
+        // A file cannot be renamed from another file system.
         if look(&previous)?.is_some_and(|its| !its.is_dir() || its.dev() != device) {
             return Err(Error::Elsewhere(previous));
         }
@@ -69,13 +69,16 @@ impl Directory {
         self.path.join(name)
     }
 
-    /// Where the predecessor of that name is, if there is one.
+    /// Returns the path of the predecessor of a name. It may be missing.
     pub(crate) fn kept(&self, name: &str) -> PathBuf {
         self.path.join(PREVIOUS).join(name)
     }
 
-    /// What is under each of these names. A directory is an error. `kept` are those that have a predecessor, `own` is the
-    /// program's.
+    /// Returns the kind of file under each name. `kept` are the names with a predecessor, `own` is that of the program.
+    ///
+    /// # Errors
+    ///
+    /// `InTheWay` if a name is a directory.
     pub(crate) fn look_at<'a>(
         &self,
         names: &[&'a str],
@@ -87,8 +90,8 @@ impl Directory {
         for at in 0..looks.len() {
             let (name, found, file) = looks[at];
             let mut twins = looks.iter().filter(|(other, _, its)| *other != name && file.is_some() && *its == file);
-            // Somebody else's program may have several of these names as well. But not our own name; and what has a
-            // predecessor has been ours.
+            // Another program may have several of these names too. But it does not have our own name, and a name with a
+            // predecessor was ours.
             let ours =
                 |(other, ..): &(&str, _, _)| [name, other].contains(&own) || kept.iter().any(|kept| kept == name);
             if found == Found::Foreign && twins.any(ours) {
@@ -104,18 +107,18 @@ impl Directory {
         if metadata.is_dir() {
             return Err(Error::InTheWay(path));
         }
-        // A symbolic link that stays in the directory counts as what it leads to. Another Underlay that it leads to
-        // elsewhere, such as a package's, is not of this directory.
+        // A symbolic link within the directory counts as the file to which it leads. A link to another directory is
+        // foreign, also if it leads to another Underlay, such as that of a package.
         if metadata.is_symlink() && self.leads_to(name).is_none() {
             return Ok(Found::Foreign);
         }
-        // Only plain files are read: a pipe would not end.
+        // Read only regular files: reading a FIFO may not end.
         let is_file = fs::metadata(&path).is_ok_and(|metadata| metadata.is_file());
         let ours = is_file && holds_mark(&fs::read(&path).map_err(Error::io("read", &path))?);
         Ok(if ours { Found::Ours } else { Found::Foreign })
     }
 
-    /// Whether all these names are already one program with these bytes that everybody may execute.
+    /// Returns true if all names are files with these bytes and mode 0755.
     pub(crate) fn is_all(&self, names: &[&str], program: &[u8]) -> Result<bool, Error> {
         let mut known: Option<Identity> = None;
         for name in names {
@@ -133,28 +136,28 @@ impl Directory {
         Ok(true)
     }
 
-    /// The name in this directory that the symbolic link of that name ends at.
+    /// Returns the name in this directory to which a symbolic link leads.
     fn leads_to(&self, link: &str) -> Option<String> {
         fs::read_link(self.at(link)).ok()?;
         let (end, here) = (fs::canonicalize(self.at(link)).ok()?, fs::canonicalize(&self.path).ok()?);
         (end.parent()? == here).then(|| end.file_name()?.to_str().map(str::to_owned))?
     }
 
-    /// The symbolic links that end at one of these names, and which.
+    /// Lists the symbolic links that lead to one of these names, with that name.
     pub(crate) fn links_to(&self, names: &[&str]) -> Result<Vec<(String, String)>, Error> {
         let leads = |link: String| self.leads_to(&link).map(|name| (link, name));
         let links = list(&self.path)?.into_iter().filter_map(leads);
         Ok(links.filter(|(_, name)| names.contains(&name.as_str())).collect())
     }
 
-    /// All hard links to the file of that name, itself among them.
+    /// Lists all hard links to the file with this name, also the name itself.
     pub(crate) fn links_of(&self, name: &str) -> Result<Vec<String>, Error> {
         let file = identity(&self.at(name))?;
         let is_link = |link: &String| file.is_some() && identity(&self.at(link)).is_ok_and(|its| its == file);
         Ok(list(&self.path)?.into_iter().filter(is_link).collect())
     }
 
-    /// The names that have a predecessor.
+    /// Lists the names with a predecessor.
     pub(crate) fn kept_names(&self) -> Result<Vec<String>, Error> {
         let previous = self.at(PREVIOUS);
         if look(&previous)?.is_none() {
@@ -164,13 +167,12 @@ impl Directory {
         list(&previous)?.into_iter().filter_map(kept).collect()
     }
 
-    /// A directory there is somebody's own.
+    /// Returns true if the name has a predecessor. A directory is not one.
     fn has_predecessor(&self, name: &str) -> Result<bool, Error> {
         Ok(look(&self.kept(name))?.is_some_and(|metadata| !metadata.is_dir()))
     }
 
-    /// Keeps what is under these names as predecessors. They stay where they are, too. When this returns, they are on
-    /// the disk.
+    /// Keeps the files under these names as predecessors, also under their names. Then they are on the disk.
     pub(crate) fn keep(&self, names: &[&str]) -> Result<(), Error> {
         if names.is_empty() {
             return Ok(());
@@ -190,33 +192,33 @@ impl Directory {
         self.sync()
     }
 
-    /// Writes the new program, whole and on the disk, beside the names.
+    /// Writes the complete new program next to the names, and waits until it is on the disk.
     pub(crate) fn write(&self, program: &[u8]) -> Result<(), Error> {
         let path = self.at(NEW);
         let write = || {
             let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
             file.write_all(program)?;
-            // Not by umask.
+            // The umask must not apply.
             file.set_permissions(Permissions::from_mode(0o755))?;
             file.sync_all()
         };
         write().map_err(Error::io("write", &path))
     }
 
-    /// Gives the program that was written one of its names.
+    /// Gives the new program one of its names.
     pub(crate) fn place(&self, name: &str) -> Result<(), Error> {
         let (next, path) = (self.at(NEXT), self.at(name));
         link_or_copy(&self.at(NEW), &next)?;
         fs::rename(&next, &path).map_err(Error::io("replace", &path))
     }
 
-    /// Gives it its last name.
+    /// Gives the new program its last name.
     pub(crate) fn place_last(&self, name: &str) -> Result<(), Error> {
         let path = self.at(name);
         fs::rename(self.at(NEW), &path).map_err(Error::io("replace", &path))
     }
 
-    /// Puts the predecessor of that name in its place, or leaves the name to nobody. Tells which.
+    /// Puts the predecessor back, and returns `Foreign`. If there is none, removes the file, and returns `Nothing`.
     pub(crate) fn put_back(&self, name: &str) -> Result<Found, Error> {
         let (path, kept) = (self.at(name), self.kept(name));
         if !self.has_predecessor(name)? {
@@ -227,7 +229,7 @@ impl Directory {
         Ok(Found::Foreign)
     }
 
-    /// Forgets a predecessor that stands in its place as well. Tells whether it did.
+    /// Removes a predecessor if the same file is already in its place. Returns true if it was.
     pub(crate) fn forget(&self, name: &str) -> Result<bool, Error> {
         let kept = self.kept(name);
         let twice = alike(&self.at(name), &kept);
@@ -237,7 +239,7 @@ impl Directory {
         Ok(twice)
     }
 
-    /// Removes the directory of predecessors, where none is left.
+    /// Removes the directory of predecessors if it is empty.
     pub(crate) fn close(&self) -> Result<(), Error> {
         let previous = self.at(PREVIOUS);
         match fs::remove_dir(&previous) {
@@ -246,13 +248,13 @@ impl Directory {
         }
     }
 
-    /// Returns when all names are on the disk.
+    /// Waits until all names are on the disk.
     pub(crate) fn sync(&self) -> Result<(), Error> {
         self.file.sync_all().map_err(Error::io("write", &self.path))
     }
 }
 
-/// What is there, without following a link.
+/// Reads the metadata of a path without following a link. Returns `None` if there is no file.
 fn look(path: &Path) -> Result<Option<Metadata>, Error> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -260,16 +262,15 @@ fn look(path: &Path) -> Result<Option<Metadata>, Error> {
     }
 }
 
-/// None where there is no plain file.
+/// Returns `None` if there is no regular file.
 fn identity(path: &Path) -> Result<Option<Identity>, Error> {
     Ok(look(path)?.filter(Metadata::is_file).map(|metadata| (metadata.dev(), metadata.ino())))
 }
 
-/// The names in a directory.
+/// Lists the names in a directory. Leaves out names that are not UTF-8, since no plugin has one.
 fn list(path: &Path) -> Result<Vec<String>, Error> {
     let name = |entry: io::Result<fs::DirEntry>| entry.map(|entry| entry.file_name().into_string().ok());
     let names = fs::read_dir(path).and_then(|entries| entries.map(name).collect::<io::Result<Vec<_>>>());
-    // No plugin's name is without UTF-8.
     Ok(names.map_err(Error::io("list", path))?.into_iter().flatten().collect())
 }
 
@@ -280,8 +281,8 @@ fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Another name for the file or, on a file system without hard links or where the file is somebody else's
-/// (`fs.protected_hardlinks`), a copy with the same mode that is on the disk.
+/// Creates a hard link. If that fails, creates a copy with the same mode and waits until it is on the disk. A hard link
+/// fails on some file systems, and for a file of another owner. (`fs.protected_hardlinks`)
 fn link_or_copy(from: &Path, to: &Path) -> Result<(), Error> {
     let linked = fs::hard_link(from, to);
     if linked.is_ok() {
@@ -295,7 +296,7 @@ fn link_or_copy(from: &Path, to: &Path) -> Result<(), Error> {
     File::open(to).and_then(|file| file.sync_all()).map_err(Error::io("write", to))
 }
 
-/// Whether both are the same link, or files with the same bytes.
+/// Returns true if both are symbolic links to the same path, or regular files with the same bytes.
 fn alike(a: &Path, b: &Path) -> bool {
     if let (Ok(a), Ok(b)) = (fs::read_link(a), fs::read_link(b)) {
         return a == b;
@@ -307,7 +308,7 @@ fn alike(a: &Path, b: &Path) -> bool {
 }
 
 fn holds_mark(mut bytes: &[u8]) -> bool {
-    // By its first byte, which is rare: a plugin of another language has many megabytes.
+    // Search the first byte first. It is rare, and a Go program has many megabytes.
     while let Some(at) = bytes.iter().position(|byte| *byte == MARK[0]) {
         bytes = &bytes[at..];
         if bytes.starts_with(MARK) {

@@ -1,60 +1,60 @@
-//! What can go wrong with a command, in words that an operator can act on.
+//! The errors of a command, with texts for operators.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-/// `operation object: cause`.
+/// The error of a command. The text is `operation object: cause`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The command line is wrong. Nothing was done.
+    /// The command line is wrong. Nothing was changed.
     #[error("{cause}\n{}", usage.trim_end())]
     Usage {
-        /// The word, and what is wrong with it.
+        /// The word, and the mistake in it.
         cause: String,
-        /// How it is done.
+        /// The usage of the command.
         usage: &'static str,
     },
-    /// A file or directory.
+    /// A system call on a file or directory failed.
     #[error("{operation} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
-        /// On what.
+        /// Its object.
         path: PathBuf,
-        /// What came of it.
+        /// Its error.
         source: io::Error,
     },
-    /// There is a directory where a plugin is to be. Nothing was done.
+    /// A directory has the name of a plugin. Nothing was changed.
     #[error("{}: it is a directory, and a plugin needs this name", .0.display())]
     InTheWay(PathBuf),
-    /// Where predecessors are to be is a link, a file, or another file system. Nothing was done.
+    /// `.underlay-previous` is a link, a file, or another file system. Nothing was changed.
     #[error("{}: it is no directory of this file system, and predecessors are kept in it", .0.display())]
     Elsewhere(PathBuf),
-    /// The files in that directory are a package's. Nothing was done.
+    /// The files in the directory belong to a Debian package. Nothing was changed.
     #[error("{}: installed by a package: apt remove {name}", path.display())]
     Packaged {
         /// The directory.
         path: PathBuf,
-        /// The package, which is called as the program is.
+        /// The name of the package, which is that of the program.
         name: &'static str,
     },
-    /// What was done could not be said.
+    /// The output could not be written.
     #[error("write to stdout: {0}")]
     Stdout(io::Error),
-    /// Signals could not be waited for.
+    /// Waiting for signals failed.
     #[error("wait for SIGTERM: {0}")]
     Signal(Errno),
 }
 
 impl Error {
-    /// For `map_err`.
+    /// Returns a function for `map_err`.
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { operation, path: path.to_owned(), source }
     }
 
-    /// 2 where the command line is wrong, 1 for all else.
+    /// Returns 2 if the command line is wrong, otherwise 1.
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Self::Usage { .. } => 2,

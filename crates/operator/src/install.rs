@@ -1,5 +1,5 @@
-//! `underlay install` and `underlay uninstall`: in which order names are taken and given back, so that at every moment,
-//! and wherever the run is killed, each name is a whole plugin, ours or its predecessor.
+//! `underlay install` and `underlay uninstall`. At every moment, also after a killed run, each name is a complete
+//! plugin: ours or its predecessor.
 
 use std::fmt::Write;
 use std::fs;
@@ -10,18 +10,18 @@ use cni::Program;
 use crate::Error;
 use crate::directory::{Directory, Found, PREVIOUS};
 
-/// This very program.
+/// The running program.
 const SELF: &str = "/proc/self/exe";
 
-/// What is said of a name where [`Found::Overwritten`] was.
+/// The output for a name with [`Found::Overwritten`].
 const WRITTEN: &str = "; another program had been written into it";
 
-/// Puts this program into the directory under its names, and keeps what it replaces.
+/// Puts this program into the directory under all its names, and keeps the predecessors.
 pub(crate) fn install(program: &Program, former: &[&str], path: &Path, said: &mut String) -> Result<(), Error> {
     let bytes = fs::read(SELF).map_err(Error::io("read", Path::new(SELF)))?;
     fs::create_dir_all(path).map_err(Error::io("make", path))?;
     let directory = Directory::open(path)?;
-    // Everything is looked at before anything is changed.
+    // Look at everything before anything is changed.
     let kept = directory.kept_names()?;
     let found = directory.look_at(&names(program, former, &kept), &kept, program.name)?;
     let is_name = |name: &str| name == program.name || program.plugin(name).is_some();
@@ -44,7 +44,8 @@ pub(crate) fn install(program: &Program, former: &[&str], path: &Path, said: &mu
         let back = directory.put_back(name)?;
         tell(said, format_args!("  {name:<12}{}", gone_back(back)));
     }
-    // Last: that the others are or were ours is seen by this name, also when a run was killed before it came here.
+    // Replace the program's own name last. By it, the next run recognises the other names as ours, also if this run is
+    // killed before.
     directory.place_last(program.name)?;
     directory.sync()?;
     for (name, found) in found {
@@ -62,7 +63,7 @@ pub(crate) fn install(program: &Program, former: &[&str], path: &Path, said: &mu
     Ok(())
 }
 
-/// Puts back what was in the directory before this program, of whatever release.
+/// Puts back the files that were in the directory before the first release of this program.
 pub(crate) fn uninstall(program: &Program, former: &[&str], path: &Path, said: &mut String) -> Result<(), Error> {
     if is_packaged(program.name, path) {
         return Err(Error::Packaged { path: path.to_owned(), name: program.name });
@@ -82,7 +83,7 @@ pub(crate) fn uninstall(program: &Program, former: &[&str], path: &Path, said: &
             Found::Foreign | Found::Overwritten if directory.forget(name)? => continue,
             Found::Nothing | Found::Ours => gone_back(directory.put_back(name)?).to_owned(),
             Found::Overwritten => format!("{}{WRITTEN}", gone_back(directory.put_back(name)?)),
-            // Somebody has put another one there since, which is theirs to judge.
+            // Another plugin was put there later. The operator must decide which one is wanted.
             Found::Foreign => format!("is not {}'s: left, and so is {PREVIOUS}/{name}", program.name),
         };
         tell(said, format_args!("  {name:<12}{what}"));
@@ -97,8 +98,8 @@ pub(crate) fn uninstall(program: &Program, former: &[&str], path: &Path, said: &
     directory.sync()
 }
 
-/// The names that are or may have been ours: the table's, what a release has had, and what has a predecessor. The own
-/// one is the last.
+/// Lists the names that are or were ours: those of this release, those of earlier releases, and those with a
+/// predecessor. The program's own name is the last.
 fn names<'a>(program: &Program, former: &[&'a str], kept: &'a [String]) -> Vec<&'a str> {
     let plugins = program.plugins.iter().map(|(name, _)| *name).chain(former.iter().copied());
     let mut names: Vec<&str> = plugins.chain(kept.iter().map(String::as_str)).collect();
@@ -109,12 +110,12 @@ fn names<'a>(program: &Program, former: &[&'a str], kept: &'a [String]) -> Vec<&
     names
 }
 
-/// Those of the names where one of these was found.
+/// Lists the names with one of the wanted kinds of files.
 fn of<'a>(found: &[(&'a str, Found)], wanted: &[Found]) -> Vec<&'a str> {
     found.iter().filter(|(_, found)| wanted.contains(found)).map(|(name, _)| *name).collect()
 }
 
-/// Whether the program in that directory is a Debian package's, by dpkg's list of its files.
+/// Returns true if the program in the directory is in dpkg's list of files.
 fn is_packaged(name: &str, path: &Path) -> bool {
     let list = fs::read_to_string(format!("/var/lib/dpkg/info/{name}.list")).unwrap_or_default();
     fs::canonicalize(path).is_ok_and(|path| list.lines().any(|line| Path::new(line) == path.join(name)))
@@ -128,7 +129,7 @@ fn gone_back(back: Found) -> &'static str {
 }
 
 fn tell(said: &mut String, line: std::fmt::Arguments<'_>) {
-    // Into a String nothing fails.
+    // Writing into a String does not fail.
     let _ = writeln!(said, "{line}");
 }
 
@@ -136,11 +137,11 @@ fn tell(said: &mut String, line: std::fmt::Arguments<'_>) {
 mod tests {
     use super::*;
 
-    // The test itself is the program that is installed: it holds the mark.
+    // The test installs its own executable, which has the mark.
     const PROGRAM: Program =
         Program { name: "underlay", release: "2", plugins: &[], commands: "", run: cni::RUN_NOTHING };
 
-    /// Without a predecessor nothing else tells that the name was a release's.
+    /// The name has no predecessor. So only `former` tells that an earlier release had it.
     #[test]
     fn a_name_that_a_release_has_had_goes_and_one_that_somebody_has_linked_stays() {
         let directory = tempfile::tempdir().expect("make a directory");

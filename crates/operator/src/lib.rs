@@ -1,5 +1,9 @@
-//! What an operator calls the program for by hand, under its own name: `underlay install`, `underlay uninstall`. The
-//! plugins are not here, and no runtime calls anything of this.
+//! The commands for operators: `underlay install` and `underlay uninstall`. Runtimes do not call them.
+//!
+//! - Name: the file name of a plugin or of the program. All names are hard links to one file, if the file system has them.
+//! - Predecessor: the file that had a name before Underlay. It is kept in `.underlay-previous`.
+//! - Mark: a text that every release of Underlay has in its bytes, and no other program has.
+//! - Foreign: a file without the mark.
 #![forbid(unsafe_code)]
 
 mod directory;
@@ -17,23 +21,23 @@ use nix::sys::signal::{SigSet, Signal};
 pub use error::Error;
 use words::{Command, Words};
 
-/// Lines about the commands, for the program's own help.
+/// Lines about the commands for `underlay --help`.
 pub const COMMANDS: &str = concat!(
     "  install [--to DIRECTORY] [--wait]      puts the program under these names into /opt/cni/bin, or DIRECTORY\n",
     "  uninstall [--from DIRECTORY] [--wait]  puts back what was there before\n",
 );
 
-/// Plugins that a release has had and the table no longer has: what is dropped there comes in here, for its name to be
-/// given back.
+/// Names of plugins of earlier releases that this release does not have. `install` and `uninstall` give these names
+/// back.
 const FORMER: &[&str] = &[];
 
-/// Runs the command that the process was started with; `None` where that is none of ours, but a runtime's or no command
-/// at all. The number is the exit status: 0, 1, or 2 where the command line is wrong.
+/// Runs the command on the command line, and returns the exit status: 0, 1 after an error, 2 if the command line is
+/// wrong. Returns `None` if there is no command of this crate.
 pub fn run(program: &Program) -> Option<u8> {
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_default();
     let called = Path::new(&name).file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    // A runtime calls plugins, and sets the variable; it gives no words.
+    // A runtime sets CNI_COMMAND and gives no words.
     if std::env::var_os("CNI_COMMAND").is_some() || program.plugin(called).is_some() {
         return None;
     }
@@ -42,11 +46,11 @@ pub fn run(program: &Program) -> Option<u8> {
     let mut said = String::new();
     let outcome = Words::parse(command, words.get(1..).unwrap_or_default())
         .and_then(|words| obey(program, command, &words, &mut said));
-    // What was done is said even where the rest failed.
+    // Also after an error, print what was done before it.
     let told = say(&mut std::io::stdout(), &said);
     let outcome = outcome.and_then(|()| told.map_err(Error::Stdout)).map(|()| 0);
     Some(outcome.unwrap_or_else(|error| {
-        // Where nobody listens there is the exit code.
+        // If stderr cannot be written, there is still the exit status.
         let _ = say(&mut std::io::stderr(), &format!("{} {}: {error}\n", program.name, command.name()));
         error.exit_status()
     }))
@@ -57,8 +61,8 @@ fn obey(program: &Program, command: Command, words: &Words, said: &mut String) -
         said.push_str(command.usage());
         return Ok(());
     }
-    // Before anything is done: a signal that comes meanwhile ends the wait, and not the work. As the first process of a
-    // container it would not be told of signals that are neither handled nor blocked.
+    // Block the signals first, so that a signal ends the wait and not the work. The first process of a container gets
+    // only signals that it handles or blocks.
     let ends = words.wait.then(block_ends).transpose()?;
     match command {
         Command::Install => install::install(program, FORMER, &words.directory, said)?,
@@ -73,7 +77,7 @@ fn obey(program: &Program, command: Command, words: &Words, said: &mut String) -
     Ok(())
 }
 
-/// Keeps the signals that end a process until they are waited for.
+/// Blocks SIGTERM and SIGINT until they are waited for.
 fn block_ends() -> Result<SigSet, Error> {
     let mut ends = SigSet::empty();
     ends.add(Signal::SIGTERM);
@@ -82,7 +86,7 @@ fn block_ends() -> Result<SigSet, Error> {
     Ok(ends)
 }
 
-/// In one write.
+/// Writes a text in one call.
 fn say(stream: &mut impl Write, text: &str) -> std::io::Result<()> {
     stream.write_all(text.as_bytes())?;
     stream.flush()

@@ -1,14 +1,14 @@
-//! The words of the command line.
+//! Reads the command line.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use crate::Error;
 
-/// Where containerd, CRI-O and the kubelet's own packages look for plugins.
+/// The default directory, in which containerd, CRI-O and the Kubernetes packages look for plugins.
 const DIRECTORY: &str = "/opt/cni/bin";
 
-/// What is to be done.
+/// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Install,
@@ -43,7 +43,7 @@ impl Command {
         }
     }
 
-    /// The option that names the directory.
+    /// Returns the option for the directory.
     fn option(self) -> &'static str {
         match self {
             Self::Install => "--to",
@@ -52,7 +52,7 @@ impl Command {
     }
 }
 
-/// The words after the command.
+/// The options after the command.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Words {
     pub(crate) directory: PathBuf,

@@ -1,12 +1,12 @@
-//! The guard of the parent's mode.
+//! Refuses an ADD that would change the ipvlan mode of running containers.
 //!
-//! Mode and flag of ipvlan belong to the parent, and the last writer wins: one ADD in mode l3 would turn every l2
-//! container on that parent into l3 with NOARP, silently. (drivers/net/ipvlan/ipvlan_main.c, `ipvlan_link_new`) So an
-//! ADD that would change them is refused while anybody uses them.
+//! All ipvlan links ("slaves") of one parent have the same mode and flag: those that were set last. One ADD in mode l3
+//! would switch all l2 containers of the parent to l3, and they would no longer answer ARP.
+//! (drivers/net/ipvlan/ipvlan_main.c, `ipvlan_link_new`)
 //!
-//! Who uses them cannot be listed from the host: the slaves are in other namespaces. But any one slave shows the mode
-//! and flag of the parent, so one is enough, whoever made it; and where none is found, the kernel itself says whether
-//! there are any: a parent with ipvlan slaves takes no macvlan. Nothing is written down, so nothing can be stale.
+//! The slaves are in other namespaces, and the kernel has no list of them. But each slave shows the mode and flag of
+//! the parent, so it is enough to find one. If none is found, the kernel is asked if there are any: a parent with
+//! ipvlan slaves accepts no macvlan. The guard stores nothing, so it cannot use old data.
 
 use std::time::Duration;
 
@@ -14,20 +14,21 @@ use attach::{Guard, Permit, Site};
 use cni::{Code, Error};
 use linux::{Holder, Link, LinkInfo, LinkKind, Netns, NetnsSearch, Patience, Rtnl};
 
-/// How long other ADDs of ipvlan on this host may take to get their links made.
+/// The longest wait for the lock while other ipvlan ADDs on this host create their links.
 const LOCKED_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long the kernel may take to clear away the namespace of a container that has ended.
+/// The longest wait until the kernel has deleted the namespace of a container that has ended.
 const GOES_WITHIN: Duration = Duration::from_secs(5);
 
-/// Refuses a link that would change the mode of live slaves.
+/// Refuses a link that would change the mode or flag of existing slaves.
 pub(crate) struct OneMode;
 
 impl Guard for OneMode {
-    /// The permit holds a lock until the link is made, so that two ADDs on a parent without slaves cannot both find it free.
+    /// The permit holds a lock until the link is created. Otherwise two ADDs with different modes could both find a
+    /// parent without slaves.
     fn permit(&self, link: &LinkKind, site: &mut Site<'_>) -> Result<Permit, Error> {
         let lock = attach::lock("ipvlan", LOCKED_WITHIN)?;
-        // On a slave as parent the kernel puts the new one beside it, on the same parent.
+        // If the parent is a slave itself, the kernel puts the new slave on the parent of that slave.
         let slave = match site.parent.info {
             LinkInfo::Ipvlan { .. } => Some(site.parent.clone()),
             _ => find_slave(site)?,
@@ -55,8 +56,11 @@ fn compare(wanted: &LinkKind, parent: &Link, slave: &Link) -> Result<(), Error> 
     Err(Error::config(key, format_args!("\"{value}\""), cause))
 }
 
-/// Any one ipvlan slave of the parent, in whichever namespace it is found first; `None` when there is none. That there
-/// is one which cannot be found is an error: its mode is not known, so nothing may change it.
+/// Finds one ipvlan slave of the parent in any namespace. Returns `None` if the parent has no slave.
+///
+/// # Errors
+///
+/// Code 7 if a slave exists and cannot be found. Its mode is not known, so no ADD may change it.
 fn find_slave(site: &mut Site<'_>) -> Result<Option<Link>, Error> {
     let mut patience = Patience::new(GOES_WITHIN);
     loop {
@@ -72,7 +76,8 @@ fn find_slave(site: &mut Site<'_>) -> Result<Option<Link>, Error> {
         if found.is_some() || !taken {
             return Ok(found);
         }
-        // Nothing leads any more to the namespace of a container that has just ended, and its links are still there.
+        // A container may have just ended: no holder leads to its namespace, and the kernel has not deleted its links
+        // yet.
         if !patience.pause() {
             break;
         }
@@ -82,8 +87,8 @@ fn find_slave(site: &mut Site<'_>) -> Result<Option<Link>, Error> {
     Err(Error::new(Code::INVALID_NETWORK_CONFIG, format!("master \"{}\": {cause}", site.parent.name)))
 }
 
-/// Whether something takes all frames of the parent that is no bridge or bond: ipvlan slaves, in any namespace. `None` where
-/// the kernel does not say. A bridge port or a bond slave is left to it: making the link will say so.
+/// Returns true if the parent has ipvlan slaves in any namespace. Returns `None` if that is not known: the kernel's
+/// error is unexpected, or the parent is a port of a bridge or bond. Such a parent is refused when the link is created.
 fn may_have_slaves(site: &mut Site<'_>) -> Option<bool> {
     match site.beside_parent.is_taken_from_macvlan(site.parent.ifindex) {
         Ok(true) if site.parent.master.is_some() => None,
@@ -92,14 +97,14 @@ fn may_have_slaves(site: &mut Site<'_>) -> Option<bool> {
     }
 }
 
-/// A slave beside the parent itself, where there is no number for its namespace, or where these hold a namespace.
+/// Searches a slave in the parent's namespace, and then in the namespaces of these holders.
 fn search(site: &mut Site<'_>, holders: &[Holder]) -> Result<Option<Link>, Error> {
     let beside = site.beside_parent.links().map_err(attach::error::Error::from)?;
     if let Some(slave) = beside.into_iter().find(|link| is_slave(link, site.parent, None)) {
         return Ok(Some(slave));
     }
     let mut search = NetnsSearch::default();
-    // A namespace that we may not enter shows nothing; the probe still tells.
+    // Skip a namespace that cannot be entered. `may_have_slaves` still notices a slave there.
     let mut look = |netns: &Netns| slave_in(netns, site).ok().flatten();
     Ok(holders.iter().find_map(|holder| search.find(*holder, &mut look)))
 }

@@ -1,5 +1,5 @@
-//! The ipvlan plugin: a container on the parent's LAN under the parent's own MAC. Everything but the keys that only
-//! ipvlan has, and the guard of the parent's mode, is in [`frontend`].
+//! The plugins `ipvlan` and `ipvlan-l2`: put a container on the parent's LAN with the parent's MAC. This crate has the
+//! keys that only ipvlan has, and the guard of the parent's mode. The rest is in [`frontend`].
 #![forbid(unsafe_code)]
 
 mod guard;
@@ -9,13 +9,13 @@ use cni::{Attachment, Call, Code, Error};
 use frontend::{Choice, Kind, SubInterface};
 use linux::{IpvlanFlag, IpvlanMode, LinkKind};
 
-/// The plugin.
+/// The plugin `ipvlan`.
 pub static PLUGIN: SubInterface<Ipvlan> = SubInterface(Ipvlan { modes: IpvlanMode::ALL });
 
-/// The plugin under its second name, for nodes on which no container may choose another mode.
+/// The plugin `ipvlan-l2`, which refuses all other modes.
 pub static PLUGIN_L2: SubInterface<Ipvlan> = SubInterface(Ipvlan { modes: &[IpvlanMode::L2] });
 
-/// The kind.
+/// Implements [`Kind`] for ipvlan.
 pub struct Ipvlan {
     modes: &'static [IpvlanMode],
 }

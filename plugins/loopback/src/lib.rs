@@ -1,5 +1,5 @@
-//! The loopback plugin: switches `lo` on in a container. Runtimes that speak the Kubernetes CRI call it for every
-//! sandbox, before any network of their configuration.
+//! The plugin `loopback`: sets `lo` up in a container. CRI runtimes call it for every sandbox, before the networks of
+//! their configuration.
 #![forbid(unsafe_code)]
 
 use attach::error::Error;
@@ -7,13 +7,13 @@ use cni::{AddResult, Attachment, Call, Interface, Ip, Plugin};
 use frontend::bare_task;
 use linux::{Link, Netns, Rtnl};
 
-/// The plugin.
+/// The plugin `loopback`.
 pub static PLUGIN: Loopback = Loopback;
 
-/// The only link that it knows, whatever `CNI_IFNAME` says: the kernel makes it with the netns, under this name.
+/// The link of the plugin, also if `CNI_IFNAME` has another name. The kernel creates it with each namespace.
 const LO: &str = "lo";
 
-/// The plugin.
+/// Implements [`Plugin`] for `lo`.
 pub struct Loopback;
 
 impl Plugin for Loopback {
@@ -21,7 +21,7 @@ impl Plugin for Loopback {
         "switches lo on in a container"
     }
 
-    /// What came before in a chain is the result, where there is something; else `lo` and its addresses are.
+    /// Returns `prevResult`, if there is one. Otherwise the result is `lo` with its addresses.
     fn add(&self, call: &Call<'_>, attachment: &Attachment) -> Result<AddResult, cni::Error> {
         let previous = call.prev_result()?;
         let netns = bare_task(call, "ADD", attachment, |task| task.open_netns())?;
@@ -29,8 +29,8 @@ impl Plugin for Loopback {
         Ok(previous.unwrap_or_else(|| describe(attachment, &made)))
     }
 
-    /// `lo` off again. Never the host's own, not even where `CNI_NETNS_OVERRIDE` permits that netns: with it, half of
-    /// what runs on the host would stop.
+    /// Sets `lo` down, but never that of the host, also if `CNI_NETNS_OVERRIDE` allows the host's namespace. Many
+    /// programs on the host need it.
     fn del(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), cni::Error> {
         match bare_task(call, "DEL", attachment, |task| task.open_netns_if_there())? {
             Some(netns) if netns.id() != Netns::current().map_err(Error::from)?.id() => Ok(switch_off(&netns)?),
@@ -44,18 +44,18 @@ impl Plugin for Loopback {
         Ok(compare(&netns, expected.as_ref())?)
     }
 
-    /// Needs nothing that could be missing.
+    /// Always succeeds, because the plugin needs nothing.
     fn status(&self, _call: &Call<'_>) -> Result<(), cni::Error> {
         Ok(())
     }
 
-    /// Keeps nothing that could be left behind.
+    /// Always succeeds, because the plugin stores nothing.
     fn gc(&self, _call: &Call<'_>) -> Result<(), cni::Error> {
         Ok(())
     }
 }
 
-/// `lo` and its addresses, which the kernel itself gives it on the way up.
+/// `lo`, and the addresses that the kernel assigns when it is set up.
 type Made = (Link, Vec<linux::Address>);
 
 fn switch_on(netns: &Netns) -> Result<Made, Error> {
@@ -76,7 +76,7 @@ fn lo(rtnl: &mut Rtnl) -> Result<Link, Error> {
     rtnl.link(LO)?.ok_or_else(|| Error::NoLink { ifname: LO.to_owned() })
 }
 
-/// Only 127.0.0.0/8 and ::1: another address on `lo` (a service's, say) is somebody else's.
+/// Returns the result. It has only 127.0.0.0/8 and ::1, because another program has added other addresses to `lo`.
 fn describe(attachment: &Attachment, (link, addresses): &Made) -> AddResult {
     let interface = Interface {
         name: link.name.clone(),
@@ -90,8 +90,7 @@ fn describe(attachment: &Attachment, (link, addresses): &Made) -> AddResult {
     AddResult { interfaces: vec![interface], ips: ips.collect(), ..AddResult::default() }
 }
 
-/// `lo` is up, and has what a result says of it. There need be no result: what runs before and after it in a chain is
-/// not its affair.
+/// Checks that `lo` is up and has the addresses of the result, if there is a result.
 fn compare(netns: &Netns, expected: Option<&AddResult>) -> Result<(), Error> {
     let differs = |what: String| Err(Error::Differs { ifname: LO.to_owned(), what });
     let mut rtnl = Rtnl::open_in(netns)?;

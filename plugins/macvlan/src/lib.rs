@@ -1,15 +1,15 @@
-//! The macvlan plugin: a container with a MAC of its own on the parent's LAN. Everything but the keys that only
-//! macvlan has is in [`frontend`].
+//! The plugin `macvlan`: puts a container on the parent's LAN with its own MAC. This crate has the keys that only
+//! macvlan has. The rest is in [`frontend`].
 #![forbid(unsafe_code)]
 
 use cni::{Attachment, Call, Code, Error};
 use frontend::{Choice, Kind, SubInterface};
 use linux::{LinkKind, Mac, MacvlanMode};
 
-/// The plugin.
+/// The plugin `macvlan`.
 pub static PLUGIN: SubInterface<Macvlan> = SubInterface(Macvlan);
 
-/// The kind.
+/// Implements [`Kind`] for macvlan.
 pub struct Macvlan;
 
 impl Kind for Macvlan {
@@ -25,7 +25,7 @@ impl Kind for Macvlan {
         let keys = call.keys();
         let mode = mode(keys.text("mode")?)?;
         let runtime = keys.object("runtimeConfig")?;
-        // The last one that is set wins, as in the reference.
+        // The order of precedence is that of the reference plugin.
         let args = attachment.map(Attachment::args).transpose()?;
         let args = args.and_then(|args| args.get("MAC")).filter(|mac| !mac.is_empty());
         let mac = match (runtime.text("mac")?, args, keys.text("mac")?) {

@@ -1,13 +1,13 @@
-//! The addresses on the link.
+//! The step that assigns the leased addresses to the link.
 
 use ipnet::IpNet;
 
 use super::held::{self, retry};
-use super::{Known, Making, Seeing, Step, Taking, Undone};
+use super::{Checking, Known, Making, Step, Undoing, Undone};
 use crate::error::{self, Error, Result, unless_gone};
 use crate::result;
 
-/// The least MTU of a link with IPv6, in bytes. (RFC 8200, section 5)
+/// The smallest MTU of a link with IPv6, in bytes. (RFC 8200, section 5)
 const IPV6_MIN_MTU: u32 = 1280;
 
 #[derive(Default)]
@@ -33,14 +33,14 @@ impl<'a> Step<'a> for Addresses {
         })
     }
 
-    fn verify(&self, seeing: &mut Seeing<'_>) -> Result<()> {
-        let present = seeing.rtnl.addresses(seeing.ifindex())?;
-        for address in result::own_addresses(seeing.expected, seeing.task.attachment.ifname) {
+    fn verify(&self, checking: &mut Checking<'_>) -> Result<()> {
+        let present = checking.rtnl.addresses(checking.ifindex())?;
+        for address in result::own_addresses(checking.expected, checking.task.attachment.ifname) {
             match present.iter().find(|its| its.address == address) {
-                None => return Err(seeing.differs(format!("has no address {address}"))),
+                None => return Err(checking.differs(format!("has no address {address}"))),
                 Some(its) if its.dad_failed() => {
                     let difference = format!("cannot use {address}: another machine on the LAN has it");
-                    return Err(seeing.differs(difference));
+                    return Err(checking.differs(difference));
                 }
                 Some(_) => {}
             }
@@ -48,19 +48,18 @@ impl<'a> Step<'a> for Addresses {
         Ok(())
     }
 
-    /// Takes all addresses off the links. A link that is gone has none. One that IPAM sends from goes with the link, after
-    /// the release.
-    fn undo(&mut self, taking: &mut Taking<'a, '_>) -> Result<Undone> {
-        let Some(inside) = taking.inside.as_deref_mut() else { return Ok(Undone::Whole) };
-        if taking.needs_address_for_release {
+    /// Removes all addresses from the links. If IPAM sends from its address, the address stays until the release.
+    fn undo(&mut self, undoing: &mut Undoing<'a, '_>) -> Result<Undone> {
+        let Some(inside) = undoing.inside.as_deref_mut() else { return Ok(Undone::Whole) };
+        if undoing.needs_address_for_release {
             return Ok(Undone::Later);
         }
-        for ifindex in &taking.links {
+        for ifindex in &undoing.links {
             let addresses = match inside.addresses(*ifindex) {
                 Err(error) if error::is_gone(&error) => continue,
                 addresses => addresses?,
             };
-            // One may be gone with its primary address, or with the link.
+            // The kernel may have removed an address with its primary address, or with the link.
             addresses.iter().try_for_each(|address| unless_gone(inside.del_address(address)))?;
         }
         Ok(Undone::Whole)

@@ -1,8 +1,8 @@
-//! Duplicate address detection (RFC 4862, section 5.4): made short, waited for by event, and tried again.
+//! The step that shortens duplicate address detection and waits for it. (RFC 4862, section 5.4)
 //!
-//! A whole probe is sent and listened for. What is made short is the waiting around it: the random delay before the
-//! first probe, which keeps machines that start together from speaking together, and the second of listening, a
-//! thousand times the round trip of a LAN. Both are put back as they were.
+//! The kernel still sends a whole probe and waits for an answer. Two waits are shortened: the random delay before the
+//! first probe, which spreads the probes of machines that boot at the same time, and the second of waiting after it,
+//! which is a thousand times the round trip of a LAN. ADD restores both sysctls at its end.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -12,24 +12,24 @@ use linux::{AddressWatch, sysctl};
 use super::{Known, Making, Step, held};
 use crate::error::{Error, Result};
 
-/// How long it may take in all: 0.2 s as we set it, 1 to 2 s where the sysctls cannot be written, longer with a larger
-/// `dad_transmits`.
+/// The longest wait. The detection takes 0.2 s with our sysctls and 1 to 2 s without them. It takes longer with a
+/// larger `dad_transmits`.
 const DAD_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long each probe is listened for, in ms: the kernel's `retrans_time_ms`, 1000 by default.
+/// The wait after each probe in ms, for the sysctl `retrans_time_ms`. The kernel's default is 1000.
 const LISTEN_MS: &str = "200";
 
-/// The detection of an attachment with IPv6 addresses.
+/// The detection for the IPv6 addresses of an attachment.
 #[derive(Default)]
 pub(crate) struct Detection {
     addresses: Vec<Ipv6Addr>,
     running: Option<Running>,
 }
 
-/// A detection that runs from before the addresses are there.
+/// The state of a detection. It is created before the addresses are assigned.
 struct Running {
     watch: AddressWatch,
-    /// What the sysctls were.
+    /// The earlier values of the sysctls.
     before: Vec<(String, String)>,
 }
 
@@ -43,7 +43,7 @@ impl<'a> Step<'a> for Detection {
         Ok(())
     }
 
-    /// Prepares for it, while the link is down and before it has an address.
+    /// Prepares the detection while the link is down and has no address.
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
         if self.addresses.is_empty() {
             return Ok(());
@@ -57,7 +57,7 @@ impl<'a> Step<'a> for Detection {
         Ok(())
     }
 
-    /// Waits until every address is usable. Without a carrier it cannot begin.
+    /// Waits until every address can be used. Without a carrier, the detection does not start, so do not wait.
     fn finish(&mut self, making: &mut Making<'a>) -> Result<()> {
         let Some(mut running) = self.running.take() else { return Ok(()) };
         let ifindex = making.ifindex();
@@ -79,7 +79,7 @@ impl<'a> Step<'a> for Detection {
 }
 
 impl Detection {
-    /// An address that a dying container still holds is tried again.
+    /// Waits for the detection. If it fails, a container that is just ending may still have the address: tries again.
     fn wait(&self, watch: &mut AddressWatch, making: &mut Making<'_>) -> Result<()> {
         let (ifname, ifindex, rtnl) = (making.task.attachment.ifname, making.ifindex(), &mut making.inside);
         let begun = Instant::now();

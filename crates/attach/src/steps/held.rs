@@ -1,4 +1,4 @@
-//! What another container still holds: a static MAC or address, while the container that had it is just ending.
+//! Waits for a MAC or an address that a container which is just ending still has.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use linux::{Errno, Patience};
 use super::Making;
 use crate::error::Error;
 
-/// How long the other one may take to go.
+/// The longest wait for the end of the other container.
 pub(crate) const GOES_WITHIN: Duration = Duration::from_secs(5);
 
-/// Tries again for as long as the kernel says that somebody else has it. (`EADDRINUSE`) The other one is in another
-/// namespace, so no event tells when it goes.
+/// Tries again while the kernel answers `EADDRINUSE`. The kernel sends no event for the other link, which is in another
+/// namespace.
 pub(crate) fn retry(mut attempt: impl FnMut() -> linux::Result<()>) -> linux::Result<()> {
     let mut patience = Patience::new(GOES_WITHIN);
     loop {
@@ -22,7 +22,7 @@ pub(crate) fn retry(mut attempt: impl FnMut() -> linux::Result<()>) -> linux::Re
     }
 }
 
-/// Says that another interface has something, where that was the cause.
+/// Adds the reason to an error if another interface has the MAC or the address.
 pub(crate) fn explain(making: &Making<'_>, error: linux::Error, what: &str) -> Error {
     if error.errno() != Some(Errno::EADDRINUSE) {
         return error.into();

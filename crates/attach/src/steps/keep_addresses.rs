@@ -1,5 +1,5 @@
-//! A link that is set down keeps its IPv6 addresses, as it keeps those of IPv4. (`keep_addr_on_down`,
-//! Documentation/networking/ip-sysctl.rst)
+//! The step that lets the link keep its IPv6 addresses when it is set down. IPv4 addresses always stay.
+//! (`keep_addr_on_down`, Documentation/networking/ip-sysctl.rst)
 
 use super::{Known, Step};
 use crate::error::Result;

@@ -1,20 +1,20 @@
-//! The lease of addresses: the call to IPAM.
+//! The step that asks IPAM for addresses.
 
 use cni::{AddResult, GiveBack, Leased};
 
-use super::{Making, Seeing, Step, Taking, Undone, Why};
+use super::{Checking, Making, Step, Undoing, Undone, Why};
 use crate::error::{Error, Result};
 use crate::mark::Mark;
 
-/// The lease, as far as an ADD has come with it.
+/// The state of the lease.
 #[derive(Default)]
 pub(crate) enum TheLease<'a> {
     /// Nothing was leased.
     #[default]
     None,
-    /// Something may be leased, and IPAM can only release all that the attachment has.
+    /// Addresses may be leased. IPAM's DEL releases all addresses of the attachment.
     Perhaps,
-    /// This is leased.
+    /// Addresses are leased, and this function releases exactly these.
     Held(GiveBack<'a>),
 }
 
@@ -23,49 +23,49 @@ impl<'a> Step<'a> for TheLease<'a> {
         making.leased = Some(match making.task.ipam {
             None => making.settings.leased.clone().unwrap_or_default(),
             Some(ipam) => {
-                // Also when it fails: a plugin that was killed half way may have leased something.
+                // Set before the call, because an IPAM plugin that fails or is killed may have leased addresses.
                 *self = Self::Perhaps;
                 let Leased { result, give_back } = ipam.add()?;
                 if let Some(give_back) = give_back {
                     *self = Self::Held(give_back);
                 }
-                // Its result has no interfaces, by the specification (section 4); what it has is none of ours.
+                // An IPAM result has no interfaces (CNI specification, section 4). If it has some, ignore them.
                 AddResult { interfaces: Vec::new(), ..result }
             }
         });
         Ok(())
     }
 
-    fn verify(&self, seeing: &mut Seeing<'_>) -> Result<()> {
-        seeing.task.ipam.map_or(Ok(()), |ipam| Ok(ipam.check()?))
+    fn verify(&self, checking: &mut Checking<'_>) -> Result<()> {
+        checking.task.ipam.map_or(Ok(()), |ipam| Ok(ipam.check()?))
     }
 
-    fn find(&mut self, taking: &mut Taking<'a, '_>) -> Result<()> {
-        if matches!(taking.why, Why::Del { .. }) {
+    fn find(&mut self, undoing: &mut Undoing<'a, '_>) -> Result<()> {
+        if matches!(undoing.why, Why::Del { .. }) {
             *self = Self::Perhaps;
         }
         Ok(())
     }
 
-    fn begin_undo(&mut self, taking: &mut Taking<'a, '_>) -> Result<()> {
-        let ipam = taking.task.ipam.filter(|_| !matches!(self, Self::None));
-        taking.needs_address_for_release = ipam.is_some_and(|ipam| ipam.releases_from_its_address());
+    fn begin_undo(&mut self, undoing: &mut Undoing<'a, '_>) -> Result<()> {
+        let ipam = undoing.task.ipam.filter(|_| !matches!(self, Self::None));
+        undoing.needs_address_for_release = ipam.is_some_and(|ipam| ipam.releases_from_its_address());
         Ok(())
     }
 
-    /// Releases the addresses when no link answers for them any more, so that no address is given to another container
-    /// before that. IPAM that sends from its address comes first: the link goes then also when the release has failed, since
-    /// a lease without a user harms no other machine.
-    fn undo(&mut self, taking: &mut Taking<'a, '_>) -> Result<Undone> {
-        let Some(ipam) = taking.task.ipam.filter(|_| !matches!(self, Self::None)) else { return Ok(Undone::Whole) };
-        let may_be_answered_for = taking.is_in_doubt && !taking.links.is_empty();
-        if may_be_answered_for && !taking.needs_address_for_release {
+    /// Releases the addresses after no link answers for them, so that another container does not get one too early. If
+    /// IPAM sends from its address, it releases first. The link is then deleted also if the release fails, because a
+    /// lease without a container does no harm to other machines.
+    fn undo(&mut self, undoing: &mut Undoing<'a, '_>) -> Result<Undone> {
+        let Some(ipam) = undoing.task.ipam.filter(|_| !matches!(self, Self::None)) else { return Ok(Undone::Whole) };
+        let may_be_answered_for = undoing.is_in_doubt && !undoing.links.is_empty();
+        if may_be_answered_for && !undoing.needs_address_for_release {
             return Ok(Undone::Later);
         }
-        taking.needs_address_for_release = false;
-        // A panic in IPAM is no reason to call it again.
+        undoing.needs_address_for_release = false;
+        // If IPAM panics, do not call it again.
         let lease = std::mem::take(self);
-        if matches!(taking.why, Why::Failed) && has_successor(taking)? {
+        if matches!(undoing.why, Why::Failed) && has_successor(undoing)? {
             return Ok(Undone::Whole);
         }
         match lease {
@@ -76,11 +76,11 @@ impl<'a> Step<'a> for TheLease<'a> {
     }
 }
 
-/// Returns true if a later ADD for the same attachment has made its link, which it can when somebody has deleted ours. Its
-/// lease may be the very one that IPAM knows by the same owner, so the release is left to its DEL.
-fn has_successor(taking: &mut Taking<'_, '_>) -> Result<bool> {
-    let attachment = &taking.task.attachment;
-    let Some(inside) = taking.inside.as_deref_mut() else { return Ok(false) };
+/// Returns true if a later ADD for the same attachment has created its link, which is possible after our link was
+/// deleted. IPAM cannot tell its lease from ours, so the release is left to the later DEL.
+fn has_successor(undoing: &mut Undoing<'_, '_>) -> Result<bool> {
+    let attachment = &undoing.task.attachment;
+    let Some(inside) = undoing.inside.as_deref_mut() else { return Ok(false) };
     let named = inside.link(attachment.ifname).map_err(Error::from)?;
-    Ok(named.is_some_and(|link| Mark::of(attachment).is_on(&link) && !taking.links.contains(&link.ifindex)))
+    Ok(named.is_some_and(|link| Mark::of(attachment).is_on(&link) && !undoing.links.contains(&link.ifindex)))
 }

@@ -1,32 +1,33 @@
-//! The sub-interface and its mark. It is the attachment's lock, and what DEL looks for.
+//! The step that creates the link with its mark. The link is the lock of the attachment, and DEL searches for it.
 
 use std::hash::{BuildHasher, RandomState};
 
 use cni::AddResult;
 use linux::{Errno, Link, LinkInfo, LinkKind, Mac, MacvlanMode, NewLink};
 
-use super::{Making, Seeing, Step, Taking, Undone, Why};
+use super::{Checking, Making, Step, Undoing, Undone, Why};
 use crate::error::{Error, Result, unless_gone};
 use crate::mark::Mark;
 use crate::{parent, result};
 
-/// The link, as far as an ADD has come with it.
+/// The state of the link.
 #[derive(Default)]
 pub(crate) enum TheLink {
-    /// Nothing was made.
+    /// No link was created.
     #[default]
     None,
-    /// The kernel was asked for a link of this name, and its answer is not known.
+    /// The kernel was asked for a link with this name, and its answer is not known.
     Unheard(String),
-    /// It was made.
+    /// The link with this ifindex was created.
     Made(u32),
 }
 
 impl<'a> Step<'a> for TheLink {
-    /// Makes the link in the container's namespace at once, down, marked, and with its final name.
+    /// Creates the link in the container's namespace with its final name and its mark. The link is down.
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
         let ifname = making.task.attachment.ifname;
-        // The kernel would say so as well. But where its answer is lost, what has the name could be taken for ours.
+        // The kernel refuses a name that is taken. But if its answer is lost, the undo must not mistake an earlier link
+        // for ours. So check the name first.
         see_name_is_free(making)?;
         let settings = making.settings;
         let permit = settings.guard.map(|guard| guard.permit(&settings.link, &mut making.site())).transpose()?;
@@ -46,8 +47,8 @@ impl<'a> Step<'a> for TheLink {
         made
     }
 
-    /// The last look. A DEL that came meanwhile has marked the link before it released anything: what was leased after
-    /// that is released here.
+    /// Checks the link a last time. A parallel DEL marks the link before it releases the lease. Then this ADD fails,
+    /// and releases what it leased after that.
     fn finish(&mut self, making: &mut Making<'a>) -> Result<()> {
         let mark = Mark::of(&making.task.attachment);
         match making.inside.link_by_index(making.ifindex())? {
@@ -56,67 +57,67 @@ impl<'a> Step<'a> for TheLink {
         }
     }
 
-    fn verify(&self, seeing: &mut Seeing<'_>) -> Result<()> {
-        let ifname = seeing.task.attachment.ifname;
-        let link = match seeing.rtnl.link(ifname)? {
+    fn verify(&self, checking: &mut Checking<'_>) -> Result<()> {
+        let ifname = checking.task.attachment.ifname;
+        let link = match checking.rtnl.link(ifname)? {
             Some(link) => link,
             None => {
-                let mark = Mark::of(&seeing.task.attachment);
-                let renamed = seeing.rtnl.links()?.into_iter().find(|link| mark.is_on(link));
+                let mark = Mark::of(&checking.task.attachment);
+                let renamed = checking.rtnl.links()?.into_iter().find(|link| mark.is_on(link));
                 return Err(match renamed {
-                    Some(link) => seeing.differs(format!("is called \"{}\" now", link.name)),
+                    Some(link) => checking.differs(format!("is called \"{}\" now", link.name)),
                     None => Error::NoLink { ifname: ifname.to_owned() },
                 });
             }
         };
-        if link.kind.as_deref() != Some(seeing.kind.name()) {
-            return Err(seeing.differs(format!("is {}, not {}", describe(&link), seeing.kind.name())));
+        if link.kind.as_deref() != Some(checking.kind.name()) {
+            return Err(checking.differs(format!("is {}, not {}", describe(&link), checking.kind.name())));
         }
-        if let Some(difference) = other_mode(&link, seeing.kind) {
-            return Err(seeing.differs(difference));
+        if let Some(difference) = other_mode(&link, checking.kind) {
+            return Err(checking.differs(difference));
         }
-        let Some(interface) = result::own_interface(seeing.expected, ifname) else {
-            return Err(seeing.differs("prevResult has no such interface in a sandbox".into()));
+        let Some(interface) = result::own_interface(checking.expected, ifname) else {
+            return Err(checking.differs("prevResult has no such interface in a sandbox".into()));
         };
         let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
         match interface.mac.as_deref() {
-            // A MAC shared with the parent changes with the parent's.
+            // If the link uses the parent's MAC, it changes with the parent's.
             Some(expected) if !shares_mac(&link) && !expected.eq_ignore_ascii_case(&mac) => {
-                return Err(seeing.differs(format!("has the MAC {mac}, prevResult says {expected}")));
+                return Err(checking.differs(format!("has the MAC {mac}, prevResult says {expected}")));
             }
             _ => {}
         }
-        // The MTU may differ: the reference's tuning, next in a chain, sets it and leaves the result as it was.
-        seeing.link = Some(link);
+        // Do not compare the MTU: the plugin tuning, later in a chain, changes it without changing the result.
+        checking.link = Some(link);
         Ok(())
     }
 
-    fn find(&mut self, taking: &mut Taking<'a, '_>) -> Result<()> {
-        let why = taking.why;
-        let Some(inside) = taking.inside.as_deref_mut() else { return Ok(()) };
-        taking.links = match (why, &*self) {
+    fn find(&mut self, undoing: &mut Undoing<'a, '_>) -> Result<()> {
+        let why = undoing.why;
+        let Some(inside) = undoing.inside.as_deref_mut() else { return Ok(()) };
+        undoing.links = match (why, &*self) {
             (Why::Failed, Self::None) => Vec::new(),
             (Why::Failed, Self::Made(ifindex)) => vec![*ifindex],
-            // Nothing had the name a moment ago, but another ADD may have made it since. One that is up is that one's.
+            // The name was free just before. A link with this name that is up was created by another ADD.
             (Why::Failed, Self::Unheard(name)) => {
                 inside.link(name)?.filter(|link| !link.up).map(|link| link.ifindex).into_iter().collect()
             }
-            (Why::Del { kind, previous }, _) => return find_for_del(taking, kind, previous),
+            (Why::Del { kind, previous }, _) => return find_for_del(undoing, kind, previous),
         };
         Ok(())
     }
 
-    /// Marks the links as leaving. An ADD that is still at it sees that.
-    fn begin_undo(&mut self, taking: &mut Taking<'a, '_>) -> Result<()> {
-        let group = Mark::of(&taking.task.attachment).begun();
-        let Some(inside) = taking.inside.as_deref_mut() else { return Ok(()) };
-        taking.links.iter().try_for_each(|ifindex| unless_gone(inside.set_group(*ifindex, group)))
+    /// Marks the links, so that a running ADD sees that a DEL has begun.
+    fn begin_undo(&mut self, undoing: &mut Undoing<'a, '_>) -> Result<()> {
+        let group = Mark::of(&undoing.task.attachment).begun();
+        let Some(inside) = undoing.inside.as_deref_mut() else { return Ok(()) };
+        undoing.links.iter().try_for_each(|ifindex| unless_gone(inside.set_group(*ifindex, group)))
     }
 
-    fn undo(&mut self, taking: &mut Taking<'a, '_>) -> Result<Undone> {
-        let Some(inside) = taking.inside.as_deref_mut() else { return Ok(Undone::Whole) };
+    fn undo(&mut self, undoing: &mut Undoing<'a, '_>) -> Result<Undone> {
+        let Some(inside) = undoing.inside.as_deref_mut() else { return Ok(Undone::Whole) };
         let mut failed = None;
-        taking.links.retain(|ifindex| match unless_gone(inside.del_link(*ifindex)) {
+        undoing.links.retain(|ifindex| match unless_gone(inside.del_link(*ifindex)) {
             Ok(()) => false,
             Err(error) => {
                 failed.get_or_insert(error);
@@ -129,7 +130,7 @@ impl<'a> Step<'a> for TheLink {
 
 impl TheLink {
     fn ask_for(&mut self, name: &str, making: &mut Making<'_>) -> linux::Result<()> {
-        // A panic is no answer either.
+        // Set before the call, because a panic leaves the answer unknown too.
         *self = Self::Unheard(name.to_owned());
         let asked = new_link(making, name);
         if asked.as_ref().is_err_and(is_verdict) {
@@ -138,7 +139,7 @@ impl TheLink {
         asked
     }
 
-    /// Reads what the kernel has chosen for the link that it has just made.
+    /// Reads the new link: the kernel has chosen its ifindex, and perhaps its MAC and MTU.
     fn see(&mut self, making: &mut Making<'_>) -> Result<()> {
         let Self::Unheard(name) = self else { return Ok(()) };
         let link = making.inside.link(name)?.ok_or_else(|| Error::LinkGone(operation(making)))?;
@@ -147,8 +148,8 @@ impl TheLink {
         Ok(())
     }
 
-    /// An older kernel (6.1) minds a link of the final name on the host, where this one will never be. So the link is made
-    /// under a name that no other call has, and then renamed: there the final name is taken once.
+    /// Creates the link with a random name, and then renames it. Older kernels (6.1) need this if a link on the host
+    /// has the final name. The rename fails if the name is taken in the container.
     fn make_in_two_steps(&mut self, making: &mut Making<'_>) -> Result<()> {
         let ifname = making.task.attachment.ifname;
         if let Err(error) = self.ask_for(&temporary_name(), making) {
@@ -204,57 +205,57 @@ fn new_link(making: &mut Making<'_>, name: &str) -> linux::Result<()> {
     }
 }
 
-/// Whether the kernel itself answered no, or was not even asked. Any other failure leaves open what it did.
+/// Returns true if the kernel refused or was not asked. After any other error, a link may have been created.
 fn is_verdict(error: &linux::Error) -> bool {
     matches!(error, linux::Error::Kernel { .. } | linux::Error::InterfaceName { .. })
 }
 
-/// The name of a link between its making and its renaming: "ul" and 48 random bits.
+/// Returns a name for a link until it is renamed: "ul" and 48 random bits.
 fn temporary_name() -> String {
     format!("ul{:012x}", RandomState::new().hash_one(std::process::id()) >> 16)
 }
 
-/// The links of an attachment: those with its mark, under whatever name. Without any, a link under its name that has no
-/// mark, and that is not known to be somebody else's.
-fn find_for_del(taking: &mut Taking<'_, '_>, kind: &str, previous: &dyn Fn() -> Option<AddResult>) -> Result<()> {
-    let Some(inside) = taking.inside.as_deref_mut() else { return Ok(()) };
-    let attachment = &taking.task.attachment;
+/// Finds the links of an attachment: those with its mark, under any name. If there is none, a link without a mark
+/// counts, if it has the name of the attachment and is not foreign.
+fn find_for_del(undoing: &mut Undoing<'_, '_>, kind: &str, previous: &dyn Fn() -> Option<AddResult>) -> Result<()> {
+    let Some(inside) = undoing.inside.as_deref_mut() else { return Ok(()) };
+    let attachment = &undoing.task.attachment;
     let mark = Mark::of(attachment);
     let named = inside.link(attachment.ifname)?;
     match &named {
-        Some(link) if mark.is_on(link) => taking.links = vec![link.ifindex],
+        Some(link) if mark.is_on(link) => undoing.links = vec![link.ifindex],
         _ => {
             let marked = inside.links()?.into_iter().filter(|link| mark.is_on(link));
-            taking.links = marked.map(|link| link.ifindex).collect();
+            undoing.links = marked.map(|link| link.ifindex).collect();
         }
     }
-    taking.has_seen_link = named.is_some() || !taking.links.is_empty();
-    let Some(link) = named.filter(|_| taking.links.is_empty()) else { return Ok(()) };
-    // A DEL that was killed has begun with it, so it has been judged, and may have no address left to know it by.
-    let foreign = if mark.has_begun(&link) { None } else { why_foreign(taking, &link, kind, previous)? };
+    undoing.has_seen_link = named.is_some() || !undoing.links.is_empty();
+    let Some(link) = named.filter(|_| undoing.links.is_empty()) else { return Ok(()) };
+    // An earlier DEL that was killed has begun with this link. It has checked that the link is not foreign. The
+    // addresses may be gone, so do not check again.
+    let foreign = if mark.has_begun(&link) { None } else { why_foreign(undoing, &link, kind, previous)? };
     match foreign {
-        None => taking.links.push(link.ifindex),
+        None => undoing.links.push(link.ifindex),
         Some(why) => {
-            let ifname = taking.task.attachment.ifname;
-            (taking.task.remark)(format_args!("{ifname} is not what was attached ({why}): it is left as it is"));
+            let ifname = undoing.task.attachment.ifname;
+            (undoing.task.remark)(format_args!("{ifname} is not what was attached ({why}): it is left as it is"));
         }
     }
     Ok(())
 }
 
-/// Why a link without our mark is somebody else's, in a namespace that has been given to another container; `None`: it is
-/// ours. The reference and earlier releases make links without a mark.
+/// Returns the reason why a link without our mark is foreign. Returns `None` if it is ours. The namespace may belong to
+/// another container now. The reference plugins and earlier releases create links without a mark.
 ///
-/// Its own MAC tells, and nobody else can have it. A MAC that it shares with its parent tells nothing, and changes with
-/// the parent's: there the addresses tell. A container that has changed its own MAC is known by an address that is still
-/// leased to it.
+/// A MAC of its own identifies the link. If the link uses the parent's MAC, its addresses identify it. If the container
+/// has changed its own MAC, an address that is still leased to it identifies the link.
 fn why_foreign(
-    taking: &mut Taking<'_, '_>,
+    undoing: &mut Undoing<'_, '_>,
     link: &Link,
     kind: &str,
     previous: &dyn Fn() -> Option<AddResult>,
 ) -> Result<Option<String>> {
-    let Taking { task, inside: Some(inside), .. } = taking else { return Ok(None) };
+    let Undoing { task, inside: Some(inside), .. } = undoing else { return Ok(None) };
     let ifname = task.attachment.ifname;
     if link.kind.as_deref() != Some(kind) {
         return Ok(Some(format!("it is {}, not {kind}", describe(link))));
@@ -271,7 +272,7 @@ fn why_foreign(
         return Ok(other_mac);
     }
     let carries_one = inside.addresses(link.ifindex)?.iter().any(|its| addresses.contains(&its.address));
-    // Where IPAM must not be asked, the address on the link tells, unless the link was made for another attachment.
+    // If IPAM cannot be asked, the address on the link decides, unless the link has the mark of another attachment.
     let is_anothers = Mark::of(&task.attachment).is_of_another(link);
     let is_held = || task.ipam.is_some_and(|ipam| ipam.is_held().unwrap_or(!is_anothers));
     Ok(match (carries_one, shares_mac(link)) {
@@ -282,7 +283,7 @@ fn why_foreign(
     })
 }
 
-/// Whether the link has no MAC of its own.
+/// Returns true if the link uses the parent's MAC.
 fn shares_mac(link: &Link) -> bool {
     matches!(link.info, LinkInfo::Ipvlan { .. } | LinkInfo::Macvlan { mode: MacvlanMode::Passthru, .. })
 }
@@ -300,7 +301,7 @@ fn other_mode(link: &Link, kind: &LinkKind) -> Option<String> {
     (actual != expected).then(|| format!("is in mode {actual}, not {expected}"))
 }
 
-/// A link in a few words.
+/// Describes a link in a few words.
 fn describe(link: &Link) -> String {
     let kind = link.kind.as_deref().unwrap_or("a device without a kind");
     match link.mac {

@@ -1,4 +1,4 @@
-//! The steps of an attachment, one file each, and the contract between them and [`crate::life`].
+//! The steps of an attachment. Each step has its own file and implements [`Step`] for [`crate::life`].
 
 pub(crate) mod addresses;
 pub(crate) mod detection;
@@ -16,96 +16,96 @@ use linux::{Link, LinkKind, Netns, NewLink, Rtnl};
 use crate::error::{Error, Result};
 use crate::{Settings, Task, container, parent};
 
-/// One concern of an attachment. Whatever is not said here does nothing.
+/// One part of an attachment. A method that a step does not implement does nothing.
 pub(crate) trait Step<'a> {
-    /// ADD: decides what will be done, as soon as the addresses are known. Touches nothing.
+    /// ADD: plans the work, as soon as the addresses are known. Changes nothing.
     fn plan(&mut self, _known: &mut Known<'_>) -> Result<()> {
         Ok(())
     }
 
-    /// ADD: does it.
+    /// ADD: does the work.
     fn apply(&mut self, _making: &mut Making<'a>) -> Result<()> {
         Ok(())
     }
 
-    /// ADD, when all steps are applied: waits for what takes its time, and looks once more. The last step comes first.
+    /// ADD: waits for slow changes and checks the outcome, when all steps are applied. The last step comes first.
     fn finish(&mut self, _making: &mut Making<'a>) -> Result<()> {
         Ok(())
     }
 
-    /// CHECK: compares.
-    fn verify(&self, _seeing: &mut Seeing<'_>) -> Result<()> {
+    /// CHECK: compares the attachment with the result of ADD.
+    fn verify(&self, _seeing: &mut Checking<'_>) -> Result<()> {
         Ok(())
     }
 
-    /// Before an undo: finds what there is to be undone. After a failed ADD, that is what this very ADD did; on DEL, what
-    /// any ADD may have left. There may be no network namespace, no parent and no earlier result.
-    fn find(&mut self, _taking: &mut Taking<'a, '_>) -> Result<()> {
+    /// Before an undo: finds what must be undone. After a failed ADD, that is the work of this ADD; for a DEL, the work
+    /// of any ADD. There may be no network namespace, no parent and no earlier result.
+    fn find(&mut self, _taking: &mut Undoing<'a, '_>) -> Result<()> {
         Ok(())
     }
 
-    /// Tells others that an undo begins, before any step is undone.
-    fn begin_undo(&mut self, _taking: &mut Taking<'a, '_>) -> Result<()> {
+    /// Tells parallel calls that an undo begins, before any step is undone.
+    fn begin_undo(&mut self, _taking: &mut Undoing<'a, '_>) -> Result<()> {
         Ok(())
     }
 
-    /// Takes it back. What is gone already is undone. What lies in the container goes with its namespace.
-    fn undo(&mut self, _taking: &mut Taking<'a, '_>) -> Result<Undone> {
+    /// Undoes the work. A missing object counts as undone. The kernel removes everything else with the namespace.
+    fn undo(&mut self, _taking: &mut Undoing<'a, '_>) -> Result<Undone> {
         Ok(Undone::Whole)
     }
 }
 
-/// How far a step is undone.
+/// The outcome of an undo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Undone {
     Whole,
-    /// It has to wait for others. After a second time it stays.
+    /// The step must wait for others. It is undone a second time after them, and then stays as it is.
     Later,
 }
 
-/// What is known when the steps are planned.
+/// The known facts when the steps are planned.
 pub(crate) struct Known<'a> {
     pub(crate) ifname: &'a str,
-    /// Of the link, in bytes.
+    /// The MTU of the link, in bytes.
     pub(crate) mtu: u32,
     pub(crate) leased: &'a AddResult,
-    /// Keys below /proc/sys with their values, which are set all at once while the link is down. Any step may add to them.
+    /// Keys below /proc/sys with their values. They are set together while the link is down. Every step may add some.
     pub(crate) sysctls: Vec<(String, &'static str)>,
 }
 
 impl Known<'_> {
-    /// Returns true if one of the addresses is of IPv6.
+    /// Returns true if there is an IPv6 address.
     pub(crate) fn has_v6(&self) -> bool {
         self.leased.ips.iter().any(|ip| ip.address.addr().is_ipv6())
     }
 
-    /// Sets a key of the link below /proc/sys/net, such as `ipv4/conf` with `arp_notify`.
+    /// Adds a sysctl of the link, such as `ipv4/conf` with `arp_notify`.
     pub(crate) fn set(&mut self, folder: &str, key: &str, value: &'static str) {
         self.sysctls.push((format!("net/{folder}/{}/{key}", self.ifname), value));
     }
 }
 
-/// An attachment that is being made.
+/// The state of an ADD.
 pub(crate) struct Making<'a> {
     pub(crate) task: &'a Task<'a>,
     pub(crate) settings: &'a Settings<'a>,
-    /// This process's own namespace, which is the host's.
     home: Netns,
+    /// A socket in the home namespace.
     host: Rtnl,
     /// A socket in the container.
     pub(crate) inside: Rtnl,
     pub(crate) netns: Netns,
     pub(crate) parent: Link,
-    /// The link, from the first step on.
+    /// The link, after the first step.
     pub(crate) link: Option<Link>,
-    /// What is leased, and later what is in effect of it, from the second step on.
+    /// The leased addresses and routes, after the second step. Later, routes that were not added are removed.
     pub(crate) leased: Option<AddResult>,
-    /// What the steps have planned.
+    /// The sysctls that the steps have planned.
     pub(crate) sysctls: Vec<(String, &'static str)>,
 }
 
 impl<'a> Making<'a> {
-    /// Opens and judges everything that the attachment needs. Changes nothing.
+    /// Opens and checks everything that the attachment needs. Changes nothing.
     pub(crate) fn look(task: &'a Task<'a>, settings: &'a Settings<'a>) -> Result<Self> {
         let (netns, home) = container::open(task)?;
         let mut host = Rtnl::open()?;
@@ -118,12 +118,12 @@ impl<'a> Making<'a> {
         Ok(Self { task, settings, home, host, inside, netns, parent, link: None, leased: None, sysctls: Vec::new() })
     }
 
-    /// Makes a link from the host in the container's namespace.
+    /// Creates a link in the container's namespace, on a parent on the host.
     pub(crate) fn new_link_from_host(&mut self, link: &NewLink<'_>) -> linux::Result<()> {
         self.host.new_link(&NewLink { netns: Some(&self.netns), ..*link })
     }
 
-    /// A socket in the parent's namespace.
+    /// Returns a socket in the parent's namespace.
     pub(crate) fn beside_parent(&mut self) -> &mut Rtnl {
         if self.settings.link_in_container { &mut self.inside } else { &mut self.host }
     }
@@ -136,7 +136,7 @@ impl<'a> Making<'a> {
         crate::Site { beside_parent, parent_netns, parent: &self.parent }
     }
 
-    /// The number of the link; 0, which no link has, before it is made.
+    /// Returns the ifindex of the link. Returns 0, which no link has, before it is created.
     pub(crate) fn ifindex(&self) -> u32 {
         self.link.as_ref().map_or(0, |link| link.ifindex)
     }
@@ -145,25 +145,25 @@ impl<'a> Making<'a> {
         self.link.as_ref().map_or(0, |link| link.mtu)
     }
 
-    /// Returns true if the link was made and is no more.
+    /// Returns true if the link was created and does not exist any more.
     pub(crate) fn link_is_gone(&mut self) -> bool {
         self.link.is_some() && matches!(self.inside.link_by_index(self.ifindex()), Ok(None))
     }
 }
 
-/// An attachment that is being taken apart.
-pub(crate) struct Taking<'a, 'r> {
+/// The state of an undo.
+pub(crate) struct Undoing<'a, 'r> {
     pub(crate) task: &'a Task<'a>,
     pub(crate) why: Why<'a>,
-    /// A socket in the container; none without a network namespace.
+    /// A socket in the container. `None` if there is no network namespace.
     pub(crate) inside: Option<&'r mut Rtnl>,
-    /// The attachment's links that are still there. It is one as a rule.
+    /// The ifindexes of the existing links of the attachment, normally one.
     pub(crate) links: Vec<u32>,
-    /// Whether there is such a link, or one of another owner under its name.
+    /// True if there is such a link, or a foreign one with the same name.
     pub(crate) has_seen_link: bool,
-    /// Whether a step could not be undone, so that a link may still answer for its addresses.
+    /// True if a step could not be undone. Then a link may still answer for its addresses.
     pub(crate) is_in_doubt: bool,
-    /// Whether IPAM needs the address on the link to release it.
+    /// True if IPAM needs the address on the link to release it.
     pub(crate) needs_address_for_release: bool,
 }
 
@@ -175,12 +175,12 @@ pub(crate) enum Why<'a> {
     Del {
         /// The kind of the link.
         kind: &'a str,
-        /// What ADD has returned.
+        /// Returns the result of ADD.
         previous: &'a dyn Fn() -> Option<AddResult>,
     },
 }
 
-impl<'a, 'r> Taking<'a, 'r> {
+impl<'a, 'r> Undoing<'a, 'r> {
     pub(crate) fn new(task: &'a Task<'a>, inside: Option<&'r mut Rtnl>, why: Why<'a>) -> Self {
         Self {
             task,
@@ -194,21 +194,21 @@ impl<'a, 'r> Taking<'a, 'r> {
     }
 }
 
-/// An attachment that is being looked at.
-pub(crate) struct Seeing<'a> {
+/// The state of a CHECK.
+pub(crate) struct Checking<'a> {
     pub(crate) task: &'a Task<'a>,
-    /// The kind of the link with its mode.
+    /// The kind of the link, with its mode.
     pub(crate) kind: &'a LinkKind,
-    /// What ADD has returned, with what later plugins have made of it.
+    /// The result of ADD, with the changes of later plugins.
     pub(crate) expected: &'a AddResult,
     /// A socket in the container.
     pub(crate) rtnl: Rtnl,
-    /// The link, from the first step on.
+    /// The link, after the first step.
     pub(crate) link: Option<Link>,
 }
 
-impl Seeing<'_> {
-    /// The number of the link; 0, which no link has, before it is found.
+impl Checking<'_> {
+    /// Returns the ifindex of the link. Returns 0, which no link has, before it is found.
     pub(crate) fn ifindex(&self) -> u32 {
         self.link.as_ref().map_or(0, |link| link.ifindex)
     }
@@ -224,7 +224,7 @@ mod tests {
 
     use super::*;
 
-    /// What IPAM leases in the tests of the steps.
+    /// A result of IPAM for the tests of the steps.
     pub(crate) fn leased() -> AddResult {
         let ip = |address: &str, gateway: Option<&str>| Ip {
             interface: None,
@@ -238,7 +238,7 @@ mod tests {
         Known { ifname: "eth0.5", mtu: 1500, leased, sysctls: Vec::new() }
     }
 
-    /// The sysctls that a step plans.
+    /// Returns the sysctls that a step plans.
     pub(crate) fn keys<'a, S: Step<'a> + Default>(leased: &AddResult) -> Vec<String> {
         let mut known = known(leased);
         S::default().plan(&mut known).unwrap();

@@ -1,9 +1,9 @@
-//! The routes of an attachment.
+//! The step that adds the routes.
 
 use cni::AddResult;
 use linux::{Errno, Link, Route, RouteKind, Rtnl};
 
-use super::{Known, Making, Seeing, Step};
+use super::{Checking, Known, Making, Step};
 use crate::error::{Error, Result};
 use crate::result;
 
@@ -11,10 +11,10 @@ use crate::result;
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
 
-/// How often a router may advertise itself just between two messages to the kernel.
+/// At most so many attempts, if a router advertisement arrives between two messages to the kernel.
 const QUICKER_ROUTER: usize = 4;
 
-/// The routes, as the kernel wants them, without the interface.
+/// The routes for the kernel. The interface is set later.
 #[derive(Default)]
 pub(crate) struct Routes(Vec<Route>);
 
@@ -24,7 +24,7 @@ impl<'a> Step<'a> for Routes {
         Ok(())
     }
 
-    /// Adds the routes, and takes those out of the result that the container had already.
+    /// Adds the routes. Removes a route from the result if the container already had it.
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
         let (ifname, ifindex) = (making.task.attachment.ifname, making.ifindex());
         let mut added = Vec::with_capacity(self.0.len());
@@ -34,7 +34,7 @@ impl<'a> Step<'a> for Routes {
             added.push(outcome.is_ok());
             match outcome {
                 Ok(()) => {}
-                // The first one stays: often the default route of another network of this container.
+                // The existing route stays. It is often the default route of another network of the container.
                 Err(error) if error.errno() == Some(Errno::EEXIST) => {
                     let text = format_args!("the container already has a route to {}: it is kept", route.dst);
                     (making.task.remark)(text);
@@ -51,17 +51,17 @@ impl<'a> Step<'a> for Routes {
         Ok(())
     }
 
-    /// A result does not say which interface a route is for, and other plugins of the chain may have added theirs. One that
-    /// is on our link has to be as ADD makes it.
-    fn verify(&self, seeing: &mut Seeing<'_>) -> Result<()> {
-        let expected = seeing.expected;
-        let Some(link) = seeing.link.as_ref().filter(|_| !expected.routes.is_empty()) else { return Ok(()) };
-        let routes = seeing.rtnl.routes()?;
+    /// Compares the routes. A result does not tell the interface of a route, and other plugins of a chain may have
+    /// added routes. A route on our link must be as ADD adds it.
+    fn verify(&self, checking: &mut Checking<'_>) -> Result<()> {
+        let expected = checking.expected;
+        let Some(link) = checking.link.as_ref().filter(|_| !expected.routes.is_empty()) else { return Ok(()) };
+        let routes = checking.rtnl.routes()?;
         let unset = is_without_metrics(link, expected);
         for route in &expected.routes {
             let wanted = kernel_route(route, expected)?;
             if !routes.iter().any(|its| is_as_wanted(its, &wanted, route, link, unset)) {
-                return Err(seeing.differs(format!("has no route to {}{} as ADD made it", wanted.dst, via(&wanted))));
+                return Err(checking.differs(format!("has no route to {}{} as ADD made it", wanted.dst, via(&wanted))));
             }
         }
         Ok(())
@@ -72,8 +72,8 @@ fn via(route: &Route) -> String {
     route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default()
 }
 
-/// Adds a route beside those that are on this very link, which IPv6 can: another one of this result, by another gateway,
-/// or one that a router on the LAN has advertised meanwhile.
+/// Adds a route. If it is an IPv6 route and the others to its destination are on the same link, it is added next to
+/// them. They are routes of the same result with another gateway, or routes from a router advertisement.
 fn add(inside: &mut Rtnl, route: &Route) -> linux::Result<()> {
     let is_there =
         |outcome: &linux::Result<()>| outcome.as_ref().is_err_and(|error| error.errno() == Some(Errno::EEXIST));
@@ -86,21 +86,25 @@ fn add(inside: &mut Rtnl, route: &Route) -> linux::Result<()> {
         if !is_there(&outcome) {
             break;
         }
-        // The router that advertises itself is the gateway. Its route would end with the advertisement.
+        // The gateway itself has advertised this route. An advertised route expires, so replace it.
         inside.delete_advertised(route)?;
         outcome = inside.append_route(route);
     }
     outcome
 }
 
-/// A result's route as the kernel wants it, without the interface.
+/// Converts a route of a result for the kernel, without the interface.
 ///
-/// Without a next hop of its own it goes by the gateway of the addresses of its family, and on the link itself where
-/// there is none, or where its scope says so: `scope` 253 (link) and above have no gateway by definition.
+/// A route without `gw` uses the gateway of its address family. If there is no gateway, or if `scope` is 253 (link) or
+/// higher, the destination is on the link.
+///
+/// # Errors
+///
+/// If the kernel would refuse or ignore the route.
 fn kernel_route(route: &cni::Route, result: &AddResult) -> Result<Route> {
     let value = || route.dst.to_string();
     if route.dst.addr().is_ipv4() && route.dst.addr() != route.dst.network() {
-        // The kernel takes them for IPv6, and leaves them out.
+        // For IPv6, the kernel ignores host bits.
         let cause = format!("the destination has host bits set; the network is {}", route.dst.trunc());
         return Err(Error::Config { key: "routes", value: value(), cause });
     }
@@ -115,7 +119,8 @@ fn kernel_route(route: &cni::Route, result: &AddResult) -> Result<Route> {
             format!("its next hop {} is of the other family", gateway.map(|ip| ip.to_string()).unwrap_or_default());
         return Err(Error::Config { key: "routes", value: value(), cause });
     }
-    // A next hop is looked up among routes of a narrower scope, so one that has none must say "link" to be found.
+    // The kernel finds a next hop only by a route of a narrower scope. So a route without a next hop needs the scope
+    // link.
     let scope = if gateway.is_none() && route.dst.addr().is_ipv4() { SCOPE_LINK } else { SCOPE_UNIVERSE };
     Ok(Route {
         gateway,
@@ -128,8 +133,9 @@ fn kernel_route(route: &cni::Route, result: &AddResult) -> Result<Route> {
     })
 }
 
-/// Returns true if routes may be without the `mtu` and `advmss` of the result. The reference writes both into its results and
-/// never sets them in the kernel. Its results have no `mtu` of the interface, while ours of 1.1.0 do: there CHECK is strict.
+/// Returns true if routes may be without the `mtu` and `advmss` of the result. The reference plugins write both into
+/// their results and do not set them in the kernel. Their results have no `mtu` of the interface. Ours of
+/// cniVersion 1.1.0 have one: there CHECK is strict.
 fn is_without_metrics(link: &Link, expected: &AddResult) -> bool {
     result::own_interface(expected, &link.name).is_none_or(|interface| interface.mtu.is_none())
 }
@@ -143,7 +149,7 @@ fn is_as_wanted(
 ) -> bool {
     /// `RT_TABLE_MAIN`. (include/uapi/linux/rtnetlink.h)
     const MAIN: u32 = 254;
-    /// What the kernel takes for larger numbers. (net/ipv4/metrics.c, for IPv6 too)
+    /// The kernel replaces larger numbers by these, for IPv6 too. (net/ipv4/metrics.c)
     const MAX_MTU: u32 = 65_520;
     const MAX_ADVMSS: u32 = 65_495;
     let gateway = if its.oif == Some(link.ifindex) { wanted.gateway } else { route.gw };
@@ -151,7 +157,8 @@ fn is_as_wanted(
     its.dst == wanted.dst
         && its.kind == RouteKind::Unicast
         && (its.gateway == gateway || (its.oif != Some(link.ifindex) && gateway.is_none()))
-        // A result that names no table leaves it to the next plugin of the chain: sbr moves all routes to one of its own.
+        // If the result names no table, accept any: the plugin sbr, later in a chain, moves all routes to its own
+        // table.
         && (wanted.table.is_none() || its.table.unwrap_or(MAIN) == wanted.table.unwrap_or(MAIN))
         && same(its.priority, wanted.priority)
         && ((without_metrics && its.mtu.is_none() && its.advmss.is_none())

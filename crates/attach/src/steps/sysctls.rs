@@ -1,22 +1,22 @@
-//! Kernel parameters of the link, which are set all at once while it is down.
+//! The step that sets the sysctls of all steps, while the link is down.
 
 use super::{Known, Making, Step};
 use crate::error::Result;
 
-/// What any attachment with addresses needs.
+/// Plans the sysctls that every attachment with addresses needs.
 #[derive(Default)]
 pub(crate) struct Sysctls;
 
 impl<'a> Step<'a> for Sysctls {
     fn plan(&mut self, known: &mut Known<'_>) -> Result<()> {
         if !known.leased.ips.is_empty() {
-            // One gratuitous ARP per address when the link comes up: the LAN learns of a moved address at once, also of
-            // one that is added later.
+            // The kernel sends a gratuitous ARP for each address when the link comes up, and for each address that is
+            // added later. So other machines learn the new MAC at once.
             known.set("ipv4/conf", "arp_notify", "1");
         }
         if known.has_v6() {
-            // Some runtimes switch IPv6 off in new namespaces; an address asked for is wanted. So is ::1 then: the
-            // reference gives both, and there are programs that talk to themselves over it.
+            // Some runtimes disable IPv6 in new namespaces. An IPv6 address needs it. The reference plugins enable ::1
+            // too, which some programs use.
             known.sysctls.push(("net/ipv6/conf/lo/disable_ipv6".to_owned(), "0"));
             known.set("ipv6/conf", "disable_ipv6", "0");
             known.set("ipv6/conf", "ndisc_notify", "1");

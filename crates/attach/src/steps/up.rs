@@ -1,7 +1,7 @@
-//! The link is up.
+//! The step that sets the link up.
 
 use super::held::{self, retry};
-use super::{Making, Seeing, Step};
+use super::{Checking, Making, Step};
 use crate::error::Result;
 use crate::parent;
 
@@ -9,7 +9,7 @@ use crate::parent;
 pub(crate) struct Up;
 
 impl<'a> Step<'a> for Up {
-    /// Its MAC may be that of another container; the kernel says so only now.
+    /// Sets the link up. Only now the kernel refuses a MAC that another container has.
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
         let ifindex = making.ifindex();
         retry(|| making.inside.set_up(ifindex)).map_err(|error| {
@@ -30,10 +30,10 @@ impl<'a> Step<'a> for Up {
         Ok(())
     }
 
-    fn verify(&self, seeing: &mut Seeing<'_>) -> Result<()> {
-        match seeing.link.as_ref().is_some_and(|link| link.up) {
+    fn verify(&self, checking: &mut Checking<'_>) -> Result<()> {
+        match checking.link.as_ref().is_some_and(|link| link.up) {
             true => Ok(()),
-            false => Err(seeing.differs("is down".into())),
+            false => Err(checking.differs("is down".into())),
         }
     }
 }
