@@ -22,7 +22,6 @@ pub enum Binaries {
     HardLinks,
     /// Each name is a file of its own, as a copying installer leaves them: IPAM is executed.
     PlainCopies,
-    /// The Go plugins that ours replace.
     Reference,
 }
 

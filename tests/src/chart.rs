@@ -29,11 +29,8 @@ const FRAME: RGBColor = RGBColor(200, 200, 200);
 /// Where the values of a line are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Values {
-    /// Above the points.
     Above,
-    /// Below the points.
     Below,
-    /// Nowhere.
     Hidden,
 }
 
@@ -42,9 +39,7 @@ pub enum Values {
 pub struct Line {
     /// For the legend.
     pub name: String,
-    /// Of line, points and values.
     pub colour: RGBColor,
-    /// x and y.
     pub points: Vec<(f64, f64)>,
     /// Whether the values are written beside the points.
     pub values: Values,
@@ -53,7 +48,6 @@ pub struct Line {
 /// One diagram of lines, both of its axes logarithmic.
 #[derive(Clone, Debug)]
 pub struct Panel {
-    /// Its title.
     pub caption: String,
     /// What x is, and its unit.
     pub x: String,
@@ -61,7 +55,6 @@ pub struct Panel {
     pub y: String,
     /// From the least to the most that can be seen.
     pub span: Range<f64>,
-    /// What is in it.
     pub lines: Vec<Line>,
 }
 
@@ -90,7 +83,6 @@ const LEGEND: i32 = 22;
 /// Pixels of a legend's sample of colour, and between two of them.
 const SAMPLE: i32 = 18;
 const GAP: i32 = 14;
-/// Pixels of a letter beside it, about.
 const LETTER: f64 = 6.4;
 
 fn font(size: i32, colour: RGBColor, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
@@ -181,7 +173,6 @@ impl Panel {
 /// One diagram of horizontal bars in groups, on a logarithmic axis.
 #[derive(Clone, Debug)]
 pub struct Bars {
-    /// Its title.
     pub caption: String,
     /// What the length is, and its unit.
     pub x: String,

@@ -13,7 +13,6 @@ pub fn folder() -> PathBuf {
 pub struct Section {
     /// In the markers.
     pub name: &'static str,
-    /// What writes it.
     pub command: &'static str,
 }
 

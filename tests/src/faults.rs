@@ -44,9 +44,7 @@ pub enum Layers {
 pub struct Scenario {
     /// `macvlan`, `ipvlan`, or `host-local` by itself.
     pub plugin: &'static str,
-    /// The call.
     pub command: Command,
-    /// What is attached.
     pub layers: Layers,
     /// Hard links: IPAM is a function; plain copies: a process.
     pub binaries: Binaries,
@@ -55,11 +53,8 @@ pub struct Scenario {
 /// How a call with a fault ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// As was to be.
     Killed,
-    /// With an error object.
     Failed,
-    /// The fault did not matter.
     Succeeded,
     /// Without memory, or without a way home, nothing can be said any more.
     Aborted,

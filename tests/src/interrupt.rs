@@ -6,7 +6,6 @@ use std::thread;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 
-/// How we were asked first.
 static ASKED: OnceLock<String> = OnceLock::new();
 
 /// Takes the signals that ask, from now on. Before other threads are started, and they get none of them; processes that
@@ -26,7 +25,6 @@ pub fn listen() -> Result<(), String> {
     Ok(())
 }
 
-/// An error, once we have been asked.
 pub fn check() -> Result<(), String> {
     ASKED.get().map_or(Ok(()), |how| Err(how.clone()))
 }

@@ -19,7 +19,6 @@ pub const LAN4: &str = "192.168.50.0/24";
 pub const LAN6: &str = "fd50::/64";
 /// The host's NIC. A realistic name that no container uses.
 pub const NIC: &str = "ens3";
-/// The bridge in the switch.
 const BRIDGE: &str = "br0";
 /// What the names of its ports begin with.
 const PORT: &str = "port";
@@ -27,7 +26,6 @@ const PORT: &str = "port";
 pub const MACHINE_NIC: &str = "eth0";
 /// The last part of the host's addresses, v4 and v6 alike ("10" is read as hexadecimal in v6).
 const HOST: u8 = 10;
-/// The last part of the neighbour's addresses.
 const NEIGHBOUR: u8 = 20;
 
 /// A machine on the LAN.
@@ -187,7 +185,6 @@ impl Lab {
         self.plugin("host-local")
     }
 
-    /// The directory of all leases.
     pub fn data_dir(&self) -> PathBuf {
         self.path("leases")
     }

@@ -3,6 +3,7 @@
 //!
 //! Errors panic: without a Lab, a test cannot continue.
 #![forbid(unsafe_code)]
+#![allow(missing_docs, reason = "only the tests of this repository use it, and many names say enough")]
 
 pub mod binaries;
 pub mod cases;

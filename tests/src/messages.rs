@@ -39,7 +39,6 @@ pub fn fixed(message: &str) -> Vec<String> {
     parts.into_iter().map(|part| part.trim().to_owned()).filter(is_text).collect()
 }
 
-/// Words in capitals that stand for themselves.
 fn is_word_of_ours(word: &str) -> bool {
     const OURS: [&str; 15] = [
         "ADD", "CAP", "CHECK", "CNI", "DEL", "GC", "IP", "LAN", "MAC", "MTU", "PID", "RFC", "SIGTERM", "STATUS", "UTF",

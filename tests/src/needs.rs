@@ -16,11 +16,9 @@ pub const LEDGER_VARIABLE: &str = "UNDERLAY_LEDGER";
 /// Something that not every kernel has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
-    /// ipvlan links.
     Ipvlan,
     /// 802.1Q links.
     Vlan,
-    /// dummy links.
     Dummy,
     /// bond links.
     Bond,

@@ -110,7 +110,6 @@ impl Call<'_> {
         self
     }
 
-    /// Takes a variable out.
     pub fn without(mut self, name: &str) -> Self {
         self.environment.remove(OsStr::new(name));
         self
@@ -121,23 +120,19 @@ impl Call<'_> {
         self.env("CNI_ARGS", args)
     }
 
-    /// Replaces the input.
     pub fn stdin(mut self, stdin: impl Into<Vec<u8>>) -> Self {
         self.stdin = stdin.into();
         self
     }
 
-    /// The program's file.
     pub fn program(&self) -> &Path {
         &self.program
     }
 
-    /// The variables, for a reader.
     pub fn environment(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.environment.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
     }
 
-    /// The input, for a reader.
     pub fn input(&self) -> &[u8] {
         &self.stdin
     }
@@ -277,18 +272,14 @@ pub struct CniError {
     pub code: u64,
     /// What happened.
     pub msg: String,
-    /// What else there is to say.
     pub details: String,
 }
 
 /// What came of a call.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// How it ended.
     pub status: ExitStatus,
-    /// What it printed, byte for byte.
     pub stdout: Vec<u8>,
-    /// What it said besides.
     pub stderr: String,
     /// From the start of the process to its end.
     pub wall: Duration,

@@ -15,7 +15,6 @@ impl Samples {
         self.0.len()
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -28,7 +27,6 @@ impl Samples {
         sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
     }
 
-    /// The one in the middle.
     pub fn median(&self) -> f64 {
         self.quantile(0.5)
     }

@@ -31,9 +31,7 @@ use steps::Steps;
 pub struct Trace {
     /// The peak resident set (`VmHWM`) of each process that ended, in KiB.
     pub peaks_kib: Vec<u64>,
-    /// Threads that were started.
     pub threads: usize,
-    /// The system calls, where they were watched.
     pub steps: Vec<Step>,
     /// Whether the fault happened: its step may not come in every run.
     pub struck: bool,
@@ -42,7 +40,6 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// How many processes there were.
     pub fn processes(&self) -> usize {
         self.peaks_kib.len()
     }

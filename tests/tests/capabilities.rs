@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 const BOTH: &str = ",+net_admin,+sys_admin";
 
-/// Root with nothing but these capabilities.
 fn with_only<'a>(lab: &'a Lab, name: &str, capabilities: &str) -> Plugin<'a> {
     let script = lab.path("reduced");
     let program = lab.bin().join(name);

@@ -10,7 +10,6 @@ use e2e::traffic::assert_reaches;
 use e2e::{Binaries, Container, Lab, Plugin};
 use serde_json::{Value, json};
 
-/// Where the package containernetworking-plugins has them.
 const DIRECTORY: &str = "/usr/lib/cni";
 
 fn debians<'a>(lab: &'a Lab, name: &str) -> Plugin<'a> {

@@ -11,7 +11,6 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
-/// A configuration over these sets of ranges.
 fn ranges(lab: &Lab, ranges: Value) -> Value {
     lab.conf_with(json!({"type": "host-local", "dataDir": lab.data_dir(), "ranges": ranges}))
 }

@@ -38,7 +38,6 @@ fn directory(lab: &Lab) -> PathBuf {
     lab.data_dir().join("lan")
 }
 
-/// Every lease file with its content.
 fn leases(lab: &Lab) -> BTreeMap<String, String> {
     let read = |name: String| {
         let content = fs::read_to_string(directory(lab).join(&name)).expect("read a lease");

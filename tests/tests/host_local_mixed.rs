@@ -38,7 +38,6 @@ fn address(outcome: &Outcome) -> String {
     address.split('/').next().expect("an address").to_owned()
 }
 
-/// Every lease file with its content.
 fn leases(lab: &Lab) -> BTreeMap<String, String> {
     let read = |name: String| {
         let content = fs::read_to_string(lab.data_dir().join("lan").join(&name)).expect("read a lease");
@@ -47,7 +46,6 @@ fn leases(lab: &Lab) -> BTreeMap<String, String> {
     lab.leases().into_iter().map(read).collect()
 }
 
-/// Every owner's record.
 fn records(lab: &Lab) -> BTreeSet<String> {
     let entries = fs::read_dir(lab.data_dir().join("lan")).expect("read the directory");
     let links = entries.map(|entry| entry.expect("an entry")).filter(|entry| entry.path().is_symlink());
@@ -300,7 +298,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// What must be true, whatever the files are.
 #[derive(Default)]
 struct Model {
-    /// The containers that run, with their addresses.
     living: BTreeMap<usize, String>,
     /// Owners whose last call was killed: with a lease or without.
     unknown: BTreeSet<usize>,
@@ -311,7 +308,6 @@ fn id(owner: usize) -> String {
     format!("c{owner}")
 }
 
-/// What the file of its lease holds.
 fn lease(owner: usize) -> String {
     format!("{}\r\neth0", id(owner))
 }

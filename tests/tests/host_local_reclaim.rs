@@ -48,7 +48,6 @@ fn address(outcome: &Outcome) -> String {
     address.split('/').next().expect("an address").to_owned()
 }
 
-/// Every lease file with its content.
 fn leases(lab: &Lab) -> BTreeMap<String, String> {
     let read = |name: String| {
         let content = fs::read_to_string(lab.data_dir().join("lan").join(&name)).expect("read a lease");
@@ -609,7 +608,6 @@ fn without_the_right_to_look_at_other_processes_it_reclaims_nothing() {
     reclaims(&lab, &conf);
 }
 
-/// Hundreds of calls, traced ones among them.
 mod faults {
     use super::*;
 

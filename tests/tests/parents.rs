@@ -9,7 +9,6 @@ use e2e::{Container, Lab, Namespace, cases, with};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-/// Both kinds.
 const KINDS: [&str; 2] = ["macvlan", "ipvlan"];
 
 fn conf(lab: &Lab, kind: &str, master: &str) -> Value {

@@ -52,7 +52,6 @@ impl Place {
         result["ips"][0]["address"].as_str().expect("an address").to_owned()
     }
 
-    /// A path in the directory of leases.
     fn entry(&self, name: &str) -> PathBuf {
         self.lab.data_dir().join("lan").join(name)
     }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The API server of one cluster.

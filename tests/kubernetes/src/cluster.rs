@@ -23,13 +23,10 @@ use crate::{Api, Node};
 /// The names of the nodes, and the last part of their addresses.
 const NODES: [(&str, u8); 2] = [("node1", 11), ("node2", 12)];
 
-/// The last part of the gateway's addresses.
 const GATEWAY: u8 = 1;
 
-/// The API server's address: the first node's.
 const SERVER: &str = "https://192.168.50.11:6443";
 
-/// The addresses of Services.
 const SERVICES: &str = "10.96.0.0/16";
 
 /// How long one step of a cluster's start may take: it is seconds on a quiet machine.
@@ -51,7 +48,6 @@ pub struct Cluster {
     pub api: Api,
     /// The nodes; the control plane is on the first.
     pub nodes: [Node; 2],
-    /// The LAN's gateway, which runs nothing.
     pub gateway: Machine,
     /// The LAN.
     pub lab: Lab,
@@ -160,7 +156,6 @@ impl Cluster {
         crate::containerd::kill_now(self.containerds()[self.index(node)]);
     }
 
-    /// Starts the containerd of a node again.
     pub fn restart_containerd(&self, node: &Node) {
         let pid = node.start_containerd();
         self.containerds()[self.index(node)] = pid;
@@ -174,7 +169,6 @@ impl Cluster {
         self.nodes.iter().position(|other| other.name == node.name).expect("a node of this cluster")
     }
 
-    /// Everything that helps to understand a failure.
     fn evidence(&self) -> String {
         let events = self.api.request("GET", "/api/v1/events", None).map(|answer| answer.body).unwrap_or_default();
         let events = events["items"].as_array().map_or(&[][..], Vec::as_slice);

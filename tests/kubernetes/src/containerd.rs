@@ -15,10 +15,8 @@ use serde_json::Value;
 use crate::Node;
 use crate::wait::await_within;
 
-/// Where containerd listens.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
 
-/// Where containerd looks for plugins.
 pub const PLUGINS: &str = "/opt/cni/bin";
 
 /// The directory of the networks, and the file of the one that there is.
@@ -68,7 +66,6 @@ impl Node {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// The socket, as this process sees it.
     pub fn socket(&self) -> PathBuf {
         self.root().join(SOCKET.trim_start_matches('/'))
     }

@@ -29,7 +29,6 @@ volumePluginDir: /var/lib/kubelet/volumeplugins
 ";
 
 impl Node {
-    /// Starts the kubelet. Returns its process ID.
     pub fn start_kubelet(&self) -> Pid {
         let identity = kubeconfig(&token(&format!("system:node:{}", self.name)));
         self.write("/etc/kubernetes/kubelet.conf", &identity);
@@ -47,7 +46,6 @@ impl Node {
         self.spawn("kubelet", &[peers("kubernetes"), peers("containerd")], &command)
     }
 
-    /// Starts kube-proxy. Returns its process ID.
     pub fn start_kube_proxy(&self) -> Pid {
         self.write("/etc/kubernetes/kube-proxy.conf", &kubeconfig(&token("system:kube-proxy")));
         let configuration = format!(

@@ -22,7 +22,6 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// The files of the machine's /etc that programs may need.
 const SHARED_ETC: [&str; 5] = ["group", "hosts", "ld.so.cache", "passwd", "resolv.conf"];
 
-/// The log of the node's first process.
 const FIRST_LOG: &str = "node";
 
 /// How long all processes of a node may take to end.
@@ -33,7 +32,6 @@ const END: Duration = Duration::from_secs(60);
 pub struct Node {
     /// Its name in Kubernetes.
     pub name: &'static str,
-    /// Its place on the LAN.
     pub machine: Machine,
     root: PathBuf,
     processes: Mutex<Processes>,
@@ -143,7 +141,6 @@ impl Node {
         PathBuf::from(format!("/proc/{}/root{path}", self.processes().first))
     }
 
-    /// Writes a file of the node.
     pub fn write(&self, path: &str, text: &str) {
         write(&self.root.join(path.trim_start_matches('/')), text);
     }
@@ -154,7 +151,6 @@ impl Node {
         fs::read(&path).map_or_else(|e| e.to_string(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The last lines of all logs.
     pub fn log_ends(&self, lines: usize) -> String {
         let entries = fs::read_dir(self.root.join(LOGS)).into_iter().flatten().flatten();
         let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();

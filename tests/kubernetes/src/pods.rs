@@ -20,10 +20,8 @@ const LEASES: &str = "/var/lib/cni/networks/pods";
 /// The pods of the default namespace.
 pub const PODS: &str = "/api/v1/namespaces/default/pods";
 
-/// The events of the default namespace.
 const EVENTS: &str = "/api/v1/namespaces/default/events";
 
-/// The Deployments of the default namespace.
 pub const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
 /// The specification of a pod that serves the image's page. Its web server takes no signal, so it gets a second to end.
@@ -37,7 +35,6 @@ pub fn spec() -> Value {
     })
 }
 
-/// A Deployment of so many pods.
 pub fn deployment(name: &str, replicas: usize, spec: Value) -> Value {
     json!({
         "apiVersion": "apps/v1",
@@ -60,9 +57,7 @@ pub struct Pod {
     pub node: String,
     /// Its first address.
     pub ip: IpAddr,
-    /// The ID of its container.
     pub container: String,
-    /// How often the container was started again.
     pub restarts: u64,
 }
 
@@ -206,7 +201,6 @@ impl Node {
     }
 }
 
-/// A pod with all its containers ready.
 fn ready_pod(object: &Value) -> Option<Pod> {
     let status = &object["status"];
     let ready = status["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Ready")?;

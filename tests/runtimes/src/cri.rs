@@ -164,7 +164,6 @@ impl<'a> Cri<'a> {
         let _: Empty = self.must("RuntimeService/StopPodSandbox", about(id));
     }
 
-    /// RemovePodSandbox.
     pub fn remove(&self, id: &str) {
         let _: Empty = self.must("RuntimeService/RemovePodSandbox", about(id));
     }

@@ -15,7 +15,6 @@ pub fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conf-examples").join(name)
 }
 
-/// The names of all examples.
 pub fn names() -> Vec<String> {
     let directory = path("");
     let entries = fs::read_dir(&directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
@@ -32,7 +31,6 @@ pub fn toml(name: &str) -> Table {
     text.parse().unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// The example for containerd, for this machine.
 pub fn containerd() -> String {
     for_this_machine(&toml("containerd.toml").to_string())
 }

@@ -41,7 +41,6 @@ type Medians = [f64; 4];
 
 struct Measured {
     size: u32,
-    /// Ours, theirs.
     medians: [Medians; 2],
     peaks_kib: [u64; 2],
 }

@@ -12,7 +12,6 @@ use crate::Binaries;
 pub struct Case {
     /// A sentence.
     pub name: &'static str,
-    /// What is done.
     pub script: fn(&Rig),
     /// What is known to differ: a row of docs/migrating.md, and words of each difference, with `*` between them. It
     /// explains all of those, and has to explain one at least.

@@ -76,7 +76,6 @@ impl Rig {
         Plugin::new(&self.lab.host, directory.join(name)).search(directory)
     }
 
-    /// The program that a configuration names.
     fn program_of(&self, command: &str, conf: &Value) -> Plugin<'_> {
         self.program(command, conf["type"].as_str().expect("a configuration has a type"))
     }
@@ -170,7 +169,6 @@ pub fn with(mut conf: Value, key: &str, value: Value) -> Value {
     conf
 }
 
-/// A configuration without a key.
 pub fn without(mut conf: Value, key: &str) -> Value {
     if let Some(keys) = conf.as_object_mut() {
         keys.remove(key);

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::End;
 
-/// What such a line begins with.
 const PREFIX: &str = "faults: ";
 /// How many faults between two lines of progress.
 const PROGRESS: usize = 200;
@@ -18,17 +17,12 @@ const PROGRESS: usize = 200;
 pub struct Figures {
     /// What was tried.
     pub name: String,
-    /// System calls of one run.
     pub calls: usize,
-    /// Faults that fit them.
     pub possible: usize,
-    /// Runs with a fault.
     pub injected: usize,
     /// Runs that were killed.
     pub killed: usize,
-    /// Runs that ended with an error object.
     pub failed: usize,
-    /// Runs that succeeded all the same.
     pub succeeded: usize,
     /// Runs that ended in an abort: no memory, or no way home.
     pub aborted: usize,

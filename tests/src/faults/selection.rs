@@ -28,12 +28,7 @@ pub enum Selection {
         of: usize,
     },
     /// About so many. With every other offset others, till all have had their turn.
-    Share {
-        /// How many.
-        count: usize,
-        /// Which ones.
-        offset: usize,
-    },
+    Share { count: usize, offset: usize },
 }
 
 impl Selection {

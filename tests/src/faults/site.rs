@@ -191,7 +191,6 @@ impl Site {
         self.container.link_names().iter().filter(|name| *name != "lo").flat_map(on).collect()
     }
 
-    /// What is leased to the container.
     fn leased(&self) -> BTreeSet<String> {
         let owner = format!("{}\r\n{IFNAME}", self.container.id);
         let is_its = |ip: &String| {

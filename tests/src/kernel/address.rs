@@ -15,13 +15,11 @@ use crate::Namespace;
 /// One address of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// The link's number.
     pub ifindex: u32,
     /// The address with its prefix length; host bits kept.
     pub net: IpNet,
     /// `IFA_FLAGS`.
     pub flags: AddressFlags,
-    /// "Universe", "Link", "Host".
     pub scope: AddressScope,
     /// `IFA_BROADCAST`.
     pub broadcast: Option<IpAddr>,
@@ -65,7 +63,6 @@ impl Address {
 }
 
 impl Namespace {
-    /// Every address of the namespace.
     pub fn all_addresses(&self) -> Vec<Address> {
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         self.netlink(|netlink| netlink.dump(request))
@@ -104,7 +101,6 @@ impl Namespace {
             .unwrap_or_else(|errno| panic!("add {net} to {link}: {errno}"));
     }
 
-    /// Takes an address away.
     pub fn delete_address(&self, link: &str, net: IpNet) {
         let request = RouteNetlinkMessage::DelAddress(message(self.link(link).ifindex, net));
         self.netlink(|netlink| netlink.request(request, 0))

@@ -108,18 +108,15 @@ impl Namespace {
         self.set_up(name);
     }
 
-    /// A dummy link.
     pub fn try_create_dummy(&self, name: &str) -> Result<(), Errno> {
         self.try_create_link(LinkDummy::new(name).build())
     }
 
-    /// A dummy link, up.
     pub fn create_dummy(&self, name: &str) {
         self.try_create_dummy(name).unwrap_or_else(|errno| panic!("create dummy {name}: {errno}"));
         self.set_up(name);
     }
 
-    /// A bond without slaves.
     pub fn try_create_bond(&self, name: &str) -> Result<(), Errno> {
         self.try_create_link(LinkBond::new(name).build())
     }

@@ -23,7 +23,6 @@ pub struct Link {
     pub name: String,
     /// `IFLA_INFO_KIND`, e.g. "macvlan"; none for `lo`.
     pub kind: Option<String>,
-    /// What only macvlan has.
     pub macvlan: Option<Macvlan>,
     /// In bytes.
     pub mtu: u32,
@@ -44,7 +43,6 @@ pub struct Link {
 pub struct Macvlan {
     /// In the kernel's spelling: private, vepa, bridge, passthru.
     pub mode: String,
-    /// The queue length that was asked for.
     pub bcqueuelen: Option<u32>,
 }
 
@@ -131,7 +129,6 @@ impl Namespace {
         self.links().into_iter().map(|link| link.name).collect()
     }
 
-    /// The link of that name.
     pub fn find_link(&self, name: &str) -> Option<Link> {
         self.links().into_iter().find(|link| link.name == name)
     }

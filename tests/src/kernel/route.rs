@@ -123,7 +123,6 @@ pub struct NewRoute<'a> {
     pub gateway: Option<IpAddr>,
     /// Through which link.
     pub link: &'a str,
-    /// The metric.
     pub priority: Option<u32>,
 }
 
@@ -152,7 +151,6 @@ impl Namespace {
             .collect()
     }
 
-    /// The one route to that destination.
     pub fn route_to(&self, dst: &str) -> Route {
         let dst: IpNet = dst.parse().expect("a destination is a prefix");
         let routes = self.routes();
@@ -182,7 +180,6 @@ impl Namespace {
             .unwrap_or_else(|errno| panic!("add a route to {}: {errno}", route.dst));
     }
 
-    /// Deletes every unicast route to that destination.
     pub fn delete_routes_to(&self, dst: &str) {
         let dst: IpNet = dst.parse().expect("a destination is a prefix");
         let request = RouteNetlinkMessage::GetRoute(RouteMessage::default());

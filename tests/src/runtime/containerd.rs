@@ -24,13 +24,11 @@ pub const WITHOUT_CRI: &str = "version = 3\ndisabled_plugins = [\"io.containerd.
 /// Where containerd listens by default, and `ctr` looks.
 const SOCKET: &str = "run/containerd/containerd.sock";
 
-/// Where it looks for plugins by default.
 const PLUGINS: &str = "opt/cni/bin";
 
 /// Where it looks for networks by default, and the one that there is.
 const NETWORK: &str = "etc/cni/net.d/10-lan.conflist";
 
-/// The namespace of containerd's that Kubernetes uses.
 const KUBERNETES: &str = "k8s.io";
 
 /// The snapshotter that asks nothing of the file system below it.
@@ -162,7 +160,6 @@ impl<'a> Containerd<'a> {
         Namespace::open(&path).unwrap_or_else(|e| panic!("open {}: {e}", path.display()))
     }
 
-    /// Where it listens, seen from outside.
     pub fn socket(&self) -> PathBuf {
         self.jail.root().join(SOCKET)
     }
@@ -230,7 +227,6 @@ impl<'a> Containerd<'a> {
     }
 }
 
-/// Its directories, its configuration and its plugins.
 fn prepare(lab: &Lab, configuration: &str) -> PathBuf {
     let root = lab.path("containerd");
     Jail::prepare(&root);

@@ -7,9 +7,7 @@ use std::process::{ExitStatus, Output};
 pub struct Ctr {
     /// How it ended; `ctr run` passes on how the container did.
     pub status: ExitStatus,
-    /// What it, or the container, printed.
     pub stdout: String,
-    /// What it complained of.
     pub stderr: String,
     label: String,
     log: String,

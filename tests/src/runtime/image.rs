@@ -96,7 +96,6 @@ fn sha256(file: &Path) -> String {
     digest.to_owned()
 }
 
-/// Go's word for it, which images use.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

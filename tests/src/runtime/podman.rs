@@ -44,7 +44,6 @@ graphroot = "/var/lib/containers/storage"
 runroot = "/run/containers/storage"
 "#;
 
-/// Which images it believes.
 const POLICY: &str = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
 
 /// podman asks for more than a process may have that is not the machine's own root; and nothing is to be fetched.

@@ -44,7 +44,6 @@ impl<'a> Task<'a> {
         Self { containerd, id: id.to_owned(), arguments, ctr: Some(ctr), netns: containerd.netns(id) }
     }
 
-    /// The container's network namespace.
     pub fn netns(&self) -> &Namespace {
         &self.netns
     }

@@ -10,7 +10,6 @@ use nix::unistd::Pid;
 pub(super) struct Entry {
     /// Its number on this architecture. (`SYS_*`)
     pub(super) number: i64,
-    /// What it was given.
     pub(super) arguments: [u64; 6],
 }
 

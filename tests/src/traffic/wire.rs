@@ -28,23 +28,19 @@ pub enum Frame {
         mac: String,
         /// The sender's address; 0.0.0.0 in a probe.
         sender: Ipv4Addr,
-        /// Whom it is about.
         target: Ipv4Addr,
     },
     /// RFC 4861, 4.4.
     Advertisement {
         /// The target link-layer address option.
         mac: Option<String>,
-        /// Whom it is about.
         target: Ipv6Addr,
-        /// Whether it answers a question.
         solicited: bool,
     },
     /// RFC 4861, 4.3.
     Solicitation {
         /// Who asks; `::` in a probe of duplicate address detection.
         source: Ipv6Addr,
-        /// Whom it is about.
         target: Ipv6Addr,
     },
 }

@@ -16,7 +16,6 @@ fn attached(rig: &Rig) -> (Rc<Container>, Value) {
     (container, with(conf, "prevResult", result))
 }
 
-/// CHECK and DEL after something.
 fn after(rig: &Rig, deed: impl FnOnce(&Lab, &Container)) {
     let (container, conf) = attached(rig);
     deed(rig, &container);

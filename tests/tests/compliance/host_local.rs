@@ -51,7 +51,6 @@ fn few(rig: &Rig) -> Value {
     ranges(rig, json!([[range("192.168.50.100", "192.168.50.102")]]))
 }
 
-/// Asked for by the runtime.
 fn asked(rig: &Rig, conf: Value, ips: Value) {
     live(rig, &with(conf, "runtimeConfig", json!({"ips": ips})));
 }

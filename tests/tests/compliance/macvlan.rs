@@ -15,7 +15,6 @@ fn key(rig: &Rig, key: &str, value: Value) {
     rig.live(&with(rig.conf(), key, value));
 }
 
-/// A configuration with these routes, dual stack.
 fn routes(rig: &Rig, routes: Value) -> Value {
     rig.conf_with(with(rig.ipam(Families::Dual), "routes", routes))
 }

@@ -21,7 +21,6 @@ const CASES: [(&str, &[Case]); 5] = [
     ("ipvlan", ipvlan::CASES),
 ];
 
-/// All tests of this package, as text.
 fn sources() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let entries = fs::read_dir(&folder).expect("read the folder of the tests").flatten();

@@ -10,7 +10,6 @@ use std::thread;
 
 use crate::fixture::{Plugins, REPOSITORY, built, distributed, done, expected_names, list, run};
 
-/// Where plugins are on Debian.
 const PLUGINS: &str = "usr/lib/cni";
 /// Any day, but the same one: it is the date of all files.
 const DATE: &str = "1700000000";
@@ -49,7 +48,6 @@ fn their_upgrade(scratch: &Plugins) -> PathBuf {
     package
 }
 
-/// A machine that is thrown away.
 struct Machine {
     /// Holds the mount namespace until its input ends.
     holder: Child,

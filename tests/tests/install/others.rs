@@ -12,7 +12,6 @@ use crate::fixture::{
 /// A foreign program that `cp` writes into our file.
 const WRITTEN: &str = "another loopback";
 
-/// The names whose line ends like this.
 fn said_of(said: &str, end: &str) -> Vec<String> {
     let names = said.lines().filter(|line| line.ends_with(end)).filter_map(|line| line.split_whitespace().next());
     let mut names: Vec<String> = names.map(str::to_owned).collect();

@@ -20,7 +20,6 @@ use crate::scene::{self, Place, Scene};
 pub(crate) const ARGUMENT: &str = "--guest";
 /// What the line with the result begins with.
 const RESULT: &str = "result of the guest: ";
-/// How soon an interruption is noticed.
 const LOOKS_UP_EVERY: Duration = Duration::from_millis(200);
 
 /// In the guest.

@@ -21,11 +21,8 @@ const LISTENS: Duration = Duration::from_millis(400);
 /// How much is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// On a machine of its own.
     Whole,
-    /// In a guest with one processor.
     Guest,
-    /// Only to see that it works.
     Quick,
 }
 
@@ -79,11 +76,8 @@ impl Effort {
 pub(crate) struct Metric {
     /// In JSON.
     pub(crate) key: &'static str,
-    /// In a list.
     pub(crate) short: &'static str,
-    /// Above a column or a panel.
     pub(crate) title: &'static str,
-    /// Whether more of it is better.
     pub(crate) more_is_better: bool,
 }
 

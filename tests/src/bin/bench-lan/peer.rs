@@ -86,7 +86,6 @@ impl Samples {
     }
 }
 
-/// TCP_RR: exchanges on one connection.
 fn repeat(to: SocketAddr, time: Duration) -> io::Result<Samples> {
     let mut stream = connect(to)?;
     for _ in 0..WARM_UP {

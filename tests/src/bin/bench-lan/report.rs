@@ -22,7 +22,6 @@ const TABLES: [(&str, std::ops::Range<usize>); 2] = [
     ("Connect, one byte there and back, close (CRR)", 4..8),
 ];
 
-/// So many rounds make a range.
 const ENOUGH: usize = 5;
 
 /// All scenes.
@@ -80,7 +79,6 @@ impl Report {
     }
 }
 
-/// The name of the scene's plot.
 fn picture(scene: &Scene) -> String {
     format!("lan-{}-{}.svg", scene.place, scene.wire.name())
 }
@@ -157,7 +155,6 @@ fn compare(scene: &Scene, text: &mut String) {
     }
 }
 
-/// What the numbers say, as a paragraph.
 fn in_short<'a>(ours: &Measured, others: impl Iterator<Item = &'a Measured>) -> String {
     let name = ours.way.name();
     let mut text = format!("What {name} has of each other way, as a ratio of medians.\n");

@@ -33,7 +33,6 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Measured {
     pub(crate) way: Way,
-    /// Turn by turn.
     pub(crate) samples: Vec<Sample>,
     /// The mean size of a frame on the wire, in bytes, while streams ran.
     pub(crate) frames: Vec<f64>,

@@ -17,7 +17,6 @@ use crate::wire::{self, NIC, script};
 
 /// The hosts' addresses on the wire.
 const HOSTS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(192, 168, 50, 10)), IpAddr::V4(Ipv4Addr::new(192, 168, 50, 20))];
-/// A container's interface.
 const IFNAME: &str = "eth0";
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -85,13 +84,11 @@ pub(crate) struct Built {
     hosts: [Namespace; 2],
     /// None where the hosts themselves talk.
     containers: Option<[Namespace; 2]>,
-    /// Where the client reaches the server.
     address: IpAddr,
     /// Whom the server sees.
     seen: IpAddr,
     /// A device of the client's host that sends on this way.
     passes: &'static str,
-    /// Leases.
     _directory: Option<TempDir>,
 }
 

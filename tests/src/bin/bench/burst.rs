@@ -32,7 +32,6 @@ pub(crate) struct Rush {
 pub(crate) struct Burst {
     pub(crate) size: usize,
     pub(crate) rounds: usize,
-    /// By side: ADD, DEL.
     pub(crate) sides: [[Rush; 2]; 3],
 }
 

@@ -24,7 +24,6 @@ pub(crate) struct Spent {
 /// One side's ADD, or its DEL.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Taken {
-    /// By the name of the call.
     pub(crate) by_name: BTreeMap<String, Spent>,
     /// From execve to exit_group, less all of these, in microseconds.
     pub(crate) rest: Samples,

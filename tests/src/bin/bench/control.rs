@@ -39,7 +39,6 @@ pub(crate) struct Measured {
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
     pub(crate) scenarios: Vec<Measured>,
-    /// A static process that ends at once.
     pub(crate) empty: Times,
     pub(crate) empty_counts: Counts,
 }

@@ -19,7 +19,6 @@ pub(crate) struct Counts {
     pub(crate) system_calls: f64,
     /// Of the largest process, in KiB.
     pub(crate) peak_kib: f64,
-    /// Processes that were started.
     pub(crate) processes: usize,
 }
 

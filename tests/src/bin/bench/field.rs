@@ -36,9 +36,7 @@ pub(crate) struct Pod {
     pub(crate) side: Side,
     id: String,
     pub(crate) netns: Namespace,
-    /// The floor's part of the configuration.
     addresses: String,
-    /// What its ADD has printed.
     result: Value,
 }
 

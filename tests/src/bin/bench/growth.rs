@@ -26,10 +26,8 @@ pub(crate) struct Stage {
     pub(crate) sides: [[Samples; 2]; 3],
 }
 
-/// A parent with live attachments.
 struct Crowd {
     field: Field,
-    /// Alive as long as this.
     _namespaces: Vec<Namespace>,
 }
 

@@ -44,7 +44,6 @@ const DESCRIPTORS: u64 = 8192;
 
 /// How much of everything is done.
 struct Plan {
-    /// Of each scenario.
     rounds: usize,
     /// Of those in which the reference waits a second or two for duplicate address detection.
     slow_rounds: usize,
@@ -52,9 +51,7 @@ struct Plan {
     warm_up: usize,
     /// How often system calls and memory are counted.
     counts: usize,
-    /// Sizes and rounds.
     bursts: &'static [(usize, usize)],
-    /// Live attachments.
     growth: &'static [u32],
     growth_rounds: usize,
     scratch: PathBuf,
@@ -82,12 +79,9 @@ impl Plan {
     }
 }
 
-/// Everything that a run has found out.
 struct Findings {
     control: Control,
-    /// Where perf can trace.
     calls: Option<Calls>,
-    /// Where perf can trace.
     deletion: Option<Deletion>,
     bursts: Vec<Burst>,
     growth: Vec<Stage>,

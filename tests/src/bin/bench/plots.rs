@@ -41,7 +41,6 @@ fn line(side: Side, name: String, points: impl Iterator<Item = (f64, f64)>, valu
     Line { name, colour: side.colour(), points: points.collect(), values }
 }
 
-/// Rates above, latencies below.
 fn bursts(findings: &Findings) -> Vec<Panel> {
     let mut panels = Vec::new();
     for (which, command) in COMMANDS.into_iter().enumerate() {

@@ -114,7 +114,6 @@ fn control_table(control: &Control, which: usize, command: &str) -> Result<Strin
     Ok(text)
 }
 
-/// What the tables say.
 fn verdict(control: &Control) -> String {
     let wall = |scenario, side, which: usize| {
         digits(control.cell(scenario, side).map_or(f64::NAN, |cell| cell.times[which].wall.median()))
@@ -139,7 +138,6 @@ fn verdict(control: &Control) -> String {
     )
 }
 
-/// A median and its quartiles.
 fn spread(samples: &Samples) -> String {
     let [low, median, high] = [0.25, 0.5, 0.75].map(|share| digits(samples.quantile(share)));
     format!("{median} ({low}–{high})")

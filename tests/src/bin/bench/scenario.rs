@@ -28,7 +28,6 @@ impl Leases {
 pub(crate) struct Scenario {
     pub(crate) key: &'static str,
     pub(crate) title: &'static str,
-    /// For a plot.
     pub(crate) short: &'static str,
     /// The plugins of the chain, the first of each side, the others always the reference's.
     pub(crate) chain: &'static [&'static str],

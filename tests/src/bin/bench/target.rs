@@ -11,7 +11,6 @@ use crate::{burst, deletion};
 /// One promise.
 pub(crate) struct Target {
     pub(crate) what: &'static str,
-    /// In words, with its figure.
     pub(crate) promised: Bound,
     pub(crate) measured: f64,
 }

@@ -14,7 +14,6 @@ use crate::lane::Lane;
 pub(crate) struct Executable {
     /// Package and target: `e2e/macvlan` for integration tests, `attach/lib` and `e2e/bin/lanes` for unit tests.
     pub(crate) name: String,
-    /// The file.
     pub(crate) program: PathBuf,
     /// The package's folder, where cargo too would run it.
     pub(crate) folder: PathBuf,

@@ -158,7 +158,6 @@ fn repository() -> PathBuf {
     fs::canonicalize(&path).unwrap_or(path)
 }
 
-/// See there why.
 fn compile_preload(to: &Path) -> Result<(), String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/xstate.c");
     let status = Command::new("cc").args(["-O2", "-shared", "-fPIC", "-o"]).arg(to).arg(&source).status();

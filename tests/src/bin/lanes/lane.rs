@@ -47,13 +47,11 @@ pub(crate) enum Lane {
     Unit,
     /// Tests of the built program on this machine's own kernel.
     Native,
-    /// containerd, libcni and podman.
     Runtime,
     /// The same calls by the reference and by ours.
     Compliance,
     /// User-Mode Linux, for the tests that need more than this machine's kernel has, and as a second kernel.
     Guest,
-    /// A cluster of two nodes.
     Kubernetes,
 }
 

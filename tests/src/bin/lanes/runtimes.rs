@@ -14,7 +14,6 @@ struct Runtime {
     name: &'static str,
     executables: &'static [&'static str],
     version: fn() -> String,
-    /// Without it there is no success.
     is_required: bool,
 }
 

@@ -18,9 +18,7 @@ use crate::lane::{Lane, is_left_over};
 /// What came of one test in one lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It ran and passed.
     Passed,
-    /// It ran and failed.
     Failed,
     /// It did not run: what the machine lacks.
     Absent(String),
@@ -34,11 +32,9 @@ pub(crate) type Outcomes = BTreeMap<String, Outcome>;
 /// One run.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    /// Test by test.
     pub(crate) outcomes: Outcomes,
     /// From beginning to end.
     pub(crate) took: Duration,
-    /// Executable by executable.
     pub(crate) times: BTreeMap<String, Duration>,
     /// Which kernel it was.
     pub(crate) kernel: String,

@@ -11,7 +11,6 @@ use crate::suite::Report;
 /// Names the file to which `tests/run.sh` has added a line for each phase before this program: seconds, a tab, a name.
 pub(crate) const PHASES_VARIABLE: &str = "UNDERLAY_PHASES";
 
-/// The number of executables that are listed.
 const SLOWEST: usize = 12;
 
 /// The times of one run.
