@@ -230,6 +230,10 @@ extern "C" fn exec(start: *mut c_void) -> c_int {
         // The parent may have ended before prctl(2).
         if has_streams && libc::getppid() == (*start).parent {
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+            // A runtime may have blocked signals. (execve(2) keeps the mask)
+            let mut none = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
             libc::execve((*start).program.as_ptr(), (*start).words.as_ptr(), (*start).environment.as_ptr());
         }
         // If the parent has ended, there may be no error here, and no one reads it.

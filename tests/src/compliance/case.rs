@@ -54,10 +54,13 @@ impl fmt::Display for Difference {
     }
 }
 
+/// Begins the words of a difference that is not in every run, because the reference goes through a Go map.
+const PERHAPS: &str = "perhaps ";
+
 /// Whether words are in a text, in their order.
 pub(super) fn matches(words: &str, text: &str) -> bool {
     let mut rest = text;
-    words.split('*').all(|word| match rest.find(word) {
+    words.trim_start_matches(PERHAPS).split('*').all(|word| match rest.find(word) {
         Some(at) => {
             rest = &rest[at + word.len()..];
             true
@@ -84,7 +87,7 @@ pub fn judge(case: &Case) {
         }
     }
     faults.extend(unknown.iter().map(|(what, places)| format!("no row explains  {what}  {}", places.join(", "))));
-    for (row, words) in case.differs {
+    for (row, words) in case.differs.iter().filter(|(_, words)| !words.starts_with(PERHAPS)) {
         if !differences.iter().any(|difference| matches(words, difference)) {
             faults.push(format!("{row} no longer differs  {words}"));
         }
