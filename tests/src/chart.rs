@@ -41,7 +41,6 @@ pub struct Line {
     pub name: String,
     pub colour: RGBColor,
     pub points: Vec<(f64, f64)>,
-    /// Whether the values are written beside the points.
     pub values: Values,
 }
 
@@ -65,7 +64,6 @@ pub fn span(values: impl IntoIterator<Item = f64>) -> Range<f64> {
     least * 0.5..most * 2.0
 }
 
-/// Draws panels in that many rows and columns.
 pub fn draw_lines(path: &Path, size: (u32, u32), grid: (usize, usize), panels: &[Panel]) -> Result<()> {
     let root = SVGBackend::new(path, size).into_drawing_area();
     root.fill(&WHITE)?;
@@ -77,7 +75,6 @@ pub fn draw_lines(path: &Path, size: (u32, u32), grid: (usize, usize), panels: &
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Pixels for a title, and for a legend.
 const TITLE: i32 = 34;
 const LEGEND: i32 = 22;
 /// Pixels of a legend's sample of colour, and between two of them.

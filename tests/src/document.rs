@@ -43,7 +43,6 @@ impl Section {
     }
 }
 
-/// A paragraph, in lines of the usual length.
 pub fn wrapped(paragraph: &str) -> String {
     const WIDTH: usize = 118;
     let mut text = String::new();
@@ -75,7 +74,6 @@ pub fn kernel() -> String {
     release.trim().split('-').next().unwrap_or_default().to_owned()
 }
 
-/// A number with a comma before the thousands.
 pub fn grouped(number: u64) -> String {
     match number {
         0..1000 => number.to_string(),

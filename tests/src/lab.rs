@@ -69,7 +69,6 @@ impl Deref for Container {
 pub struct Lab {
     /// The host: plugins run here, and its NIC is the parent.
     pub host: Machine,
-    /// Another machine, on the other side of the switch.
     pub neighbour: Machine,
     switch: Namespace,
     containers: AtomicU32,

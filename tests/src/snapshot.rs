@@ -6,7 +6,6 @@ use std::path::Path;
 
 use crate::{Container, Lab, Namespace};
 
-/// The directories of the sysctls that plugins write.
 const SYSCTLS: [&str; 2] = ["net/ipv4/conf", "net/ipv6/conf"];
 
 /// The state of the host, of some containers, and of the leases.
@@ -14,7 +13,6 @@ const SYSCTLS: [&str; 2] = ["net/ipv4/conf", "net/ipv6/conf"];
 pub struct Snapshot(BTreeSet<String>);
 
 impl Snapshot {
-    /// What is only in one of the two.
     pub fn difference(&self, later: &Self) -> Vec<String> {
         let gone = self.0.difference(&later.0).map(|line| format!("- {line}"));
         let new = later.0.difference(&self.0).map(|line| format!("+ {line}"));

@@ -58,7 +58,6 @@ impl Folders {
         child
     }
 
-    /// How many there are that have the mark.
     fn processes(&self) -> usize {
         let entries = fs::read_dir("/proc").expect("list the processes");
         let environments = entries.filter_map(|entry| fs::read(entry.ok()?.path().join("environ")).ok());

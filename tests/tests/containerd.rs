@@ -215,7 +215,6 @@ mod fixture {
         assert!(!mounts.contains(name.to_str().expect("a name that is text")), "{mounts}");
     }
 
-    /// How many processes are in that pid namespace.
     fn processes(namespace: &File) -> usize {
         let wanted = namespace.metadata().expect("a namespace's inode").ino();
         let processes = fs::read_dir("/proc").expect("read /proc").flatten();
@@ -241,7 +240,6 @@ fn range_of_one(lab: &Lab) -> serde_json::Value {
     })
 }
 
-/// What a lease file holds, byte for byte.
 fn lease(lab: &Lab, ip: IpAddr) -> String {
     let path = lab.data_dir().join("lan").join(ip.to_string());
     fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()))

@@ -27,7 +27,6 @@ fn conf(lab: &Lab, kind: &str) -> Value {
     conf
 }
 
-/// An ADD; the configuration with its result in it.
 fn attach(plugin: &Plugin<'_>, container: &Container, conf: &Value) -> Value {
     let mut conf = conf.clone();
     conf["prevResult"] = plugin.add(container, "eth0", &conf).run().result();

@@ -62,7 +62,6 @@ impl<'a> Dhcp<'a> {
         self.lab.conf_with(json!({"type": "dhcp", "daemonSocketPath": socket(self.lab)}))
     }
 
-    /// The server's own table, a line for each lease.
     fn table(&self) -> String {
         fs::read_to_string(leases(self.lab)).unwrap_or_default()
     }

@@ -59,7 +59,6 @@ fn on(lab: &Lab, kind: &str, options: &str, work: impl FnOnce() + Send) {
     });
 }
 
-/// Ours under strace, with these words for it.
 fn traced<'a>(lab: &'a Lab, words: &str) -> Plugin<'a> {
     let script = lab.path("traced");
     let (program, log) = (lab.bin().join("host-local"), lab.path("trace"));

@@ -292,7 +292,6 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An ADD of ipvlan on the Lab's NIC.
 fn ipvlan<'a>(lab: &'a Lab, container: &Container) -> Call<'a> {
     lab.ipvlan().add(container, "eth0", &lab.ipvlan_conf("l2"))
 }

@@ -14,7 +14,6 @@ fn add<'a>(lab: &'a Lab, container: &Container, conf: &Value) -> Call<'a> {
     lab.plugin_with_fake("macvlan").add(container, "eth0", conf)
 }
 
-/// An IPAM plugin that prints this on ADD.
 fn answering(lab: &Lab, answer: &Value) -> Value {
     lab.fake_ipam(&format!("[ $CNI_COMMAND = ADD ] || exit 0\necho '{answer}'"))
 }

@@ -46,7 +46,6 @@ const USERS: [(&str, &str); 5] = [
 pub struct Cluster {
     /// The API server's client.
     pub api: Api,
-    /// The nodes; the control plane is on the first.
     pub nodes: [Node; 2],
     pub gateway: Machine,
     /// The LAN.

@@ -26,7 +26,6 @@ const NETWORK: &str = "10-lan.conflist";
 /// The name of the log.
 pub const LOG: &str = "containerd";
 
-/// How long containerd may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Node {

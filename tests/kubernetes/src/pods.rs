@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use crate::{Cluster, Node};
 
-/// Where containerd mounts the network namespaces of pods.
 const NAMESPACES: &str = "/run/netns";
 
 /// The directory of the leases of the network of the tests.

@@ -48,7 +48,6 @@ pub struct Pod {
 /// What containerd says of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodStatus {
-    /// Whether it has its namespaces and its network.
     pub ready: bool,
     /// Its addresses; first the one that Kubernetes shows.
     pub ips: Vec<String>,
@@ -168,7 +167,6 @@ impl<'a> Cri<'a> {
         let _: Empty = self.must("RuntimeService/RemovePodSandbox", about(id));
     }
 
-    /// The network namespace of a pod whose container runs.
     pub fn netns(&self, container: &str) -> Namespace {
         // The number that the process has for containerd: the jail's /proc knows it.
         let file = format!("/run/containerd/io.containerd.runtime.v2.task/k8s.io/{container}/init.pid");

@@ -168,7 +168,6 @@ impl Side<'_> {
         Ok([&add, &del, &check, &second].map(milliseconds))
     }
 
-    /// The most memory that any of the commands takes.
     fn peak_kib(&self) -> u64 {
         let mut conf = self.conf();
         let mut peak = 0;

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::End;
 
 const PREFIX: &str = "faults: ";
-/// How many faults between two lines of progress.
 const PROGRESS: usize = 200;
 
 /// The figures of one scenario, or of several.
@@ -28,7 +27,6 @@ pub struct Figures {
     pub aborted: usize,
     /// Runs in which the call did not come: it is not made in every one.
     pub missed: usize,
-    /// What was left, or otherwise not as promised.
     pub leaks: Vec<String>,
     /// How long it took, in ms.
     pub millis: u64,

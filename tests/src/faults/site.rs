@@ -102,7 +102,6 @@ impl Site {
         (end, trace.struck)
     }
 
-    /// What has to be there before the call.
     fn prepare(&self) -> Option<Value> {
         (self.scenario.command != Command::Add).then(|| self.add())
     }
@@ -128,7 +127,6 @@ impl Site {
         self.scenario.plugin != "host-local"
     }
 
-    /// Everything that the result speaks of is really there.
     fn assert_whole(&self, result: &Value, what: &str) {
         let list = |key: &str| result[key].as_array().cloned().unwrap_or_default();
         let addresses: Vec<IpNet> = list("ips").iter().map(|ip| parse(&ip["address"])).collect();

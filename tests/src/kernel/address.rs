@@ -48,7 +48,6 @@ impl Address {
         self.flags.contains(AddressFlags::Tentative)
     }
 
-    /// Whether duplicate address detection found another machine with it.
     pub fn duplicate(&self) -> bool {
         self.flags.contains(AddressFlags::Dadfailed)
     }

@@ -138,7 +138,6 @@ impl Namespace {
         self.find_link(name).unwrap_or_else(|| panic!("there is no {name}, but {:?}", self.link_names()))
     }
 
-    /// Whether a link of that name is there.
     pub fn has_link(&self, name: &str) -> bool {
         self.find_link(name).is_some()
     }

@@ -161,7 +161,6 @@ impl Namespace {
         }
     }
 
-    /// Adds a unicast route to the main table.
     pub fn add_route(&self, route: &NewRoute<'_>) {
         let ifindex = self.link(route.link).ifindex;
         let mut builder = RouteMessageBuilder::<IpAddr>::new()

@@ -17,7 +17,6 @@ pub const PAUSE_IMAGE: &str = "underlay.test/pause:latest";
 /// What its web server says to `GET /`.
 pub const PAGE: &str = "a page from a container\n";
 
-/// The names under which the image has busybox.
 const APPLETS: [&str; 12] =
     ["cat", "hostname", "httpd", "ip", "mkdir", "seq", "sh", "sleep", "sync", "top", "true", "wget"];
 

@@ -17,7 +17,6 @@ use crate::patience::PATIENCE;
 use crate::plugin::with_deadline;
 use crate::{Binaries, Lab, Namespace};
 
-/// Where podman looks for plugins and networks by default.
 const PLUGINS: &str = "opt/cni/bin";
 const NETWORK: &str = "etc/cni/net.d/lan.conflist";
 
@@ -103,7 +102,6 @@ impl<'a> Podman<'a> {
         self.run(&[&run, &[group.as_str()][..], &LIMITS, options, &[IMAGE]].concat())
     }
 
-    /// The network namespace of a container that runs.
     pub fn netns(&self, name: &str) -> Namespace {
         let pid = self.run(&["inspect", "--format", "{{.State.Pid}}", name]);
         let path = self.jail.see(&format!("/proc/{}/ns/net", pid.done().trim()));

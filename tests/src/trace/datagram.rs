@@ -39,7 +39,6 @@ pub(super) struct Refused {
     sequence: u32,
     kind: u16,
     errno: Errno,
-    /// Where its type is in the sender's memory.
     address: u64,
 }
 

@@ -18,7 +18,6 @@ const RESTARTS: std::ops::RangeInclusive<i64> = -516..=-512;
 #[derive(Debug)]
 pub(super) struct Steps {
     tasks: HashMap<Pid, Task>,
-    /// Stopped before their parent had told of them.
     early: Vec<Pid>,
     fault: Option<Fault>,
     struck: bool,
@@ -158,7 +157,6 @@ impl Steps {
     }
 }
 
-/// Whether a call reads stdin, by whichever descriptor.
 fn reads_input(task: Pid, entry: &Entry) -> bool {
     let file = |descriptor: u64| fs::read_link(format!("/proc/{task}/fd/{descriptor}")).ok();
     let reads = matches!(entry.number, libc::SYS_read | libc::SYS_readv);

@@ -19,7 +19,6 @@ use crate::patience::await_that;
 const REACH: Duration = Duration::from_secs(5);
 /// How long to listen for somebody who must not be there.
 const SILENCE: Duration = Duration::from_millis(400);
-/// A lost request is sent again after this time.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// Asserts that `to` answers an echo request from `from`, and says how long it took.

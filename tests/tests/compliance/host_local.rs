@@ -32,7 +32,6 @@ fn live_with(rig: &Rig, conf: &Value, with: impl Fn(Call<'_>) -> Call<'_>) {
     rig.see("DEL", &with(call(rig, "DEL", "c1", conf)));
 }
 
-/// An ADD of each of these containers, in turn.
 fn add_all(rig: &Rig, ids: &[&str], conf: &Value) {
     for id in ids {
         make(rig, "ADD", id, conf);

@@ -35,7 +35,6 @@ fn scripted(rig: &Rig, container: &Container, ipam: &str) {
     rig.live_in(container, &conf, |call| call.env("CNI_PATH", rig.path("fake")));
 }
 
-/// A bridge, with a port on the LAN.
 fn bridge(rig: &Rig, name: &str, port: &str) {
     rig.plug(&rig.host, port);
     rig.host.create_bridge(name);

@@ -58,7 +58,6 @@ fn every_row_of_the_page_is_shown_and_every_difference_has_a_row() {
     }
 }
 
-/// Prints what was compared. The other tests check it.
 fn table(rows: &[e2e::compliance::Row], shown: &BTreeMap<&str, usize>) -> String {
     let mut lines = Vec::new();
     for (module, case) in CASES.iter().flat_map(|(module, cases)| cases.iter().map(move |case| (module, case))) {

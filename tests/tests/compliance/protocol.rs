@@ -18,7 +18,6 @@ fn full(rig: &Rig, version: &str) -> Value {
     with(with(rig.conf_with(ipam), "cniVersion", json!(version)), "dns", dns)
 }
 
-/// ADD, CHECK and DEL with such a result.
 fn full_life(rig: &Rig, version: &str) {
     let (container, conf) = (rig.container(), full(rig, version));
     let result = rig.add(&container, "eth0", &conf);

@@ -49,7 +49,6 @@ fn their_upgrade(scratch: &Plugins) -> PathBuf {
 }
 
 struct Machine {
-    /// Holds the mount namespace until its input ends.
     holder: Child,
     directory: Plugins,
 }

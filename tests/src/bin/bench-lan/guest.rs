@@ -18,7 +18,6 @@ use crate::scene::{self, Place, Scene};
 
 /// The argument by which this program knows itself in the guest.
 pub(crate) const ARGUMENT: &str = "--guest";
-/// What the line with the result begins with.
 const RESULT: &str = "result of the guest: ";
 const LOOKS_UP_EVERY: Duration = Duration::from_millis(200);
 
@@ -71,7 +70,6 @@ pub(crate) fn measure(effort: Effort) -> Result<Vec<Scene>, String> {
     scenes.ok_or_else(|| "the guest's result cannot be read".to_owned())
 }
 
-/// The runner beside this program, where cargo puts both.
 fn lanes() -> Result<PathBuf, String> {
     let program = env::current_exe().map_err(|e| format!("find this program: {e}"))?;
     let lanes = program.with_file_name("lanes");

@@ -20,7 +20,6 @@ const SHOWN: [usize; 4] = [STREAM, STREAM_CPU, LATENCY, CONNECTIONS];
 const WIDTH: i32 = 1000;
 const HEADER: i32 = 40;
 const ROW: i32 = 24;
-/// Of a panel: its title, and its rim.
 const CAPTION: i32 = 34;
 const RIM: i32 = 16;
 /// Of a row: the way's name to the left of the bar, the value to the right.

@@ -16,7 +16,6 @@ use crate::wire;
 
 const SECTION: Section = Section { name: "lan", command: "make bench-lan" };
 const JSON: &str = "lan.json";
-/// Which of the metrics are in one table.
 const TABLES: [(&str, std::ops::Range<usize>); 2] = [
     ("One stream (iperf3) and one connection with one byte there and back (RR)", 0..4),
     ("Connect, one byte there and back, close (CRR)", 4..8),

@@ -164,7 +164,6 @@ impl Built {
     }
 }
 
-/// By the built plugins, as a runtime would.
 fn sub_interface(hosts: [Namespace; 2], kind: &str) -> Built {
     let directory = tempfile::Builder::new().prefix("underlay-bench-lan.").tempdir();
     let directory = directory.expect("make a directory for leases");

@@ -9,7 +9,6 @@ use crate::scenario::{Leases, SCENARIOS, Scenario, WHOLE};
 use crate::side::{Programs, Side};
 use crate::{Plan, Result, say};
 
-/// Rounds that share the namespaces made for them beforehand.
 const BATCH: usize = 25;
 
 /// One command of one side, in milliseconds.

@@ -15,7 +15,6 @@ pub(crate) const HELD: &str = "FLOOR_HELD";
 /// Of one command of one side.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
-    /// Medians, of the whole chain with all processes.
     pub(crate) system_calls: f64,
     /// Of the largest process, in KiB.
     pub(crate) peak_kib: f64,

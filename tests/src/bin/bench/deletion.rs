@@ -21,7 +21,6 @@ pub(crate) const PAUSES: [Duration; 2] = [Duration::ZERO, Duration::from_millis(
 /// DELs of one side after one pause, in milliseconds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Divided {
-    /// From execve to the end of the last process.
     pub(crate) whole: Samples,
     /// The longest `sendto`: the request that deletes the link.
     pub(crate) deleting: Samples,

@@ -18,7 +18,6 @@ use crate::side::{Programs, Side};
 
 /// The interface in the container.
 pub(crate) const IFNAME: &str = "eth0";
-/// A link that shows when namespaces are gone.
 const MARKER: &str = "marker";
 /// Far more than the kernel needs to take a few hundred namespaces apart.
 const GONE_WITHIN: Duration = Duration::from_secs(120);

@@ -49,7 +49,6 @@ struct Plan {
     slow_rounds: usize,
     /// Rounds of each scenario before these, which only warm the caches.
     warm_up: usize,
-    /// How often system calls and memory are counted.
     counts: usize,
     bursts: &'static [(usize, usize)],
     growth: &'static [u32],

@@ -9,7 +9,6 @@ use crate::Result;
 /// How the benchmark is run.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// Few rounds of everything: to see that it works.
     pub(crate) quick: bool,
     /// The JSON file.
     pub(crate) out: PathBuf,

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use crate::lane::Lane;
 use crate::suite::{Outcome, Report};
 
-/// The lanes that leave something to the guest.
 const LANES: [Lane; 3] = [Lane::Native, Lane::Runtime, Lane::Compliance];
 
 /// A directory with a file for each lane.

@@ -15,7 +15,6 @@ pub(crate) struct Executable {
     /// Package and target: `e2e/macvlan` for integration tests, `attach/lib` and `e2e/bin/lanes` for unit tests.
     pub(crate) name: String,
     pub(crate) program: PathBuf,
-    /// The package's folder, where cargo too would run it.
     pub(crate) folder: PathBuf,
 }
 

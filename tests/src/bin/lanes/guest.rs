@@ -37,7 +37,6 @@ const LOOKS_UP_EVERY: Duration = Duration::from_millis(500);
 const GOES_WITHIN: Duration = Duration::from_secs(20);
 /// How much of the console is shown when something went wrong.
 const TAIL: usize = 60;
-/// Variables that tests may go by, taken along.
 const VARIABLES: [&str; 9] = [
     "PATH",
     "UNDERLAY_BIN",

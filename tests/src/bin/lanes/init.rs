@@ -18,7 +18,6 @@ use crate::lane::Lane;
 use crate::modules::Modules;
 use crate::suite::Suite;
 
-/// Where Debian puts the modules of its User-Mode Linux.
 const MODULES: &str = "/usr/lib/uml/modules";
 /// What the Lab is made of, and what this machine's own kernel may lack.
 const LOADED: [&str; 14] = [

@@ -69,7 +69,6 @@ fn first_line(program: &Path) -> String {
     if words.is_empty() { "its version is not known".to_owned() } else { words.join(" ") }
 }
 
-/// Runtimes that nothing here runs, each with the reason.
 const NOT_HERE: [(&str, &str); 2] = [
     (
         "CRI-O",

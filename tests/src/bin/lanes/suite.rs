@@ -20,7 +20,6 @@ use crate::lane::{Lane, is_left_over};
 pub(crate) enum Outcome {
     Passed,
     Failed,
-    /// It did not run: what the machine lacks.
     Absent(String),
     /// It did not run, for whatever other reason.
     Lost(String),

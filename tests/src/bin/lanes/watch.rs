@@ -25,7 +25,6 @@ pub(crate) struct Watch {
     moved: Instant,
     /// The processor time when it moved last.
     seen: Duration,
-    /// The processor time soon after its last word.
     at_word: Option<Duration>,
 }
 
