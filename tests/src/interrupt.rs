@@ -1,5 +1,4 @@
-//! Being asked to stop, by Ctrl-C or by who has started us: noted, so that whoever looks can end in order and leave
-//! nothing behind.
+//! Notes a request to stop (Ctrl-C, SIGTERM), so that a program can end in order and leave nothing.
 
 use std::sync::OnceLock;
 use std::thread;

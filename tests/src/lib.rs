@@ -1,9 +1,7 @@
-//! The Lab: a throwaway LAN of network namespaces, owned whole by one test, and what a
-//! test needs to run the built binaries in it and to see what they did to the kernel and to
-//! the wire. It knows nothing of the plugins' code: it runs their files.
+//! The Lab: a temporary LAN of network namespaces for one test. It runs the built programs, and reads the state of the
+//! kernel and the frames on the wire. It does not know the code of the plugins.
 //!
-//! Everything here panics instead of returning errors: in a test, and in the demo, a Lab
-//! that cannot be built is the end of the matter.
+//! Errors panic: without a Lab, a test cannot continue.
 #![forbid(unsafe_code)]
 
 pub mod binaries;

@@ -1,5 +1,5 @@
-//! The messages in docs/troubleshooting.md. Everything that a plugin says in a test must be in a row of that page, and
-//! every row must be about a text that is in the program.
+//! Checks messages against docs/troubleshooting.md. Every message that a plugin prints in a test must have a row
+//! there, and every row must be about a text in the program.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! What a test needs of the kernel it runs on, and what becomes of it where the kernel lacks that: it is noted, and has
-//! to run in another lane. A test that ran nowhere fails the build, so there is no silent skip.
+//! The kernel features that a test needs. If one is missing, the test is noted and must run in another lane. A test
+//! that ran in no lane fails the build.
 
 use std::fs::OpenOptions;
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! A network namespace that lives as long as its value: made in a thread of its own, held
-//! by a file descriptor, entered by other threads of their own.
+//! A network namespace that lives as long as its value. A thread creates it, a descriptor keeps it, and other threads
+//! enter it.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

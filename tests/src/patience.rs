@@ -1,4 +1,4 @@
-//! Waiting for something that comes by itself and tells nobody, such as the end of a container's namespace.
+//! Waits for a condition that becomes true without an event, such as the end of a namespace.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
-//! One call of a plugin: exactly the environment and the input that the test says, and
-//! everything that came of it.
+//! One call of a plugin, with exactly the environment and input that the test sets, and its outcome.
 
 use std::collections::BTreeMap;
 use std::env;

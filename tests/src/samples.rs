@@ -1,4 +1,4 @@
-//! Figures of one kind, measured again and again, and what they say together.
+//! A series of measurements, with median and quartiles.
 
 /// Measured values, in whatever unit.
 #[derive(Clone, Debug, Default)]

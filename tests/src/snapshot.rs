@@ -1,5 +1,4 @@
-//! Everything that a call may change, read before and after it, one line each: what differs
-//! can be read.
+//! The state that a call may change, as lines of text, so that differences can be read.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,8 +1,7 @@
-//! How many processes a call is, how much memory each takes at its peak, which system calls it makes, and what becomes
-//! of it when it is killed at one of them, or when one of them fails: by ptrace.
+//! Traces a call with ptrace: its processes, their peak memory, its system calls. It can kill the call at one of them,
+//! or make one fail.
 //!
-//! Not by wait4: the kernel counts into a child's `ru_maxrss` what its parent had at the time
-//! of the fork, and a test process is far larger than a plugin.
+//! wait4 does not work for memory: `ru_maxrss` of a child includes the memory of its parent at fork time.
 
 mod datagram;
 mod registers;

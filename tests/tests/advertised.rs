@@ -1,5 +1,5 @@
-//! A router on the LAN advertises itself just while an ADD is at work. What it tells the kernel is neither in the way of
-//! what was configured nor lost.
+//! A router advertises itself during an ADD. The advertisement must not disturb the configuration, and must not be
+//! lost.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
-//! Configurations that cannot work: each is refused with its code, its key and its value, and
-//! nothing has been touched. Ranges are host-local's, see `host_local.rs`.
+//! Configurations that cannot work. Each is refused with code, key and value, and nothing is changed. Ranges are in
+//! `host_local`.
 
 use e2e::kernel::Errno;
 use e2e::lab::{Families, NIC, lan4};

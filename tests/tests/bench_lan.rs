@@ -1,5 +1,5 @@
-//! `make bench-lan` in short: it goes every way, says what it saw, and leaves nothing behind, whether it comes to its end
-//! or not. What it measures then is nobody's business here.
+//! A short run of `make bench-lan`: it measures every way, prints the results, and leaves nothing, also if it is
+//! interrupted.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -25,7 +25,7 @@ const METRICS: [&str; 8] = [
     "crr_p99_us",
 ];
 
-/// A folder for what it writes, and one for what it should take away.
+/// A directory for its output, and one for files that it must remove.
 struct Folders {
     out: TempDir,
     scratch: TempDir,

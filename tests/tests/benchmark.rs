@@ -1,5 +1,5 @@
-//! The benchmarks themselves: they run, say everything that docs/benchmarks.md is to hold, leave nothing behind, and
-//! compare what can be compared. No time is asserted.
+//! Short runs of the benchmarks: they print all figures of docs/benchmarks.md and leave nothing. Times are not
+//! checked.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -26,7 +26,7 @@ fn folder() -> TempDir {
     tempfile::Builder::new().prefix("underlay-benchmark.").tempdir().expect("make a directory")
 }
 
-/// Starts a quick run that keeps all its files in `scratch`, but for what it writes in the end.
+/// Starts a quick run with its temporary files in `scratch`.
 fn quick(scratch: &Path, out: &Path) -> Child {
     Command::new(env!("CARGO_BIN_EXE_bench"))
         .args(["--quick", "--out"])

@@ -1,5 +1,4 @@
-//! What a call costs, counted: processes, memory, system calls, instructions. The times are in docs/benchmarks.md, since
-//! they are the machine's as much as ours; these are ours alone, so each has a budget.
+//! Budgets of a call: processes, memory, system calls, instructions. Times are in docs/benchmarks.md.
 
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,4 @@
-//! What root itself may lack: the capabilities that each plugin needs, and what it says without one.
+//! The capabilities that each plugin needs, and its message if one is missing.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! CHECK: whether the kernel is still as the result of ADD says. What is amiss is named.
+//! CHECK compares the kernel with the result of ADD and names the difference.
 
 use e2e::binaries::peers;
 use e2e::kernel::NewRoute;
@@ -6,7 +6,7 @@ use e2e::lab::{Families, NIC};
 use e2e::{Container, Lab, Plugin, cases, with};
 use serde_json::{Value, json};
 
-/// CHECK found something amiss. A code of ours: the spec has none for it.
+/// CHECK found a difference. The code is ours: the specification has none for it.
 const DIFFERS: u64 = 102;
 
 /// A container, and a configuration with the result in it.

@@ -1,5 +1,5 @@
-//! Containers that containerd and runc run, on a macvlan network of the Lab: reached from the
-//! LAN while they live, and without a trace afterwards.
+//! Containers of containerd and runc on a macvlan network of the Lab: the LAN reaches them, and nothing is left
+//! afterwards.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -134,7 +134,7 @@ cases! {
         }
     }
 
-    /// Of ctr 2.4.2, not of the plugins: README says what it means for leases. `ctr task kill` is the only command for a
+    /// This is how ctr 2.4.2 works. README says what it means for leases. `ctr task kill` is the only command for a
     /// detached container that calls DEL.
     #[reference(passes)]
     fn ctr_takes_a_detached_container_off_the_network_when_it_kills_it_and_else_never(lab) {
@@ -175,7 +175,7 @@ cases! {
     }
 }
 
-/// The fixture itself: a test that dies must not leave a container on somebody's machine.
+/// Tests the fixture: a test that dies must not leave a container on the machine.
 mod fixture {
     use super::*;
 
@@ -247,7 +247,7 @@ fn lease(lab: &Lab, ip: IpAddr) -> String {
     fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()))
 }
 
-/// Ends a container as an operator does; nobody complains.
+/// Ends a container as an operator does, and expects no error.
 fn end(task: Task<'_>) {
     let ctr = task.kill();
     assert_eq!(ctr.stderr, "", "{}", ctr.text());

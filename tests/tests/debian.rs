@@ -1,4 +1,5 @@
-//! Leases and links of the reference plugins in Debian 12, a release of 2022: ours takes them over, and they take ours.
+//! Leases and links of the reference plugins in Debian 12 (a release of 2022): ours accept theirs, and theirs accept
+//! ours.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,5 +1,4 @@
-//! DEL: whatever has happened since the ADD, it ends with nothing left and nothing of anybody
-//! else's touched. And what two calls at once do to each other.
+//! DEL leaves nothing, and changes nothing of others, whatever has happened since ADD.
 
 use std::collections::HashSet;
 use std::fs;

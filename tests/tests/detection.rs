@@ -1,4 +1,4 @@
-//! Duplicate address detection of IPv6: done whole, made short, and without a trace in the sysctls.
+//! Duplicate address detection of IPv6: complete, fast, and with the sysctls reset.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! macvlan and host-local with one thing going wrong: killed, or refused by the kernel, at every system call. A share of
-//! it each day, all of it by `make faults FULL=1`. ipvlan is in `faults_ipvlan`, since not every kernel has it.
+//! macvlan and host-local are killed, or refused by the kernel, at every system call: a part each day, all of it by
+//! `make faults FULL=1`. ipvlan is in `faults_ipvlan`.
 
 use e2e::Binaries;
 use e2e::faults::{Command, Layers, Scenario, Selection};

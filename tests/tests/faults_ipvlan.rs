@@ -1,4 +1,4 @@
-//! ipvlan with one thing going wrong: see `faults`. A guest is slow, so the share is small.
+//! Faults in ipvlan, see `faults`. The part of a day is small, because a guest is slow.
 
 e2e::scenarios! {
     count: 6,

@@ -1,4 +1,4 @@
-//! IPAM plugins of the reference under our macvlan and ipvlan: `static`, and `dhcp` with dnsmasq as the server.
+//! IPAM plugins of the reference under our macvlan and ipvlan: `static`, and `dhcp` with dnsmasq.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// The part of the LAN that the DHCP server gives away, and its options.
 const DHCP_RANGE: &str = "192.168.50.200,192.168.50.220,255.255.255.0,1h";
 
-/// A program that runs beside the test and ends with it.
+/// A program that runs during the test and ends with it.
 struct Daemon(Child);
 
 impl Drop for Daemon {
@@ -152,7 +152,8 @@ cases! {
         dhcp.await_empty_table();
     }
 
-    /// A lease that nobody uses harms no other machine, and ends by itself. An address that nobody renews does harm.
+    /// An unused lease harms no other machine and ends by itself. An address that is no longer renewed can harm
+    /// another machine.
     #[reference(fails: "the link stayed")]
     fn a_dhcp_daemon_that_is_gone_fails_del_and_the_link_goes_all_the_same(lab) {
         let mut dhcp = Dhcp::start(lab, &[]);

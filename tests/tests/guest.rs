@@ -1,4 +1,4 @@
-//! A guest seen from outside: one that stands still is given up, and one that goes on is not.
+//! A guest that stands still is given up. A guest that works is not.
 
 use std::process::{Command, Output, Stdio};
 

@@ -1,5 +1,4 @@
-//! host-local on its own: every key, and the files, which it shares with the reference byte for
-//! byte: an operator swaps one for the other on a live node and loses nothing.
+//! host-local alone: every key, and its files, which are the same as the reference's byte for byte.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -128,7 +127,7 @@ cases! {
         assert_eq!(lab.lease_files(), names);
     }
 
-    /// What an address is worth lies in nobody else being able to hand it out.
+    /// No other container may get the address.
     #[reference(passes)]
     fn nobody_else_can_write_the_files(lab) {
         add(lab, &lab.container(), &lab.conf());

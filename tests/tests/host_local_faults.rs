@@ -1,5 +1,5 @@
-//! host-local on file systems that fail, fill up, or cannot do all that a lease needs. What was there stays, what failed
-//! can be tried again, and the error names the path.
+//! host-local on file systems that fail, are full, or lack a feature. Existing leases stay, a failed call can be
+//! repeated, and the error names the path.
 
 use std::collections::BTreeMap;
 use std::fs;

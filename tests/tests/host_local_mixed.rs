@@ -1,5 +1,4 @@
-//! One lease directory, two implementations, crashes and reboots: what a rolling upgrade, and a rollback, looks like to
-//! the files. The reference is the real one.
+//! One lease directory used by both implementations and by several machines, with crashes and reboots.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -179,7 +178,7 @@ fn a_reboot_frees_a_full_range_line_by_line() {
                 "host-local: reclaimed 10.0.0.12 of c3 eth0: leased before the last reboot",
             ]
         );
-        // What the runtime still wants to take down belongs to somebody else now.
+        // The address of the late DEL belongs to another container now.
         call(&ours, "DEL", "c1", &conf).run_here().done();
         assert_eq!(leases(&lab), BTreeMap::from([("10.0.0.10".to_owned(), "c4\r\neth0".to_owned())]));
     });
@@ -279,7 +278,7 @@ enum Step {
     /// With a list of all who live.
     Gc,
     Reboot,
-    /// Somebody removes what is beside the leases.
+    /// Records and index are removed by hand.
     Tidy(usize),
 }
 
@@ -389,7 +388,7 @@ fn step(
             let _ = fs::remove_file(directory.join(gone));
         }
     }
-    // Who lives has its lease, and every lease is whole and somebody's.
+    // Every living container has its lease, and every lease is complete and has an owner.
     if directory.exists() {
         let left = leases(lab);
         for (owner, ip) in &model.living {

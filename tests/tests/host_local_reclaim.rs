@@ -1,5 +1,5 @@
-//! A lease whose DEL never came, within one boot: it is reclaimed when the range is full, if the network namespace of its
-//! owner exists nowhere. If something holds the namespace, or this cannot be known, the lease stays taken.
+//! Leases without a DEL within one boot. If the range is full, a lease is freed if the network namespace of its owner
+//! is gone. Otherwise, or in doubt, it stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

@@ -1,5 +1,5 @@
-//! Which link is an attachment's own: the one with its mark, whatever has become of its name, its MAC and its addresses.
-//! Each test is a defect of a release that guessed it.
+//! An attachment's link is the one with its mark, whatever its name, MAC and addresses are now. Each test is a bug of
+//! an earlier release.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 const MAC: &str = "02:00:00:00:00:99";
 
-/// An IPAM plugin of somebody else: it runs this script, and leases 192.168.50.77.
+/// A foreign IPAM plugin: it runs this script, and leases 192.168.50.77.
 fn foreign_ipam(lab: &Lab, body: &str) -> Value {
     lab.fake_ipam(&format!("{body}\nif [ $CNI_COMMAND = ADD ]; then echo \"$answer\"; fi"))
 }
@@ -85,7 +85,7 @@ fn del_never_asks_a_foreign_ipam_plugin_for_a_check() {
     }
 }
 
-/// A link of somebody else that has neither mark nor address of ours stays, whatever its name.
+/// A foreign link with neither our mark nor our address stays, whatever its name.
 #[test]
 fn del_leaves_a_link_that_is_known_by_nothing() {
     let lab = Lab::new(Binaries::HardLinks);
@@ -128,7 +128,7 @@ fn del_and_check_find_a_link_that_the_container_has_renamed() {
     assert_silent(&lab.neighbour, lan4(100));
 }
 
-/// The name has another link by then, which is nobody's affair.
+/// Another link has the name by then, and must not change.
 #[test]
 fn del_takes_the_renamed_link_and_not_the_one_that_has_its_name_now() {
     let lab = Lab::new(Binaries::HardLinks);

@@ -1,5 +1,5 @@
-//! Calls that do not come to their end, or come at the wrong time: unheard, overtaken by a DEL, without an answer of the
-//! kernel's. In the end there is nothing, or all of it. What is killed, or fails, at every step in turn is in `faults`.
+//! Calls that are interrupted: the result is not read, a DEL overtakes them, an answer of the kernel is lost. At the
+//! end nothing is left, or everything is there. Faults at every step are in `faults`.
 
 use std::fs;
 use std::path::Path;
@@ -71,14 +71,14 @@ fn forget_leases(lab: &Lab) {
 /// More system calls of one sort than any call makes.
 const MANY_OF_ONE: usize = 200;
 
-/// The program `macvlan` under strace, which makes system calls fail. Of its main thread: nobody's child fails.
+/// The program `macvlan` under strace, which makes system calls of its main thread fail.
 fn failing<'a>(lab: &'a Lab, calls: &str, errno: &str, when: usize) -> Plugin<'a> {
     lab.behind(&format!(
         "exec strace -o $LAB/strace -e trace={calls},sendto -e inject={calls}:error={errno}:when={when} $PLUGIN"
     ))
 }
 
-/// What strace has noted, up to the call that it made fail; none when it made none fail.
+/// The lines of strace up to the injected failure. `None` if nothing was injected.
 fn until_injected(lab: &Lab) -> Option<Vec<String>> {
     let log = fs::read_to_string(lab.path("strace")).expect("the log of strace");
     let lines: Vec<String> = log.lines().map(str::to_owned).collect();
@@ -86,8 +86,8 @@ fn until_injected(lab: &Lab) -> Option<Vec<String>> {
     Some(lines[..at].to_vec())
 }
 
-/// Whether strace says of a request that it is an RTM_NEWLINK with NLM_F_CREATE and NLM_F_EXCL. It has words for them
-/// where it can find out which protocol the socket speaks, and numbers elsewhere.
+/// Returns true if a request is an RTM_NEWLINK with NLM_F_CREATE and NLM_F_EXCL. strace prints words if it knows the
+/// protocol of the socket, and numbers otherwise.
 fn creates_a_link(request: &str) -> bool {
     let says = |word: &str, number: &str| request.contains(word) || request.contains(number);
     says("nlmsg_type=RTM_NEWLINK,", "nlmsg_type=0x10 ") && says("NLM_F_EXCL|NLM_F_CREATE", "|0x600,")

@@ -1,5 +1,5 @@
-//! The IPAM plugin as another program: what it is given, and every way in which it can fail.
-//! The plugins here are shell scripts of the test's own.
+//! The IPAM plugin is another program: its input, and every way in which it can fail. The plugins here are shell
+//! scripts.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -26,7 +26,7 @@ cases! {
     fn it_gets_the_environment_and_the_untouched_input(lab) {
         let conf = lab.fake_ipam(&format!("env >$LAB/environment\ncat >$LAB/input\n{ONE_ADDRESS}"));
         let container = lab.container();
-        // Spaces and a key that nobody knows: decoded and encoded again it would not be the same.
+        // Spaces and an unknown key: they would be lost if the input were decoded and encoded again.
         let input = format!("  {conf:#}\n\n");
         let call = add(lab, &container, &conf).args("IgnoreUnknown=1;POD=web").stdin(input.clone());
         call.run().result();
@@ -123,7 +123,8 @@ cases! {
         assert!(!process.exists(), "the fake lives on as {}", process.display());
     }
 
-    /// C2: killed while IPAM was at it, the caller left it running, and it leased an address after the DEL.
+    /// C2: if the caller was killed during the IPAM call, the IPAM plugin continued and leased an address after the
+    /// DEL.
     #[reference(not_run: "its IPAM outlives it")]
     fn one_whose_caller_is_killed_ends_with_it(lab) {
         let conf = lab.fake_ipam("echo $$ >$LAB/pid; exec 2>/dev/null; kill -KILL $PPID; exec sleep 3600");

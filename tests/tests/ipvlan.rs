@@ -1,4 +1,4 @@
-//! Every key of ipvlan, and what the kernel and the wire have of it afterwards.
+//! Every key of ipvlan, and its effect in the kernel and on the wire.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
-//! The guard of the parent's mode: mode and flag belong to the parent, the last writer wins, and so an ADD that would
-//! switch containers that run is refused, wherever they are and whoever made them.
+//! The guard of ipvlan's mode. All slaves of a parent share mode and flag, so an ADD that would change them for
+//! running containers is refused.
 
 use std::fs::File;
 use std::net::UdpSocket;
@@ -100,7 +100,8 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(fails: "something was changed")]
     fn u8_two_containers_keep_their_traffic_while_other_modes_are_refused(lab) {
-        let (first, second) = (lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2")).0, lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2")).0);
+        let attach = || lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2")).0;
+        let (first, second) = (attach(), attach());
         let over = AtomicBool::new(false);
         let pings = thread::scope(|scope| {
             let traffic = [(&first, lab.neighbour.v4), (&second, lan4(100))].map(|(from, to)| {
@@ -144,7 +145,7 @@ cases! {
         lab.host.create_ipvlan_in(&lab.host, "ipvl0", NIC, "l3", "bridge");
         add_that_changes_nothing(lab, &lab.ipvlan_conf("l2"), &[]).fails(7, &["mode \"l2\"", "mode l3", NIC]);
         lab.host.delete_link("ipvl0");
-        lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2")).0;
+        lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2"));
     }
 
     /// The Lab's containers are held by descriptors of the test, and by nothing else.

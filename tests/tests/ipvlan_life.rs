@@ -1,4 +1,4 @@
-//! The life of an ipvlan attachment: all seven versions, CHECK, STATUS, GC, DEL, and ADDs that fail or are killed.
+//! An ipvlan attachment from ADD to DEL: all versions, CHECK, STATUS, GC, and ADDs that fail or are killed.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 /// More system calls than any call makes.
 const MANY: usize = 5000;
-/// CHECK found something amiss. A code of ours: the spec has none for it.
+/// CHECK found a difference. The code is ours: the specification has none for it.
 const DIFFERS: u64 = 102;
 
 fn version_1_1(mut conf: Value) -> Value {
@@ -120,7 +120,7 @@ cases! {
         let conf = version_1_1(lab.ipvlan_conf("l2"));
         let ((first, _), (second, _)) = (lab.ipvlan().attach(lab, &conf), lab.ipvlan().attach(lab, &conf));
         assert_eq!(lab.leases(), ["192.168.50.100", "192.168.50.101"]);
-        // It ended, and nobody has called DEL.
+        // The container ended without a DEL.
         drop(second);
         let mut gc = conf.clone();
         gc["cni.dev/valid-attachments"] = json!([{"containerID": first.id, "ifname": "eth0"}]);

@@ -1,5 +1,4 @@
-//! The Lab itself: that its LAN carries traffic, that it sees what is on the wire, and that
-//! the programs run in it and nowhere else. A Lab that cannot see is worse than none.
+//! Tests the Lab: its LAN carries traffic, it sees the wire, and programs run only in it.
 
 use std::time::Duration;
 

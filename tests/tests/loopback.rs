@@ -1,4 +1,4 @@
-//! The loopback plugin: what containerd's and CRI-O's side for Kubernetes calls for every sandbox.
+//! The loopback plugin, as Kubernetes runtimes call it.
 
 use e2e::{Container, Lab, cases};
 use serde_json::{Value, json};
@@ -157,7 +157,7 @@ cases! {
         let call = call.env("CNI_NETNS", lab.host.path());
         let outcome = lab.unchanged(&[], || call.run());
         assert!(outcome.done().stderr.contains("the host's own network namespace"), "{}", outcome.text());
-        // Also where somebody insists.
+        // Also with CNI_NETNS_OVERRIDE.
         lab.unchanged(&[], || call.clone().env("CNI_NETNS_OVERRIDE", "1").run().done().status);
     }
 

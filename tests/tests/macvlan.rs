@@ -1,4 +1,4 @@
-//! Every key of macvlan, and what the kernel and the wire have of it afterwards.
+//! Every key of macvlan, and its effect in the kernel and on the wire.
 
 use std::fs;
 
@@ -213,7 +213,7 @@ cases! {
             let link = container.link("eth0");
             assert!(link.up && link.carrier, "{link:?}");
             assert_eq!(container.address_texts("eth0"), [""; 0]);
-            // Somebody else configures it, for instance from inside.
+            // Another program configures it, for instance from inside.
             container.add_address("eth0", format!("{ip}/24").parse().expect("a prefix"));
             assert_reaches(&lab.neighbour, ip);
             lab.macvlan().del(&container, "eth0", &conf).run().done();
@@ -401,7 +401,7 @@ cases! {
         });
     }
 
-    /// The kernel takes it, and the access point drops the frames: nobody says so but we.
+    /// The kernel accepts it, but the access point drops the frames.
     #[reference(fails: "no warning")]
     fn a_wireless_parent_is_a_warning_that_names_ipvlan(lab) {
         // What /sys shows of a wireless interface. The plugin sees it in a mount namespace of its own.

@@ -1,4 +1,4 @@
-//! Two calls about one attachment at the same time: a DEL that overtakes its ADD, and several ADDs.
+//! Two calls for one attachment at the same time: a DEL that overtakes its ADD, and several ADDs.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use e2e::traffic::readable;
 use e2e::{Call, Container, Lab, cases};
 use serde_json::Value;
 
-/// A FIFO that two sides meet at; opened both ways, so that opening waits for nobody.
+/// A FIFO at which two sides meet. It is opened in both directions, so that the opening does not wait.
 struct Gate(fs::File);
 
 impl Gate {

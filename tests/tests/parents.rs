@@ -1,5 +1,5 @@
-//! Parents of every sort, for macvlan and for ipvlan: those that work, and those that the kernel refuses, with the reason
-//! and what to do.
+//! All kinds of parents for macvlan and ipvlan: those that work, and those that the kernel refuses, with reason and
+//! cure.
 
 use std::process::Command;
 
@@ -98,7 +98,7 @@ cases! {
     fn a_container_on_a_vlan_is_not_on_the_untagged_network(lab) {
         let master = format!("{NIC}.100");
         lab.host.create_vlan(&master, NIC, 100);
-        lab.macvlan().attach(lab, &conf(lab, "macvlan", &master)).0;
+        lab.macvlan().attach(lab, &conf(lab, "macvlan", &master));
         e2e::traffic::assert_silent(&lab.neighbour, lan4(100));
     }
 
@@ -174,7 +174,7 @@ cases! {
         assert_reaches(&lab.neighbour, lan4(100));
     }
 
-    /// A macvlan in passthru mode has its parent alone, and takes it from nobody.
+    /// A macvlan in passthru mode needs its parent alone, and does not take it away from others.
     #[needs(Ipvlan)]
     #[reference(not_run: "a bare errno")]
     fn ipvlan_is_refused_beside_a_macvlan_in_passthru_mode(lab) {

@@ -1,4 +1,4 @@
-//! `tests/peers/build.sh` with a Go that is an imitation: its error sentences, its repetition, and two runs at once.
+//! `tests/peers/build.sh` with an imitation of Go: its error messages, a second run, and two runs at once.
 
 use std::ffi::OsStr;
 use std::fs;

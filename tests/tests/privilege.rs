@@ -1,5 +1,5 @@
-//! What somebody else may have put there, and what goes on to others: nothing is followed to another place, waited for
-//! without end, read without bound, or handed on. docs/security.md says who is trusted with what.
+//! Input and files from untrusted users: the plugin follows no link, never waits without end, reads a limited number
+//! of bytes, and passes nothing on. docs/security.md says who is trusted.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -84,7 +84,7 @@ fn zero(path: &Path) {
     mknod(path, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, makedev(1, 5)).expect("make a device node");
 }
 
-/// A whole life beside whatever lies there: two addresses, a check, a status, and both back.
+/// ADD, CHECK, STATUS and DEL for two containers, with the planted files in place.
 fn lives(place: &Place) -> [String; 2] {
     let addresses = ["c1", "c2"].map(|id| place.add(id));
     place.call("CHECK", "c1", &place.conf()).run().done();
@@ -138,7 +138,7 @@ fn a_file_that_has_another_name_elsewhere_is_not_written() {
     for name in ["lock", "last_reserved_ip.0", ".lease.tmp", "10.0.0.10"] {
         fs::hard_link(&place.precious, place.entry(name)).expect("plant a link");
     }
-    // It looks like a lease in the old form, of a container named "precious": nobody else's.
+    // It looks like a lease in the old form, of a container named "precious".
     assert_eq!(lives(&place), ["10.0.0.11/24", "10.0.0.12/24"]);
 }
 

@@ -1,5 +1,4 @@
-//! What every CNI plugin owes its caller: the environment, the input, the commands that are
-//! about no attachment, and help for a person who runs the program by hand.
+//! The CNI protocol: environment, input, commands without an attachment, and help for people.
 
 use std::fs::File;
 use std::io::Read;

@@ -1,6 +1,5 @@
-//! Calls beside each other and beside what the rest of the machine does. Of fifty ADDs at once `del` tells, of a DEL
-//! beside its ADD at the moments that matter `found_in_review` and `interrupted`, of two implementations on one network
-//! `host_local_mixed`.
+//! Parallel calls, and calls while the machine changes. Related tests: fifty parallel ADDs in `del`; a DEL during its
+//! ADD in `overtaken` and `interrupted`; both implementations on one network in `host_local_mixed`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +12,7 @@ use e2e::lab::{Families, NIC};
 use e2e::{Binaries, Container, Lab, Outcome};
 use serde_json::{Value, json};
 
-/// How long links come and go beside ADD.
+/// The time in which links come and go during ADD.
 const CHURN: Duration = Duration::from_secs(20);
 /// Says which random numbers; another seed every day without it.
 const SEED_VARIABLE: &str = "UNDERLAY_SEED";
@@ -92,7 +91,7 @@ fn a_hundred_rounds_in_twenty_containers_with_random_kills_leave_nothing() {
     assert!(killed > 20, "only {killed} calls were killed; seed {seed}");
 }
 
-/// Whoever is first: link and lease are both there or both not, and the next DEL takes both.
+/// In both orders, link and lease are both there or both gone, and the next DEL removes both.
 #[test]
 fn a_del_beside_its_add_leaves_link_and_lease_or_neither_fifty_times() {
     let lab = Lab::new(Binaries::HardLinks);
@@ -126,7 +125,7 @@ fn a_del_beside_its_add_leaves_link_and_lease_or_neither_fifty_times() {
     assert!(ends.contains("success"), "ADD never succeeded");
 }
 
-/// The list of a GC is as old as the runtime's last look: whoever came since is not in it.
+/// The list of GC lacks containers that were attached since the runtime made it.
 #[test]
 fn gc_beside_add_frees_nobody_who_is_just_coming() {
     let lab = Lab::new(Binaries::HardLinks);
@@ -208,7 +207,7 @@ fn for_twenty_seconds_no_add_or_del_minds_links_that_come_and_go_beside_it() {
     assert_nothing(&lab, &containers);
 }
 
-/// A NIC is pulled, a driver is loaded anew. The kernel takes its macvlan along.
+/// A NIC is removed, or its driver is loaded again. The kernel deletes its macvlans too.
 #[test]
 fn a_parent_that_is_deleted_at_any_step_of_add_leaves_nothing() {
     let lab = Lab::new(Binaries::HardLinks);

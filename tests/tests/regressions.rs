@@ -1,5 +1,5 @@
-//! What went wrong in the reference, one test for each defect with its number in FACTS, and its
-//! story. Each is seen failing there, with the outcome that is told.
+//! Defects of the reference, one test for each, with its number in docs/migrating.md and its story. On the reference,
+//! each test fails with the named text.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -29,7 +29,7 @@ fn version_1_1(mut conf: Value) -> Value {
     conf
 }
 
-/// A FIFO that two sides meet at; opened both ways, so that opening waits for nobody.
+/// A FIFO at which two sides meet. It is opened in both directions, so that the opening does not wait.
 fn fifo(lab: &Lab, name: &str) -> fs::File {
     let path = lab.path(name);
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("make a FIFO");
@@ -177,7 +177,7 @@ cases! {
         }
     }
 
-    /// A node whose NIC was missing went on saying that it could take pods.
+    /// A node without its NIC still reported that it was ready for pods.
     #[reference(fails: "did not fail")]
     fn u10_status_says_when_the_parent_is_missing(lab) {
         let mut conf = version_1_1(lab.conf());
@@ -230,7 +230,7 @@ cases! {
         let again = lab.host_local().add(&container, "eth0", &conf).run().result();
         assert_eq!(first, again);
         assert_eq!(lab.leases(), ["192.168.50.100"]);
-        // Its own, and nobody else's.
+        // Only its own address.
         lab.host_local().add(&lab.container(), "eth0", &conf).run().fails(101, &["192.168.50.100"]);
     }
 

@@ -1,4 +1,4 @@
-//! All seven versions of the spec, each with ADD, DEL and CHECK, and what each prints.
+//! All seven versions of the specification: ADD, DEL, CHECK, and the output of each.
 
 use e2e::lab::{Families, lan4, lan6};
 use e2e::traffic::assert_reaches;

@@ -1,5 +1,5 @@
-//! ADD and DEL, driven by the types of this crate alone: without CNI's environment, its configuration or a plugin. On a real
-//! kernel, in network namespaces of their own: needs root.
+//! Tests ADD and DEL through the types of this crate, without CNI's environment and configuration. Needs root: each
+//! test runs in its own network namespaces.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};

@@ -1,8 +1,7 @@
 //! The network configuration on stdin: the keys that every plugin shares.
 //!
-//! Input is read in two stages: key by key as [`Object`] has it, in which null and a zero value mean "not set", as they
-//! do to the reference; then each plugin makes a type of it in which nothing is optional that should be set. Unknown
-//! keys are left alone.
+//! Input is read in two stages. [`Object`] reads single keys: null and zero values mean "not set", as in the
+//! reference. Then each plugin makes a type of its own, in which nothing is optional that must be set.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -12,14 +11,14 @@ use crate::error::{Code, Error};
 use crate::object::{self, Object};
 use crate::version::Version;
 
-/// How much is read from stdin, in bytes. A list of 60,000 valid attachments for GC takes about 6 MB.
+/// Limit of stdin in bytes. A list of 60,000 valid attachments for GC takes about 6 MB.
 pub const MAX_BYTES: usize = 8 << 20;
 
 const VALID_ATTACHMENTS: &str = "cni.dev/valid-attachments";
 const ATTACHMENTS: &str = "cni.dev/attachments";
 
-/// Keys of a network configuration that are for the runtime, for the IPAM plugin or for any plugin, or that others add.
-/// (spec section 1; `deviceID` and `pciBusID` are Multus's)
+/// Keys for the runtime, for the IPAM plugin, or for all plugins (spec section 1). `deviceID` and `pciBusID` are
+/// added by Multus.
 pub const KEYS_OF_OTHERS: [&str; 14] = [
     "args",
     "capabilities",
@@ -37,25 +36,25 @@ pub const KEYS_OF_OTHERS: [&str; 14] = [
     "type",
 ];
 
-/// Parses a network configuration, but for the lists of GC, which [`valid_attachments`] reads.
+/// Parses a network configuration without the lists of GC, which [`valid_attachments`] reads.
 pub fn parse(json: &[u8]) -> Result<Map<String, Value>, Error> {
     object::parse(json, &[VALID_ATTACHMENTS, ATTACHMENTS])
 }
 
-/// The keys that every command of every plugin needs, and all of them to read one's own from.
+/// The keys that every plugin needs, and the object to read other keys from.
 #[derive(Debug, Clone)]
 pub struct NetConf<'a> {
     /// `cniVersion`.
     pub version: Version,
-    /// `name`: the network's; safe to be part of a path.
+    /// `name` of the network. It is safe as a part of a path.
     pub name: String,
-    /// `ipam.type`; none means that there is nothing to delegate.
+    /// `ipam.type`. `None`: there is no IPAM plugin.
     pub ipam_type: Option<&'a str>,
     /// The whole configuration.
     pub keys: Object<'a>,
 }
 
-/// Reads `cniVersion` alone: it has to be known before anything else can be said, errors included.
+/// Reads `cniVersion`. It is needed for every answer, also for errors.
 pub fn version(keys: &Object<'_>) -> Result<Version, Error> {
     let text = keys.text("cniVersion")?.unwrap_or_default();
     Version::parse(text).ok_or_else(|| {
@@ -81,7 +80,7 @@ impl<'a> NetConf<'a> {
     }
 }
 
-/// One entry of a GC's list.
+/// One entry in the list of GC.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 pub struct ValidAttachment {
     /// The container.
@@ -91,8 +90,8 @@ pub struct ValidAttachment {
     pub ifname: String,
 }
 
-/// The attachments that a GC must leave alone: `cni.dev/valid-attachments`, and `cni.dev/attachments`, the name that
-/// some runtimes use, together. Neither key is an error (code 7): an empty list frees everything, and has to be meant.
+/// The attachments that GC must keep: `cni.dev/valid-attachments` and `cni.dev/attachments` together. Some runtimes
+/// use the second name. If both keys are missing, this is an error (code 7), because an empty list frees everything.
 pub fn valid_attachments(json: &[u8]) -> Result<Vec<ValidAttachment>, Error> {
     #[derive(Deserialize)]
     struct Lists {

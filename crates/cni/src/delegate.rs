@@ -1,7 +1,7 @@
-//! Delegation: one plugin asks the IPAM plugin that its configuration names. (spec section 4)
+//! Delegation: a plugin calls the IPAM plugin that its configuration names. (spec section 4)
 //!
-//! When CNI_PATH leads to this very file, the plugin is called as a function, with the same input; when it leads to
-//! any other, that file is executed. Both ways behave alike.
+//! If CNI_PATH leads to this very file, the plugin is called as a function with the same input. Otherwise the file is
+//! executed. Both ways behave alike.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -17,21 +17,21 @@ use crate::plugin::{Call, Plugin};
 use crate::result::Leased;
 use crate::wire;
 
-/// How long another program may take to answer. A DHCP lease is given up after 208 s by the reference's plugin, which
-/// is the slowest that we know of.
+/// The time in which another program must answer. The slowest that we know, the reference's `dhcp`, gives up after
+/// 208 s.
 const ANSWER_WITHIN: Duration = Duration::from_secs(240);
-/// How long it may live on after it has closed its stdout: nothing that it does then can reach us.
+/// The time in which it must end after it has closed its stdout.
 const EXIT_WITHIN: Duration = Duration::from_secs(5);
 
-/// Runs a program to its end, with our environment in which one variable is set, with input on stdin, and with our stderr.
-/// The program must end with the calling process: an IPAM plugin that outlives its caller could lease after the DEL. The
-/// durations and the number of bytes are limits: for the end of its stdout, for its own end after that, and for its answer.
+/// Runs a program to its end: path, a variable to set in our environment, stdin. The limits are: time until its
+/// stdout ends, time until it ends after that, bytes of its answer. The program must end with the calling process.
+/// Otherwise an IPAM plugin could lease after the DEL.
 ///
-/// An error of a system call that kept the program from starting has its number. A broken limit is `TimedOut` or
-/// `FileTooLarge` without a number, and the program was killed.
+/// If a system call fails before the program has started, the error has the errno. If a limit is exceeded, the
+/// program is killed, and the error is `TimedOut` or `FileTooLarge` without an errno.
 pub type Run = fn(&Path, (&str, &str), &[u8], Duration, Duration, usize) -> io::Result<Output>;
 
-/// The [`Run`] of a program that starts no others.
+/// For programs that never run an IPAM plugin.
 pub const RUN_NOTHING: Run = |_, _, _, _, _, _| Err(ErrorKind::Unsupported.into());
 
 /// The IPAM plugin of one call.
@@ -47,9 +47,9 @@ enum Target<'a> {
 }
 
 impl<'a> Ipam<'a> {
-    /// Finds the plugin that `ipam.type` names; `None` when it names none.
+    /// Finds the plugin that `ipam.type` names. `None` if the key is not set.
     ///
-    /// Code 4 without a CNI_PATH, code 7 for a name with a slash in it or one that is not found.
+    /// Code 4 if CNI_PATH is not set. Code 7 if the name has a slash or is not found.
     pub fn find(call: &Call<'a>) -> Result<Option<Self>, Error> {
         let Some(name) = call.conf.ipam_type else { return Ok(None) };
         let quoted = format_args!("\"{name}\"");
@@ -58,7 +58,7 @@ impl<'a> Ipam<'a> {
         }
         let ours_by_name = call.program.plugin(name);
         if ours_by_name.is_some_and(|plugin| !plugin.is_ipam()) {
-            // It would ask this very plugin again, without end.
+            // It would call itself without end.
             return Err(Error::config("ipam.type", quoted, "is no IPAM plugin"));
         }
         let folders = call.variables.folders();
@@ -80,13 +80,13 @@ impl<'a> Ipam<'a> {
         Ok(Some(Self { call: Call { plugin: name, ..*call }, name, target }))
     }
 
-    /// Leases addresses. A result without any is an error (code 7): nothing could be attached with it.
+    /// Leases addresses. A result without addresses is an error (code 7).
     pub fn add<'s>(&'s self, attachment: &'s Attachment) -> Result<Leased<'s>, Error> {
         let leased = match &self.target {
             Target::Here(plugin) => plugin.lease(&self.call, attachment)?,
             Target::File(path) => {
                 let answer = self.execute(path, "ADD")?;
-                // Some say what is wrong and exit with 0 all the same.
+                // Some plugins print an error object and exit with 0.
                 if let Some(error) = Error::from_json(&answer) {
                     return Err(error);
                 }
@@ -101,12 +101,12 @@ impl<'a> Ipam<'a> {
         Ok(leased)
     }
 
-    /// Whether it is a part of this program, so that its CHECK is known to change nothing.
+    /// Returns true if it is a part of this program. Then its CHECK changes nothing.
     pub fn is_here(&self) -> bool {
         matches!(self.target, Target::Here(_))
     }
 
-    /// Releases what the attachment holds.
+    /// Releases all leases of the attachment.
     pub fn del(&self, attachment: &Attachment) -> Result<(), Error> {
         match &self.target {
             Target::Here(plugin) => plugin.del(&self.call, attachment),
@@ -114,13 +114,13 @@ impl<'a> Ipam<'a> {
         }
     }
 
-    /// Whether [`Ipam::del`] needs the address on the link. The reference's `dhcp` sends its DHCPRELEASE from a socket that
+    /// Returns true if [`Ipam::del`] needs the address on the link. The reference's `dhcp` sends its DHCPRELEASE from a socket that
     /// is bound to the leased address. Without that address nothing is sent, and the server keeps the lease.
     pub fn releases_from_its_address(&self) -> bool {
         self.name == "dhcp" && matches!(self.target, Target::File(_))
     }
 
-    /// Sees that the attachment still holds its addresses.
+    /// Checks that the attachment still has its leases.
     pub fn check(&self, attachment: &Attachment) -> Result<(), Error> {
         match &self.target {
             Target::Here(plugin) => plugin.check(&self.call, attachment),
@@ -128,7 +128,7 @@ impl<'a> Ipam<'a> {
         }
     }
 
-    /// Asks whether an ADD would get an address.
+    /// Checks that an ADD would get an address.
     pub fn status(&self) -> Result<(), Error> {
         match &self.target {
             Target::Here(plugin) => plugin.status(&self.call),
@@ -136,7 +136,7 @@ impl<'a> Ipam<'a> {
         }
     }
 
-    /// Frees what belongs to no valid attachment.
+    /// Frees leases without a valid attachment.
     pub fn gc(&self) -> Result<(), Error> {
         match &self.target {
             Target::Here(plugin) => plugin.gc(&self.call),
@@ -149,7 +149,7 @@ impl<'a> Ipam<'a> {
     }
 }
 
-/// Device and inode of an executable file; `None` for anything else.
+/// Device and inode of an executable file. `None` for other files.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let file = fs::metadata(path).ok()?;
     (file.is_file() && file.permissions().mode() & 0o111 != 0).then_some((file.dev(), file.ino()))
@@ -157,7 +157,8 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 /// Runs another plugin and returns its stdout.
 ///
-/// Its error object is passed on as it is; a failure without one is code 6; one that does not end in time is code 11.
+/// Its error object is passed on unchanged. A failure without an error object is code 6. A plugin that does not end
+/// in time is code 11.
 fn execute(run: Run, path: &Path, command: &str, stdin: &[u8]) -> Result<Vec<u8>, Error> {
     let plugin = format!("IPAM plugin {}", path.display());
     let failed = |error: io::Error| {

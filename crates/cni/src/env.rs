@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Error};
 
-/// The CNI_* variables as they came. An empty one counts as not set.
+/// The CNI_* variables, unchecked. An empty variable counts as not set.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
 pub struct Variables {
@@ -33,7 +33,7 @@ impl Variables {
         }
     }
 
-    /// Whether `CNI_NETNS_OVERRIDE` permits a netns equal to the caller's.
+    /// Returns true if `CNI_NETNS_OVERRIDE` allows the caller's own netns.
     pub fn overrides_netns(&self) -> bool {
         let text = self.netns_override.as_deref().and_then(OsStr::to_str).unwrap_or_default();
         ["1", "t", "true"].iter().any(|word| text.eq_ignore_ascii_case(word))
@@ -46,53 +46,53 @@ impl Variables {
     }
 }
 
-/// What one call is about: a container and the name of the interface in it.
+/// A container, and the name of an interface in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
     /// `CNI_CONTAINERID`.
     pub container_id: String,
     /// `CNI_IFNAME`.
     pub ifname: String,
-    /// `CNI_NETNS`: always there on ADD and CHECK, often not on DEL.
+    /// `CNI_NETNS`: always set on ADD and CHECK, often not on DEL.
     pub netns: Option<PathBuf>,
-    /// `CNI_ARGS`, or the reason why it cannot be read: [`Attachment::args`] is for plugins that need it. On DEL always
-    /// empty: nothing in it may keep a container from going.
+    /// `CNI_ARGS`, or the reason why it cannot be read. Use [`Attachment::args`]. Always empty on DEL, because
+    /// nothing in it may prevent a DEL.
     pub args: Result<Args, String>,
 }
 
 impl Attachment {
-    /// `CNI_NETNS`, or an error that says it is missing.
+    /// `CNI_NETNS`, or an error that it is missing.
     pub fn netns(&self) -> Result<&Path, Error> {
         let missing = || Error::new(Code::INVALID_ENVIRONMENT, "CNI_NETNS is not set");
         self.netns.as_deref().ok_or_else(missing)
     }
 
-    /// `CNI_ARGS`, or an error (code 4) that says why it cannot be read. A plugin that reads nothing of it must not fail
-    /// because of it: the reference's `loopback` and `ipvlan` do not look at it.
+    /// `CNI_ARGS`, or an error (code 4). Plugins that do not need it must not call this: the reference's `loopback`
+    /// and `ipvlan` ignore it too.
     pub fn args(&self) -> Result<&Args, Error> {
         self.args.as_ref().map_err(|cause| Error::new(Code::INVALID_ENVIRONMENT, cause.clone()))
     }
 }
 
-/// The operation that is asked for, with what it needs. (spec section 2)
+/// The operation of a call. (spec section 2)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
     /// Attach a container.
     Add(Attachment),
     /// Detach it.
     Del(Attachment),
-    /// See that an attachment is as its result says.
+    /// Compare an attachment with its result.
     Check(Attachment),
-    /// Say whether an ADD would work.
+    /// Check that an ADD would work.
     Status,
-    /// Free what belongs to no valid attachment.
+    /// Free leases without a valid attachment.
     Gc,
-    /// Say which versions are spoken.
+    /// List the supported versions.
     Version,
 }
 
 impl Operation {
-    /// Reads the variables. The error (code 4) names every variable that is wrong, not the first alone.
+    /// Reads the variables. The error (code 4) names all wrong variables.
     pub fn parse(variables: &Variables) -> Result<Self, Error> {
         let mut wrong = Vec::new();
         let operation = match text("CNI_COMMAND", variables.command.as_deref(), &mut wrong).as_deref() {
@@ -107,7 +107,7 @@ impl Operation {
                 None
             }
             None => {
-                // Whatever the command is, it will want these: name them now rather than one call later.
+                // Every command with an attachment needs these, so they are named in the same error.
                 attachment(variables, true, true, &mut wrong);
                 None
             }
@@ -157,8 +157,8 @@ fn text(name: &str, value: Option<&OsStr>, wrong: &mut Vec<String>) -> Option<St
     }
 }
 
-/// Why `text` cannot be a container ID or a network name; `None` when it can. (spec sections 1 and 2: an alphanumeric
-/// character, then those, `_`, `.` and `-`)
+/// The reason why `text` cannot be a container ID or a network name. `None` if it can. (spec sections 1 and 2: an
+/// alphanumeric character, then also `_`, `.` and `-`)
 pub fn why_no_identifier(text: &str) -> Option<&'static str> {
     let mut characters = text.chars();
     match characters.next() {
@@ -170,8 +170,8 @@ pub fn why_no_identifier(text: &str) -> Option<&'static str> {
     (!plain).then_some("has a character other than letters, digits, '_', '.' and '-'")
 }
 
-/// Why `text` cannot name an interface; `None` when it can. (net/core/dev.c, `dev_valid_name`, less the control
-/// characters and the percent sign that would make the kernel number it)
+/// The reason why `text` cannot be the name of an interface. `None` if it can. (net/core/dev.c, `dev_valid_name`; we
+/// also refuse control characters, and the percent sign, which the kernel replaces by a number)
 pub fn why_no_ifname(text: &str) -> Option<&'static str> {
     match text {
         "" => Some("is empty"),
@@ -187,8 +187,8 @@ pub fn why_no_ifname(text: &str) -> Option<&'static str> {
     }
 }
 
-/// Why `text` cannot be a name or an alternative name of an interface; `None` when it can. The kernel takes any character in
-/// an alternative name.
+/// The reason why `text` cannot be a name or an alternative name of an interface. `None` if it can. The kernel
+/// accepts all characters in an alternative name.
 pub fn why_no_name_of_interface(text: &str) -> Option<&'static str> {
     match text.len() {
         0..=15 => why_no_ifname(text),
@@ -200,15 +200,15 @@ pub fn why_no_name_of_interface(text: &str) -> Option<&'static str> {
     }
 }
 
-/// `CNI_ARGS`: `KEY=VALUE` pairs with semicolons between them.
+/// `CNI_ARGS`: `KEY=VALUE` pairs, separated by semicolons.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Args(Vec<(String, String)>);
 
 impl Args {
-    /// The keys that plugins of this field know. Any other needs `IgnoreUnknown`, as the reference has it.
+    /// The known keys. Others need `IgnoreUnknown`, as in the reference.
     const KNOWN: [&str; 4] = ["IgnoreUnknown", "IP", "GATEWAY", "MAC"];
 
-    /// Reads `CNI_ARGS`; the error is a text that names it and what is wrong.
+    /// Reads `CNI_ARGS`. The error is a text.
     pub fn parse(args: &OsStr) -> Result<Self, String> {
         let text = args.to_str().ok_or_else(|| format!("CNI_ARGS {args:?} is not UTF-8"))?;
         let mut pairs = Vec::new();
@@ -234,7 +234,7 @@ impl Args {
         }
     }
 
-    /// The value of a key; the last one where it comes more than once.
+    /// The value of a key. If the key is repeated, the last value.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }

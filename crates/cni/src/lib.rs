@@ -1,24 +1,24 @@
-//! The CNI protocol: what a runtime says to a plugin, what a plugin answers, and how one plugin calls another.
+//! The CNI protocol: the input of a plugin, its answers, and calls from one plugin to another.
 //!
-//! Nothing here knows Linux networking or which plugins exist: a [`Plugin`] does the work, and the program hands its
-//! table of plugins to [`run`]. The specification is <https://www.cni.dev/docs/spec/>; "spec" below means that text.
+//! This crate does not know Linux networking, nor which plugins exist. A [`Plugin`] does the work, and the program
+//! gives its table of plugins to [`run`]. "spec" means the specification, <https://www.cni.dev/docs/spec/>.
 //!
 //! # A plugin of your own
 //!
-//! Implement [`Plugin`] and name it in a [`Program`]; `examples/fixed-address.rs` is a whole one in under 60 lines. What
-//! [`run`] does for it:
+//! Implement [`Plugin`], and add it to a [`Program`]. `examples/fixed-address.rs` is a complete one. [`run`] does
+//! this for it:
 //!
-//! 1. It reads the CNI_* variables, and names all that is wrong with them at once (code 4).
-//! 2. It reads the network configuration from stdin (code 6 where it is no JSON) and the keys that every plugin shares
+//! 1. It reads the CNI_* variables, and names all mistakes at once (code 4).
+//! 2. It reads the network configuration from stdin (code 6 if it is not JSON), and the keys that every plugin shares
 //!    (codes 1 and 7): [`NetConf`].
 //! 3. It calls the method for the command. CHECK needs cniVersion 0.4.0, STATUS and GC 1.1.0; earlier ones are code 1.
-//! 4. It writes the result in the shape of the version that was asked for, all seven of them, in one write; or the error
-//!    object, and exits with 1. Where nobody takes an ADD's result, it calls DEL, so that nothing is left of it. (That
-//!    stdout was closed before the start only a program notices whose first call is `linux::process::begin`.)
+//! 4. It writes the result in the shape of the requested version, with one write. If there is an error, it writes the
+//!    error object and returns 1. If the result of ADD cannot be written, it calls DEL. (Only a program that calls
+//!    `linux::process::begin` first can detect that its stdout was already closed.)
 //! 5. A panic becomes an error with code 999, after the plugin's own destructors have run.
 //!
-//! What a plugin has to see to: that a failed ADD leaves nothing, that a DEL of what is gone succeeds, and that DEL asks
-//! of the configuration no more than it needs.
+//! The plugin must ensure three things. A failed ADD leaves nothing. A DEL of an attachment that is gone succeeds.
+//! DEL reads only those keys that it needs.
 //!
 //! ```
 //! use cni::{AddResult, Attachment, Call, Error, Plugin};
@@ -48,10 +48,9 @@
 //! }
 //! ```
 //!
-//! Keys of its own a plugin reads with [`Call::keys`]: an [`Object`] gives each in the type that it has to have, and
-//! every error names path and value, `ipam.address "here": is not an address such as 10.0.0.5/24`. Null, and "" for text,
-//! mean "not set". A plugin that delegates to an IPAM plugin finds it with [`Ipam::find`], which calls it as a function
-//! where it is part of the same program, and else starts it.
+//! A plugin reads its own keys with [`Call::keys`]. An [`Object`] returns each key in its type. Every error names
+//! path and value: `ipam.address "here": is not an address such as 10.0.0.5/24`. null, and "" for text, mean "not
+//! set". A plugin that delegates to an IPAM plugin finds it with [`Ipam::find`].
 #![forbid(unsafe_code)]
 
 pub mod config;

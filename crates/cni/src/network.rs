@@ -5,12 +5,12 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-/// An address with a prefix length. `IpNet` itself takes 010.0.0.0/24 for 10.0.0.0/24, which is 8.0.0.0/24 to a program
-/// that reads octal numbers. Without a prefix length, nobody accepts such an address.
+/// An address with a prefix length. `IpNet` reads 010.0.0.0/24 as 10.0.0.0/24, and some programs read it as
+/// 8.0.0.0/24 (octal). So leading zeros are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network(pub IpNet);
 
-/// The text is no network.
+/// The text is not a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParseNetworkError;
 
@@ -20,7 +20,7 @@ impl FromStr for Network {
     fn from_str(text: &str) -> Result<Self, ParseNetworkError> {
         let (address, length) = text.split_once('/').ok_or(ParseNetworkError)?;
         let address: IpAddr = address.parse().map_err(|_| ParseNetworkError)?;
-        // A sign is accepted by the standard library, and zeros before a length are harmless.
+        // The standard library accepts a sign. Zeros before the length are harmless.
         let length = Some(length).filter(|length| length.bytes().all(|byte| byte.is_ascii_digit()));
         let length = length.and_then(|length| length.parse().ok()).ok_or(ParseNetworkError)?;
         IpNet::new(address, length).map(Self).map_err(|_| ParseNetworkError)

@@ -1,9 +1,8 @@
-//! Reading a JSON object key by key, where every error names the key's path and the value.
+//! Reads a JSON object key by key. Every error names the path of the key and the value.
 //!
-//! serde_json parses; what is here says what a key may hold. Null, and "" for text, mean "not set", and capitals in a
-//! key make no difference, as in the reference. An unknown key is no error: [`Object::unread`] lists such keys. One
-//! reader replaces a derived one for every struct: the program is a tenth smaller, and a list is not accepted in place of an
-//! object.
+//! serde_json parses the text. null, and "" for text, mean "not set", and capitals in a key make no difference, as in
+//! the reference. An unknown key is not an error: [`Object::unread`] lists such keys. The program is a tenth smaller
+//! than with derived readers.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -18,12 +17,12 @@ use serde_json::{Map, Value};
 use crate::error::{Code, Error};
 use crate::network::Network;
 
-/// How much of a value is shown in a message, in characters.
+/// The number of characters of a value in a message.
 const SHOWN: usize = 80;
 
-/// Parses text that has to be one JSON object. `skipped` keys are not kept: they may be long, and are read elsewhere.
+/// Parses one JSON object. The values of `skipped` keys are not kept, because they can be long.
 ///
-/// Code 6 with line and column where it is no JSON, or no object.
+/// Code 6 if the text is not JSON, with line and column, or not an object.
 pub fn parse(json: &[u8], skipped: &[&str]) -> Result<Map<String, Value>, Error> {
     let undecodable = |cause: &str| Error::new(Code::DECODING_FAILURE, cause.to_owned());
     if json.iter().all(u8::is_ascii_whitespace) {
@@ -64,7 +63,7 @@ impl<'de> Visitor<'de> for Keys<'_> {
     }
 }
 
-/// An object, and the path that leads to it. One that is not set has no keys.
+/// An object and its path. An object that is not set has no keys.
 #[derive(Debug, Clone)]
 pub struct Object<'a> {
     map: Option<&'a Map<String, Value>>,
@@ -72,7 +71,7 @@ pub struct Object<'a> {
     read: Option<&'a ReadKeys>,
 }
 
-/// Any value but null, and the path that leads to it.
+/// A value other than null, and its path.
 #[derive(Debug, Clone)]
 pub struct Item<'a> {
     value: &'a Value,
@@ -80,7 +79,7 @@ pub struct Item<'a> {
     read: Option<&'a ReadKeys>,
 }
 
-/// Each key that was read, with the object that it was looked for in. So the keys that a plugin knows need no list.
+/// The keys that were read, each with its object. So there is no list of known keys.
 #[derive(Debug, Default)]
 pub struct ReadKeys(RefCell<Vec<(*const Map<String, Value>, &'static str)>>);
 
@@ -99,14 +98,13 @@ impl<'a> Object<'a> {
         Self { map: Some(map), path: String::new(), read: None }
     }
 
-    /// Notes from now on which keys are read, also of the objects in it.
+    /// Notes in `read` which keys are read, also in nested objects.
     pub fn noting(self, read: &'a ReadKeys) -> Self {
         Self { read: Some(read), ..self }
     }
 
-    /// The keys of this object, and of the objects in it, that nobody has read. Keys in `others` are passed over with all
-    /// that is in them, and so are those that begin with `_`, which are comments. Objects of which nobody has read a key are
-    /// passed over too. Nothing is known without [`Object::noting`].
+    /// Lists the keys that were not read, also in nested objects. It skips keys in `others`, keys that begin with `_`
+    /// (comments), and objects of which no key was read. Empty without [`Object::noting`].
     pub fn unread(&self, others: &[&str]) -> Vec<Unread> {
         let mut unread = Vec::new();
         if let (Some(map), Some(read)) = (self.map, self.read) {
@@ -120,8 +118,8 @@ impl<'a> Object<'a> {
         join(&self.path, key)
     }
 
-    /// The value of a key, whatever it is; null is none. Where the key is not there as it is spelled, one in another
-    /// capitalisation is taken, as the reference takes it: a `Master` that was passed over would mean another parent.
+    /// The value of a key. `None` for null. If the key is missing, a key with other capitals is read, as in the
+    /// reference: if `Master` were ignored, the container would get another parent.
     pub fn item(&self, key: &'static str) -> Option<Item<'a>> {
         let map = self.map?;
         if let Some(read) = self.read {
@@ -138,13 +136,13 @@ impl<'a> Object<'a> {
         Ok(text.filter(|text| !text.is_empty()))
     }
 
-    /// Text that means something; `what` says what it has to be.
+    /// A text that can be parsed. `what` names the expected form.
     pub fn parsed<T: FromStr>(&self, key: &'static str, what: &str) -> Result<Option<T>, Error> {
         let Some(text) = self.text(key)? else { return Ok(None) };
         text.parse().map(Some).map_err(|_| self.refuse(key, &format!("is not {what}")))
     }
 
-    /// A network, or an address with its prefix length; `what` says what it has to be.
+    /// A network, or an address with a prefix length. `what` names the expected form.
     pub fn network(&self, key: &'static str, what: &str) -> Result<Option<IpNet>, Error> {
         Ok(self.parsed::<Network>(key, what)?.map(|Network(network)| network))
     }
@@ -154,12 +152,12 @@ impl<'a> Object<'a> {
         self.item(key).map(|item| item.number()).transpose()
     }
 
-    /// A number, where 0 is none, as it is to the reference.
+    /// A number. 0 means not set, as in the reference.
     pub fn non_zero(&self, key: &'static str) -> Result<Option<u32>, Error> {
         Ok(self.number(key)?.filter(|number| *number != 0))
     }
 
-    /// True or false; false where it is not set.
+    /// True or false. False if it is not set.
     pub fn flag(&self, key: &'static str) -> Result<bool, Error> {
         match self.item(key) {
             None => Ok(false),
@@ -168,7 +166,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// An object; one without keys where it is not set.
+    /// An object. If it is not set, an object without keys.
     pub fn object(&self, key: &'static str) -> Result<Object<'a>, Error> {
         match self.item(key) {
             Some(item) => item.object(),
@@ -176,12 +174,12 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Whether it is there, if only as `{}`.
+    /// Returns true if the object is set, also as `{}`.
     pub fn is_set(&self) -> bool {
         self.map.is_some()
     }
 
-    /// The values of a list; empty where it is not set.
+    /// The values of a list. Empty if it is not set.
     pub fn items(&self, key: &'static str) -> Result<Vec<Item<'a>>, Error> {
         self.item(key).map_or(Ok(Vec::new()), |item| item.items())
     }
@@ -196,7 +194,7 @@ impl<'a> Object<'a> {
         self.items(key)?.iter().map(|item| item.text().map(str::to_owned)).collect()
     }
 
-    /// An error (code 7) about the value of a key, or about its absence.
+    /// An error (code 7) about a key.
     pub fn refuse(&self, key: &'static str, cause: &str) -> Error {
         match self.item(key) {
             Some(item) => item.refuse(cause),
@@ -254,7 +252,7 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// The path of an object is made only where something in it is unread: most configurations have nothing to say.
+/// Paths are only built for unread keys, because most configurations have none.
 fn list_unread(
     map: &Map<String, Value>,
     path: &dyn Fn() -> String,
@@ -294,7 +292,7 @@ fn list_unread_in(
     }
 }
 
-/// The key that was probably meant: at most one character in three differs.
+/// The most similar key, if at most one character in three differs.
 fn nearest(key: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     let key = key.to_ascii_lowercase();
     let distance = |its: &str| strsim::osa_distance(&key, &its.to_ascii_lowercase());

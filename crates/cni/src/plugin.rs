@@ -1,4 +1,4 @@
-//! What a plugin is, and the one place that reads stdin, writes stdout once and sets the exit code.
+//! The trait of a plugin, and [`run`], which reads stdin, writes stdout once and returns the exit code.
 
 use std::any::Any;
 use std::ffi::OsString;
@@ -20,41 +20,41 @@ use crate::result::{AddResult, Leased};
 use crate::version::Version;
 use crate::wire;
 
-/// A plugin: the five commands that do something.
+/// A plugin.
 pub trait Plugin: Sync {
-    /// What it is, in a few words: `its name: this text`.
+    /// A few words for `--help`.
     fn about(&self) -> &'static str;
-    /// Whether it is for others to delegate to. (`ipam.type`)
+    /// True for an IPAM plugin. (`ipam.type`)
     fn is_ipam(&self) -> bool {
         false
     }
-    /// ADD. Fails without a trace, or succeeds whole.
+    /// ADD. If it fails, it leaves nothing.
     fn add(&self, call: &Call<'_>, attachment: &Attachment) -> Result<AddResult, Error>;
-    /// ADD of an IPAM plugin that can give back just what it has leased.
+    /// ADD of an IPAM plugin that can release only its new leases.
     fn lease<'a>(&'a self, call: &'a Call<'a>, attachment: &'a Attachment) -> Result<Leased<'a>, Error> {
         Ok(Leased { result: self.add(call, attachment)?, give_back: None })
     }
-    /// DEL. What is gone already is a success.
+    /// DEL. It succeeds if the attachment is gone.
     fn del(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), Error>;
     /// CHECK. Changes nothing.
     fn check(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), Error>;
     /// STATUS. Changes nothing.
     fn status(&self, call: &Call<'_>) -> Result<(), Error>;
-    /// GC. Frees what belongs to none of [`config::valid_attachments`].
+    /// GC. It frees what does not belong to [`config::valid_attachments`].
     fn gc(&self, call: &Call<'_>) -> Result<(), Error>;
 }
 
-/// One program that is several plugins: which one depends on the name it is called by.
+/// A program with several plugins. The name by which it is called selects the plugin.
 pub struct Program {
-    /// The name of the whole.
+    /// The name of the program.
     pub name: &'static str,
     /// Its release.
     pub release: &'static str,
     /// The plugins by name.
     pub plugins: &'static [(&'static str, &'static dyn Plugin)],
-    /// Lines of its help about what it does for people under its own name; may be empty. [`run`] does none of that.
+    /// Lines of help about commands for people. They may be empty. [`run`] does not execute such commands.
     pub commands: &'static str,
-    /// How IPAM plugins that are not in this program are run.
+    /// Runs IPAM plugins that are other programs.
     pub run: Run,
 }
 
@@ -64,7 +64,7 @@ impl Program {
         self.plugins.iter().find(|(its, _)| *its == name).map(|(_, plugin)| *plugin)
     }
 
-    /// What a person reads who calls the program by hand.
+    /// The text of `--help`.
     fn help(&self, name: &str) -> String {
         let head = match self.plugin(name) {
             Some(plugin) => format!("{name}: {} ({} {})\n", plugin.about(), self.name, self.release),
@@ -85,7 +85,7 @@ impl Program {
     }
 }
 
-/// One call of a plugin: everything but what it is about.
+/// One call of a plugin.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
     /// The name of the plugin that is called.
@@ -106,7 +106,7 @@ impl<'a> Call<'a> {
         &self.conf.keys
     }
 
-    /// Reads `prevResult`, where there is one.
+    /// Reads `prevResult`. `None` if it is not set.
     pub fn prev_result(&self) -> Result<Option<AddResult>, Error> {
         let previous = self.keys().object("prevResult")?;
         let read = || wire::read(&previous, self.conf.version);
@@ -114,8 +114,8 @@ impl<'a> Call<'a> {
         read.map_err(|error| Error { code: Code::INVALID_NETWORK_CONFIG, ..error })
     }
 
-    /// Tells the operator which keys of an object this plugin has not read, as [`Object::unread`] lists them. Keys are noted
-    /// during ADD only. Call it after the last key is read.
+    /// Prints a remark for each key that was not read. Keys are noted during ADD only. Call it after the last key is
+    /// read.
     pub fn remark_on_unread(&self, keys: &Object<'_>, others: &[&str]) {
         for Unread { path, nearest } in keys.unread(others) {
             let hint = nearest.map(|nearest| format!("; did you mean \"{nearest}\"?")).unwrap_or_default();
@@ -123,14 +123,13 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Tells the operator something that is no failure: one line on stderr, which runtimes log.
+    /// Prints a remark: one line on stderr. Runtimes log it.
     pub fn warn(&self, text: impl std::fmt::Display) {
         stderr(format_args!("{}: {text}", self.plugin));
     }
 }
 
-/// The whole life of the process: answers the one call that the environment describes. What it returns is the exit status:
-/// 0, or 1 for an error, or 2 for a word on the command line that means nothing.
+/// Answers one call. Returns the exit status: 0, 1 for an error, 2 for an unknown word on the command line.
 pub fn run(program: &'static Program) -> u8 {
     let mut words = std::env::args_os();
     let name = words.next().map(|word| file_name(&word)).unwrap_or_default();
@@ -141,10 +140,10 @@ pub fn run(program: &'static Program) -> u8 {
     if by_hand {
         let text = match words.first().map(|word| word.to_string_lossy()).as_deref() {
             Some("--version" | "-V") => format!("{} {}\n", program.name, program.release),
-            // For installers: the names to link it under, one a line.
+            // For installers: all names, one on each line.
             Some("--plugins") => program.plugins.iter().map(|(name, _)| format!("{name}\n")).collect(),
             Some("--help" | "-h") | None => program.help(&name),
-            // A script with a slip of the pen in it must not go on.
+            // A script with a mistake must fail.
             Some(word) => {
                 stderr(format_args!("{name}: {word}: not known here; {name} --help says what is"));
                 return 2;
@@ -207,7 +206,7 @@ fn answer(program: &'static Program, name: &str, variables: &Variables, version:
             }
             let result = plugin.add(&call, &attachment)?;
             stdout(&wire::encode(&result, conf.version)).map_err(|error| {
-                // Nobody learned of the attachment, so there must be none.
+                // The caller does not know the attachment, so it is removed.
                 let lost = Error::new(Code::IO_FAILURE, format!("write result to stdout: {error}"));
                 match plugin.del(&call, &attachment) {
                     Ok(()) => lost,
@@ -232,7 +231,7 @@ fn answer(program: &'static Program, name: &str, variables: &Variables, version:
     }
 }
 
-/// VERSION. The `cniVersion` of the answer is the one that was asked with, where we speak it. (spec section 2)
+/// VERSION. The answer has the `cniVersion` of the request, if it is known. (spec section 2)
 fn versions() -> Result<(), Error> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -247,8 +246,8 @@ fn versions() -> Result<(), Error> {
     stdout(&json).map_err(|error| Error::new(Code::IO_FAILURE, format!("write versions to stdout: {error}")))
 }
 
-/// The `cniVersion` of a VERSION call. The reference does not read stdin there, so callers may send nothing, or hold it
-/// open: it is waited for no longer than a caller needs that means to send something.
+/// The `cniVersion` of a VERSION call. Callers may send nothing or keep stdin open, because the reference does not
+/// read it. So wait only for a short time.
 fn asked_version() -> Option<Version> {
     let (sender, receiver) = mpsc::channel();
     let read = move || sender.send(read_stdin());
@@ -267,7 +266,7 @@ fn read_stdin() -> Result<Vec<u8>, Error> {
     }
 }
 
-/// A JSON error in the configuration says where the JSON came from; the others name their key.
+/// Adds the source to errors about JSON. Other errors name their key.
 fn prefix_stdin(error: Error) -> Error {
     match error.code {
         Code::DECODING_FAILURE | Code::IO_FAILURE => {
@@ -277,9 +276,8 @@ fn prefix_stdin(error: Error) -> Error {
     }
 }
 
-/// Whether the caller has closed stdout. In a program that begins with `linux::process::begin`, /dev/null stands in its
-/// place by now, only for reading. Where the language's runtime has put it there it is for both, and so is that of a
-/// caller who wants the result thrown away: Python's DEVNULL is.
+/// Returns true if the caller has closed stdout. Then `linux::process::begin` has opened /dev/null in its place,
+/// read-only. A caller that discards the result (Python's DEVNULL) opens it read-write.
 fn stdout_is_closed() -> bool {
     let is_null = std::fs::read_link("/proc/self/fd/1").is_ok_and(|path| path == Path::new("/dev/null"));
     let flags = || {
@@ -291,7 +289,7 @@ fn stdout_is_closed() -> bool {
     is_null && flags().is_some_and(|flags| flags & 0o3 == 0)
 }
 
-/// Writes to stdout in one go.
+/// Writes to stdout with one write.
 fn stdout(bytes: &[u8]) -> std::io::Result<()> {
     if stdout_is_closed() {
         return Err(std::io::Error::other("it is closed"));
@@ -302,11 +300,11 @@ fn stdout(bytes: &[u8]) -> std::io::Result<()> {
 }
 
 fn stderr(line: std::fmt::Arguments<'_>) {
-    // One write, so that lines of parallel calls do not mix; and eprintln would panic where nobody listens.
+    // One write, so that lines of parallel calls do not mix. eprintln would panic if stderr is closed.
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Where a panic happened: only the hook is told, while `catch_unwind` is told the reason.
+/// The place of a panic. Only the hook gets the place, and only `catch_unwind` gets the reason.
 struct PanicPlace(Arc<Mutex<String>>);
 
 impl PanicPlace {

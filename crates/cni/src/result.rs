@@ -8,22 +8,21 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::object::Object;
 
-/// What an IPAM plugin has leased.
+/// The leases of an IPAM plugin.
 pub struct Leased<'a> {
     /// The addresses, with their routes.
     pub result: AddResult,
-    /// Releases just this, and nothing that the attachment was given before or later. None where only everything can be
-    /// released.
+    /// Releases only these leases. `None` if the plugin can only release all leases of the attachment.
     pub give_back: Option<GiveBack<'a>>,
 }
 
 /// Releases one lease.
 pub type GiveBack<'a> = Box<dyn FnOnce() -> Result<(), Error> + 'a>;
 
-/// What an ADD made, or, from an IPAM plugin, what it leased.
+/// The result of an ADD, or of an IPAM plugin.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddResult {
-    /// The links, those outside of a sandbox too. Empty in an IPAM plugin's result.
+    /// The links, also those of the host. Empty in the result of an IPAM plugin.
     pub interfaces: Vec<Interface>,
     /// The addresses.
     pub ips: Vec<Ip>,
@@ -42,11 +41,11 @@ pub struct Interface {
     pub mac: Option<String>,
     /// Its MTU in bytes. (from 1.1.0 on)
     pub mtu: Option<u32>,
-    /// The netns path that it is in; none for a link of the host.
+    /// The path of its netns. `None` for a link of the host.
     pub sandbox: Option<String>,
-    /// A socket of it, for user-space networking. (from 1.1.0 on)
+    /// Its socket, for user-space networking. (from 1.1.0 on)
     pub socket_path: Option<String>,
-    /// The PCI device that it is. (from 1.1.0 on)
+    /// Its PCI device. (from 1.1.0 on)
     pub pci_id: Option<String>,
 }
 
@@ -55,20 +54,20 @@ pub struct Interface {
 pub struct Ip {
     /// Index into [`AddResult::interfaces`].
     pub interface: Option<usize>,
-    /// The address, host bits kept, with its prefix length.
+    /// The address with its host bits and prefix length.
     pub address: IpNet,
     /// The subnet's gateway.
     pub gateway: Option<IpAddr>,
 }
 
-/// A route. Everything but `dst` and `gw` is from spec 1.1.0, and absent means the kernel's default.
+/// A route. All but `dst` and `gw` is from spec 1.1.0. `None` means the kernel's default.
 ///
-/// In a network configuration the JSON is the same as in a result, in every version, so this type is both.
+/// The JSON is the same in configurations and results of all versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Route {
     /// Destination.
     pub dst: IpNet,
-    /// Next hop; none means the gateway of the addresses of that family, or, where there is none, the link itself.
+    /// Next hop. `None`: the gateway of the addresses of this family, or on-link if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gw: Option<IpAddr>,
     /// Path MTU in bytes (`RTAX_MTU`).
@@ -116,7 +115,7 @@ impl Route {
     }
 }
 
-/// What a container's resolver should use. Also the `dns` key of a network configuration.
+/// Resolver settings of a container. Also the key `dns` of a network configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Dns {
     /// Name servers in order of preference.
@@ -134,12 +133,12 @@ pub struct Dns {
 }
 
 impl Dns {
-    /// Whether nothing is said.
+    /// Returns true if nothing is set.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Reads the object that a key holds; nothing is said where it is not set.
+    /// Reads the object of a key. Empty if it is not set.
     pub fn read(keys: &Object<'_>, key: &'static str) -> Result<Self, Error> {
         let keys = keys.object(key)?;
         Ok(Self {

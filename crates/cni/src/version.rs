@@ -20,7 +20,7 @@ impl Version {
     pub const ALL: [Self; 7] =
         [Self::V0_1_0, Self::V0_2_0, Self::V0_3_0, Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
 
-    /// The newest version: used where a caller's version is not known yet.
+    /// The newest version. It is used if the caller's version is not known.
     pub const NEWEST: Self = Self::V1_1_0;
 
     /// The version as `cniVersion` spells it.

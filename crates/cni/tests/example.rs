@@ -1,4 +1,4 @@
-//! The example plugin, called as a runtime and as another plugin call it: a process, variables, JSON in and out.
+//! Runs the example plugin as a runtime and as another plugin call it.
 
 use std::io::Write;
 use std::path::PathBuf;

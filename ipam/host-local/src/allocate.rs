@@ -1,4 +1,4 @@
-//! Which address an owner gets: its own again, the one asked for, or the next free one behind the last given.
+//! Chooses the address of an owner: the one that it has, the requested one, or the next free one.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use crate::record::Identity;
 use crate::request::Requested;
 use crate::store::Store;
 
-/// What an owner was given.
+/// The leases of an ADD.
 pub(crate) struct Given {
     /// One address of each set.
     pub(crate) addresses: Vec<IpAddr>,
@@ -21,8 +21,7 @@ pub(crate) struct Given {
     pub(crate) made: Option<Vec<(IpAddr, Identity)>>,
 }
 
-/// Leases one address from each set, or none at all. `warn` is told of everything that was done on the way and that
-/// nobody asked for.
+/// Leases one address from each set, or none at all. `warn` gets the remarks.
 pub(crate) fn allocate(
     store: &Store<'_>,
     config: &Config,
@@ -59,7 +58,7 @@ pub(crate) fn allocate(
         Err(error) => return Err(undo.after(error)),
     };
     let made = noted.map(|noted| noted.into_iter().filter(|(ip, _)| undo.leased.contains(ip)).collect());
-    // Only now: a failed ADD leaves the turn where it was. And a hint is not worth failing for.
+    // Last, so that a failed ADD does not move the rotation. The position is only a hint, so an error is a remark.
     for (turn, ip) in turns {
         if let Err(error) = store.end_turn(turn, ip) {
             warn(format_args!(
@@ -73,7 +72,7 @@ pub(crate) fn allocate(
 
 enum Served {
     New(IpAddr),
-    /// The owner had it already.
+    /// The owner had this address already.
     Again(IpAddr),
 }
 
@@ -82,7 +81,7 @@ struct Allocation<'a> {
     owner: &'a Owner<'a>,
     asker: Option<Asker<'a>>,
     held: &'a [IpAddr],
-    /// Addresses that were released lately.
+    /// Addresses that were released within `reuseDelay`.
     resting: &'a [IpAddr],
     warn: &'a dyn Fn(fmt::Arguments<'_>),
 }
@@ -112,7 +111,7 @@ impl Allocation<'_> {
             return Ok(request.ip);
         }
         let lease = self.store.directory.read(request.ip)?;
-        // Only this one will do, so for this call the range has run out.
+        // No other address is possible, so for this call the range is full.
         if let Some(lease) = &lease
             && reclaim::reclaim_lease(self.store, request.ip, &lease.content, self.asker.as_ref(), self.warn)? > 0
             && self.store.lease(request.ip, self.owner)?
@@ -131,20 +130,20 @@ impl Allocation<'_> {
         }
         let census = Census::of_store(self.store, set)?;
         let reclaimed = reclaim::reclaim(self.store, &census, self.asker.as_ref(), self.warn)?;
-        // The census makes the index anew: an address that the old one hid is free now.
+        // The census has rebuilt the index. An address that the old index wrongly listed as leased is free now.
         let found = if reclaimed == 0 && census.taken >= set.capacity() { None } else { next()? };
         found.ok_or_else(|| census.exhausted(set, reclaimed))
     }
 }
 
-/// What this call leased so far. Released when it is dropped: a panic must leave no lease either.
+/// The leases that this call has made so far. They are released when this is dropped, also after a panic.
 struct Undo<'a> {
     store: &'a Store<'a>,
     leased: Vec<IpAddr>,
 }
 
 impl Undo<'_> {
-    /// The error of a call that failed, with what is left of it.
+    /// Releases the leases. Returns the error of the call, with the leases that could not be released.
     fn after(&mut self, error: Error) -> Error {
         match self.run() {
             left if left.is_empty() => error,

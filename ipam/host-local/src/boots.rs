@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 use crate::record::{Record, is_prefix};
 
-/// So many boots of this machine are noted. Leases from before them are freed by DEL and GC only.
+/// The number of boots that are noted. Leases from earlier boots are freed by DEL and GC only.
 const NOTED: usize = 100;
 
 /// The boots that a lease in one directory can be from.
@@ -97,7 +97,7 @@ impl Earlier {
     }
 }
 
-/// The boots in a list, the oldest first. On a file system that other machines may share it says nothing.
+/// Reads the list, the oldest boot first. A list on a file system that other machines may share is ignored.
 fn read(list: &Path) -> Vec<String> {
     match (linux::file::is_local(list), fs::read_to_string(list)) {
         (Ok(true), Ok(text)) => text.lines().map(str::to_owned).collect(),
@@ -105,8 +105,8 @@ fn read(list: &Path) -> Vec<String> {
     }
 }
 
-/// Writes a file as a whole. Calls beside this one are of the same boot, so they write the same text: the temporary file may
-/// be theirs too.
+/// Replaces a file by rename. Parallel calls are of the same boot and write the same text, so they can share the
+/// temporary file.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o755).create(folder)?;

@@ -1,5 +1,5 @@
-//! The keys of the network configuration that host-local knows: first as typed, then as sets of ranges in which
-//! nothing is optional. DEL and GC read [`data_dir`] alone, so that no later edit keeps a container from going.
+//! Reads the keys of host-local, and turns them into sets of ranges in which nothing is optional. DEL and GC read
+//! only [`data_dir`], so that a wrong edit of the configuration cannot prevent a DEL.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -14,24 +14,24 @@ use crate::request::{self, Requested};
 
 const DATA_DIR: &str = "/var/lib/cni/networks";
 
-/// What an ADD needs.
+/// The configuration of one call.
 #[derive(Debug)]
 pub(crate) struct Config {
-    /// At least one; the number of a set is its place in here.
+    /// At least one. The index is the number of the set.
     pub(crate) sets: Vec<Set>,
-    /// As many as there are sets: the address that has to come out of each.
+    /// The requested address of each set.
     pub(crate) requests: Vec<Option<Requested>>,
     pub(crate) routes: Vec<Route>,
-    /// For how many seconds a released address rests while others are free.
+    /// The seconds for which a released address is not leased again, if others are free.
     pub(crate) reuse_delay: u64,
     pub(crate) resolv_conf: Option<PathBuf>,
-    /// STATUS fails when a range is full.
+    /// If true, STATUS fails when a range is full.
     pub(crate) full_is_unavailable: bool,
-    /// What the operator should know, and what is no error.
+    /// Remarks for the operator.
     pub(crate) warnings: Vec<String>,
 }
 
-/// Reads where the leases are, and nothing else.
+/// Reads the directory of the leases, and nothing else.
 pub(crate) fn data_dir(call: &Call<'_>) -> Result<PathBuf, cni::Error> {
     Ok(call.keys().object("ipam")?.text("dataDir")?.unwrap_or(DATA_DIR).into())
 }
@@ -74,8 +74,8 @@ impl Config {
     }
 }
 
-/// The answer of STATUS when a range is full. By default it is success: code 50 makes a node of Kubernetes NotReady, and
-/// pods that have their addresses are evicted.
+/// Returns true if STATUS must fail when a range is full. The default is false: code 50 makes a node of Kubernetes
+/// NotReady, and its pods are evicted although they have addresses.
 fn full_is_unavailable(ipam: &Object<'_>) -> Result<bool, cni::Error> {
     let key = "statusWhenFull";
     match ipam.text(key)? {
@@ -88,14 +88,14 @@ fn full_is_unavailable(ipam: &Object<'_>) -> Result<bool, cni::Error> {
     }
 }
 
-/// The sets in the order that gives them their numbers: the runtime's, then the single subnet, then the list.
+/// Returns the sets in the order of their numbers: `runtimeConfig.ipRanges`, the single subnet, `ranges`.
 fn typed_sets<'a>(
     ipam: &Object<'a>,
     runtime: &Object<'a>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<(String, Vec<Typed<'a>>)>, cni::Error> {
     let mut sets = listed_sets(runtime, "ipRanges")?;
-    // Its exclude is for all ranges.
+    // `ipam.exclude` applies to all ranges.
     let single = Typed { exclude: Vec::new(), ..Typed::read("ipam".into(), ipam)? };
     if single.subnet.is_some() {
         sets.push(("ipam.subnet".into(), vec![single]));
@@ -113,7 +113,7 @@ fn listed_sets<'a>(keys: &Object<'a>, key: &'static str) -> Result<Vec<(String, 
     keys.items(key)?.iter().map(set).collect()
 }
 
-/// One range as typed, wherever it was.
+/// The keys of one range.
 struct Typed<'a> {
     key: String,
     subnet: Option<&'a str>,
@@ -140,7 +140,7 @@ fn refuse(key: &str, field: &str, value: impl std::fmt::Display, cause: impl Int
     Error::Config { place: format!("{key}.{field} {value}"), cause: cause.into() }
 }
 
-/// The network, as a cause, of an address with a prefix length that is no network.
+/// Returns the cause of the refusal if the address has host bits.
 fn host_bits(net: IpNet) -> Option<String> {
     (net.addr() != net.network()).then(|| format!("has host bits set; the network is {}", net.trunc()))
 }
@@ -178,7 +178,7 @@ fn resolve_set(key: String, typed: &[Typed<'_>], warnings: &mut Vec<String>) -> 
     }
 }
 
-/// Addresses and networks that are never leased.
+/// Reads a list of addresses and networks that are never leased.
 fn read_excluded(key: &str, typed: &[String]) -> Result<Vec<Excluded>, Error> {
     let read = |(at, text): (usize, &String)| {
         let key = format!("{key}[{at}]");
@@ -262,7 +262,7 @@ fn resolve_range(typed: &Typed<'_>, warnings: &mut Vec<String>) -> Result<Range,
     Ok(Range { subnet, first, last, typed, gateway: gateway.unwrap_or(lowest) })
 }
 
-/// What concerns more than one set.
+/// Checks the sets against each other.
 fn judge_sets(sets: &[Set], version: Version) -> Result<(), Error> {
     if sets.is_empty() {
         let cause = "missing: neither it nor ipam.subnet nor runtimeConfig.ipRanges says which addresses to lease";
@@ -288,7 +288,7 @@ fn judge_sets(sets: &[Set], version: Version) -> Result<(), Error> {
     Ok(())
 }
 
-/// The kernel refuses an IPv4 destination with host bits; it would do so when the address is leased and the link is made.
+/// Refuses IPv4 destinations with host bits. The kernel would refuse them later, when the link exists.
 fn judge_routes(routes: &[Route]) -> Result<(), Error> {
     for (at, Route { dst, .. }) in routes.iter().enumerate() {
         if let Some(cause) = host_bits(*dst).filter(|_| dst.addr().is_ipv4()) {

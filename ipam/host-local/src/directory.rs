@@ -1,5 +1,4 @@
-//! One network's lease directory as anyone may read it, with the lock or without: a lease is there or it is not. What
-//! changes it is in `store`.
+//! Reads the lease directory of one network, with or without its lock. `store` changes it.
 
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -15,42 +14,42 @@ use crate::lease::{self, Content, Owner};
 use crate::machine::Machine;
 use crate::record::{self, Identity, Record};
 
-/// More than any owner needs; a file that is larger is none of ours, whatever follows.
+/// The part of a lease file that is read. No lease is larger.
 const MAX_LEASE_BYTES: usize = 1 << 16;
 
-/// The directory of one network on one machine.
+/// The lease directory of one network.
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
     pub(crate) machine: Machine,
 }
 
-/// What one owner holds.
+/// The leases of one owner.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    /// By name of container and interface, in order.
+    /// Leases with container ID and interface name, sorted.
     pub(crate) leases: Vec<IpAddr>,
-    /// By files that name the container alone: whether they are this interface's, nobody knows.
+    /// Leases with the container ID only. They can be of any of its interfaces.
     pub(crate) of_container: Vec<IpAddr>,
     /// Files that could not be read.
     pub(crate) unreadable: Vec<Error>,
 }
 
-/// What lies under the name of an owner's record.
+/// The file with the name of an owner's record.
 pub(crate) enum Note {
     Nothing,
     Record(Record),
-    /// A record that cannot be read: another release's, or torn.
+    /// A record that cannot be read: of another release, or incomplete.
     Unreadable,
-    /// Something that is not ours.
+    /// Another file.
     Foreign,
 }
 
-/// A lease file: what it says, and which file it is.
+/// A lease file.
 pub(crate) struct Lease {
     pub(crate) content: Content,
     pub(crate) identity: Identity,
-    /// For a reader only.
+    /// For messages.
     pub(crate) modified: Option<SystemTime>,
 }
 
@@ -72,13 +71,13 @@ impl Directory {
         self.path.join(lease::file_name(ip))
     }
 
-    /// Those of these addresses that another network of the same dataDir has leased, each with the name of that network. What
-    /// cannot be looked at is left out.
+    /// Returns those addresses that another network of the same dataDir has leased, each with the name of the
+    /// network. Directories that cannot be read are left out.
     pub(crate) fn leased_elsewhere(&self, addresses: &[IpAddr]) -> Vec<(IpAddr, String)> {
         let (Some(above), Some(own)) = (self.path.parent(), self.path.file_name()) else { return Vec::new() };
         let Ok(entries) = linux::file::entries(above) else { return Vec::new() };
         let mut found = Vec::new();
-        // Where the kernel goes on with an error, this ends.
+        // The iterator may repeat an error for ever.
         for entry in entries.map_while(Result::ok).filter(|entry| entry.name != own) {
             let folder = above.join(&entry.name);
             let is_leased = |ip: &&IpAddr| {
@@ -89,7 +88,7 @@ impl Directory {
         found
     }
 
-    /// The lease of one address; `None` where there is none, or something else in its place.
+    /// Reads the lease of an address. `None` if there is no such file, or if it is not a regular file.
     pub(crate) fn read(&self, ip: IpAddr) -> Result<Option<Lease>, Error> {
         match fs::symlink_metadata(self.file(ip)) {
             Ok(entry) if !entry.is_file() => Ok(None),
@@ -97,15 +96,15 @@ impl Directory {
         }
     }
 
-    /// As [`Directory::read`], of what is known to be a file.
+    /// As [`Directory::read`], for a name that is known to be a regular file.
     pub(crate) fn read_file(&self, ip: IpAddr, buffer: &mut Vec<u8>) -> Result<Option<Lease>, Error> {
         let path = self.file(ip);
         let mut length = 0;
-        // What was seen to be a file may be a link or a FIFO by now.
+        // The regular file may have been replaced by a link or a FIFO since.
         let read = linux::file::open_itself(&path).and_then(|mut file| {
             loop {
                 if length == buffer.len() {
-                    // Room for all but the strangest, so that one read sees the content and the next one its end.
+                    // Large enough for nearly all files: one read gets the content, the next one the end.
                     buffer.resize((2 * length).max(1 << 10), 0);
                 }
                 match file.read(&mut buffer[length..])? {
@@ -122,13 +121,13 @@ impl Directory {
                 modified: metadata.modified().ok(),
             })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            // A link.
+            // A symbolic link.
             Err(error) if linux::errno(&error) == Some(Errno::ELOOP) => Ok(None),
             Err(error) => Err(Error::io("read", &path)(error)),
         }
     }
 
-    /// Whether an owner holds an address.
+    /// Returns true if the owner has a lease of this address.
     pub(crate) fn is_held(&self, ip: IpAddr, owner: &Owner<'_>) -> bool {
         self.read(ip).is_ok_and(|lease| lease.is_some_and(|lease| lease.content.is_of(owner)))
     }
@@ -157,7 +156,7 @@ impl Held {
     }
 }
 
-/// Keeps a list in order. An owner has few addresses, and a sort for any number takes 4 KB of code for each type.
+/// Inserts into a sorted list. The lists are short, and a generic sort takes 4 KB of code for each type.
 pub(crate) fn insert<T: PartialOrd>(list: &mut Vec<T>, one: T) {
     let at = list.iter().position(|other| *other > one).unwrap_or(list.len());
     list.insert(at, one);

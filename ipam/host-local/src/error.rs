@@ -1,4 +1,4 @@
-//! What can go wrong with leases, without knowledge of CNI, and the one `match` that picks the code.
+//! Errors of host-local, and their CNI codes.
 
 use std::io;
 use std::net::IpAddr;
@@ -38,7 +38,7 @@ pub(crate) enum Error {
         set: String,
         capacity: u128,
         leases: u128,
-        /// By this very call, since nobody needs them any more.
+        /// Stale leases that this call has freed.
         reclaimed: usize,
         /// The address and the owner of the lease that was made first.
         oldest: Option<String>,
@@ -50,10 +50,10 @@ pub(crate) enum Error {
     /// An ADD would fail.
     #[error("{0}")]
     Unavailable(Box<Error>),
-    /// Work went on after each of them. Never empty.
+    /// Several errors: the work continued after each. Never empty.
     #[error("{}", joined(.0))]
     Several(Vec<Error>),
-    /// What was leased on the way could not all be released.
+    /// A failed ADD, some of whose leases could not be released.
     #[error("{error}")]
     NotUndone { error: Box<Error>, left: Vec<Error> },
 }
@@ -90,7 +90,7 @@ impl From<Error> for cni::Error {
     }
 }
 
-/// `Ok` where nothing went wrong.
+/// Returns `Ok` if the list is empty.
 pub(crate) fn all_well(errors: Vec<Error>) -> Result<(), Error> {
     match errors.is_empty() {
         true => Ok(()),

@@ -1,10 +1,10 @@
-//! The index: which addresses of a lease directory are taken, which were released lately, and how to see that it is
-//! still right. It lies in the content of the file `lock`, of which the reference uses nothing but its existence. It is
-//! a cache: where it is missing, old or broken, one walk over the directory makes it anew.
+//! The index of a lease directory: the leased addresses, and those that were released lately. It is the content of
+//! the file `lock`, which the reference never reads. It is a cache: if it is missing, old or broken, one scan of the
+//! directory rebuilds it.
 //!
-//! It is right as long as nobody else has made or removed an entry of the directory. Whoever does that moves the
-//! directory's modification time to the present; we put it back to a whole second in the past when we are done, and
-//! note which. What a reboot did to the files, nobody knows, so the index is of one boot.
+//! The index is valid until another program creates or removes an entry of the directory. That changes the
+//! modification time of the directory to the present. Each of our calls sets it to a whole second in the past and
+//! stores this second (the stamp). After a reboot the index is not used.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv6Addr};
@@ -16,17 +16,18 @@ const MAGIC: &[u8; 8] = b"underly1";
 /// Magic, stamp, boot id, flags, number of blocks, number of releases.
 const HEADER: usize = 80;
 const BOOT: usize = 40;
-/// One for each released address: its 16 bytes and the second of its release.
+/// Bytes of one released address: 16 for the address, 8 for the second of the release.
 const REST: usize = 24;
-/// How many released addresses are remembered. More of them within one `reuseDelay` rest less.
+/// The number of released addresses that are stored. If more are released within `reuseDelay`, the oldest are
+/// forgotten.
 const RESTS: u64 = 1024;
 const BLOCKS_AT: u64 = HEADER as u64 + RESTS * REST as u64;
 /// A key and 256 bits.
 const BLOCK: usize = 48;
-/// 200 KB, and more than a million addresses side by side. What is beyond is found by trying.
+/// 200 KB: more than a million consecutive addresses. Leases beyond are found by trying.
 const MAX_BLOCKS: usize = 4096;
 
-/// 256 consecutive addresses, those that are taken as ones.
+/// 256 consecutive addresses. A bit is 1 if the address is leased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Block {
     key: u128,
@@ -34,7 +35,7 @@ struct Block {
 }
 
 impl Block {
-    /// The first zero at or behind bit `from`.
+    /// The first zero bit at or after `from`.
     fn first_free(&self, from: usize) -> Option<usize> {
         let free = |(word, bits): (usize, &u64)| {
             let before = match from.saturating_sub(word * 64) {
@@ -48,28 +49,28 @@ impl Block {
     }
 }
 
-/// What is taken. Never more than is: a one means taken, a zero that it is worth trying.
+/// Bitmap of leased addresses. 1: surely leased. 0: probably free, try it.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    /// In the order of their keys.
+    /// Sorted by key.
     blocks: Vec<Block>,
-    /// The first block that is not in the file as it is here.
+    /// The first block that must be written with all that follow.
     unwritten: Option<usize>,
-    /// Blocks in the file that differ, before the first unwritten one.
+    /// Keys of changed blocks before it.
     changed: Vec<u128>,
-    /// Whether some leases have no record of their owner.
+    /// True if some leases have no record.
     pub(crate) unrecorded: bool,
 }
 
-/// The head of the file, of which the rest is worth reading only where it fits.
+/// The head of the file. The rest is read only if the head is valid.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Head {
-    /// The directory's modification time at which the index is right, in seconds.
+    /// The modification time of the directory for which the index is valid, in seconds.
     pub(crate) stamp: i64,
     boot: String,
     unrecorded: bool,
     blocks: u32,
-    /// How many releases were ever noted, of which the last are in the file.
+    /// The number of releases so far. The last ones are in the file.
     rests: u64,
 }
 
@@ -80,7 +81,7 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 }
 
 impl Head {
-    /// Reads the head; `None` where it is not one of this boot.
+    /// Reads the head. `None` if it is not of this boot.
     pub(crate) fn read(file: &File, boot: Option<&str>) -> Option<Self> {
         let mut bytes = [0; HEADER];
         file.read_exact_at(&mut bytes, 0).ok()?;
@@ -92,7 +93,7 @@ impl Head {
             blocks: u32::from_le_bytes(field(&bytes, 60)),
             rests: u64::from_le_bytes(field(&bytes, 64)),
         };
-        // No machine counts so far, so it is not ours, and going on from there would run over.
+        // A counter this large cannot be real, and would overflow later.
         let counts = head.blocks as usize <= MAX_BLOCKS && head.rests <= u64::MAX / 2;
         (bytes.starts_with(MAGIC) && boot? == head.boot && counts).then_some(head)
     }
@@ -108,12 +109,13 @@ impl Head {
         file.write_all_at(&bytes, 0)
     }
 
-    /// Notes that the index is not right, whatever the directory's modification time.
+    /// Makes the index invalid, whatever the modification time of the directory.
     pub(crate) fn erase(file: &File) -> std::io::Result<()> {
         file.write_all_at(&[0; 8], 0)
     }
 
-    /// The addresses released within `delay` seconds before second `now` of this boot, the oldest first.
+    /// Returns the addresses that were released within `delay` seconds before second `now` of this boot, the oldest
+    /// first.
     pub(crate) fn resting(&self, file: &File, now: u64, delay: u64) -> Vec<IpAddr> {
         let known = self.rests.min(RESTS);
         let mut bytes = vec![0; known as usize * REST];
@@ -154,12 +156,12 @@ impl Index {
         in_order.then_some(Self { blocks, unwritten: None, changed: Vec::new(), unrecorded: head.unrecorded })
     }
 
-    /// One that is in no file yet.
+    /// A new index that is in no file yet.
     pub(crate) fn empty() -> Self {
         Self { unwritten: Some(0), ..Self::default() }
     }
 
-    /// Writes what changed, the head last. `released` are addresses with the second of their release.
+    /// Writes the changes, the head last. `released` has addresses with the second of their release.
     pub(crate) fn write(
         &mut self,
         file: &File,
@@ -185,7 +187,6 @@ impl Index {
         if first < self.blocks.len() {
             file.write_all_at(&bytes(&self.blocks[first..]), BLOCKS_AT + (first * BLOCK) as u64)?;
         } else if first == 0 {
-            // The file must be long enough to be read.
             file.set_len(BLOCKS_AT)?;
         }
         self.unwritten = None;
@@ -232,7 +233,7 @@ impl Index {
         }
     }
 
-    /// Forgets the blocks with the fewest addresses: there, trying costs least.
+    /// Forgets the blocks with the fewest leased addresses.
     fn thin_out(&mut self) {
         let mut least = 0;
         while self.blocks.len() > MAX_BLOCKS / 2 {
@@ -242,9 +243,9 @@ impl Index {
         self.unwritten = Some(0);
     }
 
-    /// The first address of a part of a set that is not known to be taken.
+    /// The first address of the span that is not known to be leased.
     pub(crate) fn first_free(&self, set: &Set, span: Span) -> Option<IpAddr> {
-        // Where the numbers of the family begin among all.
+        // The offset of this family among all numbers.
         let base = place(set.address(span.first)) - span.first;
         let (mut at, last) = (base + span.first, base + span.last);
         while let Ok(block) = self.blocks.binary_search_by_key(&(at >> 8), |block| block.key) {

@@ -1,9 +1,9 @@
-//! The text of a lease: the name of its file is the address, its content the owner. No files here.
+//! The text form of a lease: the file name is the address, the content is the owner.
 
 use std::fmt;
 use std::net::IpAddr;
 
-/// Who holds a lease: one interface of one container.
+/// The owner of a lease: one interface of one container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Owner<'a> {
     pub(crate) container_id: &'a str,
@@ -11,7 +11,7 @@ pub(crate) struct Owner<'a> {
 }
 
 impl Owner<'_> {
-    /// What a lease file of this owner holds: byte for byte what the reference writes, which compares the whole file.
+    /// The content of a lease file of this owner. The reference compares it byte for byte.
     pub(crate) fn content(&self) -> String {
         format!("{}\r\n{}", self.container_id, self.ifname)
     }
@@ -26,14 +26,13 @@ impl fmt::Display for Owner<'_> {
 /// The content of a lease file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// What both implementations write today.
+    /// The form that both implementations write.
     Owned { container_id: String, ifname: String },
-    /// What the reference wrote before it knew of several interfaces per container.
+    /// The form of old releases of the reference, without an interface name.
     Legacy { container_id: String },
-    /// What a writer leaves that was interrupted: nothing (or the NULs of a file system that lost the data), or an ID
-    /// with the separator behind it and no interface name.
+    /// An incomplete file, left by a crash: empty, NULs only, or an ID with a separator and no interface name.
     Torn { container_id: Option<String> },
-    /// None of these: somebody's, not ours to judge.
+    /// Any other content. It is never freed by itself.
     Garbage,
 }
 
@@ -54,7 +53,7 @@ impl Content {
                 match (plain(id), text[id.len()..].starts_with('\r')) {
                     (false, _) => Self::Garbage,
                     (true, true) => Self::Torn { container_id: Some(id.to_owned()) },
-                    // A lone line feed is what an editor adds: no proof of an interrupted writer.
+                    // An editor adds a line feed, so it does not prove that the file is incomplete.
                     (true, false) => Self::Legacy { container_id: id.to_owned() },
                 }
             }
@@ -70,8 +69,8 @@ impl Content {
             if container_id == owner.container_id && ifname == owner.ifname)
     }
 
-    /// Whether a DEL of this owner frees it where the owner has no lease in today's form. A torn one names its
-    /// container as well as one in the old form does.
+    /// Returns true if the content names this container and no interface. A DEL frees such a lease if the owner has
+    /// no other.
     pub(crate) fn names_only(&self, id: &str) -> bool {
         match self {
             Self::Legacy { container_id } | Self::Torn { container_id: Some(container_id) } => container_id == id,
@@ -92,12 +91,12 @@ impl fmt::Display for Content {
     }
 }
 
-/// The name of an address's lease file: Go's `net.IP.String()`, to which an IPv4-mapped IPv6 address is IPv4.
+/// The file name for an address, as Go's `net.IP.String()` writes it. An IPv4-mapped IPv6 address is written as IPv4.
 pub(crate) fn file_name(ip: IpAddr) -> String {
     ip.to_canonical().to_string()
 }
 
-/// The address whose lease file has this name. No implementation writes any but the canonical form.
+/// The address for a file name. Only the canonical form is accepted.
 pub(crate) fn address(name: &str) -> Option<IpAddr> {
     name.parse().ok().filter(|ip| file_name(*ip) == name)
 }

@@ -1,5 +1,8 @@
-//! The host-local IPAM plugin: addresses of this host's own ranges, leased from a directory of files that it shares
-//! with the reference plugin of the same name, both ways.
+//! The IPAM plugin host-local. It leases addresses from ranges, and stores them in the same files as the reference
+//! plugin of this name.
+//!
+//! A *lease* is a file with the name of the address. Its *owner* is one interface of one container. A *record* stores
+//! when and where an owner got its leases. The *index* is a bitmap of all leases.
 #![forbid(unsafe_code)]
 
 mod allocate;
@@ -82,7 +85,7 @@ impl Plugin for HostLocal {
     }
 }
 
-/// The leases that an ADD made, where they can be told from others.
+/// The leases that an ADD made, if they can be distinguished from others.
 type Made = Option<Vec<(IpAddr, Identity)>>;
 
 fn add(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<AddResult, cni::Error> {
@@ -114,7 +117,7 @@ fn lease(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<
     Ok((AddResult { interfaces: Vec::new(), ips, routes: config.routes, dns }, given.made))
 }
 
-/// Releases leases that an ADD has made. A DEL and another ADD of the same owner may have come since: those of that ADD stay.
+/// Releases the leases that an ADD has made. Leases of a later ADD of the same owner stay.
 fn give_back(
     machine: &Machine,
     call: &Call<'_>,
@@ -137,7 +140,7 @@ fn give_back(
         }
     }
     if held.is_empty() {
-        // What is left of it says nothing without the leases.
+        // Without leases, the record has no meaning.
         let _ = store.forget(&owner);
     }
     Ok(all_well(errors)?)
@@ -150,8 +153,8 @@ fn del(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<()
     let held = store.held_by(&owner)?;
     let mut errors = Vec::new();
     if !held.unreadable.is_empty() {
-        // A file that cannot be read may be anybody's lease, and must not keep all containers of the network from going. If
-        // the record says that it is this one's, it is an error.
+        // A file that cannot be read must not prevent the DEL of other containers. It is an error only if the record
+        // says that it is a lease of this owner.
         held.unreadable.iter().for_each(|error| call.warn(format_args!("passed over: {error}")));
         if let Note::Record(record) = store.directory.note(&owner) {
             errors.extend(record.leases.iter().filter_map(|(ip, _)| store.directory.read(*ip).err()));
@@ -173,8 +176,8 @@ fn check(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<
     let previous: Vec<IpAddr> = previous.iter().map(|ip| ip.address.addr().to_canonical()).collect();
     let owner = owner(attachment);
 
-    // Without the lock: nobody but this owner's own calls takes or makes its leases. Where those that are known by
-    // name are enough, nobody needs to look for more.
+    // The lock is not needed: only calls for this owner change its leases. First try the leases that prevResult and
+    // the record name.
     let noted = match directory.note(&owner) {
         Note::Record(record) => record.leases.into_iter().map(|(ip, _)| ip).collect(),
         _ => Vec::new(),
@@ -189,7 +192,7 @@ fn check(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<
     let found = judge(&mine, &previous, &config.sets, &owner, directory.path());
     match unreadable.is_empty() {
         true => Ok(found?),
-        // What is missing may be in there.
+        // The missing lease may be in a file that could not be read.
         false => Ok(found.or(Err(Error::Several(unreadable)))?),
     }
 }
@@ -208,13 +211,13 @@ fn status(machine: &Machine, call: &Call<'_>) -> Result<(), cni::Error> {
             continue;
         }
         let census = Census::of(&directory, set)?;
-        // An ADD would reclaim those that no container needs. The search for namespaces looks at the whole machine, and a
-        // runtime asks for STATUS every few seconds: a remark is not worth it.
+        // An ADD would free stale leases. The search for namespaces looks at the whole machine, and a runtime calls
+        // STATUS every few seconds, so it is not done for a remark.
         if census.has_room(set) || (config.full_is_unavailable && census.has_gone()) {
             continue;
         }
         let full = census.exhausted(set, 0);
-        // If a set has no address at all, no container has one of it, and no ADD can succeed.
+        // If a set has no address at all, no ADD can succeed.
         if config.full_is_unavailable || set.capacity() == 0 {
             return Err(unavailable(full).into());
         }
@@ -225,12 +228,12 @@ fn status(machine: &Machine, call: &Call<'_>) -> Result<(), cni::Error> {
 
 fn gc(machine: &Machine, call: &Call<'_>) -> Result<(), cni::Error> {
     let valid = cni::config::valid_attachments(call.stdin)?;
-    // With their interfaces, and by themselves: no interface has an empty name.
+    // IDs with interface names, and IDs alone with an empty name.
     let interfaces = valid.iter().map(|one| (one.container_id.as_str(), one.ifname.as_str()));
     let valid: HashSet<_> = interfaces.chain(valid.iter().map(|one| (one.container_id.as_str(), ""))).collect();
     let is_valid = |content: &Content| match content {
         Content::Owned { container_id, ifname } => valid.contains(&(container_id.as_str(), ifname.as_str())),
-        // Which interface of the container it is for, nobody knows, so any speaks for it.
+        // The interface is not known, so any valid interface of the container keeps the lease.
         Content::Legacy { container_id } | Content::Torn { container_id: Some(container_id) } => {
             valid.contains(&(container_id.as_str(), ""))
         }
@@ -267,7 +270,7 @@ fn gc(machine: &Machine, call: &Call<'_>) -> Result<(), cni::Error> {
             }
         }
         if let Content::Owned { container_id, ifname } = &content {
-            // All leases of an owner are of one fate.
+            // All leases of an owner are freed together.
             let _ = store.forget(&Owner { container_id, ifname });
         }
     }
@@ -282,14 +285,14 @@ fn owner(attachment: &Attachment) -> Owner<'_> {
     Owner { container_id: &attachment.container_id, ifname: &attachment.ifname }
 }
 
-/// An address of a set, as a result has it.
+/// The entry of a result for an address of a set.
 fn leased(set: &Set, ip: IpAddr) -> Option<Ip> {
     let range = set.range_of(ip)?;
     let address = IpNet::new(ip, range.subnet.prefix_len()).ok()?;
     Some(Ip { interface: None, address, gateway: Some(range.gateway) })
 }
 
-/// Whether the leases that an owner holds are those that it should hold.
+/// Checks that an owner has the leases that it should have.
 fn judge(held: &[IpAddr], previous: &[IpAddr], sets: &[Set], owner: &Owner<'_>, directory: &Path) -> Result<(), Error> {
     if held.is_empty() {
         return Err(Error::NoLease { owner: owner.to_string(), directory: directory.to_owned() });

@@ -12,14 +12,14 @@ use linux::Errno;
 
 use crate::error::Error;
 
-/// How long to wait for other processes. Each holds the lock for milliseconds, but a busy node has many of them.
+/// The time to wait for other processes. Each holds the lock for milliseconds, but there can be many.
 pub(crate) const LOCK_WITHIN: Duration = Duration::from_secs(60);
 
 /// The lock, held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
-    /// Whether the content is ours to write.
+    /// True if the content may be written.
     writable: bool,
 }
 
@@ -29,8 +29,8 @@ impl Lock {
         self.writable.then_some(&self.file)
     }
 
-    /// Takes the lock at `path`. Where it is missing and cannot be made, freeing is worth the directory's own lock:
-    /// the reference could not make the file either.
+    /// Takes the lock at `path`. If the file is missing and cannot be created, a call that only frees leases locks
+    /// the directory instead: the reference could not create the file either.
     pub(crate) fn take(path: &Path, freeing: bool, within: Duration) -> Result<Self, Error> {
         let deadline = Instant::now() + within;
         loop {
@@ -43,7 +43,7 @@ impl Lock {
             };
             let file = wait(file, path, deadline, within)?;
             let only = is_the_only_entry(path, &file);
-            // If it was removed while we waited, whoever comes now takes another one.
+            // If the file was removed while we waited, later calls use another file.
             if only || !is_replaced(path, &file) {
                 return Ok(Self { file, writable: writable && only });
             }
@@ -51,8 +51,8 @@ impl Lock {
     }
 }
 
-/// Whether a file is what lies at the path itself, and nowhere else: through a link, or in a file with another name, we
-/// would write somebody else's.
+/// Returns true if the path is this very file, and the file has no other name. Otherwise a write could change a
+/// foreign file.
 pub(crate) fn is_the_only_entry(path: &Path, file: &File) -> bool {
     let same = |entry: fs::Metadata, file: fs::Metadata| {
         entry.is_file() && (entry.dev(), entry.ino(), entry.nlink()) == (file.dev(), file.ino(), 1)
@@ -60,7 +60,7 @@ pub(crate) fn is_the_only_entry(path: &Path, file: &File) -> bool {
     fs::symlink_metadata(path).is_ok_and(|entry| file.metadata().is_ok_and(|file| same(entry, file)))
 }
 
-/// Whether a path leads to another file than this by now, or to none.
+/// Returns true if the path now leads to another file, or to none.
 fn is_replaced(path: &Path, file: &File) -> bool {
     match (fs::metadata(path), file.metadata()) {
         (Ok(reached), Ok(file)) => (reached.dev(), reached.ino()) != (file.dev(), file.ino()),
@@ -69,19 +69,19 @@ fn is_replaced(path: &Path, file: &File) -> bool {
     }
 }
 
-/// Whether a file could not be made for want of space, or because nothing can be made there.
+/// Returns true if a file could not be created because the file system is full or read-only.
 fn is_no_room(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem)
 }
 
-/// Whether it was opened for writing comes with it.
+/// Opens the file, or creates it. The second value is true if it is open for writing.
 fn open(path: &Path) -> io::Result<(File, bool)> {
     let open = || match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => Ok((file, true)),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(error),
         Err(_) => File::open(path).map(|file| (file, false)),
     };
-    // Not created through a dangling link: that is what the exclusive creation is for.
+    // Created exclusively, so that it is not created through a dangling link.
     let create = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
     match open() {
         Err(error) if error.kind() == ErrorKind::NotFound => match create() {
@@ -98,8 +98,8 @@ fn wait(file: File, path: &Path, deadline: Instant, within: Duration) -> Result<
         Err(TryLockError::WouldBlock) => {}
         Err(TryLockError::Error(error)) => return Err(refused(path, error)),
     }
-    // flock(2) knows no deadline. When ours has passed, the thread may get the lock all the same: nobody takes the file
-    // from it then, and with the process the lock goes. (A channel for the one value would be 6 KB of code.)
+    // flock(2) has no deadline. After ours, the thread may still get the lock. It is released when the process ends.
+    // (A channel for the one value would be 6 KB of code.)
     let (sent, waiting) = (Arc::new(Mutex::new(None)), thread::current());
     let received = Arc::clone(&sent);
     let waiter = thread::Builder::new().spawn(move || {
@@ -122,7 +122,7 @@ fn wait(file: File, path: &Path, deadline: Instant, within: Duration) -> Result<
     }
 }
 
-/// These errors say that no lock is to be had there, whoever asks.
+/// These errors mean that the file system has no locks.
 fn refused(path: &Path, source: io::Error) -> Error {
     match linux::errno(&source) {
         Some(Errno::ENOLCK | Errno::ENOSYS | Errno::EOPNOTSUPP) => Error::NoLocks { path: path.to_owned(), source },

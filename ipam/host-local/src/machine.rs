@@ -1,4 +1,4 @@
-//! What this machine says about itself and about its network namespaces: evidence on who may still be alive.
+//! The boot ID of this machine, and its network namespaces: evidence that a container still exists.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use linux::{Holder, Netns, NetnsId, NetnsSearch, Rtnl};
 
-/// As much as the index has room for; a boot id has 36.
+/// The index has room for so many characters. A boot ID has 36.
 const MAX_BOOT: usize = 40;
 
-/// In which file this machine notes its boots: on a disk of its own.
+/// The file in which this machine notes its boots, on a local disk.
 const BOOTS: &str = "/var/lib/underlay/boots";
 
 /// A machine, known by its /proc.
@@ -22,14 +22,13 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// The one that we run on.
+    /// The machine that we run on.
     pub(crate) fn this() -> Self {
         Self { proc: "/proc".into(), boots: BOOTS.into() }
     }
 
-    /// What is different after a reboot.
+    /// The boot ID: another one after each reboot.
     pub(crate) fn boot(&self) -> Option<String> {
-        // One read sees all of it.
         let mut text = [0; 64];
         let length = File::open(self.proc.join("sys/kernel/random/boot_id")).ok()?.read(&mut text).ok()?;
         let boot = std::str::from_utf8(&text[..length]).ok()?.trim();
@@ -37,23 +36,22 @@ impl Machine {
         plain.then(|| boot.to_owned())
     }
 
-    /// Seconds since the boot, time in suspend included. No clock that anybody sets.
+    /// Seconds since the boot, with the time in suspend. Changes of the clock do not matter.
     pub(crate) fn uptime(&self) -> Option<u64> {
         let text = fs::read_to_string(self.proc.join("uptime")).ok()?;
         text.split(['.', ' ']).next()?.parse().ok()
     }
 }
 
-/// The inode of the namespace at a path, as evidence about what lives in it. None for our own: it is there whatever
-/// becomes of a container.
+/// The inode of the network namespace at a path. `None` for our own namespace: it exists without any container.
 pub(crate) fn netns(path: &Path) -> Option<u64> {
     let own = NetnsId::current().ok()?;
     let id = NetnsId::at(path).ok()?;
-    // Namespaces of all kinds are on one device. That of another kind never lives as a network, which is as good as none.
+    // All namespaces are on one device. A namespace of another type is never found as a network namespace.
     (id.dev() == own.dev() && id != own).then(|| id.inode())
 }
 
-/// The addresses in the network namespace with that inode, as far as it is found and can be asked.
+/// The addresses in the network namespace with this inode. `None` if it is not found or cannot be asked.
 pub(crate) fn addresses_in(inode: u64) -> Option<Vec<IpAddr>> {
     let mut search = NetnsSearch::default();
     let mut ask = |netns: &Netns| {
@@ -63,8 +61,8 @@ pub(crate) fn addresses_in(inode: u64) -> Option<Vec<IpAddr>> {
     Holder::EVERY.iter().find_map(|place| search.find(*place, &mut ask)).flatten()
 }
 
-/// The network namespaces that something holds: a mount, a process, a thread or a descriptor. Looked for in the
-/// cheapest place first, and no farther than needed.
+/// The network namespaces that a mount, process, thread or descriptor keeps open. The cheapest place is searched
+/// first, and the search ends as soon as possible.
 #[derive(Debug, Default)]
 pub(crate) struct Living {
     search: NetnsSearch,
@@ -73,7 +71,7 @@ pub(crate) struct Living {
 }
 
 impl Living {
-    /// Also where it cannot be told, as nothing is freed on mere doubt.
+    /// Returns true if the namespace exists, or if this cannot be decided.
     pub(crate) fn has(&mut self, inode: u64) -> bool {
         while !self.found.contains(&inode) {
             let Some(place) = Holder::EVERY.get(self.places) else { return self.is_incomplete() };
@@ -86,7 +84,7 @@ impl Living {
         true
     }
 
-    /// Whether one that was not found may exist.
+    /// Returns true if a namespace that was not found may exist.
     pub(crate) fn is_incomplete(&self) -> bool {
         self.search.is_incomplete()
     }

@@ -1,11 +1,11 @@
-//! Ranges of addresses and sets of them: which addresses may be leased, and in which order. Arithmetic only.
+//! Ranges of addresses and sets of ranges: the addresses that may be leased, and their order.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// Addresses of one subnet that may be leased, but for gateways, which the set knows.
+/// Addresses of one subnet that may be leased. The set excludes gateways.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) subnet: IpNet,
@@ -24,7 +24,7 @@ impl Range {
         self.first <= ip && ip <= self.last
     }
 
-    /// As [`Range::contains`], with the addresses at its ends that are never leased here.
+    /// As [`Range::contains`], with the network and broadcast addresses that were typed.
     fn covers(&self, ip: IpAddr) -> bool {
         self.typed.0 <= ip && ip <= self.typed.1
     }
@@ -40,8 +40,9 @@ impl fmt::Display for Range {
     }
 }
 
-/// The first and the last address of a subnet that an interface can have; `None` where the subnet is too small to hold
-/// a gateway and a container. The first is kept for routers in IPv6 as well (RFC 4291 2.6.1); it has no broadcast.
+/// The first and the last address of a subnet that an interface can have. `None` if the subnet is too small for a
+/// gateway and a container. In IPv6, the first address is reserved for routers (RFC 4291, section 2.6.1), and there
+/// is no broadcast address.
 pub(crate) fn edges(subnet: IpNet) -> Option<(IpAddr, IpAddr)> {
     if subnet.max_prefix_len() - subnet.prefix_len() < 2 {
         return None;
@@ -96,7 +97,8 @@ impl Set {
         Self { key, ranges, excluded: Vec::new(), spans }
     }
 
-    /// Takes addresses out, of one range or of all. Another set's gateway too is a neighbour on the same link.
+    /// Excludes addresses from one range or from all. Gateways of other sets are excluded too: they are on the same
+    /// link.
     pub(crate) fn leave_out(&mut self, range: Option<usize>, from: IpAddr, to: IpAddr) {
         if self.is_ipv4() != from.is_ipv4() {
             return;
@@ -130,24 +132,24 @@ impl Set {
         }
     }
 
-    /// The range that an address is in, leasable or not.
+    /// The range that contains an address, even if it may not be leased.
     pub(crate) fn range_of(&self, ip: IpAddr) -> Option<&Range> {
         self.ranges.iter().find(|range| range.contains(ip))
     }
 
-    /// Whether an address may be leased.
+    /// Returns true if the address may be leased.
     pub(crate) fn admits(&self, ip: IpAddr) -> bool {
         let its = number(ip);
         ip.is_ipv4() == self.is_ipv4() && self.spans.iter().any(|span| span.first <= its && its <= span.last)
     }
 
-    /// How many addresses may be leased.
+    /// The number of addresses that may be leased.
     pub(crate) fn capacity(&self) -> u128 {
         self.spans.iter().map(|span| (span.last - span.first).saturating_add(1)).fold(0, u128::saturating_add)
     }
 
-    /// Every address that may be leased, once, beginning behind `after` where that is in a range of the set. The
-    /// reference may have leased `after`, and then it can be the network or the broadcast address.
+    /// All addresses that may be leased, beginning after `after` if it is in a range of the set. The reference may
+    /// have leased `after`, so it can be a network or broadcast address.
     pub(crate) fn turn(&self, after: Option<IpAddr>) -> Vec<Span> {
         let range_of = |ip: IpAddr| {
             let position = |holds: &dyn Fn(&Range) -> bool| self.ranges.iter().position(holds);

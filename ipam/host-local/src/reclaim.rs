@@ -1,5 +1,5 @@
-//! Leases that no container needs any more, and the evidence for that: an incomplete lease file, a record from before
-//! the last reboot, or a network namespace that exists no more. If in doubt, a lease stays taken.
+//! Frees stale leases: with an incomplete file, with a record from before the last reboot, or with a network
+//! namespace that is gone. In doubt, a lease is kept.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::record::Record;
 use crate::scan::Seen;
 use crate::store::Store;
 
-/// How many are reclaimed at once: enough for a while, in little memory.
+/// The number of leases that one call frees at most.
 const AT_ONCE: usize = 4096;
 
 /// The container that an ADD is for.
@@ -34,12 +34,12 @@ fn is_elsewhere(directory: &Directory, ip: IpAddr, container_id: &str, addresses
     holder != container_id && !record.leases.iter().any(|(ip, _)| addresses.contains(ip))
 }
 
-/// How full a set is, and with what.
+/// The leases of a set.
 #[derive(Default)]
 pub(crate) struct Census {
-    /// Addresses that cannot be leased.
+    /// The number of leased addresses.
     pub(crate) taken: u128,
-    /// Those of them that nobody needs.
+    /// Stale leases.
     pub(crate) lost: Vec<IpAddr>,
     /// Leases of this boot whose owner's network namespace is known, with its inode.
     rooted: Vec<(IpAddr, u64)>,
@@ -47,16 +47,16 @@ pub(crate) struct Census {
 }
 
 impl Census {
-    /// Of a set, as anyone may see it.
+    /// Reads the leases of a set without the lock.
     pub(crate) fn of(directory: &Directory, set: &Set) -> Result<Self, Error> {
         let boots = directory.boots();
         let mut census = Self::default();
-        // A file that cannot be read may be anybody's lease: taken, and nothing to reclaim.
+        // A file that cannot be read counts as leased.
         let _unreadable = directory.look(&mut |seen| census.count(seen, set, &boots))?;
         Ok(census)
     }
 
-    /// Of a set, and puts right on the way what is beside the leases.
+    /// Reads the leases of a set under the lock, and repairs records and index.
     pub(crate) fn of_store(store: &Store<'_>, set: &Set) -> Result<Self, Error> {
         let mut census = Self::default();
         let _unreadable = store.scan(&mut |seen| census.count(seen, set, &store.boots))?;
@@ -87,7 +87,7 @@ impl Census {
         self.taken < set.capacity() || !self.lost.is_empty()
     }
 
-    /// Whether an ADD could reclaim a lease, since its network namespace exists no more. If in doubt, it could not.
+    /// Returns true if a lease can be freed because its network namespace is gone. In doubt, returns false.
     pub(crate) fn has_gone(&self) -> bool {
         self.gone().is_ok_and(|gone| !gone.is_empty())
     }
@@ -132,7 +132,7 @@ pub(crate) fn reclaim(
 ) -> Result<usize, Error> {
     let mut reclaimed = 0;
     for ip in &census.lost {
-        // One of an owner who had several may be gone by now.
+        // It may have been freed with another lease of its owner.
         if let Some(lease) = store.directory.read(*ip)? {
             reclaimed += reclaim_lost(store, *ip, &lease.content, warn)?;
         }
@@ -140,7 +140,7 @@ pub(crate) fn reclaim(
     if reclaimed > 0 {
         return Ok(reclaimed);
     }
-    // First those whose number the asker has: later nothing may tell that they are gone.
+    // First the leases with the number of the asker. Later it cannot be proved that they are stale.
     let mut gone = asker.map(|asker| census.replaced(store.directory, asker)).unwrap_or_default();
     if gone.is_empty() {
         // This search comes last, because it looks at the whole machine.

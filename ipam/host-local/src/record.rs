@@ -1,6 +1,6 @@
-//! Owner records: what was known when an owner got its leases. The target text of a dangling symlink that is named
-//! after the owner, since the reference reads every file of the directory and passes over what it cannot read. A record
-//! is a note beside the leases: it is believed only as far as the lease files bear it out.
+//! Records of owners: boot ID, network namespace and leases. A record is the target text of a dangling symlink with
+//! the name of the owner: the reference skips files that it cannot read. A record counts only as far as the lease
+//! files agree.
 
 use std::fmt::Write;
 use std::fs::Metadata;
@@ -12,25 +12,24 @@ use fnv::FnvHasher;
 
 use crate::lease::{self, Owner};
 
-/// Short, as all of the text is: ext4 has room for 59 bytes in the inode, and takes a whole block for more. With it an
-/// owner of one IPv4 address fits in.
+/// The text is short, because ext4 keeps up to 59 bytes in the inode. A record with one IPv4 address fits.
 const VERSION: &str = "u:1";
-/// What the records of all releases begin with.
+/// The beginning of the records of all releases.
 const OURS: &str = "u:";
-/// As much of a boot id as is written down. Two that differ there are two; to take two for one does no harm.
+/// The number of characters of a boot ID that are stored.
 const BOOT: usize = 12;
-/// The shortest limit of a file system in use, that of XFS.
+/// The limit of XFS, which is the smallest.
 const MAX_TEXT: usize = 1023;
 const MAX_NAME: usize = 255;
 
-/// What makes a lease file itself, and not another one of the same name: its inode and its modification time.
+/// Identifies a lease file among others of the same name: a hash of inode and modification time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(crate) struct Identity(u64);
 
 impl Identity {
     pub(crate) fn of(file: &Metadata) -> Self {
         let numbers = [file.ino(), file.mtime().cast_unsigned(), file.mtime_nsec().cast_unsigned()];
-        // Nobody gains by a collision: who can make files here can make leases.
+        // A collision gives no advantage: a user who can create files here can create leases.
         let mut hasher = FnvHasher::default();
         numbers.iter().for_each(|number| hasher.write(&number.to_le_bytes()));
         Self(hasher.finish())
@@ -56,8 +55,7 @@ pub(crate) fn is_prefix(written: &str, boot: &str) -> bool {
     written == prefix(boot)
 }
 
-/// The name of an owner's record. An address it cannot be: those have no colon, or at least two. `None` where no file
-/// can have that name.
+/// The file name of an owner's record. It has exactly one colon, so it is never an address. `None` if it is too long.
 pub(crate) fn name(owner: &Owner<'_>) -> Option<String> {
     let name = format!("{}:{}", owner.container_id, owner.ifname);
     (name.len() <= MAX_NAME).then_some(name)
@@ -69,23 +67,23 @@ pub(crate) fn owner(name: &str) -> Option<Owner<'_>> {
     (!ifname.contains(':')).then_some(Owner { container_id, ifname })
 }
 
-/// Whether this is a record, readable or not.
+/// Returns true if this is a record, even one that cannot be read.
 pub(crate) fn is_ours(text: &str) -> bool {
     text.starts_with(OURS)
 }
 
 impl Record {
-    /// Whether it knows this very file.
+    /// Returns true if the record contains this lease file.
     pub(crate) fn holds(&self, ip: IpAddr, identity: Identity) -> bool {
         self.leases.contains(&(ip, identity))
     }
 
-    /// One of leases that are there in this boot.
+    /// A record of leases of this boot.
     pub(crate) fn new(boot: Option<&str>, netns: Option<u64>, leases: Vec<(IpAddr, Identity)>) -> Self {
         Self { boot: boot.map(|boot| prefix(boot).to_owned()), netns, leases }
     }
 
-    /// `None` where it is longer than a link can be.
+    /// The text. `None` if it is too long for a symbolic link.
     pub(crate) fn text(&self) -> Option<String> {
         let mut text = format!("{VERSION} {} ", self.boot.as_deref().unwrap_or("-"));
         let _ = match self.netns {

@@ -1,4 +1,4 @@
-//! Addresses that somebody asked for: where they may come from, and which set each has to come out of.
+//! Requested addresses: where they are read from, and which set serves each.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -22,11 +22,10 @@ impl fmt::Display for Requested {
     }
 }
 
-/// Reads the three sources: `IP` of CNI_ARGS, `args.cni.ips` and `runtimeConfig.ips`. An address asked for twice is
-/// asked for once.
+/// Reads the three sources: `IP` of CNI_ARGS, `args.cni.ips` and `runtimeConfig.ips`. Duplicates are removed.
 ///
-/// Of more than `most` distinct addresses, of which some set would have to serve two, no more are read than it takes to
-/// find that out: the list may be a stranger's.
+/// Reads at most one address more than `most`, the number of sets: the list can be long, and it is an error then
+/// anyway.
 pub(crate) fn read(
     variable: Option<&str>,
     args: &[String],
@@ -64,13 +63,13 @@ pub(crate) fn read(
     Ok(requests)
 }
 
-/// An address, of which a prefix length may follow: the subnet says what it is, so it counts for nothing.
+/// Parses an address. A prefix length behind it is ignored.
 fn parse(text: &str) -> Option<IpAddr> {
     let ip = text.parse::<IpAddr>().ok().or_else(|| Some(text.parse::<Network>().ok()?.0.addr()));
     ip.map(|ip| ip.to_canonical())
 }
 
-/// Gives each request to the set that can serve it. The answer has an entry for each set.
+/// Assigns each request to the set that contains it. Returns one entry for each set.
 pub(crate) fn assign(requests: Vec<Requested>, sets: &[Set]) -> Result<Vec<Option<Requested>>, Error> {
     let mut assigned: Vec<Option<Requested>> = sets.iter().map(|_| None).collect();
     for request in requests {
@@ -86,7 +85,7 @@ pub(crate) fn assign(requests: Vec<Requested>, sets: &[Set]) -> Result<Vec<Optio
     Ok(assigned)
 }
 
-/// Why no set admits an address.
+/// The reason why the address cannot be leased.
 fn why_not(ip: IpAddr, sets: &[Set]) -> String {
     let in_range = |set: &&Set| set.range_of(ip).is_some();
     let mut excluded = sets.iter().filter(in_range).flat_map(|set| &set.excluded);

@@ -1,4 +1,4 @@
-//! resolv.conf(5), as far as a CNI result can carry it.
+//! Reads resolv.conf(5) for the `dns` of a result.
 
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -8,10 +8,10 @@ use cni::Dns;
 
 use crate::error::Error;
 
-/// A hundred times what the longest holds that anybody needs.
+/// A limit far above every real file.
 const MAX_BYTES: usize = 1 << 16;
 
-/// Reads a file in the format of resolv.conf(5). /dev/null, which some write for "none", says nothing.
+/// Reads a file in the format of resolv.conf(5). /dev/null means "none".
 pub(crate) fn read(path: &Path) -> Result<Dns, Error> {
     if is_null(path) {
         return Ok(Dns::default());
@@ -34,7 +34,7 @@ fn is_null(path: &Path) -> bool {
     device(path).is_some_and(|number| device(Path::new("/dev/null")) == Some(number))
 }
 
-/// Like the reference, and unlike glibc, several `search` lines add up; of several `domain` lines the last one counts.
+/// As in the reference and unlike glibc, all `search` lines count. The last `domain` line counts.
 pub(crate) fn parse(text: &str) -> Dns {
     let mut dns = Dns::default();
     for line in text.lines() {
@@ -44,7 +44,7 @@ pub(crate) fn parse(text: &str) -> Dns {
             Some("domain") => dns.domain = words.next().or(dns.domain),
             Some("search") => dns.search.extend(words),
             Some("options") => dns.options.extend(words),
-            // Comments, which begin with '#' or ';', and what a result has no place for, such as sortlist.
+            // Comments, and options that a result cannot contain, such as sortlist.
             _ => {}
         }
     }

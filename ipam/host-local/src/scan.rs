@@ -1,5 +1,5 @@
-//! The walk over a whole lease directory. Under the lock it makes the index anew and puts the records right: every
-//! lease gets one, and none is left without a lease. Without the lock it only looks.
+//! Scans a whole lease directory. Under the lock, the scan rebuilds the index and repairs the records: every lease
+//! gets one, and a record without leases is removed. Without the lock it changes nothing.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -15,23 +15,23 @@ use crate::lease::{self, Content, Owner};
 use crate::record::{self, Identity, Record};
 use crate::store::Store;
 
-/// How long one walk may make records for leases that have none: a container waits for it, and a slow disk takes long
-/// to make 60,000. The next call goes on. An owner's record that was begun is finished.
+/// The time in which one scan creates missing records: a container waits for it. The next call continues. A record
+/// that was begun is completed.
 const NOTING_WITHIN: Duration = Duration::from_secs(5);
 
-/// An address that has an entry.
+/// One address of the directory.
 pub(crate) struct Seen<'a> {
     pub(crate) ip: IpAddr,
-    /// None of what is no lease file, and of one that could not be read.
+    /// `None` if the entry is not a lease file or cannot be read.
     pub(crate) content: Option<&'a Content>,
-    /// What is known about the lease, and borne out by its file.
+    /// The record, if it agrees with the lease file.
     pub(crate) record: Option<&'a Record>,
     pub(crate) modified: Option<SystemTime>,
 }
 
 impl Directory {
-    /// Visits every address that has an entry. Returned are the errors of files that could not be read: the others are
-    /// visited all the same. A missing directory has none.
+    /// Calls `visit` for every address in the directory. Returns the errors of files that could not be read. A
+    /// missing directory has no addresses.
     pub(crate) fn look(&self, visit: &mut dyn FnMut(&Seen<'_>)) -> Result<Vec<Error>, Error> {
         self.walk(&mut |ip, lease| {
             let record = lease.as_ref().and_then(|lease| {
@@ -50,7 +50,7 @@ impl Directory {
         let mut buffer = Vec::new();
         self.entries(&mut |name, entry| {
             let Some(ip) = lease::address(name) else { return };
-            // Links and folders are somebody's own; following one could lead anywhere.
+            // Symbolic links and directories are not followed.
             if !entry.is_file(self.path()) {
                 return visit(ip, None);
             }
@@ -89,7 +89,7 @@ impl<'a> Seen<'a> {
 }
 
 impl Store<'_> {
-    /// As [`Directory::look`], and puts right what is beside the leases.
+    /// As [`Directory::look`], and repairs records and index.
     pub(crate) fn scan(&self, visit: &mut dyn FnMut(&Seen<'_>)) -> Result<Vec<Error>, Error> {
         self.start_over();
         self.sweep()?;
@@ -101,7 +101,7 @@ impl Store<'_> {
                 Content::Owned { container_id, ifname } => {
                     Some(self.record_of(ip, lease, &Owner { container_id, ifname }, until))
                 }
-                // They name their container, and no record does that.
+                // These leases have no interface name, so they cannot have a record.
                 Content::Legacy { .. } | Content::Torn { container_id: Some(_) } => {
                     self.state().index.unrecorded = true;
                     None
@@ -116,7 +116,7 @@ impl Store<'_> {
         Ok(unreadable)
     }
 
-    /// The record of a lease, made where there is none that knows this very file.
+    /// Returns the record of a lease. Creates it if there is none that contains this file.
     fn record_of(&self, ip: IpAddr, lease: &Lease, owner: &Owner<'_>, until: Instant) -> Record {
         let mut leases = match self.directory.note(owner) {
             Note::Record(record) if record.holds(ip, lease.identity) => return record,
@@ -138,14 +138,14 @@ impl Store<'_> {
         record
     }
 
-    /// What an owner's record says, as far as the lease files bear it out.
+    /// Returns an owner's record, without entries that do not agree with the lease files.
     pub(crate) fn borne_out(&self, owner: &Owner<'_>) -> Option<Record> {
         let Note::Record(mut record) = self.directory.note(owner) else { return None };
         self.bear_out(&mut record);
         Some(record)
     }
 
-    /// Takes out of a record what the lease files do not bear out. Those that it knows say what they said then.
+    /// Removes entries from a record that do not agree with the lease files.
     fn bear_out(&self, record: &mut Record) {
         record.leases.retain(|(ip, identity)| {
             let file = fs::symlink_metadata(self.directory.file(*ip)).ok().filter(fs::Metadata::is_file);
@@ -153,9 +153,9 @@ impl Store<'_> {
         });
     }
 
-    /// Removes what records say beyond the leases that there are.
+    /// Repairs records that name leases which do not exist.
     fn sweep(&self) -> Result<(), Error> {
-        // One walk to find them, and then the changes: a walk may miss or repeat what changes under it.
+        // First search, then change: a directory must not change while it is listed.
         let mut wrong = Vec::new();
         self.directory.entries(&mut |name, _| {
             let Some(owner) = record::owner(name) else { return };

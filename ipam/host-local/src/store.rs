@@ -1,15 +1,14 @@
-//! One network's lease directory, in the layout that the reference uses: a file per leased address, the last address
-//! given by each set, and the lock. Beside them lie an owner's record and, in the lock file, the index; both may vanish
-//! or be wrong without harm. Everything that changes these files is here and in `scan`; reading them is in
-//! `directory`, and who gets which address is in neither.
+//! Changes the lease directory of one network. The layout is the reference's: a file for each leased address, the
+//! last leased address of each set, and the lock. In addition there are records of owners and, in the lock file, the
+//! index. Both may be missing or wrong. `directory` reads the files, and `allocate` chooses addresses.
 //!
-//! A lease file is the only truth about its address. It appears whole or not at all: written under a temporary name,
-//! then linked. There is one temporary name, used under the lock, so a killed writer leaves at most one such file
-//! behind, which no implementation takes for an address.
+//! Only the lease file decides if an address is leased. It is written under a temporary name and then linked, so it
+//! is complete or not there. There is one temporary name, used under the lock: a killed call leaves at most one such
+//! file, which is never taken for an address.
 //!
-//! The order of things makes every interruption harmless: the first change of an entry moves the directory's
-//! modification time away from the index's stamp, and only the last step of a call that went well puts it back. Whoever
-//! comes in between finds no index, walks over the directory and puts right what was left undone.
+//! A call can be interrupted at any point. The first change of an entry moves the modification time of the directory
+//! away from the stamp of the index. Only the last step of a successful call sets it back. After an interruption the
+//! next call finds no valid index, scans the directory and repairs it.
 
 use std::cell::{RefCell, RefMut};
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
@@ -32,50 +31,50 @@ use crate::range::{Set, Span};
 use crate::record::{self, Identity, Record};
 use crate::turn::Turn;
 
-/// The reference reads every file here and goes by the content alone: to it this is a lease of nothing.
+/// The reference reads every file and looks at the content only: for it, this file is not a lease.
 pub(crate) const TEMPORARY: &str = ".lease.tmp";
-/// How far back the directory's modification time is put, in seconds: no step of the clock that anybody makes by habit.
+/// The stamp is this many seconds in the past, so that a normal correction of the clock cannot produce the same time.
 const LAG: u64 = 4_663;
 
-/// What the index is worth.
+/// How far the index can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// It can be believed.
+    /// The index is valid.
     Right,
-    /// Nothing is known of it. A walk over the directory makes it right.
+    /// The index is not valid. A scan rebuilds it.
     Unknown,
-    /// Something has failed that the next call has to find and put right. No walk of this call makes it right again.
+    /// This call failed halfway. It must not mark the index as valid; the next call repairs the directory.
     Doubted,
 }
 
-/// What a call knows of the directory while it has the lock.
+/// The state of a call while it has the lock.
 pub(crate) struct State {
     pub(crate) index: Index,
     pub(crate) trust: Trust,
-    /// Whether the index in the file would still be believed.
+    /// True if the index in the file still counts as valid.
     stamped: bool,
-    /// Whether something was changed.
+    /// True if the index must be written.
     touched: bool,
-    /// What was freed.
+    /// Addresses that were freed.
     released: Vec<IpAddr>,
 }
 
-/// The directory under its lock, which ends with this value.
+/// The directory under its lock. Dropping it writes the index and releases the lock.
 pub(crate) struct Store<'a> {
     pub(crate) directory: &'a Directory,
     lock: Lock,
     /// The directory itself.
     folder: File,
     pub(crate) boots: Boots,
-    /// Whether the index is not of the running boot, so that this may be the first call since the machine was booted.
+    /// True if the index is not of the running boot, so that this can be the first call since the boot.
     pub(crate) is_first: bool,
-    /// Of the file, as it was.
+    /// The head of the index file, as it was at the start.
     head: Head,
     state: RefCell<State>,
 }
 
 impl<'a> Store<'a> {
-    /// Makes the directory where it is missing, and locks it.
+    /// Creates the directory if it is missing, and locks it.
     pub(crate) fn create(directory: &'a Directory) -> Result<Self, Error> {
         match Self::open(directory, false) {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
@@ -86,7 +85,7 @@ impl<'a> Store<'a> {
         Self::open(directory, false)
     }
 
-    /// Locks the directory to free leases; `None` where there is none, and so no lease.
+    /// Locks the directory to free leases. `None` if there is no directory.
     pub(crate) fn lock(directory: &'a Directory) -> Result<Option<Self>, Error> {
         Self::lock_for(directory, true)
     }
@@ -100,19 +99,19 @@ impl<'a> Store<'a> {
         Self::open(directory, freeing).map(Some)
     }
 
-    /// Sees whether a lease could be written, and leaves no trace of that. With the index, says of each set whether an
-    /// address is free; `None` where nothing is known.
+    /// Checks that a lease could be written, and leaves no trace. If the index is valid, returns for each set if an
+    /// address is free; otherwise `None`.
     pub(crate) fn probe(directory: &Directory, sets: &[Set]) -> Result<Option<Vec<bool>>, Error> {
         if let Some(store) = Store::lock_for(directory, false)? {
             store.probe_temporary()?;
             let known = store.state().trust == Trust::Right;
             return Ok(known.then(|| sets.iter().map(|set| store.has_free(set)).collect()));
         }
-        // The folders that are missing would be made in the lowest one that is there.
+        // An ADD would create the missing directories in the lowest one that exists.
         let above = directory.path().ancestors().skip(1).find(|above| fs::symlink_metadata(above).is_ok());
         let probe = above.unwrap_or(Path::new("")).join(format!("{TEMPORARY}.{}", std::process::id()));
         let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe);
-        // One left by a killed process of this number is of no use to anybody, before as after.
+        // A killed process with this PID may have left one.
         let remove = || drop(fs::remove_file(&probe));
         remove();
         let written = create().and_then(|mut file| file.write_all(b"probe"));
@@ -121,7 +120,7 @@ impl<'a> Store<'a> {
         Ok(None)
     }
 
-    /// Takes the lock, and sees what the index is worth.
+    /// Takes the lock, and reads the index.
     fn open(directory: &'a Directory, freeing: bool) -> Result<Self, Error> {
         let lock = Lock::take(&directory.path().join("lock"), freeing, LOCK_WITHIN)?;
         let opened = File::open(directory.path()).and_then(|folder| Ok((folder.metadata()?, folder)));
@@ -132,8 +131,8 @@ impl<'a> Store<'a> {
         let index = head.as_ref().filter(fits).and_then(|head| Index::read(lock.index()?, head));
         let stamped = index.is_some();
         if !stamped {
-            // Whoever wrote one of these is dead: it would hold the lock. Where it cannot be removed, nothing can be
-            // written either, and that says why.
+            // The writer of a temporary file is dead: otherwise it would have the lock. If the file cannot be
+            // removed, a later write fails and names the reason.
             let _ = fs::remove_file(directory.path().join(TEMPORARY));
         }
         let index = index.unwrap_or_else(Index::empty);
@@ -148,11 +147,11 @@ impl<'a> Store<'a> {
         self.state.borrow_mut()
     }
 
-    /// A new index, for one that nothing is known of.
+    /// Begins a new index before a scan.
     pub(crate) fn start_over(&self) {
         let mut state = self.state();
         if state.stamped {
-            // The walk may find what the modification time did not tell, and be interrupted.
+            // The scan may find changes that the modification time did not show, and it may be interrupted.
             state.stamped = self.lock.index().is_some_and(|file| Head::erase(file).is_err());
         }
         state.index = Index::empty();
@@ -161,7 +160,7 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// The index is whole now.
+    /// The index is complete now.
     pub(crate) fn trust(&self) {
         let mut state = self.state();
         state.touched = true;
@@ -170,12 +169,12 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// The next call is to walk over the directory.
+    /// Makes the next call scan the directory.
     fn distrust(&self) {
         self.state().trust = Trust::Doubted;
     }
 
-    /// What an owner holds.
+    /// Returns the leases of an owner.
     pub(crate) fn held_by(&self, owner: &Owner<'_>) -> Result<Held, Error> {
         if let Some(held) = self.recorded(owner) {
             return Ok(held);
@@ -185,9 +184,9 @@ impl<'a> Store<'a> {
         Ok(held)
     }
 
-    /// What an owner holds, by its record alone; `None` where that cannot tell.
+    /// Returns the leases of an owner by its record only. `None` if the record is not enough.
     fn recorded(&self, owner: &Owner<'_>) -> Option<Held> {
-        // Where leases have no record, one that there is may be of a part of its owner's.
+        // If some leases have no record, a record may be incomplete.
         if self.state().trust != Trust::Right || self.state().index.unrecorded {
             return None;
         }
@@ -199,13 +198,13 @@ impl<'a> Store<'a> {
         leases.iter().all(|ip| self.directory.is_held(*ip, owner)).then(|| Held { leases, ..Held::default() })
     }
 
-    /// Leases an address; `false` where it is taken.
+    /// Leases an address. Returns false if it is leased already.
     pub(crate) fn lease(&self, ip: IpAddr, owner: &Owner<'_>) -> Result<bool, Error> {
         self.with_lease_file(owner, ip, |temporary| self.link(temporary, ip))
     }
 
-    /// Leases the first free address of a set, in its turn; `None` where none is. Those in `resting` come last, in
-    /// their order.
+    /// Leases the first free address of a set after `after`. `None` if the set is full. Addresses in `resting` come
+    /// last.
     pub(crate) fn lease_next(
         &self,
         set: &Set,
@@ -238,7 +237,7 @@ impl<'a> Store<'a> {
         Some((self.state().index.first_free(set, span)?, span))
     }
 
-    /// Whether an address of a set could be leased.
+    /// Returns true if an address of the set is free.
     pub(crate) fn has_free(&self, set: &Set) -> bool {
         set.turn(None).into_iter().any(|span| {
             let mut rest = Some(span);
@@ -253,7 +252,7 @@ impl<'a> Store<'a> {
         })
     }
 
-    /// Addresses that were released within the last `delay` seconds, the oldest first.
+    /// Returns the addresses that were released within the last `delay` seconds, the oldest first.
     pub(crate) fn resting(&self, delay: u64) -> Vec<IpAddr> {
         if delay == 0 {
             return Vec::new();
@@ -264,7 +263,7 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// Writes a lease file under the temporary name, for as long as `work` takes.
+    /// Writes a lease file under the temporary name, calls `work`, and removes the file.
     fn with_lease_file<T>(
         &self,
         owner: &Owner<'_>,
@@ -277,7 +276,7 @@ impl<'a> Store<'a> {
         worked
     }
 
-    /// Gives the temporary file the name of an address; `false` where that is taken.
+    /// Links the temporary file to the name of an address. Returns false if the name exists.
     fn link(&self, temporary: &Path, ip: IpAddr) -> Result<bool, Error> {
         let path = self.directory.file(ip);
         let linked = match fs::hard_link(temporary, &path) {
@@ -293,12 +292,12 @@ impl<'a> Store<'a> {
         Ok(leased)
     }
 
-    /// Frees an address, whoever holds it.
+    /// Frees an address, whoever the owner is.
     pub(crate) fn release(&self, ip: IpAddr) -> Result<(), Error> {
         let path = self.directory.file(ip);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                // It may lose its record to the others of its owner.
+                // Its record may be removed with other leases of its owner.
                 self.distrust();
                 return Err(Error::io("remove", &path)(error));
             }
@@ -311,8 +310,8 @@ impl<'a> Store<'a> {
         Ok(())
     }
 
-    /// Notes who holds these leases, and where it lives. That it cannot be noted is no failure, but an old note that
-    /// would speak against the owner is. Returns the leases, where all of them can be told from others of their names.
+    /// Writes the record of an owner. Only an old record that cannot be removed is an error. Returns the leases with
+    /// their identities, if all are known.
     pub(crate) fn note_owner(
         &self,
         owner: &Owner<'_>,
@@ -335,7 +334,7 @@ impl<'a> Store<'a> {
         Ok(Some(record.leases))
     }
 
-    /// Writes a record where there is none. Where it cannot be written, the absence of a record tells nothing any more.
+    /// Writes a record. If this fails, the index notes that records are missing.
     pub(crate) fn write_note(&self, owner: &Owner<'_>, record: &Record) -> bool {
         let written = match (record::name(owner), record.text()) {
             (Some(name), Some(text)) => symlink(text, self.directory.path().join(name)).is_ok(),
@@ -347,7 +346,7 @@ impl<'a> Store<'a> {
         written
     }
 
-    /// Removes an owner's record. What is no record is left alone.
+    /// Removes an owner's record. Other files of this name stay.
     pub(crate) fn forget(&self, owner: &Owner<'_>) -> Result<(), Error> {
         let (Some(name), Note::Record(_) | Note::Unreadable) = (record::name(owner), self.directory.note(owner)) else {
             return Ok(());
@@ -363,12 +362,12 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// Where set `index` goes on.
+    /// Reads the position of the rotation of set `index`.
     pub(crate) fn turn(&self, index: usize) -> Turn {
         Turn::read(self.last_reserved_file(index))
     }
 
-    /// Notes the address that a set gave last.
+    /// Writes the last leased address of a set.
     pub(crate) fn end_turn(&self, turn: Turn, ip: IpAddr) -> Result<(), Error> {
         let text = lease::file_name(ip);
         if turn.overwrite(&text) {
@@ -386,7 +385,7 @@ impl<'a> Store<'a> {
         self.directory.path().join(format!("last_reserved_ip.{index}"))
     }
 
-    /// Writes a file and removes it again.
+    /// Writes the temporary file and removes it again.
     fn probe_temporary(&self) -> Result<(), Error> {
         let temporary = self.directory.path().join(TEMPORARY);
         self.write_temporary("probe", &temporary)?;
@@ -396,21 +395,21 @@ impl<'a> Store<'a> {
         })?;
         let mut state = self.state();
         if state.stamped {
-            // Nothing was changed, so the index is as right as it was.
+            // Nothing was changed, so the index stays valid.
             let _ = self.set_modified(self.head.stamp);
         }
         state.touched = false;
         Ok(())
     }
 
-    /// Writes a whole file under the temporary name. Errors name what it is for.
+    /// Writes the temporary file. An error names the file that it is for.
     fn write_temporary(&self, content: &str, purpose: &Path) -> Result<PathBuf, Error> {
         let path = self.directory.path().join(TEMPORARY);
         self.state().touched = true;
-        // A new file always: through a link put there under this name we would write somebody else's.
+        // Created exclusively: a planted link could lead to a foreign file.
         let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let created = match create() {
-            // Whoever left it there is dead, or could not remove it: it would hold the lock.
+            // Its writer is dead, or could not remove it: otherwise it would have the lock.
             Err(error) if error.kind() == ErrorKind::AlreadyExists && fs::remove_file(&path).is_ok() => create(),
             created => created,
         };
@@ -423,7 +422,7 @@ impl<'a> Store<'a> {
         written.map(|()| path)
     }
 
-    /// That it stays is nothing to fail for: whoever finds no index removes it, so the next one must find none.
+    /// An error is ignored: the next call without a valid index removes the file.
     fn remove_temporary(&self, path: &Path) {
         if fs::remove_file(path).is_err_and(|error| error.kind() != ErrorKind::NotFound) {
             self.distrust();
@@ -435,7 +434,7 @@ impl<'a> Store<'a> {
         self.folder.set_times(FileTimes::new().set_modified(time))
     }
 
-    /// Writes the index, and then stamps it.
+    /// Writes the index, and then sets the stamp.
     fn finish(&mut self) -> io::Result<()> {
         let state = self.state.get_mut();
         let (Some(file), Some(boot)) = (self.lock.index(), self.boots.now()) else { return Ok(()) };
@@ -451,7 +450,7 @@ impl<'a> Store<'a> {
         };
         let released: Vec<_> = state.released.iter().filter_map(|ip| Some((*ip, second?))).collect();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        // A second that is even: the coarsest file systems count in twos.
+        // Some file systems store every second second only.
         let stamp = (now.saturating_sub(LAG) & !1).cast_signed();
         state.index.write(file, &self.head, stamp, boot, &released)?;
         self.set_modified(stamp)
@@ -461,18 +460,18 @@ impl<'a> Store<'a> {
 impl Drop for Store<'_> {
     fn drop(&mut self) {
         if !thread::panicking() {
-            // Without an index the next call takes longer, and that is all.
+            // Without an index the next call only takes longer.
             let _ = self.finish();
         }
     }
 }
 
-/// On a file system without hard links, or with no more of them for this file.
+/// Returns true if the file system has no hard links, or no more for this file.
 fn has_no_links(error: &io::Error) -> bool {
     matches!(linux::errno(error), Some(Errno::EPERM | Errno::EMLINK | Errno::ENOSYS | Errno::EOPNOTSUPP))
 }
 
-/// As link(2) and then unlink(2), as far as nobody works beside us without the lock.
+/// Replaces link(2) and unlink(2). It is safe only under the lock.
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match fs::symlink_metadata(to) {
         Ok(_) => Err(ErrorKind::AlreadyExists.into()),

@@ -1,7 +1,7 @@
-//! `make demo`: two containers on a LAN, attached by the built programs, told step by step.
+//! `make demo`: the built programs attach two containers to a LAN, step by step.
 //!
-//! The LAN is made of network namespaces and goes with this process; nothing of the machine
-//! is touched. The exit status says whether everything came out as told.
+//! The LAN consists of network namespaces and ends with this process. The network of the machine is not touched. The
+//! exit status is 0 if every step succeeded.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_macros, reason = "this program talks to a person at a terminal")]
 

@@ -1,5 +1,4 @@
-//! Being root in a user namespace of one's own: what lets an ordinary user make network
-//! namespaces, and nothing else on the machine.
+//! Gives an ordinary user root's rights in a user namespace, so that it can create network namespaces.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;

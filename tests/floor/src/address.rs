@@ -1,4 +1,4 @@
-//! The addresses to assign, as text and as bytes.
+//! The addresses to assign.
 
 use std::net::IpAddr;
 

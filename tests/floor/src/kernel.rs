@@ -1,4 +1,4 @@
-//! The netlink socket and the netns: several requests in one send, and the answers that are needed.
+//! The netlink socket and the netns. Several requests are sent at once, and only needed answers are read.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! Leases as the reference's host-local leaves them: a file per address, and the last one that was given.
+//! Leases in the form of the reference's host-local.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

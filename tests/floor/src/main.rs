@@ -1,12 +1,11 @@
-//! What a plugin cannot go below: one static process that does the bare kernel operations of an attachment, as many in
-//! one message as can be, and no protocol. It checks nothing, undoes nothing and is for the benchmarks alone.
+//! The floor for the benchmarks: a static process that does only the kernel operations of an attachment. It checks
+//! nothing and undoes nothing.
 //!
-//! It takes a runtime's variables, so that it is called like a plugin: `CNI_COMMAND` (without it, it ends at once),
-//! `CNI_NETNS`, `CNI_IFNAME` and `CNI_CONTAINERID`; and of its own `FLOOR_PARENT`, an ifindex (no link without it),
-//! `FLOOR_LEASES`, a directory, and `FLOOR_ADDRESSES`: `ADDRESS/LENGTH,GATEWAY`, with spaces between.
+//! It is called like a plugin, with `CNI_COMMAND` (without it, it ends at once), `CNI_NETNS`, `CNI_IFNAME` and
+//! `CNI_CONTAINERID`. It has three variables of its own: `FLOOR_PARENT`, an ifindex (without it, no link is created),
+//! `FLOOR_LEASES`, a directory, and `FLOOR_ADDRESSES`, a list of `ADDRESS/LENGTH,GATEWAY`, separated by spaces.
 //!
-//! It begins at C's `main`, as the program itself does (see there): with the standard library's start it would not be the
-//! floor.
+//! Its start is C's `main`, as in the program itself.
 #![no_main]
 #![deny(unsafe_code)]
 

@@ -1,8 +1,6 @@
-//! What strangers can send, each kind through one function: the fuzz targets in `fuzz/` call it with what they make up,
-//! the tests with what is kept in `fuzz/seeds`. A function panics where a promise is broken, and else says whether the
-//! bytes were taken for what they might be.
-//!
-//! Nothing of this is in what ships.
+//! Entry points for fuzzing: one function for each kind of untrusted input. The fuzz targets call them with generated
+//! input, the tests with the files in `fuzz/seeds`. A function panics if a promise is broken. Otherwise it returns
+//! true if the input was accepted.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;

@@ -1,5 +1,4 @@
-//! Everything in `fuzz/seeds`, what was captured in real runs and what fuzzing has found, read as it is when it comes
-//! from a stranger. None may panic, hang or take much memory.
+//! Reads all files in `fuzz/seeds` as untrusted input: none may panic, hang or take much memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};

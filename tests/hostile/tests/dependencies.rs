@@ -1,5 +1,4 @@
-//! What deny.toml says of licences, sources and duplicates, held without a tool and without a network: `cargo deny` is
-//! for people, and reads the same file.
+//! Checks licences, sources and duplicates of dependencies against deny.toml, without a tool and without a network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! A client of the API server: plain HTTP on the socket of `kubectl proxy`, which does the encryption and has the
-//! administrator's token.
+//! A client of the API server: plain HTTP on the socket of `kubectl proxy`, which encrypts and has the token of the
+//! administrator.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

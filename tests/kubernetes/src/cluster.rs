@@ -1,5 +1,5 @@
-//! The cluster: two nodes and a gateway on a Lab's LAN, and the control plane on the first node. All tests of one
-//! executable that run at the time share one, and take turns.
+//! The cluster: two nodes and a gateway on the LAN of a Lab, and the control plane on the first node. All tests of one
+//! executable share it and take turns.
 
 use std::fs;
 use std::ops::Deref;

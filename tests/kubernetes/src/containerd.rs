@@ -1,4 +1,4 @@
-//! containerd 2.4 in a node, with its plugins and networks where it looks for them by default.
+//! containerd in a node, with plugins and networks in its default places.
 
 use std::fs;
 use std::os::unix::net::UnixStream;

@@ -1,4 +1,4 @@
-//! Tests of features that are not there yet. They fail the build as soon as the feature works, so that the mark goes.
+//! Tests of features that do not exist yet. When such a test passes, the build fails, so that the mark is removed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -1,4 +1,4 @@
-//! The control groups of one node. The node sees them as the whole tree, as a machine of its own would.
+//! The control groups of one node. The node sees them as the whole tree.
 
 use std::fs;
 use std::path::{Path, PathBuf};

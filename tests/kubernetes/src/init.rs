@@ -1,9 +1,9 @@
 //! The processes that carry a node. A supervisor starts the node's first process, which has the node's namespaces and
-//! starts the daemons. When the first process ends, and it ends with the test, the supervisor kills every process of the
-//! node and removes the node's control groups.
+//! starts the daemons. The first process ends with the test. Then the supervisor kills every process of the node and
+//! removes its control groups.
 //!
-//! Nodes have no PID namespace of their own: a real host has none either, and host-local looks for network namespaces
-//! only where it can see all processes.
+//! Nodes have no PID namespace of their own. A real host has none either, and host-local searches for network
+//! namespaces only if it can see all processes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, Write};

@@ -1,5 +1,5 @@
-//! A Kubernetes of two nodes on a Lab's LAN: the fixture that the tests of this package share. Everything runs natively,
-//! each node in namespaces of its own, with the built plugins as the only CNI plugins.
+//! The fixture of this package: a Kubernetes of two nodes on the LAN of a Lab. Each node runs natively in its own
+//! namespaces, with the built plugins as the only CNI plugins.
 #![forbid(unsafe_code)]
 
 pub mod api;

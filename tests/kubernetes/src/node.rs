@@ -1,5 +1,5 @@
-//! A node: a machine of the LAN with directories, mounts, control groups and a host name of its own. Programs in it find
-//! their files at the paths that they use by default.
+//! A node: a machine of the LAN with its own directories, mounts, control groups and host name. Programs find their
+//! files at the default paths.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};

@@ -1,5 +1,5 @@
-//! critest, the conformance tests of the Container Runtime Interface, on containerd with our plugins and with those of
-//! the reference: its specs of sandboxes and of networking. The two must agree spec by spec.
+//! critest, the conformance tests of the Container Runtime Interface, with our plugins and with those of the
+//! reference. The results must agree for every spec.
 
 use std::collections::BTreeMap;
 use std::fs;

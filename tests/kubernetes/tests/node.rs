@@ -1,4 +1,4 @@
-//! The fixture itself: a node is a machine of its own, and leaves nothing.
+//! Tests the fixture: a node is a machine of its own, and leaves nothing.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! A client of the Kubernetes Container Runtime Interface, as the kubelet is one: it calls containerd on its socket and
-//! waits for the answer. A call that fails panics with everything that is known, but where a test asks for the failure.
+//! A client of the Kubernetes Container Runtime Interface. It calls containerd on its socket and waits for the answer.
+//! A failed call panics with all details, unless the test expects it.
 
 use std::path::Path;
 use std::thread;

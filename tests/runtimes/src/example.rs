@@ -1,4 +1,4 @@
-//! A configuration of `conf-examples/`, and the LAN that it describes: built in the Lab around the host's NIC.
+//! A configuration of `conf-examples/`, and the LAN for it in the Lab.
 
 use std::net::IpAddr;
 

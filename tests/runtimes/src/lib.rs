@@ -1,6 +1,5 @@
-//! Container runtimes as their own clients drive them: what it takes beyond `e2e`, where the Lab and the daemons are.
-//!
-//! A package of its own, since a client for gRPC is a good deal of code that nobody else here needs.
+//! Clients of container runtimes. The Lab and the daemons are in `e2e`. This is a package of its own, because a gRPC
+//! client is large.
 #![forbid(unsafe_code)]
 
 pub mod cri;

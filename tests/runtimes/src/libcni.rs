@@ -1,5 +1,4 @@
-//! libcni, the library by which nearly all container runtimes call plugins: a small client in Go (tests/peers/libcni)
-//! makes one call each time that it is started.
+//! libcni, the library of nearly all runtimes. A small client in Go (tests/peers/libcni) makes one call each time.
 
 use std::fs;
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! The messages of the Kubernetes Container Runtime Interface that the tests send and read, each with the fields that they
-//! use: a reader of protobuf skips the others. (k8s.io/cri-api, pkg/apis/runtime/v1/api.proto)
+//! The messages of the Container Runtime Interface that the tests use, each with the needed fields. (k8s.io/cri-api,
+//! pkg/apis/runtime/v1/api.proto)
 
 use std::collections::HashMap;
 

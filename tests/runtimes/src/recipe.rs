@@ -1,4 +1,4 @@
-//! The files of `conf-examples/`, and those of them that are not CNI's own, read as their programs read them.
+//! The files of `conf-examples/`, read as their programs read them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

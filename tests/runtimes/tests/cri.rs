@@ -1,4 +1,4 @@
-//! containerd as the kubelet drives it, by calls on its socket, on a macvlan network of the Lab.
+//! containerd on a macvlan network of the Lab, called as the kubelet calls it.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Every network of `conf-examples/`, by the library that runtimes use: attached, looked at, reached across the LAN that
-//! it describes, and taken away, with the result that libcni has kept and without.
+//! libcni runs every network of `conf-examples/`: ADD, CHECK, traffic across the LAN, DEL, with and without the cached
+//! result.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! podman 4 with its CNI back end, on the network of `conf-examples/podman.conflist`.
+//! podman 4 with CNI, on the network of `conf-examples/podman.conflist`.
 
 use e2e::lab::NIC;
 use e2e::patience::await_that;

@@ -1,4 +1,4 @@
-//! The two blocks of the README that lead to a working containerd, copied as a reader would copy them.
+//! Copies the configuration blocks of README.md and docs/install.md as a reader does, and runs a container with them.
 
 use std::fs;
 use std::path::Path;
@@ -10,23 +10,25 @@ use e2e::{Binaries, Lab};
 use runtimes::{Cri, recipe};
 use serde_json::Value;
 
-/// The only block of that language.
-fn block(language: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+/// The first block of a language in a page. It may be indented, as part of a list.
+fn block(page: &str, language: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(page);
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
     let fence = format!("```{language}\n");
-    let mut blocks = text.split(&fence).skip(1).map(|rest| rest.split("```").next());
-    let block = blocks.next().flatten().unwrap_or_else(|| panic!("the README has no block of {language}"));
-    assert!(blocks.next().is_none(), "the README has two blocks of {language}");
-    block.to_owned()
+    let mut blocks = text.split(&fence).skip(1).filter_map(|rest| rest.split("```").next());
+    let block = blocks.next().unwrap_or_else(|| panic!("{page} has no block of {language}"));
+    let lines: Vec<&str> = block.lines().map(str::trim_start).collect();
+    lines.join("\n")
 }
 
 /// The Lab's NIC and subnet are those of the block: nothing of it has to be changed.
 #[test]
-fn the_two_blocks_of_the_readme_put_a_pod_on_the_lan() {
+fn the_blocks_of_the_documents_put_a_pod_on_the_lan() {
     let lab = Lab::new(Binaries::HardLinks);
-    let network: Value = serde_json::from_str(&block("json")).expect("the README's network is JSON");
-    let containerd = Containerd::for_kubernetes(&lab, &recipe::for_this_machine(&block("toml")), &network);
+    let network: Value = serde_json::from_str(&block("README.md", "json")).expect("the README's network is JSON");
+    // The first block of the page is for containerd.
+    let toml = recipe::for_this_machine(&block("docs/install.md", "toml"));
+    let containerd = Containerd::for_kubernetes(&lab, &toml, &network);
     let cri = Cri::connect(&containerd);
     let pod = cri.run_pod("web");
     assert_eq!(cri.status(&pod.id).ips, ["192.168.50.200"]);

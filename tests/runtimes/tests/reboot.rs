@@ -1,5 +1,5 @@
-//! A node reboots with pods on it: containerd ends by SIGKILL and all its containers with it, /run is empty and the boot
-//! id another one afterwards, while containerd's own books and the leases are still on disk.
+//! A node reboots with pods on it: containerd and all containers end by SIGKILL. Then /run is empty and the boot ID
+//! has changed. containerd's own data and the leases are still on disk.
 
 use std::collections::BTreeSet;
 

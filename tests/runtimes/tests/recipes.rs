@@ -1,5 +1,4 @@
-//! The files of `conf-examples/` that are not networks of CNI's own form: read as their programs read them, and what they
-//! hold of CNI run.
+//! The files of `conf-examples/` that are not conflists: read as their programs read them, and run.
 
 use e2e::lab::lan4;
 use e2e::runtime::{Containerd, PAGE};

@@ -1,6 +1,5 @@
-//! What host-local costs by the number of leases, ours and the reference's in one run: whole processes, from fork to
-//! exit, in turns, so that whatever else the machine does hits both. Writes the section `host-local` of
-//! docs/benchmarks.md and its plot.
+//! Measures host-local by the number of leases, ours and the reference's alternately in one run, from fork to exit.
+//! Writes the section `host-local` of docs/benchmarks.md and its plot.
 #![forbid(unsafe_code)]
 
 use std::error::Error;

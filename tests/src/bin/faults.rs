@@ -1,5 +1,5 @@
-//! Injects faults into every call of the plugins, natively and in a guest, and says what came of it. `--full` injects all
-//! of them, and writes the figures into docs/reliability.md; without it, the share of the day.
+//! Injects faults into every call of the plugins, natively and in a guest. `--full` injects all faults and writes the
+//! table of docs/reliability.md. Without it, the part of the day runs.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_macros, reason = "this program talks to a person at a terminal")]
 

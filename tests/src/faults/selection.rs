@@ -1,4 +1,4 @@
-//! Which of all faults are injected: every one of them, or a share that is another one every day.
+//! Chooses the faults to inject: all of them, or a part that is another one every day.
 
 use std::env;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,4 +1,4 @@
-//! Where things go wrong: a Lab with a container, another one that nothing must happen to, and what there was before.
+//! The Lab of a fault: a container, another container that must not change, and the state before.
 
 use std::collections::BTreeSet;
 use std::fs;

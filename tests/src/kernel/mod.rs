@@ -1,5 +1,5 @@
-//! What the kernel of one namespace holds: links, addresses, routes, made and read back
-//! through rtnetlink's messages, which share no code with the program under test.
+//! The state of the kernel in one namespace: links, addresses, routes. It is created and read with rtnetlink's
+//! messages, which share no code with the program under test.
 
 mod address;
 mod kinds;

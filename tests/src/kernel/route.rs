@@ -1,4 +1,4 @@
-//! Routes of a namespace, with every attribute that a CNI configuration can ask for.
+//! Routes of a namespace, with all attributes of a CNI configuration.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

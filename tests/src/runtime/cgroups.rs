@@ -1,5 +1,5 @@
-//! The control groups of one Lab's containers. They are the one thing that a runtime in a jail
-//! makes outside of it: the tree is the machine's.
+//! The control groups of the containers of one Lab. A runtime in a jail creates them outside, in the tree of the
+//! machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};

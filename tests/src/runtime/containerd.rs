@@ -1,4 +1,4 @@
-//! containerd of tests/peers on the Lab's host, with its runc, an image, and `ctr` to command it.
+//! containerd of tests/peers on the host of the Lab, with runc, an image, and `ctr`.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;

@@ -1,4 +1,4 @@
-//! What came of a call of `ctr`, containerd's own command.
+//! The outcome of a call of `ctr`.
 
 use std::process::{ExitStatus, Output};
 

@@ -1,4 +1,4 @@
-//! A container image made on the spot: Debian's static busybox and one page for its web server.
+//! A container image that is built here: Debian's static busybox and one page for its web server.
 
 use std::fs;
 use std::os::unix::fs::symlink;

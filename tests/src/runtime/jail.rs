@@ -1,6 +1,6 @@
-//! A process tree with mounts and process ids of its own, on a network of the Lab. Daemons in
-//! it use their default paths, and these are directories of the test's own; when its first
-//! process ends, the kernel ends all others, and nothing is mounted any more.
+//! A process tree with its own mounts and process IDs, on a network of the Lab. Daemons in it use their default paths,
+//! which are directories of the test. When its first process ends, the kernel ends all others, and the mounts are
+//! gone.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

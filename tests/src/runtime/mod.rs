@@ -1,5 +1,4 @@
-//! Real container runtimes in the Lab: each believes that it has a machine to itself, with the
-//! paths that it uses by default, and the Lab's host for its network.
+//! Real container runtimes in the Lab. Each has its default paths, and the host of the Lab as its network.
 
 mod cgroups;
 mod containerd;

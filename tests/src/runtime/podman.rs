@@ -1,4 +1,4 @@
-//! podman on the Lab's host, with its networks by CNI and containers by runc.
+//! podman on the host of the Lab, with CNI networks and runc.
 
 use std::fs;
 use std::path::Path;

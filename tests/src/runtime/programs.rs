@@ -1,4 +1,4 @@
-//! The programs that the container runtimes run: from tests/peers, or from Debian with the package's name.
+//! The programs that runtimes need: from tests/peers, or from Debian with the name of the package.
 
 use std::env;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! A container that runs under `ctr run`, which stays with it to its end.
+//! A container under `ctr run`, which ends with it.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout};

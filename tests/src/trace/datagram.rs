@@ -1,6 +1,5 @@
-//! Netlink datagrams in the memory of a traced process: which requests it sends, and how the kernel is made to refuse
-//! one of them. A failing send is not what a refusal looks like: the request goes through with a type that the kernel
-//! does not know, so nothing is done, and the answer gets the number that the kernel might have said.
+//! Netlink datagrams in the memory of a traced process. A request gets a type that the kernel ignores, and the answer
+//! gets the error under test: this is how a refusal looks.
 
 use std::fs::{File, OpenOptions};
 use std::io;

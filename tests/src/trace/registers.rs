@@ -1,5 +1,5 @@
-//! A stopped task's registers: which system call it makes, and how one is made to fail without being done. The only
-//! place that knows architectures.
+//! The registers of a stopped task: its system call, and how to make it fail without running it. Only this file
+//! depends on the architecture.
 
 use nix::Result;
 use nix::sys::ptrace;

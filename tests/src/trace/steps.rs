@@ -1,5 +1,4 @@
-//! The system calls of a traced process and of all that it starts, told apart in such a way that they are known again
-//! in the next run; and the one that goes wrong.
+//! Identifies the system calls of a traced process and its children, so that the same call is found in the next run.
 
 use std::collections::HashMap;
 use std::fs;

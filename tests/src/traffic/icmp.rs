@@ -1,4 +1,4 @@
-//! Echo requests over raw sockets: no program named ping is needed, nor a sysctl changed.
+//! Echo requests over raw sockets, without the program ping and without a sysctl.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -1,5 +1,4 @@
-//! Real traffic across the Lab, each exchange with a deadline: ICMP, TCP, HTTP, and frames as
-//! they are on the wire.
+//! Real traffic across the Lab, with deadlines: ICMP, TCP, HTTP, and frames on the wire.
 
 mod http;
 mod icmp;

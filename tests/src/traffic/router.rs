@@ -1,4 +1,4 @@
-//! A router that makes itself known (RFC 4861, section 4.2).
+//! A router that sends advertisements (RFC 4861, section 4.2).
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::fd::AsRawFd;

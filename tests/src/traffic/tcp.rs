@@ -1,4 +1,4 @@
-//! A TCP connection with bytes both ways.
+//! A TCP connection with data in both directions.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! Frames as they are on the wire, seen and sent by a packet socket: what tells who answers
-//! for an address, and who announced one.
+//! Frames on the wire, received and sent with a packet socket. They show who answers for an address and who announced
+//! it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};

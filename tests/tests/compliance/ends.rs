@@ -1,4 +1,4 @@
-//! DEL and CHECK of macvlan when something has happened since ADD.
+//! DEL and CHECK of macvlan after a change since ADD.
 
 use e2e::compliance;
 use e2e::compliance::{Rig, with};

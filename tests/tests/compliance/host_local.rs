@@ -1,4 +1,4 @@
-//! Every key of host-local, called by itself for containers that have no network namespace here.
+//! Every key of host-local, called alone.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Every key of ipvlan, and what has happened to its attachments before they end. Few, since they run in a guest.
+//! Every key of ipvlan, and changes before DEL. There are few cases, because they run in a guest.
 
 use e2e::compliance;
 use e2e::compliance::{Rig, with, without};

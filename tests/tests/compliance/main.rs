@@ -1,5 +1,5 @@
-//! Side by side with the reference: each case on its programs and on ours, and once with the ADD by one and the rest by
-//! the other, both ways. What differs is a row of docs/migrating.md, or a failure.
+//! Compares with the reference: each case runs on its programs, on ours, and mixed (ADD by one, the rest by the
+//! other). Every difference must be a row of docs/migrating.md.
 
 mod ends;
 mod host_local;
@@ -59,7 +59,7 @@ fn every_row_of_the_page_is_shown_and_every_difference_has_a_row() {
     }
 }
 
-/// What was compared, for a reader. That it is so is what all the other tests say.
+/// Prints what was compared. The other tests check it.
 fn table(rows: &[e2e::compliance::Row], shown: &BTreeMap<&str, usize>) -> String {
     let mut lines = Vec::new();
     for (module, case) in CASES.iter().flat_map(|(module, cases)| cases.iter().map(move |case| (module, case))) {

@@ -1,4 +1,4 @@
-//! What every plugin has to do with its environment, its input and the versions of the specification.
+//! Environment, input and versions of the specification.
 
 use std::rc::Rc;
 

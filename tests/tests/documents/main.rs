@@ -1,4 +1,4 @@
-//! What the documents say is what the program does: every message has its row, every block that a reader may copy works.
+//! The documents agree with the program.
 
 mod messages;
 mod versions;

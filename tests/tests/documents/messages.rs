@@ -1,5 +1,5 @@
-//! docs/troubleshooting.md has a row for every message of the program, and none for others. The first half is looked at in
-//! every test that calls a plugin (`e2e::messages`).
+//! docs/troubleshooting.md has a row for every message of the program, and no others. `e2e::messages` checks the first
+//! half in every test that calls a plugin.
 
 use e2e::messages::{described, fixed, is_about, is_said_by, program, rows};
 

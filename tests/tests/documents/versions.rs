@@ -1,4 +1,4 @@
-//! The versions of other programs that the documents name, compared with those that the tests run.
+//! The versions of other programs in the documents are those that the tests run.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! How what was there before comes back, whatever happened in between.
+//! `underlay uninstall` restores the earlier files, whatever happened in between.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -112,7 +112,7 @@ fn a_name_that_a_later_release_does_not_have_goes_back_too() {
     assert_eq!(String::from_utf8_lossy(&plugins.read("vlan")), distributed("vlan"));
 }
 
-/// As in a pod with `capabilities: drop: [ALL]`. Such a root may not link what is somebody else's
+/// As in a pod with `capabilities: drop: [ALL]`. Such a root may not link files of other users
 /// (fs.protected_hardlinks), so that is copied.
 #[test]
 fn root_without_any_capability_can_install_and_go_back() {

@@ -1,5 +1,5 @@
-//! The Debian package, on a machine that is this one as far as can be seen, and is thrown away: an overlay over the whole
-//! of it, with Debian's own plugins and the database of its packages.
+//! The Debian package on a copy of this machine: an overlay over its file system, with Debian's own plugins and
+//! package database.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

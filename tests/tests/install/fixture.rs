@@ -1,4 +1,4 @@
-//! A directory of plugins, as a distribution has left it, and runs of the program on it.
+//! A directory of plugins as a distribution leaves it, and runs of the program on it.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -20,7 +20,7 @@ pub(crate) fn built() -> PathBuf {
     program
 }
 
-/// What the program says that it is called: its own name, and those of its plugins.
+/// The names of the program and of its plugins, as the program prints them.
 pub(crate) fn expected_names() -> Vec<String> {
     let output = Command::new(built()).arg("--plugins").output().expect("start the program");
     let mut names: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
@@ -71,7 +71,7 @@ impl Plugins {
         self.directory.path().join(name)
     }
 
-    /// Writes a plugin of somebody else's as a package does: a new file, renamed into place.
+    /// Writes a foreign plugin as a package does: a new file, renamed into place.
     pub(crate) fn write(&self, name: &str, text: &str) {
         let new = self.at(&format!("{name}.dpkg-new"));
         fs::write(&new, text).expect("write a plugin");

@@ -1,4 +1,4 @@
-//! The container image, as containerd runs it with what the Kubernetes manifest allows it.
+//! The container image in containerd, with the rights of the Kubernetes manifest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -83,7 +83,7 @@ impl Pod<'_> {
         fs::read_to_string(self.containerd.see(&format!("/proc/{pid}/status"))).expect("read a process's status")
     }
 
-    /// Ends it as the kubelet does, and asserts that it went well.
+    /// Ends it as the kubelet does, and expects success.
     fn end(&self, id: &str) {
         self.containerd.ctr(&["task", "kill", "--signal", "SIGTERM", id]).done();
         await_that("the container ends", || {
@@ -127,7 +127,7 @@ fn the_image_installs_itself_on_a_node_with_no_more_than_the_manifest_allows_and
     plugins.assert_of_a_distribution();
 }
 
-/// What the manifest does not ask for counts as much as what it does.
+/// Checks the rights that the manifest does not ask for.
 #[test]
 fn the_manifest_asks_for_nothing_of_the_host_but_one_directory() {
     let manifest = manifest();

@@ -1,4 +1,4 @@
-//! Runs that are killed at each of their system calls: a node loses power, a pod its memory.
+//! Runs that are killed at each system call.
 
 use std::fs;
 

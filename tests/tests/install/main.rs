@@ -1,5 +1,5 @@
-//! `underlay install` and `make install`: the names are there at every moment, each of them the old program or the new
-//! one; nothing else in the directory is touched; and `underlay uninstall` puts back what was there before.
+//! `underlay install` and `make install`: at every moment each name is the old program or the new one, and nothing
+//! else in the directory changes. `underlay uninstall` restores the earlier files.
 
 mod back;
 mod deb;

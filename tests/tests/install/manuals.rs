@@ -1,4 +1,4 @@
-//! The manual pages: there is one for every plugin, and they are well formed.
+//! The manual pages exist for every plugin and are well formed.
 
 use std::collections::BTreeSet;
 use std::path::Path;

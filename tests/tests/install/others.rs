@@ -1,4 +1,4 @@
-//! What other people do in the directory: they write into our files, and link to and from them.
+//! Other people write into our files, and link to and from them.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use crate::fixture::{
     PREVIOUS, Plugins, built, distributed, done, expected_names, failed, inode, list, other_release, run,
 };
 
-/// What somebody writes over one of ours, as `cp` does: into the file.
+/// A foreign program that `cp` writes into our file.
 const WRITTEN: &str = "another loopback";
 
 /// The names whose line ends like this.
@@ -57,7 +57,7 @@ fn what_is_written_into_ours_gives_way_to_what_was_there_before() {
     plugins.assert_of_a_distribution();
 }
 
-/// Somebody has renewed `underlay` alone, so that the plugins' file does not have our own name any more.
+/// Only `underlay` was renewed, so the file of the plugins no longer has our own name.
 #[test]
 fn a_predecessor_outlives_what_is_written_into_plugins_that_have_lost_our_own_name() {
     for again in [true, false] {

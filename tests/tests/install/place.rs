@@ -1,4 +1,4 @@
-//! How the program comes into a directory.
+//! Installation into a directory.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};

@@ -1,9 +1,9 @@
-//! The JSON shapes of a result, one module each, named after the version that brought it: always shape to model and
-//! model to shape, never shape to shape.
+//! The JSON shapes of a result, one module each, named after their first version. Shapes are converted to the model
+//! and back, never to another shape.
 //!
-//! What a shape cannot say is lost on the way out: 0.1 and 0.2 hold one address per family and no interfaces, and only
-//! 1.1 holds an interface's `mtu`, `socketPath` and `pciID`. A route keeps its attributes in every shape: nobody sets
-//! one without meaning it, and readers of older versions skip keys that they do not know.
+//! A shape loses what it cannot hold. 0.1 and 0.2 hold one address per family and no interfaces. Only 1.1 holds an
+//! interface's `mtu`, `socketPath` and `pciID`. A route keeps its attributes in every shape: readers of older
+//! versions skip unknown keys.
 
 mod v0_2;
 mod v0_3;
@@ -15,19 +15,19 @@ use crate::object::{self, Object};
 use crate::result::AddResult;
 use crate::version::Version;
 
-/// The result as `version` spells it, with a newline.
+/// The result in the shape of `version`, with a newline.
 pub fn encode(result: &AddResult, version: Version) -> Vec<u8> {
     let json = match version {
         Version::V0_1_0 | Version::V0_2_0 => serde_json::to_vec(&v0_2::Shape::new(result, version)),
         _ => serde_json::to_vec(&v0_3::Shape::new(result, version)),
     };
-    // Strings, numbers and lists into memory: nothing that can fail.
+    // This cannot fail: the target is memory.
     let mut json = json.unwrap_or_default();
     json.push(b'\n');
     json
 }
 
-/// Reads a result. Its own `cniVersion` says its shape; `expected` does where it has none.
+/// Reads a result in the shape of its own `cniVersion`, or of `expected` if it has none.
 ///
 /// Code 1 for an unknown version, code 7 with path and value for a wrong value.
 pub fn read(keys: &Object<'_>, expected: Version) -> Result<AddResult, Error> {
@@ -42,8 +42,8 @@ pub fn read(keys: &Object<'_>, expected: Version) -> Result<AddResult, Error> {
     }
 }
 
-/// Decodes another plugin's result. `whose` names it in the error, which is code 6 whatever is wrong with it, but code
-/// 1 for an unknown version.
+/// Decodes the result of another plugin. `whose` names it in the error. Code 1 for an unknown version, otherwise code
+/// 6.
 pub fn decode(json: &[u8], expected: Version, whose: &str) -> Result<AddResult, Error> {
     let read = object::parse(json, &[]).and_then(|map| read(&Object::root(&map), expected));
     read.map_err(|error| {
@@ -62,7 +62,7 @@ impl Error {
     }
 }
 
-/// An address that has to be there, with its prefix length.
+/// A required address with its prefix length.
 fn address(keys: &Object<'_>, key: &'static str) -> Result<IpNet, Error> {
     let address = keys.network(key, "an address with a prefix length such as 10.0.0.2/24")?;
     address.ok_or_else(|| keys.refuse(key, "is missing"))

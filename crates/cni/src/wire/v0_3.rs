@@ -1,4 +1,5 @@
-//! 0.3.0 to 1.1.0: one shape that changed twice. Until 0.4.0 an address names its family; 1.1.0 says more of a link.
+//! 0.3.0 to 1.1.0: one shape that has changed twice. Until 0.4.0 an address names its family. 1.1.0 has more keys for
+//! a link.
 
 use std::net::IpAddr;
 
@@ -41,7 +42,7 @@ struct Link<'a> {
 
 #[derive(Serialize)]
 struct Address {
-    /// "4" or "6" until 0.4.0. The address says it too, so it is written and never read.
+    /// "4" or "6" until 0.4.0. It is written and never read, because the address shows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,7 +109,7 @@ fn read_interface(keys: &Object<'_>) -> Result<Interface, Error> {
 }
 
 fn read_ip(keys: &Object<'_>) -> Result<Ip, Error> {
-    // A negative index is how some writers say "none".
+    // Some plugins write a negative index for "none".
     let interface = keys.item("interface").map(|item| item.signed()).transpose()?;
     Ok(Ip {
         interface: interface.and_then(|index| index.try_into().ok()),

@@ -1,4 +1,4 @@
-//! Neighbours that disturb: forged replies, and objects that change while they are listed.
+//! Forged netlink replies, and objects that change while they are listed.
 
 use std::fs;
 use std::net::Ipv4Addr;

@@ -1,5 +1,4 @@
-//! The crate against a real kernel. Every test runs in a thread of its own, in a network
-//! namespace of its own that dies with it; root is needed to make one.
+//! Tests this crate on a real kernel. Needs root: each test runs in a thread and a network namespace of its own.
 
 mod addresses;
 mod hostile;

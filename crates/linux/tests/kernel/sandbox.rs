@@ -1,4 +1,4 @@
-//! Throwaway network namespaces, and `ip` as the second opinion on what is in them.
+//! Temporary network namespaces, and the program `ip` to check their content.
 
 use std::panic::resume_unwind;
 use std::process::Command;

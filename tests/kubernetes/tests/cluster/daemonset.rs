@@ -1,4 +1,4 @@
-//! The DaemonSet of packaging/, applied as its README says: on a cluster that runs with the plugins of the reference.
+//! Applies the DaemonSet of packaging/ on a cluster with the plugins of the reference.
 
 use std::collections::BTreeMap;
 use std::fs;

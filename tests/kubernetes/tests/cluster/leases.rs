@@ -1,4 +1,4 @@
-//! Leases whose DEL never came, on a node whose range is full. The kubelet starts the node's pods again, and each needs
+//! Leases without a DEL, on a node whose range is full. The kubelet starts the pods of the node again, and each needs
 //! an address.
 
 use std::collections::BTreeSet;

@@ -1,6 +1,4 @@
-//! Our plugins as the only ones of a Kubernetes of two nodes.
-//!
-//! The tests share one cluster and take turns in it.
+//! Our plugins as the only ones in a Kubernetes of two nodes. The tests share one cluster and take turns.
 
 mod daemonset;
 mod leases;

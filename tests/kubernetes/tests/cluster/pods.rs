@@ -1,4 +1,4 @@
-//! Pods come and go, in good order and in bad.
+//! Pods start, end and crash.
 
 use std::net::IpAddr;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Traffic between a node and its own pods, and Services. A macvlan does not reach its own node, so most of it is known
-//! not to work yet.
+//! Traffic between a node and its own pods, and Services. A macvlan does not reach its own node, so most of it does
+//! not work yet.
 
 use std::net::IpAddr;
 use std::panic::catch_unwind;

@@ -1,4 +1,4 @@
-//! STATUS in the condition of a node: containerd asks our plugin each time that the kubelet asks containerd.
+//! STATUS in the condition of a node: the kubelet asks containerd, and containerd calls our plugin.
 
 use kubernetes::cluster::{Turn, network};
 use kubernetes::pods::{self, DEPLOYMENTS};

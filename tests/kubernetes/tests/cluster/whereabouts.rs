@@ -1,4 +1,4 @@
-//! whereabouts, a foreign IPAM plugin whose pools are objects of the API server, under our macvlan.
+//! The IPAM plugin whereabouts under our macvlan. Its pools are objects of the API server.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! The part that this machine's own kernel cannot do, in a User-Mode Linux guest that the test runner, `lanes`, boots.
+//! The part of the benchmark that needs another kernel: a User-Mode Linux guest, which `lanes` boots.
 
 use std::env;
 use std::io::{BufRead, BufReader};

@@ -1,4 +1,4 @@
-//! Load on a way: iperf3 for streams, peers of our own for small exchanges. Started, listened to, and ended.
+//! Creates load: iperf3 for streams, our own programs for small exchanges.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;

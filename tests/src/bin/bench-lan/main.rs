@@ -1,10 +1,9 @@
-//! What a packet costs on its way from a container on one host to a container on another: on a sub-interface as this
-//! suite makes it, beside the bridge, the routes and the tunnel that it takes the place of. Two hosts are two network
-//! namespaces, and all traffic stays in namespaces that are made for it.
+//! Measures the cost of a packet from a container on one host to a container on another: on a sub-interface, and on
+//! bridges, routes and tunnels. Two hosts are two network namespaces, and all traffic stays in them.
 //!
-//! `bench-lan` measures on this machine's own kernel, and in a User-Mode Linux guest what that kernel lacks (ipvlan,
-//! netem), and writes tables, JSON and plots. `QUICK=1`: one short round, for a test, that is
-//! written nowhere. `OUT=DIR`: written there, and not into docs/.
+//! `bench-lan` measures on this machine's kernel, and in a User-Mode Linux guest what that kernel lacks (ipvlan,
+//! netem). It writes tables, JSON and plots. `QUICK=1` runs one short round and writes nothing. `OUT=DIR` writes to
+//! DIR instead of docs/.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_macros, reason = "this program talks to a person at a terminal")]
 

@@ -1,4 +1,4 @@
-//! One turn on one way: a stream, small exchanges on one connection, and many connections in parallel.
+//! One measurement on one way: a stream, small exchanges on one connection, and many connections in parallel.
 
 use std::fs;
 use std::thread;

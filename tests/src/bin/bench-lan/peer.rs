@@ -1,5 +1,5 @@
-//! The two ends of the small exchanges, each a process of its own, as a server and its clients are: one byte there, one
-//! byte back. Bounded in time, and gone with whoever has started them.
+//! The two ends of small exchanges: one byte there, one byte back. Each is a process of its own with a time limit, and
+//! ends with its parent.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! A scene as a picture: for each of four metrics the ways as bars that begin at zero, with the quartiles of the rounds.
+//! Draws a scene: for each of four metrics one bar for each way, with quartiles.
 
 use std::error::Error;
 use std::path::Path;

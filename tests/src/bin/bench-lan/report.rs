@@ -1,4 +1,4 @@
-//! What was measured, in words and numbers: tables, comparisons that are computed, JSON.
+//! Writes the results: tables, comparisons, JSON.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,4 +1,4 @@
-//! A scene: one kind of wire on one kernel, with several ways on it that are measured in turns.
+//! A scene: one kind of wire on one kernel, with several ways that are measured alternately.
 
 use std::fmt;
 use std::time::Instant;

@@ -1,5 +1,5 @@
-//! The ways from a container on one host to a container on another, each built anew on hosts of its own, as the software
-//! that it is named after builds it.
+//! A way: how a container on one host reaches a container on another. Each is built on its own hosts, as the software
+//! of its name builds it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;

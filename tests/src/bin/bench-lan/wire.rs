@@ -1,4 +1,4 @@
-//! The wire between two hosts, and what is set on it.
+//! The wire between two hosts, and its settings.
 
 use std::fs;
 use std::io::Write;

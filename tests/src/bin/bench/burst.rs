@@ -1,4 +1,4 @@
-//! Many ADDs at once, then as many DELs: what a node does after a reboot.
+//! Many parallel ADDs, then as many DELs, as on a node after a reboot.
 
 use std::panic::resume_unwind;
 use std::sync::Barrier;

@@ -1,5 +1,5 @@
-//! Where the time of a whole ADD or DEL goes: each system call with its own time, as `perf trace` sees them, of ours and
-//! of the floor. What is not in a system call is our own code, and the pages that it touches first.
+//! Divides the time of an ADD or DEL by system calls, as `perf trace` shows them, for ours and for the floor. The rest
+//! is our own code and its first page faults.
 
 use std::collections::BTreeMap;
 use std::path::Path;

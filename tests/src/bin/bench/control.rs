@@ -1,4 +1,4 @@
-//! One ADD and one DEL at a time: every scenario, its sides in turns, each in a fresh netns.
+//! Measures one ADD and one DEL at a time: every scenario, all sides alternately, each in a new netns.
 
 use e2e::{Samples, interrupt};
 

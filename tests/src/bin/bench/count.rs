@@ -1,5 +1,4 @@
-//! What does not depend on the machine's mood: system calls and peak memory, counted apart from the timed calls since
-//! a tracer slows them down.
+//! Counts system calls and peak memory, apart from the timed calls, because a tracer slows them down.
 
 use std::path::Path;
 

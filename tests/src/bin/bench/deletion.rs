@@ -1,6 +1,5 @@
-//! A DEL, divided into the system call that deletes the link and everything else. In that call the kernel waits for RCU
-//! grace periods. The length of the wait depends on the work of all processors in the milliseconds before, and no
-//! plugin can shorten it, so only the rest says something about a plugin.
+//! Divides a DEL into the system call that deletes the link and the rest. In that call the kernel waits for RCU grace
+//! periods. This wait depends on the other processors, and no plugin can shorten it.
 
 use std::path::Path;
 use std::thread;

@@ -1,4 +1,4 @@
-//! Where it happens: a host with a NIC in a Lab of its own, the leases of each side, and containers to attach.
+//! The Lab of a benchmark: a host with a NIC, the leases of each side, and containers.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! ADD and DEL beside more and more live attachments on the same parent, each with its lease.
+//! Measures ADD and DEL with more and more live attachments on the same parent, each with its lease.
 
 use std::fs;
 use std::path::Path;

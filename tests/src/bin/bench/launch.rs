@@ -1,5 +1,5 @@
-//! One process from its start to its end, as a runtime starts it, with nothing of ours beside it: no thread, no pipe to
-//! feed or drain meanwhile. Or under a tracer, where its time does not count.
+//! Runs one process from start to end as a runtime does, without threads and pipes of ours at that time. With a
+//! tracer, the time does not count.
 
 use std::fs;
 use std::io::{PipeReader, Read, Write, pipe};

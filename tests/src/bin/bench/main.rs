@@ -1,6 +1,5 @@
-//! The control plane, measured: whole processes of ours, of the reference plugins, and of a floor that does the bare
-//! kernel operations, in turns in one run. One call at a time, bursts, and growth. Writes JSON, the sections of
-//! docs/benchmarks.md that are its own, and their plots.
+//! Benchmark of ADD and DEL: whole processes of ours, of the reference, and of the floor, alternately in one run. One
+//! call at a time, bursts, and growth. Writes JSON, the sections of docs/benchmarks.md, and their plots.
 #![forbid(unsafe_code)]
 
 mod burst;

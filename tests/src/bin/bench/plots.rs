@@ -1,4 +1,4 @@
-//! The findings as pictures.
+//! Draws the results.
 
 use std::path::Path;
 

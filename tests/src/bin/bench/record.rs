@@ -1,4 +1,4 @@
-//! The findings as JSON: for whoever wants to compare runs.
+//! Writes the results as JSON, to compare runs.
 
 use std::time::Duration;
 

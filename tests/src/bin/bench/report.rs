@@ -1,4 +1,4 @@
-//! The findings in words: the sections of docs/benchmarks.md. Every figure in them comes from the run.
+//! Writes the sections of docs/benchmarks.md. Every figure in them comes from the run.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! What is measured: configurations that people have.
+//! The configurations that are measured.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Who is measured: the programs, and where they lie.
+//! The programs that are measured.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,4 @@
-//! What was promised, beside what was measured.
+//! Compares the results with the targets.
 
 use e2e::Samples;
 

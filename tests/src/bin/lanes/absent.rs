@@ -1,5 +1,4 @@
-//! The tests that lanes on this machine's kernel could not run, kept from one run to the next: a guest lane that runs alone
-//! then repeats no more than in a run of all lanes.
+//! Stores the tests that this machine's kernel could not run. If the guest lane runs alone, it runs these.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The test executables: built by cargo, and found in what cargo says about them.
+//! Builds the test executables with cargo, and finds them in cargo's output.
 
 use std::collections::BTreeSet;
 use std::env;

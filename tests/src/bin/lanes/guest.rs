@@ -1,8 +1,8 @@
-//! The guest, seen from outside: booted, listened to, ended. What happens inside is [`crate::init`].
+//! Boots a guest, reads its output and ends it. [`crate::init`] runs inside.
 //!
-//! User-Mode Linux is a program that runs a kernel, with the machine's root file system as its own (hostfs). Its
-//! processes are processes here too, and if it died alone they would run on, freed, on this machine's kernel. So it has
-//! a PID namespace, whose end is the end of all of them, and it ends with us, however we end.
+//! User-Mode Linux is a program that runs a kernel, with the root file system of the machine as its own (hostfs). Its
+//! processes are processes of the machine too, and would continue on its kernel if it died alone. So it has a PID
+//! namespace, which ends with us and ends all of them.
 
 use std::collections::VecDeque;
 use std::env;

@@ -1,5 +1,5 @@
-//! The guest, from inside: this program as its init, which makes a place to run tests in, lets another process of this
-//! program run them, and ends the guest whatever happens.
+//! Runs inside the guest as its init: prepares a place for tests, lets another process of this program run them, and
+//! always ends the guest.
 
 use std::env;
 use std::fs::{self, File};
