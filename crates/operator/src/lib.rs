@@ -1,6 +1,6 @@
 //! The commands for operators: `underlay install` and `underlay uninstall`. Runtimes do not call them.
 //!
-//! - Name: the file name of a plugin or of the program. All names are hard links to one file, if the file system has them.
+//! - Name: the file name of a plugin or of the program. All names are hard links to one file, if possible.
 //! - Predecessor: the file that had a name before Underlay. It is kept in `.underlay-previous`.
 //! - Mark: a text that every release of Underlay has in its bytes, and no other program has.
 //! - Foreign: a file without the mark.
