@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use e2e::lab::Families;
 use e2e::plugin::CniError;
-use e2e::{Binaries, Call, Container, Lab, Plugin, cases};
+use e2e::{Binaries, Call, Container, Lab, Plugin, cases, with};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
@@ -102,9 +102,7 @@ cases! {
     fn an_address_that_another_network_has_leased_is_a_remark_that_names_it(lab) {
         let plugin = lab.host_local();
         let conf = |name: &str| {
-            let mut conf = lab.conf_with(lab.ipam(Families::V4));
-            conf["name"] = json!(name);
-            conf
+            with(lab.conf_with(lab.ipam(Families::V4)), "name", json!(name))
         };
         let first = plugin.add(&lab.container(), "eth0", &conf("earlier")).run();
         let second = plugin.add(&lab.container(), "eth0", &conf("later")).run();
@@ -287,16 +285,14 @@ cases! {
         let mut conf = lab.conf();
         conf["args"] = json!({"cni": {"ips": ["192.168.50.112"]}});
         assert_eq!(next(lab, &conf), "192.168.50.112/24");
-        let mut conf = lab.conf();
-        conf["runtimeConfig"] = json!({"ips": ["192.168.50.113"]});
+        let conf = with(lab.conf(), "runtimeConfig", json!({"ips": ["192.168.50.113"]}));
         assert_eq!(next(lab, &conf), "192.168.50.113/24");
     }
 
     /// podman passes on what its user typed, prefix length included.
     #[reference(passes)]
     fn an_address_asked_for_may_have_a_prefix_length(lab) {
-        let mut conf = lab.conf();
-        conf["runtimeConfig"] = json!({"ips": ["192.168.50.113/24"]});
+        let conf = with(lab.conf(), "runtimeConfig", json!({"ips": ["192.168.50.113/24"]}));
         assert_eq!(next(lab, &conf), "192.168.50.113/24");
     }
 
@@ -309,15 +305,13 @@ cases! {
 
     #[reference(fails: "something was changed")]
     fn an_address_outside_every_range_is_refused(lab) {
-        let mut conf = lab.conf();
-        conf["runtimeConfig"] = json!({"ips": ["192.168.50.99"]});
+        let conf = with(lab.conf(), "runtimeConfig", json!({"ips": ["192.168.50.99"]}));
         refused(lab, &conf, 7, &["runtimeConfig.ips", "192.168.50.99"]);
     }
 
     #[reference(fails: "another code")]
     fn an_address_that_is_none_is_refused(lab) {
-        let mut conf = lab.conf();
-        conf["runtimeConfig"] = json!({"ips": ["nonsense"]});
+        let conf = with(lab.conf(), "runtimeConfig", json!({"ips": ["nonsense"]}));
         refused(lab, &conf, 7, &["runtimeConfig.ips", "nonsense"]);
         let call = lab.host_local().add(&lab.container(), "eth0", &lab.conf()).args("IP=nonsense");
         lab.unchanged(&[], || call.run()).fails(4, &["CNI_ARGS", "IP", "nonsense"]);
@@ -341,15 +335,13 @@ cases! {
     /// It was passed over, and the container got an address that its user had not asked for.
     #[reference(fails: "another code")]
     fn an_empty_text_among_the_addresses_asked_for_is_refused(lab) {
-        let mut conf = lab.conf();
-        conf["runtimeConfig"] = json!({"ips": ["192.168.50.113", ""]});
+        let conf = with(lab.conf(), "runtimeConfig", json!({"ips": ["192.168.50.113", ""]}));
         refused(lab, &conf, 7, &["runtimeConfig.ips[1] \"\": is not an IP address"]);
     }
 
     #[reference(fails: "another code")]
     fn an_address_that_somebody_has_is_refused_with_his_name(lab) {
-        let mut conf = lab.conf();
-        conf["runtimeConfig"] = json!({"ips": ["192.168.50.100"]});
+        let conf = with(lab.conf(), "runtimeConfig", json!({"ips": ["192.168.50.100"]}));
         let container = lab.container();
         add(lab, &container, &conf);
         refused(lab, &conf, 101, &["192.168.50.100", "container-1"]);
@@ -432,9 +424,7 @@ cases! {
         let mut conf = lab.conf();
         conf["ipam"]["dataDir"] = json!(file.join("leases"));
         refused(lab, &conf, 5, &[&file.to_string_lossy()]);
-        let container = lab.container();
-        lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &conf).run())
-            .fails(5, &[&file.to_string_lossy()]);
+        lab.macvlan().refuses(lab, &conf, 5, &[&file.to_string_lossy()]);
     }
 
     /// From a file system that holds no file at all to one with room for all.
@@ -559,8 +549,7 @@ cases! {
     fn a_lease_of_ours_is_respected_and_released_by_the_reference(lab) {
         let (old, new) = (lab.container(), lab.container());
         let conf = part(lab, "192.168.50.100", "192.168.50.101");
-        let mut checked = conf.clone();
-        checked["prevResult"] = add(lab, &old, &conf);
+        let checked = with(conf.clone(), "prevResult", add(lab, &old, &conf));
         assert_eq!(ips(&theirs(lab).add(&new, "eth0", &conf).run().result()), ["192.168.50.101/24"]);
         assert!(!theirs(lab).add(&lab.container(), "eth0", &conf).run().status.success());
         theirs(lab).check(&old, "eth0", &checked).run().done();

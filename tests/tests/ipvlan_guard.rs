@@ -12,13 +12,12 @@ use e2e::kernel::Ipvlan;
 use e2e::lab::{NIC, lan4};
 use e2e::patience::PATIENCE;
 use e2e::traffic::{assert_reaches, ping};
-use e2e::{Container, Lab, Namespace, Outcome, cases};
+use e2e::{Container, Lab, Namespace, Outcome, cases, with};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::{Value, json};
 
 fn with_flag(lab: &Lab, flag: &str) -> Value {
-    let mut conf = lab.ipvlan_conf("l2");
-    conf["flag"] = json!(flag);
+    let conf = with(lab.ipvlan_conf("l2"), "flag", json!(flag));
     conf
 }
 
@@ -247,8 +246,7 @@ cases! {
         for _ in 0..3 {
             let containers = wishes.map(|_| lab.container());
             let confs = wishes.map(|(mode, flag)| {
-                let mut conf = lab.ipvlan_conf(mode);
-                conf["flag"] = json!(flag);
+                let conf = with(lab.ipvlan_conf(mode), "flag", json!(flag));
                 conf
             });
             let outcomes = thread::scope(|scope| {

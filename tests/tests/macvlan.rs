@@ -165,8 +165,7 @@ cases! {
     fn the_parent_may_be_in_the_container(lab) {
         let container = lab.container();
         lab.plug(&container, "net7");
-        let mut conf = with(lab.conf(), "master", json!("net7"));
-        conf["linkInContainer"] = json!(true);
+        let conf = with(with(lab.conf(), "master", json!("net7")), "linkInContainer", json!(true));
         lab.macvlan().add(&container, "eth0", &conf).run().result();
         assert_eq!(container.link("eth0").parent, Some(container.link("net7").ifindex));
         assert_reaches(&lab.neighbour, lan4(100));
@@ -186,8 +185,7 @@ cases! {
             link: "net7",
             priority: None,
         });
-        let mut conf = with(lab.conf(), "master", json!(""));
-        conf["linkInContainer"] = json!(true);
+        let conf = with(with(lab.conf(), "master", json!("")), "linkInContainer", json!(true));
         lab.macvlan().add(&container, "eth0", &conf).run().result();
         assert_eq!(container.link("eth0").parent, Some(container.link("net7").ifindex));
     }
@@ -278,8 +276,7 @@ cases! {
     #[reference(fails: "not one route to 0.0.0.0/0")]
     fn a_second_network_does_not_take_the_default_route_away(lab) {
         lab.plug(&lab.host, "ens4");
-        let mut ipam = lab.ipam(Families::V4);
-        ipam["routes"] = json!([{"dst": "0.0.0.0/0"}]);
+        let ipam = with(lab.ipam(Families::V4), "routes", json!([{"dst": "0.0.0.0/0"}]));
         let container = lab.container();
         lab.macvlan().add(&container, "eth0", &lab.conf_with(ipam)).run().result();
         let ipam = json!({

@@ -153,8 +153,7 @@ cases! {
     #[reference(not_run: "a bare errno")]
     fn macvlan_is_refused_where_ipvlan_is_already(lab) {
         let container = lab.ipvlan().attach(lab, &conf(lab, "ipvlan", NIC)).0;
-        let mut other = conf(lab, "macvlan", NIC);
-        other["name"] = json!("other");
+        let other = with(conf(lab, "macvlan", NIC), "name", json!("other"));
         let newcomer = lab.container();
         let add = || lab.macvlan().add(&newcomer, "eth0", &other).run();
         lab.unchanged(&[&container, &newcomer], add).fails(100, &["busy", NIC, "ipvlan", "cannot share"]);
@@ -165,8 +164,7 @@ cases! {
     #[reference(not_run: "a bare errno")]
     fn ipvlan_is_refused_where_macvlan_is_already(lab) {
         let container = lab.macvlan().attach(lab, &conf(lab, "macvlan", NIC)).0;
-        let mut other = conf(lab, "ipvlan", NIC);
-        other["name"] = json!("other");
+        let other = with(conf(lab, "ipvlan", NIC), "name", json!("other"));
         let newcomer = lab.container();
         let add = || lab.ipvlan().add(&newcomer, "eth0", &other).run();
         lab.unchanged(&[&container, &newcomer], add).fails(100, &["busy", NIC, "macvlan", "cannot share"]);
@@ -177,11 +175,9 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(not_run: "a bare errno")]
     fn ipvlan_is_refused_beside_a_macvlan_in_passthru_mode(lab) {
-        let mut alone = conf(lab, "macvlan", NIC);
-        alone["mode"] = json!("passthru");
+        let alone = with(conf(lab, "macvlan", NIC), "mode", json!("passthru"));
         let _container = lab.macvlan().attach(lab, &alone).0;
-        let mut other = conf(lab, "ipvlan", NIC);
-        other["name"] = json!("other");
+        let other = with(conf(lab, "ipvlan", NIC), "name", json!("other"));
         let newcomer = lab.container();
         let add = || lab.ipvlan().add(&newcomer, "eth0", &other).run();
         lab.unchanged(&[&newcomer], add).fails(100, &["busy", NIC, "macvlan", "cannot share"]);

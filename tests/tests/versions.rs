@@ -2,7 +2,7 @@
 
 use e2e::lab::{Families, lan4, lan6};
 use e2e::traffic::assert_reaches;
-use e2e::{Container, Lab};
+use e2e::{Container, Lab, with};
 use serde_json::{Value, json};
 
 /// Every case below for one version on one kind of files.
@@ -133,14 +133,12 @@ fn full_conf(lab: &Lab, version: &str) -> Value {
 }
 
 fn plain_conf(lab: &Lab, version: &str) -> Value {
-    let mut conf = lab.conf();
-    conf["cniVersion"] = json!(version);
+    let conf = with(lab.conf(), "cniVersion", json!(version));
     conf
 }
 
 fn with_prev_result(conf: &Value, result: &Value) -> Value {
-    let mut conf = conf.clone();
-    conf["prevResult"] = result.clone();
+    let conf = with(conf.clone(), "prevResult", result.clone());
     conf
 }
 
@@ -228,8 +226,7 @@ fn add_prints_the_result_in_the_shape_of_the_version(lab: &Lab, version: &str) {
 
 fn layer_2_only_prints_a_result_without_addresses(lab: &Lab, version: &str) {
     let container = lab.container();
-    let mut conf = lab.conf_with(json!({}));
-    conf["cniVersion"] = json!(version);
+    let conf = with(lab.conf_with(json!({})), "cniVersion", json!(version));
     let result = lab.macvlan().add(&container, "eth0", &conf).run().result();
     let expected = match version {
         "0.1.0" | "0.2.0" => json!({"cniVersion": version}),
@@ -290,8 +287,7 @@ fn check_of_a_link_that_is_gone_fails(lab: &Lab, version: &str) {
 
 fn an_error_object_carries_the_version(lab: &Lab, version: &str) {
     let container = lab.container();
-    let mut conf = plain_conf(lab, version);
-    conf["master"] = json!("nope0");
+    let conf = with(plain_conf(lab, version), "master", json!("nope0"));
     let outcome = lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &conf).run());
     outcome.fails(7, &["master", "nope0"]);
     assert_eq!(outcome.json()["cniVersion"], version);
