@@ -22,8 +22,7 @@ fn debians<'a>(lab: &'a Lab, name: &str) -> Plugin<'a> {
 fn conf(lab: &Lab, kind: &str) -> Value {
     let mut ipam = lab.ipam(Families::Dual);
     ipam["routes"] = json!([{"dst": "10.20.0.0/16", "gw": "192.168.50.254"}, {"dst": "::/0", "gw": "fd50::fe"}]);
-    let conf = with(lab.conf_with(ipam), "type", json!(kind));
-    conf
+    with(lab.conf_with(ipam), "type", json!(kind))
 }
 
 fn attach(plugin: &Plugin<'_>, container: &Container, conf: &Value) -> Value {

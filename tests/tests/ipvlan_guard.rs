@@ -17,8 +17,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::{Value, json};
 
 fn with_flag(lab: &Lab, flag: &str) -> Value {
-    let conf = with(lab.ipvlan_conf("l2"), "flag", json!(flag));
-    conf
+    with(lab.ipvlan_conf("l2"), "flag", json!(flag))
 }
 
 fn l2(flag: &str) -> Ipvlan {
@@ -246,8 +245,7 @@ cases! {
         for _ in 0..3 {
             let containers = wishes.map(|_| lab.container());
             let confs = wishes.map(|(mode, flag)| {
-                let conf = with(lab.ipvlan_conf(mode), "flag", json!(flag));
-                conf
+                with(lab.ipvlan_conf(mode), "flag", json!(flag))
             });
             let outcomes = thread::scope(|scope| {
                 let calls: Vec<_> = containers
