@@ -30,11 +30,20 @@ impl Plugin<'_> {
         (container, with(conf.clone(), "prevResult", result))
     }
 
+    /// As [`Plugin::attach`], but returns the result.
+    #[track_caller]
+    pub fn attached(&self, lab: &Lab, conf: &Value) -> (Container, Value) {
+        let (container, mut conf) = self.attach(lab, conf);
+        (container, conf["prevResult"].take())
+    }
+
     /// An ADD to a new container must fail with this code and a message that names all of these, and change nothing.
     #[track_caller]
     pub fn refuses(&self, lab: &Lab, conf: &Value, code: u64, names: &[&str]) -> CniError {
         let container = lab.container();
-        lab.unchanged(&[&container], || self.add(&container, "eth0", conf).run()).fails(code, names)
+        let error = lab.unchanged(&[&container], || self.add(&container, "eth0", conf).run()).fails(code, names);
+        assert!(!error.msg.ends_with("busy"), "a bare errno: {}", error.msg);
+        error
     }
 }
 

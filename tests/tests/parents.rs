@@ -18,15 +18,6 @@ fn conf(lab: &Lab, kind: &str, master: &str) -> Value {
     conf
 }
 
-/// An ADD that must fail so, and leave everything as it was.
-fn refused(lab: &Lab, kind: &str, conf: &Value, code: u64, names: &[&str]) {
-    let container = lab.container();
-    let outcome = lab.unchanged(&[&container], || lab.plugin(kind).add(&container, "eth0", conf).run());
-    let error = outcome.fails(code, names);
-    assert!(!error.msg.ends_with("busy"), "a bare errno: {}", outcome.text());
-    assert_eq!(lab.leases(), [""; 0]);
-}
-
 fn add_lan_address(netns: &Namespace, link: &str, last: u8) {
     netns.add_address(link, IpNet::new(lan4(last), 24).expect("a prefix length"));
 }
@@ -135,7 +126,7 @@ cases! {
     fn a_slave_of_a_bond_is_refused_naming_the_bond(lab) {
         lab.host.create_bond("bond0", NIC);
         for kind in KINDS {
-            refused(lab, kind, &conf(lab, kind, NIC), 100, &["busy", NIC, "bond bond0", "master"]);
+            lab.plugin(kind).refuses(lab, &conf(lab, kind, NIC), 100, &["busy", NIC, "bond bond0", "master"]);
         }
     }
 
@@ -145,7 +136,7 @@ cases! {
         lab.host.create_bridge("br0");
         lab.host.make_port(NIC, "br0");
         for kind in KINDS {
-            refused(lab, kind, &conf(lab, kind, NIC), 100, &["busy", NIC, "bridge br0", "master"]);
+            lab.plugin(kind).refuses(lab, &conf(lab, kind, NIC), 100, &["busy", NIC, "bridge br0", "master"]);
         }
     }
 
