@@ -6,11 +6,10 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::kernel::NewRoute;
 use crate::{Binaries, Namespace, Plugin};
 
 /// The LAN's IPv4 subnet, in every Lab: namespaces keep them apart.
@@ -118,29 +117,18 @@ impl Lab {
     /// way to their destination (802.1Qbg's reflective relay): what vepa asks of a switch.
     pub fn reflect(&self) {
         for port in self.switch.link_names().iter().filter(|name| name.starts_with(PORT)) {
-            self.switch.set_hairpin(port);
+            self.switch.ip(&format!("link set {port} type bridge_slave hairpin on"));
         }
     }
 
-    /// Gives the host an IPv4 default route through `link`.
-    pub fn add_default_route(&self, link: &str) {
-        let gateway = IpAddr::V4(Ipv4Addr::new(192, 168, 50, 1));
-        self.host.add_route(&NewRoute {
-            dst: IpNet::V4(Ipv4Net::default()),
-            gateway: Some(gateway),
-            link,
-            priority: None,
-        });
+    /// Gives the host an IPv4 default route through its NIC.
+    pub fn add_default_route(&self) {
+        self.host.ip(&format!("route add default via 192.168.50.1 dev {NIC}"));
     }
 
-    /// Gives the host an IPv6 default route through `link`.
-    pub fn add_default_route6(&self, link: &str) {
-        self.host.add_route(&NewRoute {
-            dst: IpNet::V6(Ipv6Net::default()),
-            gateway: Some("fd50::1".parse().expect("an address")),
-            link,
-            priority: None,
-        });
+    /// Gives the host an IPv6 default route through its NIC.
+    pub fn add_default_route6(&self) {
+        self.host.ip(&format!("route add default via fd50::1 dev {NIC}"));
     }
 
     /// A new, empty container of the host.
@@ -188,6 +176,17 @@ impl Lab {
         self.path("leases")
     }
 
+    /// The path of a file in the lease directory of the network `lan`.
+    pub fn lease_file(&self, name: &str) -> PathBuf {
+        self.data_dir().join("lan").join(name)
+    }
+
+    /// Writes a file into the lease directory of the network `lan`.
+    pub fn write_lease(&self, name: &str, content: &str) {
+        fs::create_dir_all(self.data_dir().join("lan")).expect("make a directory");
+        fs::write(self.lease_file(name), content).expect("write a lease");
+    }
+
     /// The addresses leased in the network `lan`, sorted as text.
     pub fn leases(&self) -> Vec<String> {
         self.leases_in("lan")
@@ -230,6 +229,24 @@ impl Lab {
             Families::Dual => json!([v4, v6]),
         };
         json!({"type": "host-local", "dataDir": self.data_dir(), "ranges": ranges})
+    }
+
+    /// As [`Lab::conf`], with these `ranges`.
+    pub fn conf_over(&self, ranges: Value) -> Value {
+        self.conf_with(json!({"type": "host-local", "dataDir": self.data_dir(), "ranges": ranges}))
+    }
+
+    /// As [`Lab::conf`], over a part of the LAN.
+    pub fn conf_of(&self, first: &str, last: &str) -> Value {
+        self.conf_over(json!([[{"subnet": LAN4, "rangeStart": first, "rangeEnd": last}]]))
+    }
+
+    /// As [`Lab::conf`], over as many addresses from 10.0.0.10 on, in the old form of the keys.
+    pub fn conf_of_ten(&self, addresses: usize) -> Value {
+        self.conf_with(json!({
+            "type": "host-local", "dataDir": self.data_dir(), "subnet": "10.0.0.0/24",
+            "rangeStart": "10.0.0.10", "rangeEnd": format!("10.0.0.{}", 9 + addresses),
+        }))
     }
 
     /// An ipvlan configuration named `lan` on the host's NIC, IPv4 from host-local.

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::process::Command;
 use std::thread;
 
 use serde_json::{Value, json};
 
 use crate::plugin::{CniError, write_script};
-use crate::{Call, Container, Lab, Namespace, Outcome, Plugin};
+use crate::{Call, Container, Lab, Outcome, Plugin};
 
 /// Where scripts find their programs: a plugin's environment has only what the test sets.
 pub const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -18,6 +17,12 @@ pub const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// A configuration with one more key, or another value of a key.
 pub fn with(mut conf: Value, key: &str, value: Value) -> Value {
     conf[key] = value;
+    conf
+}
+
+/// A configuration without a key.
+pub fn without(mut conf: Value, key: &str) -> Value {
+    conf.as_object_mut().expect("an object").remove(key);
     conf
 }
 
@@ -37,6 +42,19 @@ impl Plugin<'_> {
         (container, conf["prevResult"].take())
     }
 
+    /// DEL of `eth0`, which leaves neither a link nor a lease.
+    #[track_caller]
+    pub fn detach(&self, lab: &Lab, container: &Container, conf: &Value) {
+        self.del(container, "eth0", conf).run().done();
+        lab.assert_gone(container);
+    }
+
+    /// A CHECK must fail with this code and a message that names all of these, and change nothing.
+    #[track_caller]
+    pub fn differs(&self, lab: &Lab, container: &Container, conf: &Value, code: u64, names: &[&str]) {
+        lab.unchanged(&[container], || self.check(container, "eth0", conf).run()).fails(code, names);
+    }
+
     /// An ADD to a new container must fail with this code and a message that names all of these, and change nothing.
     #[track_caller]
     pub fn refuses(&self, lab: &Lab, conf: &Value, code: u64, names: &[&str]) -> CniError {
@@ -44,15 +62,6 @@ impl Plugin<'_> {
         let error = lab.unchanged(&[&container], || self.add(&container, "eth0", conf).run()).fails(code, names);
         assert!(!error.msg.ends_with("busy"), "a bare errno: {}", error.msg);
         error
-    }
-}
-
-impl Namespace {
-    /// Runs the program `ip` with these words, as an administrator would.
-    #[track_caller]
-    pub fn ip(&self, words: &str) {
-        let output = self.run(|| Command::new("ip").args(words.split_whitespace()).output()).expect("start ip");
-        assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
@@ -74,6 +83,11 @@ impl Lab {
             format!("LAB={}\nPATH={PATH}\necho $CNI_COMMAND >>$LAB/calls\nanswer='{answer}'\n", directory.display());
         write_script(&self.path("fake/fake"), &(prelude + body));
         self.conf_with(json!({"type": "fake"}))
+    }
+
+    /// As [`Lab::fake_ipam`]: it answers ADD with this result, and any other command with nothing.
+    pub fn ipam_answering(&self, answer: &Value) -> Value {
+        self.fake_ipam(&format!("[ $CNI_COMMAND = ADD ] || exit 0\necho '{answer}'"))
     }
 
     /// A plugin that also finds the IPAM plugin of [`Lab::fake_ipam`].
@@ -134,7 +148,7 @@ pub fn address(outcome: &Outcome) -> String {
 /// Every lease file of the network `lan` with its content.
 pub fn leases(lab: &Lab) -> BTreeMap<String, String> {
     let read = |name: String| {
-        let content = fs::read_to_string(lab.data_dir().join("lan").join(&name)).expect("read a lease");
+        let content = fs::read_to_string(lab.lease_file(&name)).expect("read a lease");
         (name, content)
     };
     lab.leases().into_iter().map(read).collect()

@@ -1,4 +1,4 @@
-//! Budgets of a call: processes, memory, system calls, instructions. Times are in docs/benchmarks.md.
+//! The processes, memory, system calls and instructions of a call. A test fails if a call needs more than its budget.
 
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
@@ -9,16 +9,16 @@ use e2e::plugin::write_script;
 use e2e::{Binaries, Lab, Plugin, cases, with};
 use serde_json::{Value, json};
 
-/// What a whole ADD may take at its peak: the promise to small nodes.
+/// The memory that a process of an ADD may use.
 const PEAK_KIB: u64 = 2048;
 
-/// Builds with debug information and without optimisation are for debugging.
+/// Returns false for a build without optimisation.
 fn is_release(lab: &Lab) -> bool {
     fs::metadata(lab.bin().join("macvlan")).expect("the program").size() < 4 << 20
 }
 
-/// Eight per cent above what was measured. From call to call 0.1 % were seen, of the seeds of hashes; the rest is for
-/// what the C library chooses for a processor (AVX or not), and how it asks that for the sizes of its caches.
+/// The budgets are eight per cent above the measured figures. Calls differ by 0.1 %, because of the seeds of hashes. The C
+/// library also selects other code for other processors.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn instructions_stay_in_their_budget() {
@@ -28,13 +28,13 @@ fn instructions_stay_in_their_budget() {
     assert_instructions(&lab, "host-local", &lab.conf(), &Budget { add: 180_000, del: 144_000 });
 }
 
-/// What may be counted of an ADD and of the DEL that follows.
+/// The budgets of an ADD and of its DEL.
 struct Budget {
     add: u64,
     del: u64,
 }
 
-/// One of our programs, under another whose words end with the program's path.
+/// One of our programs, as the last word of another command.
 fn under<'a>(lab: &'a Lab, words: &str, name: &str) -> Plugin<'a> {
     let script = lab.path("counted");
     let program = lab.bin().join(name);
@@ -42,7 +42,7 @@ fn under<'a>(lab: &'a Lab, words: &str, name: &str) -> Plugin<'a> {
     Plugin::new(&lab.host, script).search(lab.bin())
 }
 
-/// An ADD and its DEL on a node where others went before, each with what `spent` finds afterwards.
+/// Runs an ADD and its DEL on a node that has another attachment already. Returns what `spent` gives after each.
 fn count<T>(lab: &Lab, name: &str, conf: &Value, words: &str, spent: impl Fn() -> T) -> (T, T) {
     lab.plugin(name).add(&lab.container(), "eth0", conf).run().result();
     let container = lab.container();
@@ -54,7 +54,7 @@ fn count<T>(lab: &Lab, name: &str, conf: &Value, words: &str, spent: impl Fn() -
     (add, spent())
 }
 
-/// In the budget. If a call has become cheaper, its budget can be lowered.
+/// If a call has become cheaper, its budget can be lowered.
 #[track_caller]
 fn assert_spent(what: impl Display, spent: u64, budget: u64, see: impl Display) {
     let over = spent.saturating_sub(budget);
@@ -76,8 +76,8 @@ fn assert_system_calls(lab: &Lab, what: &str, conf: &Value, budget: &Budget) {
     }
 }
 
-/// Instructions in user space, as callgrind counts them: of calls that are one process. (Under valgrind, a program that
-/// asks which file it is sees valgrind's, so IPAM would be another process than it is.)
+/// Instructions in user space of calls that are one process, as callgrind counts them. Under valgrind, a program that asks for
+/// its own file gets that of valgrind, so macvlan would start IPAM as another process.
 #[track_caller]
 fn assert_instructions(lab: &Lab, name: &str, conf: &Value, budget: &Budget) {
     let log = lab.path("callgrind");
@@ -97,8 +97,7 @@ fn assert_instructions(lab: &Lab, name: &str, conf: &Value, budget: &Budget) {
 }
 
 cases! {
-    /// Exact on layer 2 and IPv4. On dual stack each event on the way to usable addresses takes about 10 calls, so these budgets
-    /// have room for one more event.
+    /// On dual stack, each event of duplicate address detection costs about 10 calls. These budgets include one more event.
     #[reference(not_run: "its threads make every run another one")]
     fn system_calls_stay_in_their_budget(lab) {
         let copies = lab.binaries() == Binaries::PlainCopies;
@@ -109,7 +108,7 @@ cases! {
         assert_system_calls(lab, "dual stack", &lab.conf_with(lab.ipam(Families::Dual)), &budget);
     }
 
-    /// On hard links macvlan is host-local too, and calls it as a function.
+    /// With hard links, macvlan and host-local are one program, so macvlan calls IPAM as a function.
     #[reference(fails: "left == right")]
     fn a_whole_add_is_one_process_on_hard_links_and_two_on_copies(lab) {
         let container = lab.container();
@@ -126,8 +125,7 @@ cases! {
         assert!(trace.processes() <= 2, "{trace:?}");
     }
 
-    /// The least of several calls: how many pages of a file the kernel maps ahead of need differs
-    /// from call to call, and is not what the program asks for.
+    /// The smallest peak of several calls, because the kernel maps more or fewer pages of a file in advance.
     #[reference(fails: "KiB at the peak")]
     fn every_process_of_an_add_stays_under_two_mebibytes(lab) {
         let is_theirs = lab.binaries() == Binaries::Reference;
@@ -143,20 +141,18 @@ cases! {
         assert!(peak < PEAK_KIB, "{peak} KiB at the peak");
     }
 
-    /// Nothing but the kernel, the leases and CNI_PATH: no shell, no library, no PATH.
     #[reference(passes)]
     fn it_needs_no_path_and_no_home(lab) {
         let container = lab.container();
         let call = lab.macvlan().add(&container, "eth0", &lab.conf());
         let names: Vec<_> = call.environment().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
         assert!(names.iter().all(|name| name.starts_with("CNI_")), "{names:?}");
-        assert!(env::var_os("PATH").is_some(), "the test has one, so this says something");
+        assert!(env::var_os("PATH").is_some(), "the test has no PATH");
         call.run().result();
     }
 
-    /// A runtime may have the program open for reading only, and hands down nothing.
     #[reference(passes)]
-    fn nothing_is_printed_on_a_quiet_success(lab) {
+    fn a_success_prints_nothing_on_stderr(lab) {
         let container = lab.container();
         let mut conf = lab.conf_with(lab.ipam(Families::V4));
         let outcome = lab.macvlan().add(&container, "eth0", &conf).run();

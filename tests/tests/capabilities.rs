@@ -41,14 +41,12 @@ fn assert_two_are_needed(lab: &Lab, name: &str, conf: &Value) {
     let run = |capabilities: &str, command: &str| call(lab, name, capabilities, command, &container, conf);
     run(BOTH, "ADD").result();
     run(BOTH, "DEL").done();
-    assert_eq!(container.link_names(), ["lo"]);
-    assert_eq!(lab.leases(), [""; 0]);
+    lab.assert_gone(&container);
     let error = run(",+sys_admin", "ADD").fails(100, &["CAP_NET_ADMIN"]);
     assert!(error.msg.contains("operation not permitted"), "{}", error.msg);
     let error = run(",+net_admin", "ADD").fails(100, &["enter network namespace"]);
     assert!(error.msg.contains("operation not permitted"), "{}", error.msg);
-    assert_eq!(container.link_names(), ["lo"]);
-    assert_eq!(lab.leases(), [""; 0]);
+    lab.assert_gone(&container);
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! DEL leaves nothing, and changes nothing of others, whatever has happened since ADD.
+//! DEL leaves nothing and does not touch other attachments, whatever has happened since ADD.
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::thread;
 
-use e2e::lab::{Families, NIC, lan4};
+use e2e::lab::{NIC, lan4};
 use e2e::scenario::all_at_once;
 use e2e::traffic::{assert_reaches, assert_silent};
 use e2e::{Call, Container, Lab, cases, with};
@@ -31,8 +31,7 @@ cases! {
     fn del_twice_is_a_success_twice(lab) {
         let (container, conf) = attached(lab);
         for _ in 0..2 {
-            lab.macvlan().del(&container, "eth0", &conf).run().done();
-            lab.assert_gone(&container);
+            lab.macvlan().detach(lab, &container, &conf);
         }
     }
 
@@ -42,7 +41,7 @@ cases! {
         lab.unchanged(&[&container], || lab.macvlan().del(&container, "eth0", &lab.conf()).run()).done();
     }
 
-    /// The container has gone, and its netns with it: the runtime has nothing to say.
+    /// The container has ended, so the runtime has no netns to name.
     #[reference(passes)]
     fn del_without_a_netns_releases_the_address(lab) {
         let (container, conf) = attached(lab);
@@ -64,7 +63,7 @@ cases! {
         assert_eq!(lab.leases(), [""; 0]);
     }
 
-    /// An unmounted netns leaves a plain file where it was mounted, for instance after a reboot.
+    /// After a reboot there is a plain file at the path where the netns was mounted.
     #[reference(fails: "did not succeed")]
     fn del_with_a_plain_file_where_the_netns_was_releases_the_address(lab) {
         let (container, conf) = attached(lab);
@@ -78,41 +77,35 @@ cases! {
     fn del_works_when_the_link_is_gone_already(lab) {
         let (container, conf) = attached(lab);
         container.delete_link("eth0");
-        lab.macvlan().del(&container, "eth0", &conf).run().done();
-        lab.assert_gone(&container);
+        lab.macvlan().detach(lab, &container, &conf);
     }
 
     #[reference(passes)]
     fn del_works_when_the_parent_has_been_renamed(lab) {
         let (container, conf) = attached(lab);
-        lab.host.set_down(NIC);
         lab.host.rename(NIC, "ens9");
-        lab.macvlan().del(&container, "eth0", &conf).run().done();
-        lab.assert_gone(&container);
+        lab.macvlan().detach(lab, &container, &conf);
     }
 
     #[reference(passes)]
     fn del_works_when_the_parent_has_been_deleted(lab) {
         let (container, conf) = attached(lab);
         lab.host.delete_link(NIC);
-        lab.macvlan().del(&container, "eth0", &conf).run().done();
-        lab.assert_gone(&container);
+        lab.macvlan().detach(lab, &container, &conf);
     }
 
     #[reference(passes)]
     fn del_needs_no_default_route_even_without_a_master(lab) {
-        lab.add_default_route(NIC);
-        let container = lab.container();
+        lab.add_default_route();
         let conf = with(lab.conf(), "master", json!(""));
-        lab.macvlan().add(&container, "eth0", &conf).run().result();
+        let (container, _) = lab.macvlan().attach(lab, &conf);
         lab.host.set_down(NIC);
-        lab.macvlan().del(&container, "eth0", &conf).run().done();
-        lab.assert_gone(&container);
+        lab.macvlan().detach(lab, &container, &conf);
     }
 
-    /// An operator who edits a configuration wrongly still wants the pods of the old one to end.
+    /// An edit broke the configuration. The pods that run must still be deleted.
     #[reference(not_run: "it fails on some of these and not on others")]
-    fn del_works_whatever_the_configuration_has_become(lab) {
+    fn del_works_with_a_configuration_that_is_broken_now(lab) {
         let edits = [
             ("master", json!("nope0")),
             ("mode", json!("bogus")),
@@ -126,8 +119,7 @@ cases! {
         for (key, value) in edits {
             let (container, mut conf) = attached(lab);
             conf[key] = value;
-            lab.macvlan().del(&container, "eth0", &conf).run().done();
-            lab.assert_gone(&container);
+            lab.macvlan().detach(lab, &container, &conf);
         }
     }
 
@@ -135,8 +127,7 @@ cases! {
     fn del_works_when_the_ranges_have_moved(lab) {
         let (container, mut conf) = attached(lab);
         conf["ipam"]["ranges"] = json!([[{"subnet": "10.99.0.0/24"}]]);
-        lab.macvlan().del(&container, "eth0", &conf).run().done();
-        lab.assert_gone(&container);
+        lab.macvlan().detach(lab, &container, &conf);
     }
 
     #[reference(fails: "did not succeed")]
@@ -147,7 +138,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn del_leaves_the_other_containers_alone(lab) {
+    fn del_does_not_touch_other_containers(lab) {
         let ((first, conf), (second, _)) = (attached(lab), attached(lab));
         lab.macvlan().del(&first, "eth0", &conf).run().done();
         assert_eq!(lab.leases(), ["192.168.50.101"]);
@@ -156,16 +147,7 @@ cases! {
         assert_silent(&lab.neighbour, lan4(100));
     }
 
-    #[reference(passes)]
-    fn add_after_del_works_again(lab) {
-        for _ in 0..3 {
-            let (container, conf) = attached(lab);
-            lab.macvlan().del(&container, "eth0", &conf).run().done();
-            lab.assert_gone(&container);
-        }
-    }
-
-    /// FACTS 5: as many containers as there are addresses, all at once.
+    /// The range has fifty addresses.
     #[reference(passes)]
     fn fifty_adds_at_once_get_fifty_addresses(lab) {
         let containers: Vec<Container> = (0..50).map(|_| lab.container()).collect();
@@ -195,15 +177,12 @@ cases! {
         assert!(containers.iter().all(|container| !container.has_link("eth0")));
     }
 
-    /// A restart with an address of its own: the old container's DEL and the new one's ADD, on a
-    /// range of one. Whoever comes first, in the end the address is the new one's or nobody's.
-    #[reference(not_run: "its ADD fails for good when it comes first, and leaves the link (U1)")]
-    fn del_of_the_old_beside_add_of_the_new_on_a_range_of_one(lab) {
-        let mut ipam = lab.ipam(Families::V4);
-        ipam["ranges"] = json!([[{"subnet": "192.168.50.0/24", "rangeStart": "192.168.50.100", "rangeEnd": "192.168.50.100"}]]);
-        let conf = lab.conf_with(ipam);
-        let mut old = lab.container();
-        lab.macvlan().add(&old, "eth0", &conf).run().result();
+    /// A container restarts on a range of one address. Whichever call is first, the new container gets the address, or its
+    /// ADD fails and leaves nothing.
+    #[reference(not_run: "if its ADD is first, it fails and leaves the link (U1)")]
+    fn del_of_the_old_container_and_add_of_the_new_one_share_a_range_of_one(lab) {
+        let conf = lab.conf_of("192.168.50.100", "192.168.50.100");
+        let (mut old, _) = lab.macvlan().attach(lab, &conf);
         for _ in 0..5 {
             let new = lab.container();
             let outcome = thread::scope(|scope| {
@@ -225,26 +204,24 @@ cases! {
         }
     }
 
-    /// DEL took the link for somebody else's, released the address, and left it answering for that.
+    /// DEL thought that the link was foreign: it released the address and left the link, which still answered for it.
     #[reference(passes)]
-    fn del_knows_a_link_whose_container_has_changed_its_mac(lab) {
+    fn del_deletes_a_link_whose_mac_the_container_has_changed(lab) {
         let (container, conf) = attached(lab);
         container.ip("link set eth0 address 02:00:00:00:00:99");
-        lab.macvlan().del(&container, "eth0", &conf).run().done();
-        lab.assert_gone(&container);
+        lab.macvlan().detach(lab, &container, &conf);
         assert_silent(&lab.neighbour, lan4(100));
     }
 
     #[reference(passes)]
-    fn del_knows_a_passthru_link_whose_parent_has_changed_its_mac(lab) {
+    fn del_deletes_a_passthru_link_whose_parent_has_another_mac(lab) {
         let (container, conf) = lab.macvlan().attach(lab, &with(lab.conf(), "mode", json!("passthru")));
         lab.host.ip(&format!("link set {NIC} address 02:00:00:00:00:77"));
         assert_eq!(container.link("eth0").mac, "02:00:00:00:00:77");
-        lab.macvlan().del(&container, "eth0", &conf).run().done();
-        lab.assert_gone(&container);
+        lab.macvlan().detach(lab, &container, &conf);
     }
 
-    /// U6 as it may not come back: the addresses are another container's, so the link is too.
+    /// U6: the addresses belong to another container, so the link does too.
     #[reference(fails: "the foreign link is gone")]
     fn del_in_a_recycled_netns_leaves_a_macvlan_with_other_addresses(lab) {
         let (container, conf) = attached(lab);
@@ -260,15 +237,15 @@ cases! {
         assert_eq!(lab.leases(), [""; 0]);
     }
 
-    /// ... and so it is when it has even the address, which is another container's by now.
+    /// As above, and the link even has the address of the result: it is leased to another container now.
     #[reference(fails: "the foreign link is gone")]
     fn del_in_a_recycled_netns_leaves_a_macvlan_with_the_address_that_is_leased_to_another(lab) {
         let mut conf = lab.conf();
         conf["ipam"]["ranges"][0][0]["rangeEnd"] = json!("192.168.50.100");
         let (old, old_conf) = lab.macvlan().attach(lab, &conf);
-        // Gone without a DEL, as a netns goes.
+        // The link goes without a DEL, as with its netns.
         old.delete_link("eth0");
-        fs::remove_file(lab.data_dir().join("lan/192.168.50.100")).expect("remove the lease");
+        fs::remove_file(lab.lease_file("192.168.50.100")).expect("remove the lease");
         let new_owner = |call: Call<'_>| call.env("CNI_CONTAINERID", "the-next-one").run();
         new_owner(lab.macvlan().add(&old, "eth0", &conf)).result();
         let outcome = lab.macvlan().del(&old, "eth0", &old_conf).run();
@@ -292,8 +269,8 @@ cases! {
         del_at(lab, &path);
     }
 
-    /// Of two DELs of one attachment the second failed on what the first had just taken away.
-    #[reference(not_run: "one of them fails now and then")]
+    /// The second of two DELs failed because the first one had just deleted the link.
+    #[reference(not_run: "one of them sometimes fails")]
     fn four_dels_at_once_succeed_thirty_times(lab) {
         for _ in 0..30 {
             let (container, conf) = attached(lab);

@@ -1,23 +1,12 @@
-//! host-local alone: every key, and its files, which are the same as the reference's byte for byte.
+//! host-local by itself: each key, and its files. The files are the same as those of the reference, byte for byte.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 
 use e2e::lab::Families;
+use e2e::mounts;
 use e2e::{Binaries, Call, Container, Lab, Plugin, cases, with};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
-
-fn ranges(lab: &Lab, ranges: Value) -> Value {
-    lab.conf_with(json!({"type": "host-local", "dataDir": lab.data_dir(), "ranges": ranges}))
-}
-
-/// A configuration over a part of the LAN.
-fn part(lab: &Lab, first: &str, last: &str) -> Value {
-    ranges(lab, json!([[{"subnet": "192.168.50.0/24", "rangeStart": first, "rangeEnd": last}]]))
-}
 
 /// The configuration of the old form, with these keys in `ipam`.
 fn old_form(lab: &Lab, keys: Value) -> Value {
@@ -41,22 +30,13 @@ fn ips(result: &Value) -> Vec<&str> {
     ips.iter().map(|ip| ip["address"].as_str().expect("an address")).collect()
 }
 
-/// An ADD by a container of its own.
+/// The addresses that an ADD of a new container gets.
 fn next(lab: &Lab, conf: &Value) -> String {
     ips(&add(lab, &lab.container(), conf)).join(" ")
 }
 
-fn lease(lab: &Lab, name: &str) -> PathBuf {
-    lab.data_dir().join("lan").join(name)
-}
-
 fn read(lab: &Lab, name: &str) -> String {
-    fs::read_to_string(lease(lab, name)).unwrap_or_else(|e| panic!("read {name}: {e}"))
-}
-
-fn write(lab: &Lab, name: &str, content: &str) {
-    fs::create_dir_all(lab.data_dir().join("lan")).expect("make a directory");
-    fs::write(lease(lab, name), content).expect("write a file");
+    fs::read_to_string(lab.lease_file(name)).unwrap_or_else(|e| panic!("read {name}: {e}"))
 }
 
 /// The reference's program in this Lab.
@@ -65,20 +45,15 @@ fn theirs(lab: &Lab) -> Plugin<'_> {
     Plugin::new(&lab.host, bin.join("host-local")).search(bin)
 }
 
-/// Makes a call with the lease directory on a file system of `inodes` files; says what came of
-/// it and which lease files are there.
+/// Makes a call with the lease directory on a file system of `inodes` files. Returns its outcome and the lease files.
 fn run_with_inodes(lab: &Lab, call: &Call<'_>, inodes: u32) -> (e2e::Outcome, Vec<String>) {
     let directory = lab.data_dir();
     fs::create_dir_all(&directory).expect("make a directory");
     lab.host.run(|| {
-        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace of our own");
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("keep our mounts to ourselves");
-        let options = format!("nr_inodes={inodes}");
-        mount(Some("tmpfs"), &directory, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
-            .expect("mount a tmpfs");
+        mounts::own();
+        mounts::file_system("tmpfs", &directory, &format!("nr_inodes={inodes}"));
         let outcome = call.run_here();
-        // The mount is this thread's, so look from here.
+        // Only this thread sees the mount.
         let entries = fs::read_dir(directory.join("lan")).map(|entries| {
             let names = entries.map(|entry| entry.expect("read a directory").file_name());
             names.map(|name| name.to_string_lossy().into_owned()).collect()
@@ -88,8 +63,8 @@ fn run_with_inodes(lab: &Lab, call: &Call<'_>, inodes: u32) -> (e2e::Outcome, Ve
 }
 
 cases! {
-    /// C13: two networks of one directory with a common range, or one whose name was changed, gave two living containers one
-    /// address, and nobody was told.
+    /// Two networks of one directory had a common range, or the name of a network was changed. Then two containers got one
+    /// address, without a message.
     #[reference(fails: "no remark")]
     fn an_address_that_another_network_has_leased_is_a_remark_that_names_it(lab) {
         let plugin = lab.host_local();
@@ -116,18 +91,17 @@ cases! {
         assert_eq!(lab.lease_files(), names);
     }
 
-    /// No other container may get the address.
     #[reference(passes)]
-    fn nobody_else_can_write_the_files(lab) {
+    fn only_the_owner_can_write_the_files(lab) {
         add(lab, &lab.container(), &lab.conf());
         for name in lab.lease_files() {
-            let mode = fs::metadata(lease(lab, &name)).expect("a file").permissions().mode();
+            let mode = fs::metadata(lab.lease_file(&name)).expect("a file").permissions().mode();
             assert_eq!(mode & 0o022, 0, "{name} has mode {mode:o}");
         }
     }
 
     #[reference(passes)]
-    fn del_leaves_nothing_but_the_memory_of_the_last(lab) {
+    fn del_leaves_only_the_last_address(lab) {
         let container = lab.container();
         add(lab, &container, &lab.conf());
         del(lab, &container, &lab.conf());
@@ -136,7 +110,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn del_takes_the_leases_of_its_owner_alone(lab) {
+    fn del_removes_only_the_leases_of_its_owner(lab) {
         let (first, second) = (lab.container(), lab.container());
         let conf = lab.conf();
         for (container, ifname) in [(&first, "eth0"), (&first, "eth1"), (&second, "eth0")] {
@@ -149,16 +123,16 @@ cases! {
     }
 
     #[reference(passes)]
-    fn ipv6_addresses_have_their_shortest_names(lab) {
-        let conf = ranges(lab, json!([[{"subnet": "FD50:0:0::/64", "rangeStart": "fd50:0000::0:0001:0:0abc"}]]));
+    fn ipv6_addresses_are_written_in_their_shortest_form(lab) {
+        let conf = lab.conf_over(json!([[{"subnet": "FD50:0:0::/64", "rangeStart": "fd50:0000::0:0001:0:0abc"}]]));
         assert_eq!(next(lab, &conf), "fd50::1:0:abc/64");
         assert_eq!(read(lab, "fd50::1:0:abc"), "container-1\r\neth0");
     }
 
-    /// An address that has just become free rests as long as possible: caches still name its old holder.
+    /// An address that has just become free is leased last, because caches still have the old MAC.
     #[reference(passes)]
-    fn addresses_go_round(lab) {
-        let conf = part(lab, "192.168.50.100", "192.168.50.102");
+    fn addresses_are_leased_in_rotation(lab) {
+        let conf = lab.conf_of("192.168.50.100", "192.168.50.102");
         for expected in ["100", "101", "102", "100", "101"] {
             let container = lab.container();
             assert_eq!(ips(&add(lab, &container, &conf)), [format!("192.168.50.{expected}/24")]);
@@ -167,16 +141,16 @@ cases! {
     }
 
     #[reference(passes)]
-    fn a_taken_address_is_passed_over(lab) {
-        let conf = part(lab, "192.168.50.100", "192.168.50.102");
-        write(lab, "192.168.50.100", "somebody\r\neth0");
-        write(lab, "192.168.50.102", "somebody\r\neth0");
+    fn a_leased_address_is_passed_over(lab) {
+        let conf = lab.conf_of("192.168.50.100", "192.168.50.102");
+        lab.write_lease("192.168.50.100", "other\r\neth0");
+        lab.write_lease("192.168.50.102", "other\r\neth0");
         assert_eq!(next(lab, &conf), "192.168.50.101/24");
     }
 
     #[reference(fails: "another code")]
-    fn a_full_range_says_which(lab) {
-        let conf = part(lab, "192.168.50.100", "192.168.50.101");
+    fn the_error_of_a_full_range_names_it(lab) {
+        let conf = lab.conf_of("192.168.50.100", "192.168.50.101");
         let containers = [lab.container(), lab.container()];
         for container in &containers {
             add(lab, container, &conf);
@@ -186,19 +160,19 @@ cases! {
 
     #[reference(passes)]
     fn the_ranges_of_a_set_are_used_one_after_the_other(lab) {
-        let conf = ranges(lab, json!([[
+        let conf = lab.conf_over(json!([[
             {"subnet": "192.168.50.0/24", "rangeStart": "192.168.50.100", "rangeEnd": "192.168.50.100"},
             {"subnet": "10.7.0.0/16", "rangeStart": "10.7.8.9", "rangeEnd": "10.7.8.9", "gateway": "10.7.0.254"},
         ]]));
         assert_eq!(next(lab, &conf), "192.168.50.100/24");
         let result = add(lab, &lab.container(), &conf);
         assert_eq!(result["ips"], json!([{"address": "10.7.8.9/16", "gateway": "10.7.0.254"}]));
-        assert!(!lease(lab, "last_reserved_ip.1").exists(), "a set has one memory");
+        assert!(!lab.lease_file("last_reserved_ip.1").exists(), "a set has one last address");
     }
 
     #[reference(passes)]
-    fn every_set_gives_one_address_or_none_does(lab) {
-        let conf = ranges(lab, json!([
+    fn if_one_set_is_full_no_set_gives_an_address(lab) {
+        let conf = lab.conf_over(json!([
             [{"subnet": "192.168.50.0/24", "rangeStart": "192.168.50.100"}],
             [{"subnet": "10.7.0.0/16", "rangeStart": "10.7.8.9", "rangeEnd": "10.7.8.9"}],
         ]));
@@ -209,7 +183,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn the_old_form_is_one_range(lab) {
+    fn the_old_form_of_the_keys_is_one_range(lab) {
         let conf = old_form(lab, json!({
             "subnet": "192.168.50.0/24", "rangeStart": "192.168.50.100", "rangeEnd": "192.168.50.110",
             "gateway": "192.168.50.254",
@@ -219,8 +193,8 @@ cases! {
     }
 
     #[reference(passes)]
-    fn the_gateway_is_the_first_address_unless_told_otherwise_and_never_leased(lab) {
-        let conf = ranges(lab, json!([[{"subnet": "192.168.50.0/30"}]]));
+    fn the_default_gateway_is_the_first_address_and_it_is_never_leased(lab) {
+        let conf = lab.conf_over(json!([[{"subnet": "192.168.50.0/30"}]]));
         let container = lab.container();
         let result = add(lab, &container, &conf);
         assert_eq!(result["ips"], json!([{"address": "192.168.50.2/30", "gateway": "192.168.50.1"}]));
@@ -230,7 +204,7 @@ cases! {
 
     #[reference(passes)]
     fn a_gateway_inside_the_range_is_passed_over(lab) {
-        let conf = ranges(lab, json!([[{
+        let conf = lab.conf_over(json!([[{
             "subnet": "192.168.50.0/24", "gateway": "192.168.50.101",
             "rangeStart": "192.168.50.100", "rangeEnd": "192.168.50.102",
         }]]));
@@ -238,7 +212,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn routes_are_handed_on(lab) {
+    fn routes_are_in_the_result(lab) {
         let mut conf = lab.conf();
         let routes = json!([{"dst": "0.0.0.0/0"}, {"dst": "10.20.0.0/16", "gw": "192.168.50.254"}]);
         conf["ipam"]["routes"] = routes.clone();
@@ -246,7 +220,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn the_resolver_configuration_is_handed_on(lab) {
+    fn the_resolver_configuration_is_in_the_result(lab) {
         let file = lab.path("resolv.conf");
         fs::write(&file, "# by hand\nnameserver 192.168.50.1\nnameserver fd50::1\nsearch a.example b.example\n\
             domain lan.example\noptions ndots:2 edns0\n").expect("write a file");
@@ -269,7 +243,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn an_address_can_be_asked_for_in_three_places(lab) {
+    fn an_address_can_be_requested_in_three_places(lab) {
         let conf = lab.conf();
         let container = lab.container();
         let call = lab.host_local().add(&container, "eth0", &conf).args("IP=192.168.50.111");
@@ -281,9 +255,9 @@ cases! {
         assert_eq!(next(lab, &conf), "192.168.50.113/24");
     }
 
-    /// podman passes on what its user typed, prefix length included.
+    /// podman passes on the text of its user.
     #[reference(passes)]
-    fn an_address_asked_for_may_have_a_prefix_length(lab) {
+    fn a_requested_address_may_have_a_prefix_length(lab) {
         let conf = with(lab.conf(), "runtimeConfig", json!({"ips": ["192.168.50.113/24"]}));
         assert_eq!(next(lab, &conf), "192.168.50.113/24");
     }
@@ -312,7 +286,7 @@ cases! {
     /// 192.168.050.0/24 was taken for 192.168.50.0/24, while 192.168.050.1 was refused.
     #[reference(fails: "another code")]
     fn leading_zeros_are_refused_with_a_prefix_length_as_without(lab) {
-        let subnet = ranges(lab, json!([[{"subnet": "192.168.050.0/24"}]]));
+        let subnet = lab.conf_over(json!([[{"subnet": "192.168.050.0/24"}]]));
         lab.host_local().refuses(lab, &subnet, 7, &["ipam.ranges[0][0].subnet", "192.168.050.0/24"]);
         let mut conf = lab.conf();
         conf["runtimeConfig"] = json!({"ips": ["192.168.050.113/24"]});
@@ -324,15 +298,15 @@ cases! {
         lab.host_local().refuses(lab, &conf, 7, &["ipam.routes[0].dst", "010.20.0.0/16"]);
     }
 
-    /// It was passed over, and the container got an address that its user had not asked for.
+    /// It was ignored, and the container got an address that its user had not requested.
     #[reference(fails: "another code")]
-    fn an_empty_text_among_the_addresses_asked_for_is_refused(lab) {
+    fn an_empty_text_among_the_requested_addresses_is_refused(lab) {
         let conf = with(lab.conf(), "runtimeConfig", json!({"ips": ["192.168.50.113", ""]}));
         lab.host_local().refuses(lab, &conf, 7, &["runtimeConfig.ips[1] \"\": is not an IP address"]);
     }
 
     #[reference(fails: "another code")]
-    fn an_address_that_somebody_has_is_refused_with_his_name(lab) {
+    fn a_requested_address_that_is_leased_is_refused_with_its_owner(lab) {
         let conf = with(lab.conf(), "runtimeConfig", json!({"ips": ["192.168.50.100"]}));
         let container = lab.container();
         add(lab, &container, &conf);
@@ -340,8 +314,8 @@ cases! {
     }
 
     #[reference(fails: "another code")]
-    fn the_gateway_cannot_be_asked_for(lab) {
-        let mut conf = ranges(lab, json!([[{"subnet": "192.168.50.0/24", "gateway": "192.168.50.101"}]]));
+    fn the_gateway_cannot_be_requested(lab) {
+        let mut conf = lab.conf_over(json!([[{"subnet": "192.168.50.0/24", "gateway": "192.168.50.101"}]]));
         conf["runtimeConfig"] = json!({"ips": ["192.168.50.101"]});
         let call = lab.host_local().add(&lab.container(), "eth0", &conf);
         let error = lab.unchanged(&[], || call.run()).error();
@@ -359,7 +333,7 @@ cases! {
 
     #[reference(fails: "another code")]
     fn ranges_that_make_no_sense_are_refused(lab) {
-        let one = |range: Value| ranges(lab, json!([[range]]));
+        let one = |range: Value| lab.conf_over(json!([[range]]));
         let subnet = "192.168.50.0/24";
         let cases = [
             (json!({"subnet": "nonsense"}), "nonsense"),
@@ -383,27 +357,27 @@ cases! {
     #[reference(fails: "another code")]
     fn ranges_that_overlap_are_refused(lab) {
         let range = json!({"subnet": "192.168.50.0/24"});
-        lab.host_local().refuses(lab, &ranges(lab, json!([[range, range]])), 7, &["ipam.ranges[0][1]", "192.168.50.0/24", "overlap"]);
-        lab.host_local().refuses(lab, &ranges(lab, json!([[range], [range]])), 7, &["ipam.ranges[1]", "overlap"]);
+        lab.host_local().refuses(lab, &lab.conf_over(json!([[range, range]])), 7, &["ipam.ranges[0][1]", "192.168.50.0/24", "overlap"]);
+        lab.host_local().refuses(lab, &lab.conf_over(json!([[range], [range]])), 7, &["ipam.ranges[1]", "overlap"]);
     }
 
     #[reference(fails: "another code")]
     fn no_range_at_all_is_refused(lab) {
         for nothing in [json!([]), json!([[]]), json!(null)] {
-            lab.host_local().refuses(lab, &ranges(lab, nothing), 7, &["ipam.ranges"]);
+            lab.host_local().refuses(lab, &lab.conf_over(nothing), 7, &["ipam.ranges"]);
         }
     }
 
     #[reference(fails: "another code")]
     fn a_set_of_two_families_is_refused(lab) {
-        let conf = ranges(lab, json!([[{"subnet": "192.168.50.0/24"}, {"subnet": "fd50::/64"}]]));
+        let conf = lab.conf_over(json!([[{"subnet": "192.168.50.0/24"}, {"subnet": "fd50::/64"}]]));
         lab.host_local().refuses(lab, &conf, 7, &["ipam.ranges[0][1]", "fd50::/64"]);
     }
 
-    /// Some run proxy ARP with such a gateway on purpose.
+    /// Some networks have such a gateway on purpose, with proxy ARP.
     #[reference(fails: "did not succeed")]
     fn a_gateway_outside_its_subnet_is_a_warning(lab) {
-        let conf = ranges(lab, json!([[{"subnet": "192.168.50.0/24", "gateway": "10.0.0.1"}]]));
+        let conf = lab.conf_over(json!([[{"subnet": "192.168.50.0/24", "gateway": "10.0.0.1"}]]));
         let outcome = lab.host_local().add(&lab.container(), "eth0", &conf).run();
         assert_eq!(outcome.result()["ips"][0]["gateway"], "10.0.0.1");
         assert!(outcome.stderr.contains("gateway 10.0.0.1"), "no warning: {}", outcome.text());
@@ -419,15 +393,15 @@ cases! {
         lab.macvlan().refuses(lab, &conf, 5, &[&file.to_string_lossy()]);
     }
 
-    /// From a file system that holds no file at all to one with room for all.
+    /// File systems from one without space for a file to one with enough space.
     #[reference(fails: "another code")]
-    fn on_a_full_file_system_a_lease_is_whole_or_not_there(lab) {
+    fn on_a_full_file_system_a_lease_is_complete_or_not_there(lab) {
         for inodes in 1..20 {
             let call = lab.host_local().add(&lab.container(), "eth0", &lab.conf());
             let (outcome, files) = run_with_inodes(lab, &call, inodes);
             if outcome.status.success() {
                 assert!(files.contains(&"192.168.50.100".to_owned()), "{inodes} inodes: {files:?}");
-                assert!(inodes > 3, "too few failures to tell");
+                assert!(inodes > 3, "too few failures");
                 return;
             }
             let rest: Vec<_> =
@@ -438,9 +412,9 @@ cases! {
         panic!("it never succeeds");
     }
 
-    /// The same owner again, without asking for an address: a retry after a lost answer.
+    /// A retry after a lost answer, without a requested address.
     #[reference(fails: "did not succeed")]
-    fn the_same_owner_has_the_same_addresses_again(lab) {
+    fn the_same_owner_gets_the_same_addresses_again(lab) {
         let container = lab.container();
         let conf = lab.conf_with(lab.ipam(Families::Dual));
         let first = add(lab, &container, &conf);
@@ -448,9 +422,9 @@ cases! {
         assert_eq!(lab.leases(), ["192.168.50.100", "fd50::100"]);
     }
 
-    /// Runtimes of virtual machines call it with names that mean nothing here.
+    /// Runtimes of virtual machines set CNI_NETNS to other names.
     #[reference(passes)]
-    fn the_netns_need_not_exist(lab) {
+    fn the_netns_does_not_have_to_exist(lab) {
         let container = lab.container();
         let conf = lab.conf();
         lab.host_local().add(&container, "eth0", &conf).env("CNI_NETNS", "vm:7").run().result();
@@ -459,14 +433,14 @@ cases! {
     }
 
     #[reference(passes)]
-    fn damaged_files_beside_the_leases_do_no_harm(lab) {
-        write(lab, "last_reserved_ip.0", "nonsense");
-        write(lab, "last_reserved_ip.7", "10.0.0.1");
-        write(lab, "README", "not a lease");
+    fn damaged_files_in_the_lease_directory_are_ignored(lab) {
+        lab.write_lease("last_reserved_ip.0", "nonsense");
+        lab.write_lease("last_reserved_ip.7", "10.0.0.1");
+        lab.write_lease("README", "not a lease");
         assert_eq!(next(lab, &lab.conf()), "192.168.50.100/24");
-        write(lab, "last_reserved_ip.0", "10.0.0.1");
+        lab.write_lease("last_reserved_ip.0", "10.0.0.1");
         assert_eq!(next(lab, &lab.conf()), "192.168.50.101/24");
-        fs::remove_file(lease(lab, "lock")).expect("remove the lock");
+        fs::remove_file(lab.lease_file("lock")).expect("remove the lock");
         assert_eq!(next(lab, &lab.conf()), "192.168.50.102/24");
         assert_eq!(read(lab, "README"), "not a lease");
     }
@@ -489,13 +463,13 @@ cases! {
     }
 
     #[reference(fails: "left == right")]
-    fn gc_frees_damaged_leases_and_leaves_what_is_no_lease(lab) {
+    fn gc_frees_damaged_leases_and_leaves_other_files(lab) {
         let container = lab.container();
         let mut conf = lab.conf();
         add(lab, &container, &conf);
-        write(lab, "192.168.50.120", "");
-        write(lab, "192.168.50.121", "somebody\r\neth0");
-        write(lab, "README", "not a lease");
+        lab.write_lease("192.168.50.120", "");
+        lab.write_lease("192.168.50.121", "other\r\neth0");
+        lab.write_lease("README", "not a lease");
         conf["cniVersion"] = json!("1.1.0");
         conf["cni.dev/valid-attachments"] = json!([{"containerID": container.id, "ifname": "eth0"}]);
         lab.host_local().call("GC", &conf).run().done();
@@ -521,13 +495,13 @@ cases! {
         lab.host_local().call("STATUS", &conf).run().fails(50, &[&file.to_string_lossy()]);
     }
 
-    /// From here on: both implementations on one directory.
-    #[reference(not_run: "it would be with itself")]
-    fn a_lease_of_the_references_is_respected_and_released(lab) {
+    /// From here on, both implementations use one directory.
+    #[reference(not_run: "this test compares with it")]
+    fn a_lease_of_the_reference_is_respected_and_released(lab) {
         let (old, new) = (lab.container(), lab.container());
-        let conf = part(lab, "192.168.50.100", "192.168.50.101");
+        let conf = lab.conf_of("192.168.50.100", "192.168.50.101");
         theirs(lab).add(&old, "eth0", &conf).run().result();
-        // On from its last reserved address, as it would have gone on itself.
+        // Ours continues after the last address of the reference.
         assert_eq!(ips(&add(lab, &new, &conf)), ["192.168.50.101/24"]);
         lab.host_local().refuses(lab, &conf, 101, &["192.168.50.100"]);
         let mut checked = conf.clone();
@@ -537,10 +511,10 @@ cases! {
         assert_eq!(lab.leases(), ["192.168.50.101"]);
     }
 
-    #[reference(not_run: "it would be with itself")]
+    #[reference(not_run: "this test compares with it")]
     fn a_lease_of_ours_is_respected_and_released_by_the_reference(lab) {
         let (old, new) = (lab.container(), lab.container());
-        let conf = part(lab, "192.168.50.100", "192.168.50.101");
+        let conf = lab.conf_of("192.168.50.100", "192.168.50.101");
         let checked = with(conf.clone(), "prevResult", add(lab, &old, &conf));
         assert_eq!(ips(&theirs(lab).add(&new, "eth0", &conf).run().result()), ["192.168.50.101/24"]);
         assert!(!theirs(lab).add(&lab.container(), "eth0", &conf).run().status.success());
@@ -549,7 +523,7 @@ cases! {
         assert_eq!(lab.leases(), ["192.168.50.101"]);
     }
 
-    #[reference(not_run: "it would be with itself")]
+    #[reference(not_run: "this test compares with it")]
     fn both_write_the_same_bytes(lab) {
         let conf = lab.conf_with(lab.ipam(Families::Dual));
         let state = |plugin: Plugin<'_>| {
@@ -565,11 +539,11 @@ cases! {
         assert_eq!(state(lab.host_local()), state(theirs(lab)));
     }
 
-    /// Before it knew of several interfaces per container, the reference wrote the ID alone.
+    /// Early releases of the reference wrote only the container ID.
     #[reference(passes)]
     fn a_lease_without_an_interface_name_is_released_by_the_container(lab) {
         let container = lab.container();
-        write(lab, "192.168.50.100", &container.id);
+        lab.write_lease("192.168.50.100", &container.id);
         assert_eq!(next(lab, &lab.conf()), "192.168.50.101/24");
         del(lab, &container, &lab.conf());
         assert_eq!(lab.leases(), ["192.168.50.101"]);

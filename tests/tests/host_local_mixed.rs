@@ -1,17 +1,16 @@
-//! One lease directory used by both implementations and by several machines, with crashes and reboots.
+//! One lease directory that both implementations or several machines use, with crashes and reboots.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::thread;
 
+use e2e::mounts;
 use e2e::scenario::{address, call, leases};
-use e2e::{Binaries, Lab, Outcome, Plugin};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use e2e::{Binaries, Lab, Outcome, Plugin, with};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -21,27 +20,19 @@ fn both(lab: &Lab) -> [Plugin<'_>; 2] {
     [lab.host_local(), Plugin::new(&lab.host, theirs.join("host-local")).search(theirs)]
 }
 
-fn conf(lab: &Lab, last: &str) -> Value {
-    lab.conf_with(json!({
-        "type": "host-local", "dataDir": lab.data_dir(), "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.10", "rangeEnd": last,
-    }))
-}
-
 fn records(lab: &Lab) -> BTreeSet<String> {
     let entries = fs::read_dir(lab.data_dir().join("lan")).expect("read the directory");
     let links = entries.map(|entry| entry.expect("an entry")).filter(|entry| entry.path().is_symlink());
     links.map(|entry| entry.file_name().into_string().expect("a name")).collect()
 }
 
-/// In a mount namespace of its own, in which `work` reboots the machine by writing another id into the file it is given.
+/// Runs `work` in its own mount namespace. It gets a file with the boot ID: a new ID in it is a reboot.
 fn with_reboots(lab: &Lab, work: impl FnOnce(&Path) + Send) {
     lab.host.run(|| {
-        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace of our own");
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("keep our mounts to ourselves");
+        mounts::own();
         let file = lab.path("boot_id");
         fs::write(&file, "first\n").expect("write a boot id");
-        mount(Some(&file), BOOT_ID, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("replace the boot id");
+        mounts::bind(&file, Path::new(BOOT_ID));
         work(&file);
     });
 }
@@ -50,7 +41,7 @@ fn with_reboots(lab: &Lab, work: impl FnOnce(&Path) + Send) {
 fn two_hundred_adds_at_once_half_ours_half_theirs_get_two_hundred_addresses() {
     let lab = Lab::new(Binaries::HardLinks);
     let plugins = both(&lab);
-    let conf = conf(&lab, "10.0.0.209");
+    let conf = lab.conf_of_ten(200);
     let run = |command: &'static str, turn: usize| -> Vec<Outcome> {
         let one = |number: usize| call(&plugins[(number + turn) % 2], command, &format!("c{number}"), &conf).run();
         thread::scope(|scope| {
@@ -65,7 +56,7 @@ fn two_hundred_adds_at_once_half_ours_half_theirs_get_two_hundred_addresses() {
     for (number, outcome) in outcomes.iter().enumerate() {
         assert_eq!(files[&address(outcome)], format!("c{number}\r\neth0"));
     }
-    // Each cleans up after the other.
+    // Each implementation frees the leases of the other.
     for outcome in run("DEL", 1) {
         outcome.done();
     }
@@ -75,17 +66,17 @@ fn two_hundred_adds_at_once_half_ours_half_theirs_get_two_hundred_addresses() {
 }
 
 #[test]
-fn after_a_rollback_and_a_return_nothing_is_lost() {
+fn after_a_change_to_the_reference_and_back_no_lease_is_lost() {
     let lab = Lab::new(Binaries::HardLinks);
     let [ours, theirs] = both(&lab);
-    let conf = conf(&lab, "10.0.0.13");
+    let conf = lab.conf_of_ten(4);
     let first = address(&call(&ours, "ADD", "c1", &conf).run());
     let second = address(&call(&theirs, "ADD", "c2", &conf).run());
-    // The rollback: it sees ours, round robin included, and frees it.
+    // The reference sees our lease and our last address, and frees our lease.
     assert_eq!((first.as_str(), second.as_str()), ("10.0.0.10", "10.0.0.11"));
     call(&theirs, "DEL", "c1", &conf).run().done();
     assert_eq!(address(&call(&theirs, "ADD", "c3", &conf).run()), "10.0.0.12");
-    // The return.
+    // Back to ours.
     assert_eq!(address(&call(&ours, "ADD", "c4", &conf).run()), "10.0.0.13");
     assert_eq!(address(&call(&ours, "ADD", "c2", &conf).run()), "10.0.0.11");
     assert_eq!(address(&call(&ours, "ADD", "c5", &conf).run()), "10.0.0.10");
@@ -96,13 +87,13 @@ fn after_a_rollback_and_a_return_nothing_is_lost() {
     assert_eq!(records(&lab), BTreeSet::from(expected));
 }
 
-/// There were as many records as leases, so none was looked for that is one too many. Whether the walk met the record
-/// that it had just made itself depended on the order of the directory's entries: the property below failed once.
+/// The number of records was the number of leases, so GC did not look for a record without a lease. It was found only if the
+/// directory listed its entries in a certain order.
 #[test]
-fn the_record_of_a_freed_address_goes_beside_a_lease_that_has_none() {
+fn gc_removes_a_record_without_a_lease_if_another_lease_has_no_record() {
     let lab = Lab::new(Binaries::HardLinks);
     let [ours, theirs] = both(&lab);
-    let mut conf = conf(&lab, "10.0.0.13");
+    let mut conf = lab.conf_of_ten(4);
     call(&ours, "ADD", "c0", &conf).run().result();
     call(&theirs, "ADD", "c1", &conf).run().result();
     call(&theirs, "DEL", "c0", &conf).run().done();
@@ -114,10 +105,10 @@ fn the_record_of_a_freed_address_goes_beside_a_lease_that_has_none() {
     assert_eq!(leases(&lab), BTreeMap::from([("10.0.0.11".to_owned(), "c1\r\neth0".to_owned())]));
 }
 
-/// The reference leases the broadcast address that rangeEnd names. After it, our turn began at the first range again:
-/// an address that had been freed a moment ago was given to the next container.
+/// The reference leases a broadcast address that is `rangeEnd`. After it, host-local started at the first range again, and
+/// leased an address that had just been freed.
 #[test]
-fn after_an_address_of_the_reference_at_the_edge_of_a_range_the_turn_goes_on() {
+fn after_a_broadcast_address_of_the_reference_the_next_range_follows() {
     let lab = Lab::new(Binaries::HardLinks);
     let [ours, theirs] = both(&lab);
     let conf = lab.conf_with(json!({"type": "host-local", "dataDir": lab.data_dir(), "ranges": [[
@@ -132,10 +123,10 @@ fn after_an_address_of_the_reference_at_the_edge_of_a_range_the_turn_goes_on() {
 }
 
 #[test]
-fn a_reboot_frees_a_full_range_line_by_line() {
+fn after_a_reboot_a_full_range_is_freed_and_each_lease_is_named() {
     let lab = Lab::new(Binaries::HardLinks);
     let [ours, theirs] = both(&lab);
-    let conf = conf(&lab, "10.0.0.12");
+    let conf = lab.conf_of_ten(3);
     with_reboots(&lab, |boot_id| {
         for (plugin, id) in [(&ours, "c1"), (&theirs, "c2"), (&ours, "c3")] {
             call(plugin, "ADD", id, &conf).run_here().result();
@@ -157,33 +148,33 @@ fn a_reboot_frees_a_full_range_line_by_line() {
                 "host-local: reclaimed 10.0.0.12 of c3 eth0: leased before the last reboot",
             ]
         );
-        // The address of the late DEL belongs to another container now.
+        // A late DEL must not free the address, which belongs to another container now.
         call(&ours, "DEL", "c1", &conf).run_here().done();
         assert_eq!(leases(&lab), BTreeMap::from([("10.0.0.10".to_owned(), "c4\r\neth0".to_owned())]));
     });
 }
 
-/// Makes this mount namespace that of a machine: with its own /var/lib, and of this boot.
+/// Makes this mount namespace that of another machine, with its own /var/lib and boot ID.
 fn become_machine(lab: &Lab, boot_id: &Path, name: &str, boot: &str) {
     let own = lab.path(name);
     fs::create_dir_all(&own).expect("make the machine's own disk");
-    mount(Some(&own), "/var/lib", None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("mount the machine's own disk");
+    mounts::bind(&own, Path::new("/var/lib"));
     fs::write(boot_id, format!("{boot}\n")).expect("boot");
 }
 
-/// Mounts a file system that is not known to be of one machine, as NFS is not. (ramfs stands in for it.)
+/// Mounts a file system that several machines may share. ramfs stands for NFS.
 fn share_data_dir(lab: &Lab) {
     fs::create_dir_all(lab.data_dir()).expect("make the directory");
-    mount(Some("shared"), &lab.data_dir(), Some("ramfs"), MsFlags::empty(), None::<&str>).expect("mount ramfs");
+    mounts::file_system("ramfs", &lab.data_dir(), "");
 }
 
-/// C1: a machine took all leases of another boot for leases from before its own reboot, and freed those of a running
-/// machine with which it shares the directory.
+/// A machine took all leases with another boot ID for leases from before its own reboot. So it freed the leases of another
+/// machine that shares the directory.
 #[test]
 fn the_leases_of_another_machine_that_shares_the_directory_are_never_freed() {
     let lab = Lab::new(Binaries::HardLinks);
     let [ours, theirs] = both(&lab);
-    let conf = conf(&lab, "10.0.0.14");
+    let conf = lab.conf_of_ten(5);
     with_reboots(&lab, |boot_id| {
         share_data_dir(&lab);
         let is = |name: &str, boot: &str| become_machine(&lab, boot_id, name, boot);
@@ -192,19 +183,17 @@ fn the_leases_of_another_machine_that_shares_the_directory_are_never_freed() {
         assert_eq!([add(&ours, "a1"), add(&ours, "a2")], ["10.0.0.10", "10.0.0.11"]);
         is("b", "b-1");
         assert_eq!([add(&ours, "b1"), add(&theirs, "b2"), add(&theirs, "b3")], ["10.0.0.12", "10.0.0.13", "10.0.0.14"]);
-        // The range is full, and nothing in it is lost.
         call(&ours, "ADD", "b4", &conf).run_here().fails(101, &["5 leases, 0 reclaimed"]);
         let before = leases(&lab);
-        let mut list = conf.clone();
-        list["cniVersion"] = json!("1.1.0");
+        let mut list = with(conf.clone(), "cniVersion", json!("1.1.0"));
         list["cni.dev/valid-attachments"] = json!([{"containerID": "b1", "ifname": "eth0"}]);
         call(&ours, "GC", "", &list).without("CNI_CONTAINERID").run_here().done();
         assert_eq!(leases(&lab), before);
-        // A reboot of B frees what B is known to have had.
+        // After a reboot of B, the lease that B made can be freed.
         is("b", "b-2");
         assert_eq!(add(&ours, "b5"), "10.0.0.12");
         call(&ours, "ADD", "b6", &conf).run_here().fails(101, &["5 leases, 0 reclaimed"]);
-        // And so it is with A, whose second boot frees two.
+        // After a reboot of A, the two leases of A can be freed.
         is("a", "a-2");
         assert_eq!([add(&ours, "a3"), add(&ours, "a4")], ["10.0.0.10", "10.0.0.11"]);
         call(&ours, "ADD", "a5", &conf).run_here().fails(101, &["5 leases, 0 reclaimed"]);
@@ -213,10 +202,10 @@ fn the_leases_of_another_machine_that_shares_the_directory_are_never_freed() {
 }
 
 #[test]
-fn a_call_that_is_killed_anywhere_leaves_the_list_of_boots_whole_or_to_the_next_call() {
+fn a_call_that_is_killed_anywhere_leaves_a_complete_list_of_boots() {
     let lab = Lab::new(Binaries::HardLinks);
     let ours = lab.host_local();
-    let conf = conf(&lab, "10.0.0.209");
+    let conf = lab.conf_of_ten(200);
     with_reboots(&lab, |boot_id| {
         share_data_dir(&lab);
         let list = Path::new("/var/lib/underlay/boots");
@@ -228,7 +217,7 @@ fn a_call_that_is_killed_anywhere_leaves_the_list_of_boots_whole_or_to_the_next_
         for stop in 1.. {
             let boot = format!("boot-{stop}");
             fs::write(boot_id, format!("{boot}\n")).expect("boot");
-            fs::write(list, "first\n").expect("forget the last boot");
+            fs::write(list, "first\n").expect("remove the last boot");
             let outcome = call(&ours, "ADD", "c1", &conf).run_killed_at(stop);
             let whole = format!("first\n{boot}\n");
             assert!(read() == whole || read() == "first\n", "killed at {stop}: {}", read());
@@ -247,17 +236,17 @@ const OWNERS: usize = 6;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Which implementation, and who.
+    /// The implementation, and the owner.
     Add(usize, usize),
     Del(usize, usize),
-    /// Ours, killed at a system call.
+    /// Ours, killed at a system call. The owner, and the stop.
     KilledAdd(usize, usize),
     KilledDel(usize, usize),
     KilledGc(usize),
-    /// With a list of all who live.
+    /// With a list of all owners that live.
     Gc,
     Reboot,
-    /// Records and index are removed by hand.
+    /// An operator removes a file: the index, the last address or a record.
     Tidy(usize),
 }
 
@@ -276,11 +265,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..30)
 }
 
-/// What must be true, whatever the files are.
+/// The expected state.
 #[derive(Default)]
 struct Model {
     living: BTreeMap<usize, String>,
-    /// Owners whose last call was killed: with a lease or without.
+    /// Owners whose last call was killed. They may have a lease.
     unknown: BTreeSet<usize>,
     boots: usize,
 }
@@ -301,9 +290,9 @@ fn step(
     boot_id: &Path,
 ) -> Result<(), TestCaseError> {
     // Four addresses for six owners.
-    let mut conf = conf(lab, "10.0.0.13");
-    let directory = lab.data_dir().join("lan");
+    let conf = lab.conf_of_ten(4);
     let valid: Vec<_> = model.living.keys().map(|owner| json!({"containerID": id(*owner), "ifname": "eth0"})).collect();
+    let gc = with(with(conf.clone(), "cniVersion", json!("1.1.0")), "cni.dev/valid-attachments", json!(valid));
     match step {
         Step::Add(who, owner) => {
             let outcome = call(&plugins[*who], "ADD", &id(*owner), &conf).run_here();
@@ -316,7 +305,7 @@ fn step(
                 model.living.insert(*owner, ip);
                 model.unknown.remove(owner);
             } else {
-                // The reference gives nothing to an owner who has a lease, and never frees one by itself.
+                // The reference refuses an owner that has a lease, and never frees a lease by itself.
                 let full = left.len() == 4;
                 let theirs = *who == 1 && left.values().any(|content| *content == lease(*owner));
                 prop_assert!(full || theirs, "{}\n{left:?}", outcome.text());
@@ -329,7 +318,6 @@ fn step(
             let kept = leases(lab).values().any(|content| *content == lease(*owner));
             prop_assert!(!kept, "{} was not freed", owner);
         }
-        // A runtime whose ADD was killed takes the container down.
         Step::KilledAdd(owner, stop) if !model.living.contains_key(owner) => {
             call(&plugins[0], "ADD", &id(*owner), &conf).run_killed_at(*stop);
             model.unknown.insert(*owner);
@@ -341,14 +329,10 @@ fn step(
             model.unknown.insert(*owner);
         }
         Step::KilledGc(stop) => {
-            conf["cniVersion"] = json!("1.1.0");
-            conf["cni.dev/valid-attachments"] = json!(valid);
-            plugins[0].call("GC", &conf).run_killed_at(*stop);
+            plugins[0].call("GC", &gc).run_killed_at(*stop);
         }
         Step::Gc => {
-            conf["cniVersion"] = json!("1.1.0");
-            conf["cni.dev/valid-attachments"] = json!(valid);
-            plugins[0].call("GC", &conf).run_here().done();
+            plugins[0].call("GC", &gc).run_here().done();
             model.unknown.clear();
             let expected: BTreeMap<_, _> = model.living.iter().map(|(owner, ip)| (ip.clone(), lease(*owner))).collect();
             prop_assert_eq!(leases(lab), expected, "lost or leaked after GC");
@@ -362,11 +346,11 @@ fn step(
         }
         Step::Tidy(what) => {
             let gone = ["lock", "last_reserved_ip.0", "c0:eth0"][*what];
-            let _ = fs::remove_file(directory.join(gone));
+            let _ = fs::remove_file(lab.lease_file(gone));
         }
     }
     // Every living container has its lease, and every lease is complete and has an owner.
-    if directory.exists() {
+    if lab.data_dir().join("lan").exists() {
         let left = leases(lab);
         for (owner, ip) in &model.living {
             prop_assert_eq!(left.get(ip), Some(&lease(*owner)), "{} lost its lease", owner);
@@ -375,15 +359,15 @@ fn step(
             let owner = (0..OWNERS).find(|owner| *content == lease(*owner));
             let known =
                 owner.is_some_and(|owner| model.living.get(&owner) == Some(ip) || model.unknown.contains(&owner));
-            prop_assert!(known, "{} holds {:?}, which is nobody's", ip, content);
+            prop_assert!(known, "{} holds {:?}, which no owner should have", ip, content);
         }
     }
     Ok(())
 }
 
-/// No address twice, none lost, none leaked after GC.
+/// No address is leased twice, no lease is lost, and after GC no lease is left over.
 #[test]
-fn directory_and_model_agree_whoever_calls_crashes_or_reboots() {
+fn after_any_calls_crashes_and_reboots_the_directory_is_as_expected() {
     let config = Config { cases: 24, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&steps(), |steps| {

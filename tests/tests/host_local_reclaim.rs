@@ -1,5 +1,5 @@
-//! Leases without a DEL within one boot. If the range is full, a lease is freed if the network namespace of its owner
-//! is gone. Otherwise, or in doubt, it stays.
+//! Leases without a DEL within one boot. If the range is full and the network namespace of the owner is gone, the lease
+//! is freed. In doubt, it stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -13,32 +13,27 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use e2e::patience::PATIENCE;
+use e2e::mounts;
+use e2e::patience::{PATIENCE, await_success, await_within};
 use e2e::plugin::write_script;
-use e2e::scenario::{address, call, leases};
+use e2e::scenario::{PATH, address, call, leases};
 use e2e::trace::{Deed, Fault};
-use e2e::{Binaries, Container, Lab, Outcome, Plugin};
+use e2e::{Binaries, Container, Lab, Outcome, Plugin, with};
 use nix::libc;
-use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::{Value, json};
 
-/// The remark of a call that could not look everywhere.
+/// The remark of a call that could not search everywhere.
 const DOUBT: &str = "host-local: no lease of this boot was reclaimed: ";
-const GONE: &str = "its network namespace is gone, and no DEL came";
 
-/// So many addresses, from 10.0.0.10 on.
 fn conf(lab: &Lab, addresses: usize) -> Value {
-    let mut conf = lab.conf_with(json!({
-        "type": "host-local", "dataDir": lab.data_dir(), "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.10",
-        "rangeEnd": format!("10.0.0.{}", 9 + addresses), "statusWhenFull": "unavailable",
-    }));
-    conf["cniVersion"] = json!("1.1.0");
+    let mut conf = with(lab.conf_of_ten(addresses), "cniVersion", json!("1.1.0"));
+    conf["ipam"]["statusWhenFull"] = json!("unavailable");
     conf
 }
 
-/// Containers whose namespaces get numbers that the kernel does not give away again at once. It gives a new namespace,
-/// of any kind, the lowest number that is free, and a namespace with the number of another that is gone is taken for it.
+/// Containers whose namespaces have numbers that the kernel does not use again soon. The kernel gives a new namespace of any
+/// kind the lowest free number, and host-local would take a namespace with the number of the old one for it.
 fn containers<const N: usize>(lab: &Lab) -> [Container; N] {
     let lower = thread::scope(|scope| {
         let made = scope.spawn(|| {
@@ -62,62 +57,54 @@ fn full(lab: &Lab) -> (Value, Container) {
     (conf, container)
 }
 
-/// An ADD of another container, again and again until it has the address of the one that is gone.
+/// Repeats the ADD of another container until it has the address of the one that is gone.
 #[track_caller]
-fn reclaims(lab: &Lab, conf: &Value) -> Outcome {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let outcome = call(&lab.host_local(), "ADD", "next", conf).run();
-        if outcome.status.success() {
-            assert_eq!(address(&outcome), "10.0.0.10");
-            assert_eq!(outcome.stderr, format!("host-local: reclaimed 10.0.0.10 of container-1 eth0: {GONE}\n"));
-            return outcome;
-        }
-        assert!(Instant::now() < deadline, "not reclaimed: {}", outcome.text());
-    }
+fn reclaims(lab: &Lab, conf: &Value) {
+    let outcome = await_success(|| call(&lab.host_local(), "ADD", "next", conf).run(), |_| {});
+    assert_eq!(address(&outcome), "10.0.0.10");
+    assert_eq!(outcome.stderr, reclaimed("10.0.0.10"));
 }
 
-/// An ADD that looks everywhere, finds that the range is full, and changes nothing.
+/// The line about a lease of container-1 that was reclaimed.
+fn reclaimed(ip: &str) -> String {
+    format!("host-local: reclaimed {ip} of container-1 eth0: its network namespace is gone, and no DEL came\n")
+}
+
+/// Repeats the ADD of another container until its outcome has this stderr. Each time it must find the range full and
+/// change nothing.
+#[track_caller]
+fn keeps_with(lab: &Lab, add: impl Fn() -> Outcome, is_it: impl Fn(&str) -> bool) {
+    let before = leases(lab);
+    await_within(PATIENCE, "an ADD with the expected stderr", || {
+        let outcome = add();
+        outcome.fails(101, &["0 reclaimed, the oldest 10.0.0.10 of container-1 eth0"]);
+        assert_eq!(leases(lab), before);
+        if is_it(&outcome.stderr) {
+            return Ok(());
+        }
+        assert!(outcome.stderr.is_empty() || outcome.stderr.starts_with(DOUBT), "{}", outcome.text());
+        Err(outcome.text())
+    });
+}
+
+/// An ADD that searches everywhere, finds the range full, and changes nothing.
 #[track_caller]
 fn keeps(lab: &Lab, conf: &Value) {
-    let before = leases(lab);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let outcome = call(&lab.host_local(), "ADD", "next", conf).run();
-        outcome
-            .fails(101, &["no free address in ipam.subnet", "0 reclaimed, the oldest 10.0.0.10 of container-1 eth0"]);
-        assert_eq!(leases(lab), before);
-        if outcome.stderr.is_empty() {
-            return;
-        }
-        assert!(outcome.stderr.starts_with(DOUBT), "{}", outcome.text());
-        assert!(Instant::now() < deadline, "it never looks everywhere: {}", outcome.text());
-    }
+    keeps_with(lab, || call(&lab.host_local(), "ADD", "next", conf).run(), str::is_empty);
 }
 
-/// An ADD of this program that cannot look everywhere, and changes nothing. It is repeated where it had no need to look
-/// everywhere: for a moment, a namespace of another test had the number of the one that is gone. It is also repeated where
-/// it has another cause, such as processes of other tests that ended in every look.
+/// An ADD that cannot search everywhere for this cause, and changes nothing. For a moment, a namespace of another test may
+/// have the number of the one that is gone, or processes of other tests end during the search. Then ADD is repeated.
 #[track_caller]
 fn doubts(lab: &Lab, plugin: &Plugin<'_>, conf: &Value, cause: &str) {
-    let before = leases(lab);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let outcome = call(plugin, "ADD", "next", conf).run();
-        outcome.fails(101, &["1 addresses, 1 leases, 0 reclaimed, the oldest 10.0.0.10 of container-1 eth0"]);
-        assert_eq!(leases(lab), before);
-        if outcome.stderr.lines().any(|line| line.starts_with(DOUBT) && line.contains(cause)) {
-            return;
-        }
-        let is_other = outcome.stderr.is_empty() || outcome.stderr.starts_with(DOUBT);
-        assert!(is_other && Instant::now() < deadline, "it never doubts for that cause: {}", outcome.text());
-    }
+    let is_it = |said: &str| said.lines().any(|line| line.starts_with(DOUBT) && line.contains(cause));
+    keeps_with(lab, || call(plugin, "ADD", "next", conf).run(), is_it);
 }
 
-/// Ours, started by these words of a shell.
+/// Our program, started by these words of a shell.
 fn by<'a>(lab: &'a Lab, words: &str) -> Plugin<'a> {
     let script = lab.path("started");
-    write_script(&script, &format!("PATH=/usr/sbin:/usr/bin:/sbin:/bin; {words}"));
+    write_script(&script, &format!("PATH={PATH}; {words}"));
     Plugin::new(&lab.host, script)
 }
 
@@ -125,13 +112,13 @@ fn program(lab: &Lab) -> String {
     lab.bin().join("host-local").display().to_string()
 }
 
-/// A process that holds something, and ends with this value.
+/// A process that holds something open. It ends when the value is dropped.
 struct Holder(Child);
 
 impl Holder {
-    /// The words of a shell that take hold of something; a process that sleeps follows.
+    /// `words` of a shell open something. Then the process sleeps.
     fn new(words: &str) -> Self {
-        let body = format!("PATH=/usr/sbin:/usr/bin:/sbin:/bin; {words}; echo ready; exec sleep 600");
+        let body = format!("PATH={PATH}; {words}; echo ready; exec sleep 600");
         let mut command = Command::new("/bin/sh");
         let mut child = command.args(["-ec", &body]).stdout(Stdio::piped()).spawn().expect("start a shell");
         let mut line = String::new();
@@ -148,7 +135,7 @@ impl Drop for Holder {
     }
 }
 
-/// A thread that takes hold of something for as long as `work` takes.
+/// Does `work` while another thread holds something.
 fn while_a_thread<T>(holds: impl FnOnce() -> T + Send, work: impl FnOnce()) {
     let (ready, wait) = (mpsc::channel::<()>(), mpsc::channel::<()>());
     thread::scope(|scope| {
@@ -156,7 +143,7 @@ fn while_a_thread<T>(holds: impl FnOnce() -> T + Send, work: impl FnOnce()) {
         scope.spawn(move || {
             let held = holds();
             ready_sender.send(()).expect("say that it is held");
-            // It ends when the other side is dropped.
+            // Returns when the sender is dropped.
             let _ = wait_receiver.recv();
             drop(held);
         });
@@ -166,19 +153,13 @@ fn while_a_thread<T>(holds: impl FnOnce() -> T + Send, work: impl FnOnce()) {
     });
 }
 
-fn mount_namespace_of_our_own() {
-    unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace of our own");
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("keep our mounts to ourselves");
-}
-
 fn pin(netns: &Path, at: &Path) {
     fs::write(at, "").expect("make a file");
-    mount(Some(netns), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("mount a network namespace");
+    mounts::bind(netns, at);
 }
 
 #[test]
-fn a_container_that_went_without_a_del_gives_its_address_to_the_next_add_that_finds_the_range_full() {
+fn a_container_that_went_without_a_del_loses_its_lease_when_the_range_is_full() {
     let lab = Lab::new(Binaries::HardLinks);
     let (ours, conf) = (lab.host_local(), conf(&lab, 3));
     let [lost, living] = containers(&lab);
@@ -186,7 +167,7 @@ fn a_container_that_went_without_a_del_gives_its_address_to_the_next_add_that_fi
         ours.add(container, "eth0", &conf).run().result();
     }
     drop(lost);
-    // As long as another address is free, nothing is reclaimed.
+    // An address is still free, so nothing is reclaimed.
     let outcome = call(&ours, "ADD", "unknown", &conf).run();
     assert_eq!((address(&outcome), outcome.stderr.as_str()), ("10.0.0.12".into(), ""));
     reclaims(&lab, &conf);
@@ -195,13 +176,13 @@ fn a_container_that_went_without_a_del_gives_its_address_to_the_next_add_that_fi
     let expected: BTreeMap<_, _> = expected.map(|(ip, id)| (ip.to_owned(), lease(id))).into();
     assert_eq!(leases(&lab), expected);
 
-    // One container lives, and of two no namespace is known: those leases stay.
+    // One container lives, and the other two leases have no known namespace: they stay.
     let full = call(&ours, "ADD", "more", &conf).run();
     full.fails(
         101,
         &["(10.0.0.10-10.0.0.12): 3 addresses, 3 leases, 0 reclaimed, the oldest 10.0.0.11 of container-2"],
     );
-    // The DEL that comes late is of a container that has no lease any more.
+    // A late DEL of the container that is gone frees nothing.
     call(&ours, "DEL", "container-1", &conf).run().done();
     assert_eq!(leases(&lab), expected);
 }
@@ -214,24 +195,16 @@ fn both_addresses_of_a_container_that_is_gone_are_reclaimed() {
     let [container] = containers(&lab);
     lab.host_local().add(&container, "eth0", &conf).run().result();
     drop(container);
-    let deadline = Instant::now() + PATIENCE;
-    let outcome = loop {
-        let outcome = call(&lab.host_local(), "ADD", "next", &conf).run();
-        if outcome.status.success() {
-            break outcome;
-        }
-        assert!(Instant::now() < deadline, "not reclaimed: {}", outcome.text());
-    };
+    let outcome = await_success(|| call(&lab.host_local(), "ADD", "next", &conf).run(), |_| {});
     for ip in ["10.0.0.10", "fd00::10"] {
-        let line = format!("host-local: reclaimed {ip} of container-1 eth0: {GONE}\n");
-        assert!(outcome.stderr.contains(&line), "{}", outcome.text());
+        assert!(outcome.stderr.contains(&reclaimed(ip)), "{}", outcome.text());
     }
     assert_eq!(lab.leases(), ["10.0.0.10", "fd00::11"]);
 }
 
-/// A range of so many addresses, and a container whose namespace has the number that the namespace of container-1 had,
-/// which has the first address and is gone. The kernel decides when it gives a number away again, so the number is
-/// written into the record of container-1 afterwards.
+/// A range of so many addresses. container-1 has the first address and is gone. The returned container has a namespace with
+/// the number of the namespace of container-1. A test cannot make the kernel use a number again, so the number is written
+/// into the record of container-1.
 fn with_the_number_of_a_container_that_is_gone(lab: &Lab, addresses: usize) -> (Value, Container) {
     let conf = conf(lab, addresses);
     let [lost, container] = containers(lab);
@@ -246,46 +219,38 @@ fn with_the_number_of_a_container_that_is_gone(lab: &Lab, addresses: usize) -> (
     (conf, container)
 }
 
-/// The kernel gives the lowest free number to the next namespace. On a node with one lost lease, that was the namespace of
-/// the very container whose ADD found the range full: the lease seemed to be of a container that lives.
+/// The kernel gives the lowest free number to the next namespace. So the container whose ADD found the range full often had
+/// the number of the lost lease, and the lease seemed to belong to a container that lives.
 #[test]
-fn a_lease_is_reclaimed_by_the_container_that_has_got_the_number_of_its_namespace() {
+fn a_lease_is_reclaimed_by_a_container_whose_namespace_has_its_number() {
     let lab = Lab::new(Binaries::HardLinks);
     let (conf, container) = with_the_number_of_a_container_that_is_gone(&lab, 1);
-    let deadline = Instant::now() + PATIENCE;
-    let outcome = loop {
-        let outcome = lab.host_local().add(&container, "eth0", &conf).run();
-        if outcome.status.success() {
-            break outcome;
-        }
-        assert!(outcome.stderr.starts_with(DOUBT) && Instant::now() < deadline, "{}", outcome.text());
-    };
-    assert_eq!(outcome.stderr, format!("host-local: reclaimed 10.0.0.10 of container-1 eth0: {GONE}\n"));
+    let outcome = await_success(
+        || lab.host_local().add(&container, "eth0", &conf).run(),
+        |failed| assert!(failed.stderr.starts_with(DOUBT), "{}", failed.text()),
+    );
+    assert_eq!(outcome.stderr, reclaimed("10.0.0.10"));
 }
 
-/// A pod took the lease of another dead container, and lived on in a namespace with the number of the first one. So the lease
-/// of the first one stayed taken, and the third pod of a node found no address.
+/// A pod reclaimed the lease of another container that was gone, and its namespace had the number of the first one. So the
+/// lease of the first one was never freed, and the third pod of the node got no address.
 #[test]
-fn a_lease_whose_number_the_asker_has_is_reclaimed_before_others_that_are_gone() {
+fn a_lease_with_the_number_of_the_new_container_is_reclaimed_first() {
     let lab = Lab::new(Binaries::HardLinks);
     let (conf, container) = with_the_number_of_a_container_that_is_gone(&lab, 2);
     let [other] = containers(&lab);
     assert_eq!(address(&lab.host_local().add(&other, "eth0", &conf).run()), "10.0.0.11");
-    let id = other.id.clone();
     drop(other);
     let outcome = lab.host_local().add(&container, "eth0", &conf).run();
     assert_eq!(address(&outcome), "10.0.0.10");
-    assert_eq!(outcome.stderr, format!("host-local: reclaimed 10.0.0.10 of container-1 eth0: {GONE}\n"));
-    let deadline = Instant::now() + PATIENCE;
-    while !call(&lab.host_local(), "ADD", "next", &conf).run().status.success() {
-        assert!(Instant::now() < deadline, "the lease of {id} is not reclaimed");
-    }
+    assert_eq!(outcome.stderr, reclaimed("10.0.0.10"));
+    await_success(|| call(&lab.host_local(), "ADD", "next", &conf).run(), |_| {});
 }
 
-/// A container that lives had its lease taken away: another container, which was dead, had had a namespace with the same
-/// number, and the living one had the address of the dead one from another network, and its own address not yet.
+/// A running container lost its lease. The namespace of a container that was gone had had the same number. The running one
+/// had the address of the other in another network, and did not have its own address yet.
 #[test]
-fn an_address_of_a_dead_container_in_a_namespace_is_no_evidence_against_the_living_one() {
+fn a_running_container_with_the_address_of_another_keeps_its_lease() {
     let lab = Lab::new(Binaries::HardLinks);
     let (conf, container) = with_the_number_of_a_container_that_is_gone(&lab, 2);
     assert_eq!(address(&lab.host_local().add(&container, "eth0", &conf).run()), "10.0.0.11");
@@ -298,25 +263,16 @@ fn an_address_of_a_dead_container_in_a_namespace_is_no_evidence_against_the_livi
 
 /// Two container IDs for one namespace.
 #[test]
-fn an_address_that_is_still_in_a_namespace_is_kept_whoever_asks_from_there() {
+fn an_address_that_is_still_in_a_namespace_keeps_its_lease() {
     let lab = Lab::new(Binaries::HardLinks);
     let (conf, container) = full(&lab);
     container.add_address("lo", "10.0.0.10/32".parse().expect("an address"));
-    let again = || {
-        let call = lab.host_local().add(&container, "eth0", &conf).env("CNI_CONTAINERID", "other");
-        let outcome = call.run();
-        outcome.fails(101, &["0 reclaimed, the oldest 10.0.0.10 of container-1 eth0"]);
-        outcome
-    };
-    let deadline = Instant::now() + PATIENCE;
-    while !again().stderr.is_empty() {
-        assert!(Instant::now() < deadline, "it never looks everywhere");
-    }
-    assert_eq!(leases(&lab)["10.0.0.10"], "container-1\r\neth0");
+    let add = || lab.host_local().add(&container, "eth0", &conf).env("CNI_CONTAINERID", "other").run();
+    keeps_with(&lab, add, str::is_empty);
 }
 
 #[test]
-fn an_address_that_is_asked_for_is_reclaimed_from_a_container_that_is_gone() {
+fn a_requested_address_is_reclaimed_from_a_container_that_is_gone() {
     let lab = Lab::new(Binaries::HardLinks);
     let conf = conf(&lab, 3);
     let [lost, living] = containers(&lab);
@@ -327,30 +283,24 @@ fn an_address_that_is_asked_for_is_reclaimed_from_a_container_that_is_gone() {
     ask("10.0.0.10").fails(101, &["CNI_ARGS IP 10.0.0.10: leased to container-1 eth0"]);
     drop(lost);
     ask("10.0.0.11").fails(101, &["CNI_ARGS IP 10.0.0.11: leased to container-2 eth0"]);
-    let deadline = Instant::now() + PATIENCE;
-    while !ask("10.0.0.10").status.success() {
-        assert!(Instant::now() < deadline, "not reclaimed");
-    }
+    await_success(|| ask("10.0.0.10"), |_| {});
     assert_eq!(lab.leases(), ["10.0.0.10", "10.0.0.11"]);
 }
 
 #[test]
-fn a_range_does_not_count_as_full_for_status_while_a_lease_could_be_reclaimed() {
+fn for_status_a_range_is_not_full_if_a_lease_can_be_reclaimed() {
     let lab = Lab::new(Binaries::HardLinks);
     let (conf, container) = full(&lab);
     let status = || lab.host_local().call("STATUS", &conf).run();
     status().fails(50, &["no free address in ipam.subnet (10.0.0.10-10.0.0.10)"]);
     let before = leases(&lab);
     drop(container);
-    let deadline = Instant::now() + PATIENCE;
-    while !status().status.success() {
-        assert!(Instant::now() < deadline, "it still counts as full");
-    }
+    await_success(status, |_| {});
     assert_eq!(leases(&lab), before, "STATUS changes nothing");
     assert_eq!(status().stderr, "");
 }
 
-/// A process of the node may hold a namespace without being in it: the link in there still answers for the address.
+/// The link in the namespace still answers for the address.
 #[test]
 fn a_namespace_that_only_a_descriptor_of_another_process_holds_keeps_its_lease() {
     let lab = Lab::new(Binaries::HardLinks);
@@ -376,9 +326,9 @@ fn a_namespace_that_only_a_mount_in_another_mount_namespace_holds_keeps_its_leas
     reclaims(&lab, &conf);
 }
 
-/// A process of a mount namespace that pins a namespace and then changes its root to `root`, where the mount is not seen.
-/// With `beside`, another process of that mount namespace, which has a higher number, sees the mount.
-fn a_mount_outside_of_a_root_keeps_its_lease(root: &str, beside: &str) {
+/// A process of another mount namespace mounts the namespace, and then changes its root, from which the mount is not visible.
+/// With `beside`, another process of that mount namespace, with a higher PID, sees the mount.
+fn keeps_a_lease_with_a_mount_outside_of_the_root(root: &str, beside: &str) {
     let lab = Lab::new(Binaries::HardLinks);
     let (conf, container) = full(&lab);
     let (at, new_root) = (lab.path("pinned"), lab.path("root"));
@@ -403,24 +353,24 @@ const SLEEPER: &str = "setpriv --pdeathsig KILL sleep 600 >&2 &";
 
 #[test]
 fn a_mount_that_the_first_process_in_a_chroot_does_not_see_keeps_its_lease() {
-    a_mount_outside_of_a_root_keeps_its_lease("test -d", SLEEPER);
+    keeps_a_lease_with_a_mount_outside_of_the_root("test -d", SLEEPER);
 }
 
-/// The root of both processes has the same device and inode. The mount was passed over, and a living container's address
-/// was given away.
+/// The roots of both processes have the same device and inode. The mount was not found, and a running container lost its
+/// lease.
 #[test]
 fn a_mount_that_the_first_process_in_a_bind_mount_of_the_root_does_not_see_keeps_its_lease() {
-    a_mount_outside_of_a_root_keeps_its_lease("mount --bind /", SLEEPER);
+    keeps_a_lease_with_a_mount_outside_of_the_root("mount --bind /", SLEEPER);
 }
 
 #[test]
-fn a_mount_that_no_process_sees_since_all_are_in_a_chroot_keeps_its_lease() {
-    a_mount_outside_of_a_root_keeps_its_lease("test -d", "");
-    a_mount_outside_of_a_root_keeps_its_lease("mount --bind /", "");
+fn a_mount_that_no_process_sees_keeps_its_lease() {
+    keeps_a_lease_with_a_mount_outside_of_the_root("test -d", "");
+    keeps_a_lease_with_a_mount_outside_of_the_root("mount --bind /", "");
 }
 
-/// Each process of the chain is the only one in the namespace. It starts the next one and ends at once, so the process that
-/// was listed is gone when it is looked at.
+/// Only one process at a time is in the namespace. It starts the next one and ends, so the process of the list has ended
+/// when the search looks at it.
 #[test]
 fn a_namespace_that_is_handed_from_process_to_process_keeps_its_lease() {
     const CHAIN: &str = "import os, sys, time\n\
@@ -442,7 +392,7 @@ fn a_namespace_that_is_handed_from_process_to_process_keeps_its_lease() {
     drop(container);
     let before = leases(&lab);
     for _ in 0..10 {
-        // In most of them it cannot be known. It must never be called gone.
+        // Most searches are in doubt. The namespace must never count as gone.
         call(&lab.host_local(), "ADD", "next", &conf).run().fails(101, &["0 reclaimed"]);
         assert_eq!(leases(&lab), before);
     }
@@ -451,8 +401,8 @@ fn a_namespace_that_is_handed_from_process_to_process_keeps_its_lease() {
     reclaims(&lab, &conf);
 }
 
-/// A descriptor that was a socket when it was listed is another file when it is looked at. That was an error of the search,
-/// and on a busy machine no lease was ever reclaimed.
+/// A descriptor was a socket in the list and another file when the search looked at it. That was an error, so on a busy
+/// machine no lease was reclaimed.
 #[test]
 fn descriptors_that_change_all_the_time_do_not_keep_a_lease() {
     let lab = Lab::new(Binaries::HardLinks);
@@ -488,7 +438,6 @@ fn a_namespace_that_only_a_thread_is_in_keeps_its_lease() {
     reclaims(&lab, &conf);
 }
 
-/// The main thread's descriptors are not those of every thread.
 #[test]
 fn a_namespace_that_only_a_thread_with_descriptors_of_its_own_holds_keeps_its_lease() {
     let lab = Lab::new(Binaries::HardLinks);
@@ -507,7 +456,7 @@ fn a_namespace_that_only_a_thread_with_descriptors_of_its_own_holds_keeps_its_le
     reclaims(&lab, &conf);
 }
 
-/// As the reference's dhcp daemon does it.
+/// The dhcp daemon of the reference holds namespaces in this way.
 #[test]
 fn a_namespace_that_only_a_socket_holds_keeps_its_lease() {
     let lab = Lab::new(Binaries::HardLinks);
@@ -526,24 +475,14 @@ fn a_mount_namespace_that_no_process_is_in_is_a_doubt() {
     let (netns, at) = (container.path().to_owned(), lab.path("pinned"));
     let mounts = thread::scope(|scope| {
         let made = scope.spawn(|| {
-            mount_namespace_of_our_own();
+            mounts::own();
             pin(&netns, &at);
             File::open("/proc/thread-self/ns/mnt").expect("open a mount namespace")
         });
         made.join().expect("a mount namespace")
     });
     drop(container);
-    let before = leases(&lab);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let outcome = call(&lab.host_local(), "ADD", "next", &conf).run();
-        outcome.fails(101, &["0 reclaimed"]);
-        assert_eq!(leases(&lab), before);
-        if outcome.stderr.starts_with(&format!("{DOUBT}no process is in mount namespace ")) {
-            break;
-        }
-        assert!(Instant::now() < deadline, "no doubt: {}", outcome.text());
-    }
+    doubts(&lab, &lab.host_local(), &conf, "no process is in mount namespace ");
     drop(mounts);
     reclaims(&lab, &conf);
 }
@@ -556,7 +495,7 @@ fn in_a_pid_namespace_of_its_own_it_reclaims_nothing() {
     let cause = "this process has a PID namespace of its own, so it does not see every process";
     let words = format!("exec unshare --pid --fork --mount-proc {}", program(&lab));
     doubts(&lab, &by(&lab, &words), &conf, cause);
-    // The host's /proc in a container without the host's processes.
+    // With the /proc of the host, but without its processes.
     doubts(&lab, &by(&lab, &format!("exec unshare --pid --fork {}", program(&lab))), &conf, cause);
     reclaims(&lab, &conf);
 }
@@ -580,7 +519,7 @@ fn with_a_proc_that_hides_processes_it_reclaims_nothing() {
 fn without_the_right_to_look_at_other_processes_it_reclaims_nothing() {
     let lab = Lab::new(Binaries::HardLinks);
     let (conf, container) = full(&lab);
-    // It is in a user namespace above ours, which root without that right cannot look into.
+    // A process of another user. Root without the right cannot look at it.
     let _other =
         Holder::new("exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -ec 'echo ready; exec sleep 600'");
     drop(container);
@@ -592,12 +531,11 @@ fn without_the_right_to_look_at_other_processes_it_reclaims_nothing() {
 mod faults {
     use super::*;
 
-    /// Every look of the search that can fail.
     #[test]
     fn a_search_that_fails_anywhere_reclaims_nothing() {
         let lab = Lab::new(Binaries::HardLinks);
         let (conf, container) = full(&lab);
-        // A process that has all there is to look at: mounts, a socket and another thread's place.
+        // A process in its own mount namespace, so that the search makes all of its system calls.
         let body = "echo ready; exec sleep 600 <>/dev/null";
         let holder = Holder::new(&format!("exec unshare -m sh -ec '{body}'"));
         drop(container);
@@ -641,11 +579,11 @@ mod faults {
     }
 
     #[test]
-    fn killed_at_any_change_it_leaves_whole_leases_and_the_next_add_goes_on() {
+    fn an_add_killed_at_any_change_leaves_complete_leases_and_the_next_add_succeeds() {
         let lab = Lab::new(Binaries::HardLinks);
         let conf = conf(&lab, 2);
         let ours = lab.host_local();
-        // Calls that change something. Nothing else is killed at, since the rest changes nothing.
+        // Only calls that change something.
         let changes = [
             libc::SYS_unlink,
             libc::SYS_unlinkat,
@@ -666,29 +604,18 @@ mod faults {
                 ours.add(&container, "eth0", &conf).run().result();
             }
         };
-        let deadline = Instant::now() + PATIENCE;
-        let steps = loop {
+        let steps = await_within(PATIENCE, "an ADD that reclaims", || {
             fill();
             let (outcome, trace) = call(&ours, "ADD", "killed", &conf).run_stepwise(None);
-            if outcome.status.success() {
-                break trace.steps;
-            }
-            assert!(Instant::now() < deadline, "not reclaimed: {}", outcome.text());
-        };
+            if outcome.status.success() { Ok(trace.steps) } else { Err(outcome.text()) }
+        });
         let steps: Vec<_> = steps.into_iter().filter(|step| changes.contains(&step.number)).collect();
         assert!(steps.len() > 8, "{steps:?}");
         for step in steps {
             fill();
             let fault = Fault { step, deed: Deed::Kill };
             call(&ours, "ADD", "killed", &conf).run_stepwise(Some(&fault));
-            let deadline = Instant::now() + PATIENCE;
-            let outcome = loop {
-                let outcome = call(&ours, "ADD", "next", &conf).run();
-                if outcome.status.success() {
-                    break outcome;
-                }
-                assert!(Instant::now() < deadline, "{fault:?}: {}", outcome.text());
-            };
+            let outcome = await_success(|| call(&ours, "ADD", "next", &conf).run(), |_| {});
             let left = leases(&lab);
             assert_eq!(left[&address(&outcome)], "next\r\neth0", "{fault:?}");
             assert!(left.values().all(|content| content.ends_with("\r\neth0")), "{fault:?}: {left:?}");
@@ -699,7 +626,7 @@ mod faults {
     }
 
     #[test]
-    fn of_sixty_four_adds_at_once_on_a_full_range_those_succeed_for_which_a_container_is_gone() {
+    fn of_sixty_four_adds_at_once_as_many_succeed_as_containers_are_gone() {
         let lab = Lab::new(Binaries::HardLinks);
         let (ours, conf) = (lab.host_local(), conf(&lab, 64));
         let mut containers = Vec::from(containers::<64>(&lab));
@@ -728,7 +655,7 @@ mod faults {
             for (number, outcome) in outcomes {
                 if outcome.status.success() {
                     let ip = address(&outcome);
-                    assert!(!living.contains(&ip), "{ip} is of a container that lives");
+                    assert!(!living.contains(&ip), "{ip} belongs to a container that lives");
                     assert!(given.insert(ip.clone()), "{ip} was given twice");
                 } else {
                     outcome.fails(101, &["64 addresses, 64 leases, 0 reclaimed"]);

@@ -1,5 +1,5 @@
-//! Calls that are interrupted: the result is not read, a DEL overtakes them, an answer of the kernel is lost. At the
-//! end nothing is left, or everything is there. Faults at every step are in `faults`.
+//! Calls that are interrupted: the result is not read, a DEL overtakes an ADD, an answer of the kernel is lost. At the
+//! end, nothing is left or everything is there. Faults at every step are in `faults`.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use e2e::lab::{Families, lan4, lan6};
 use e2e::patience::PATIENCE;
 use e2e::trace::{Deed, Fault};
 use e2e::traffic::{Wire, assert_reaches, assert_silent};
-use e2e::{Binaries, Call, Container, Lab, Outcome, Plugin, cases};
+use e2e::{Binaries, Call, Container, Lab, Outcome, Plugin, cases, with};
 use nix::errno::Errno;
 use nix::libc;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 /// More system calls than any call makes.
 const MANY: usize = 5000;
 
-/// Nothing of the container's is left but what the next lease goes on from.
+/// Nothing of the container is left except the last address, from which host-local continues.
 #[track_caller]
 fn assert_zero(lab: &Lab, container: &Container, when: &str) {
     assert_eq!(container.link_names(), ["lo"], "{when}");
@@ -28,9 +28,8 @@ fn assert_zero(lab: &Lab, container: &Container, when: &str) {
     assert!(rest.is_empty(), "{when}: {rest:?} left in the lease directory");
 }
 
-/// Makes one system call after the other fail, in a run of its own each: those of the call that `which` picks by the
-/// requests sent before it and by its number. Afterwards `then` looks at what is there; of a call that nothing happens
-/// to, too.
+/// Makes each system call that `which` selects fail, each in a separate run. `which` gets the last requests to the kernel
+/// and the number of the system call. `then` looks at the state after each run, and after a run without a failure.
 fn failing_at_each<'a>(
     errno: Errno,
     which: impl Fn(&[u16], i64) -> bool,
@@ -47,7 +46,7 @@ fn failing_at_each<'a>(
             let (container, call) = call();
             let fault = Fault { step: step.clone(), deed: Deed::Fail(errno) };
             let (outcome, trace) = call.run_stepwise(Some(&fault));
-            // Which namespaces are searched depends on who else is there: the call may not come.
+            // The search depends on the other namespaces of the machine, so the call may not come.
             picked += usize::from(trace.struck);
             then(&container, &outcome);
         }
@@ -59,16 +58,15 @@ fn failing_at_each<'a>(
 }
 
 fn one_ipv6_address(lab: &Lab) -> Value {
-    let range = json!({"subnet": "fd50::/64", "rangeStart": "fd50::100", "rangeEnd": "fd50::100"});
-    lab.conf_with(json!({"type": "host-local", "dataDir": lab.data_dir(), "ranges": [[range]]}))
+    lab.conf_over(json!([[{"subnet": "fd50::/64", "rangeStart": "fd50::100", "rangeEnd": "fd50::100"}]]))
 }
 
-/// As if another host had leased them.
+/// As if another host had made the leases.
 fn forget_leases(lab: &Lab) {
-    std::fs::remove_dir_all(lab.data_dir()).expect("remove the leases");
+    fs::remove_dir_all(lab.data_dir()).expect("remove the leases");
 }
 
-/// More system calls of one sort than any call makes.
+/// More system calls of one kind than any call makes.
 const MANY_OF_ONE: usize = 200;
 
 /// The program `macvlan` under strace, which makes system calls of its main thread fail.
@@ -94,16 +92,12 @@ fn creates_a_link(request: &str) -> bool {
 }
 
 cases! {
-    /// The link of a killed DEL had no addresses any more. Where it has the MAC of its parent, the next DEL took it for
-    /// somebody else's, and it stayed for ever.
+    /// A DEL was killed after it had removed the addresses. In mode passthru the link has the MAC of its parent, so the
+    /// next DEL thought that the link was foreign and left it.
     #[reference(not_run: "its threads make every run another one")]
-    fn a_del_that_was_killed_when_the_addresses_were_off_is_finished_by_the_next(lab) {
-        let mut conf = lab.conf();
-        conf["mode"] = json!("passthru");
+    fn a_del_that_was_killed_after_it_removed_the_addresses_is_finished_by_the_next(lab) {
         let killed = |stop: usize| {
-            let container = lab.container();
-            let mut conf = conf.clone();
-            conf["prevResult"] = lab.macvlan().add(&container, "eth0", &conf).run().result();
+            let (container, conf) = lab.macvlan().attach(lab, &with(lab.conf(), "mode", json!("passthru")));
             let del = lab.macvlan().del(&container, "eth0", &conf);
             let outcome = del.run_killed_at(stop);
             let bare = container.has_link("eth0") && container.address_texts("eth0").is_empty();
@@ -117,7 +111,7 @@ cases! {
         assert!(ends.iter().any(|(_, bare)| *bare), "it was never killed in between: {ends:?}");
     }
 
-    /// The kernel had made the link, and there was no memory for its answer: that was taken for a no.
+    /// The kernel had created the link, but there was no memory for its answer. ADD took that for a refusal.
     #[reference(not_run: "its threads make every run another one")]
     fn an_add_without_memory_for_an_answer_leaves_nothing(lab) {
         let conf = lab.conf();
@@ -137,14 +131,13 @@ cases! {
         });
     }
 
-    /// The kernel's answer was lost, so whether the link had been made was not known, and what has the name, a live
-    /// attachment that the container has switched off, was taken for it.
+    /// The kernel's answer was lost, so ADD did not know if it had created the link. It took an existing link that was down
+    /// for its own.
     #[reference(not_run: "its threads make every run another one")]
     fn an_add_that_misses_an_answer_leaves_a_link_that_was_there_and_is_down(lab) {
         let conf = lab.conf();
         let add = || {
-            let container = lab.container();
-            lab.macvlan().add(&container, "eth0", &conf).run().result();
+            let (container, _) = lab.macvlan().attach(lab, &conf);
             container.set_down("eth0");
             let call = lab.macvlan().add(&container, "eth0", &conf);
             (container, call)
@@ -162,7 +155,7 @@ cases! {
         });
     }
 
-    /// The guard of the parent's mode makes a macvlan for an instant, and did not undo what it had not heard of.
+    /// The guard of the parent's mode created a macvlan for a moment. If the answer was lost, it did not delete it.
     #[needs(Ipvlan)]
     #[reference(not_run: "it has no guard")]
     fn an_ipvlan_add_that_misses_an_answer_about_a_link_leaves_nothing(lab) {
@@ -185,29 +178,29 @@ cases! {
         });
     }
 
-    /// The runtime was restarted while it waited: it will never learn of the address.
+    /// The runtime was restarted during the ADD, so it never learns of the address.
     #[reference(fails: "left == right")]
-    fn an_add_whose_answer_nobody_reads_is_undone(lab) {
+    fn an_add_whose_result_is_not_read_is_undone(lab) {
         let container = lab.container();
         let outcome = lab.macvlan().add(&container, "eth0", &lab.conf()).run_unheard();
-        assert_zero(lab, &container, "after an ADD that nobody heard");
+        assert_zero(lab, &container, "after an ADD whose result was not read");
         assert_eq!(outcome.status.code(), Some(1), "{}", outcome.text());
         assert_silent(&lab.neighbour, lan4(100));
     }
 
-    /// A pod is deleted while it starts. On dual stack ADD spends a second on duplicate address
-    /// detection, and DEL does not wait for it.
+    /// A pod is deleted while it starts. On dual stack, ADD takes a second for duplicate address detection, and DEL does
+    /// not wait for it.
     #[reference(not_run: "it succeeds with a link that is gone, or panics")]
-    fn a_del_beside_its_add_ends_with_nothing(lab) {
+    fn a_del_during_its_add_leaves_nothing(lab) {
         let container = lab.container();
-        // A second of it: on a slow machine DEL takes long to come.
+        // Longer, because DEL starts late on a slow machine.
         container.set_sysctl("net/ipv6/conf/default/dad_transmits", "5");
         let conf = lab.conf_with(lab.ipam(Families::Dual));
         let (add, del) = thread::scope(|scope| {
             let add = scope.spawn(|| lab.macvlan().add(&container, "eth0", &conf).run());
             let deadline = Instant::now() + PATIENCE;
             while !container.has_link("eth0") || container.address_texts("eth0").len() < 2 {
-                assert!(Instant::now() < deadline && !add.is_finished(), "ADD never got so far");
+                assert!(Instant::now() < deadline && !add.is_finished(), "ADD never has its addresses");
                 thread::yield_now();
             }
             let del = lab.macvlan().del(&container, "eth0", &conf).run();
@@ -215,18 +208,17 @@ cases! {
         });
         del.done();
         add.fails(100, &["eth0"]);
-        assert_zero(lab, &container, "after DEL beside ADD");
+        assert_zero(lab, &container, "after a DEL during ADD");
     }
 
     #[reference(passes)]
-    fn without_a_carrier_an_ipv4_address_is_given_and_works_later(lab) {
+    fn without_a_carrier_add_sets_the_ipv4_address(lab) {
         lab.unplug();
-        let container = lab.container();
-        lab.macvlan().add(&container, "eth0", &lab.conf()).run().result();
+        let (container, _) = lab.macvlan().attach(lab, &lab.conf());
         assert_eq!(container.address_texts("eth0"), ["192.168.50.100/24"]);
     }
 
-    /// Duplicate address detection cannot begin without a carrier, so there is nothing to wait for.
+    /// Duplicate address detection does not start without a carrier, so ADD does not wait.
     #[reference(fails: "no warning")]
     fn without_a_carrier_ipv6_is_a_warning_and_no_wait(lab) {
         lab.unplug();
@@ -238,23 +230,23 @@ cases! {
         assert_eq!(container.address_texts("eth0"), ["fd50::100/64"]);
     }
 
-    /// A restart with a static address: the old container is still going when the new one comes,
-    /// and answers the kernel's question whether somebody has the address.
+    /// A container with a static address restarts: the old one still exists, and answers the neighbour solicitation of
+    /// duplicate address detection.
     #[reference(fails: "did not succeed")]
-    fn an_ipv6_address_that_a_dying_container_still_has_is_waited_for(lab) {
+    fn add_waits_for_an_ipv6_address_that_a_dying_container_still_has(lab) {
         let conf = one_ipv6_address(lab);
         let (old, new) = (lab.container(), lab.container());
         let wire = Wire::open(&lab.neighbour, lab.neighbour.nic);
         let announced = || {
             let frame = wire.wait_for(PATIENCE, |frame| frame.announces(lan6(100)));
-            assert!(frame.is_some(), "nobody announces the address");
+            assert!(frame.is_some(), "no machine announces the address");
         };
         lab.macvlan().add(&old, "eth0", &conf).run().result();
         announced();
         forget_leases(lab);
         let outcome = thread::scope(|scope| {
             let add = scope.spawn(|| lab.macvlan().add(&new, "eth0", &conf).run());
-            // The old one's answer to the new one's question, for all to hear.
+            // The answer of the old container goes to all machines.
             announced();
             old.delete_link("eth0");
             add.join().expect("an ADD")
@@ -278,29 +270,26 @@ cases! {
         assert_reaches(&lab.neighbour, lan6(100));
     }
 
-    /// As `kubectl delete` and `kubectl apply` in a loop.
     #[reference(passes)]
     fn add_and_del_thirty_times_leave_no_trace(lab) {
-        let container = lab.container();
         let conf = lab.conf();
-        lab.macvlan().add(&container, "eth0", &conf).run().result();
+        let (container, _) = lab.macvlan().attach(lab, &conf);
         lab.macvlan().del(&container, "eth0", &conf).run().done();
-        std::fs::remove_dir_all(lab.data_dir()).expect("remove the leases");
+        fs::remove_dir_all(lab.data_dir()).expect("remove the leases");
         lab.unchanged(&[&container], || {
             for _ in 0..30 {
                 lab.macvlan().add(&container, "eth0", &conf).run().result();
                 lab.macvlan().del(&container, "eth0", &conf).run().done();
             }
-            std::fs::remove_dir_all(lab.data_dir()).expect("remove the leases");
+            fs::remove_dir_all(lab.data_dir()).expect("remove the leases");
         });
         lab.macvlan().add(&container, "eth0", &conf).run().result();
         assert_reaches(&lab.neighbour, lan4(100));
     }
 
-    /// At the limit of processes or threads ADD panicked, or left the IPAM plugin running. Whichever of its clones
-    /// fails, it says so, and can be tried again.
+    /// At the limit of processes or threads, ADD panicked or left the IPAM plugin running.
     #[reference(not_run: "its threads make every run another one")]
-    fn without_another_process_or_thread_add_is_to_be_tried_again_and_leaves_nothing(lab) {
+    fn at_the_limit_of_processes_add_fails_with_code_11_and_leaves_nothing(lab) {
         let conf = lab.fake_ipam("echo $$ >>$LAB/pids\n[ $CNI_COMMAND = ADD ] && echo \"$answer\"; exit 0");
         for (failed, when) in (1..MANY_OF_ONE).enumerate() {
             let container = lab.container();
@@ -323,28 +312,27 @@ cases! {
             }
             outcome.fails(11, &["fake"]);
         }
-        panic!("it never comes to its end");
+        panic!("it never ends");
     }
 
-    /// C6: at the limit of threads, waiting for the lock of the leases was a panic, with code 999.
+    /// At the limit of threads, the wait for the lock of the leases panicked, with code 999.
     #[reference(not_run: "its threads make every run another one")]
-    fn without_a_thread_to_wait_in_for_the_lock_an_add_is_to_be_tried_again(lab) {
-        fs::create_dir_all(lab.data_dir().join("lan")).expect("make a directory");
-        let path = lab.data_dir().join("lan/lock");
-        let lock = fs::File::create(&path).expect("make the lock");
+    fn at_the_limit_of_threads_an_add_that_waits_for_the_lock_fails_with_code_11(lab) {
+        lab.write_lease("lock", "");
+        let lock = fs::File::open(lab.lease_file("lock")).expect("open the lock");
         lock.lock().expect("take the lock");
         let container = lab.container();
         let without_threads = "exec strace -o $LAB/strace -e inject=clone,clone3,vfork:error=EAGAIN $PLUGIN";
         let add = || lab.behind(without_threads).add(&container, "eth0", &lab.conf()).run();
         let outcome = lab.unchanged(&[&container], add);
-        // Where IPAM is a program of its own, that one cannot be started.
+        // As a separate program, IPAM cannot be started.
         let cause = if lab.binaries() == Binaries::HardLinks { "no thread can be started to wait for it" } else { "host-local" };
         outcome.fails(11, &[cause]);
     }
 
-    /// The kernel had made the link, and ADD, which did not hear of it, left it there. Every answer is lost once.
+    /// The kernel had created the link, but its answer was lost, and ADD left the link. Here each answer is lost once.
     #[reference(not_run: "its threads make every run another one")]
-    fn an_add_that_misses_an_answer_of_the_kernel_leaves_nothing_and_can_be_tried_again(lab) {
+    fn an_add_that_misses_an_answer_of_the_kernel_leaves_nothing_and_can_be_repeated(lab) {
         let mut of_the_creation = 0;
         for when in 1..MANY_OF_ONE {
             let container = lab.container();
@@ -365,6 +353,6 @@ cases! {
             assert_eq!(container.address_texts("eth0"), [retried["ips"][0]["address"].as_str().expect("an address")]);
             lab.macvlan().del(&container, "eth0", &conf).run().done();
         }
-        panic!("it never comes to its end");
+        panic!("it never ends");
     }
 }

@@ -1,5 +1,4 @@
-//! The IPAM plugin is another program: its input, and every way in which it can fail. The plugins here are shell
-//! scripts.
+//! IPAM as a separate program: its input, and the ways in which it can fail. The IPAM plugins here are shell scripts.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -9,23 +8,19 @@ use e2e::patience::await_that;
 use e2e::{Call, Container, Lab, cases, with};
 use serde_json::{Value, json};
 
-/// An ADD whose CNI_PATH leads to the fake too.
+/// An ADD whose CNI_PATH also has the fake.
 fn add<'a>(lab: &'a Lab, container: &Container, conf: &Value) -> Call<'a> {
     lab.plugin_with_fake("macvlan").add(container, "eth0", conf)
-}
-
-fn answering(lab: &Lab, answer: &Value) -> Value {
-    lab.fake_ipam(&format!("[ $CNI_COMMAND = ADD ] || exit 0\necho '{answer}'"))
 }
 
 const ONE_ADDRESS: &str = "[ $CNI_COMMAND = ADD ] || exit 0\necho \"$answer\"";
 
 cases! {
     #[reference(passes)]
-    fn it_gets_the_environment_and_the_untouched_input(lab) {
+    fn it_gets_the_environment_and_the_same_bytes_as_input(lab) {
         let conf = lab.fake_ipam(&format!("env >$LAB/environment\ncat >$LAB/input\n{ONE_ADDRESS}"));
         let container = lab.container();
-        // Spaces and an unknown key: they would be lost if the input were decoded and encoded again.
+        // The spaces would be lost if the input were decoded and encoded again.
         let input = format!("  {conf:#}\n\n");
         let call = add(lab, &container, &conf).args("IgnoreUnknown=1;POD=web").stdin(input.clone());
         call.run().result();
@@ -39,7 +34,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn it_is_asked_in_turn_on_add_and_del(lab) {
+    fn it_is_called_in_add_and_del(lab) {
         let conf = lab.fake_ipam(ONE_ADDRESS);
         let container = lab.container();
         add(lab, &container, &conf).run().result();
@@ -56,7 +51,6 @@ cases! {
         assert!(outcome.stderr.contains("the pool is getting small"), "{}", outcome.text());
     }
 
-    /// U1 is why nothing may stay: there the link did, and the retry failed with "file exists".
     #[reference(fails: "something was changed")]
     fn its_error_object_is_passed_on_with_its_code(lab) {
         let conf = lab.fake_ipam(concat!(
@@ -70,15 +64,13 @@ cases! {
     #[reference(fails: "something was changed")]
     fn garbage_on_its_stdout_is_an_error_that_names_it(lab) {
         let conf = lab.fake_ipam("[ $CNI_COMMAND = ADD ] || exit 0; echo 'usage: fake'");
-        let program = lab.path("fake/fake");
-        lab.plugin_with_fake("macvlan").refuses(lab, &conf, 6, &[&program.to_string_lossy()]);
+        lab.plugin_with_fake("macvlan").refuses(lab, &conf, 6, &[&lab.path("fake/fake").to_string_lossy()]);
     }
 
     #[reference(fails: "something was changed")]
     fn nothing_on_its_stdout_is_an_error_that_names_it(lab) {
         let conf = lab.fake_ipam("exit 0");
-        let program = lab.path("fake/fake");
-        lab.plugin_with_fake("macvlan").refuses(lab, &conf, 6, &[&program.to_string_lossy()]);
+        lab.plugin_with_fake("macvlan").refuses(lab, &conf, 6, &[&lab.path("fake/fake").to_string_lossy()]);
     }
 
     #[reference(fails: "something was changed")]
@@ -87,28 +79,27 @@ cases! {
         lab.plugin_with_fake("macvlan").refuses(lab, &conf, 6, &["fake", "segmentation fault", "3"]);
     }
 
-    /// Whatever it has leased is given back: the caller gets nothing to hand to a DEL.
+    /// The caller gets no result, so it may never call DEL.
     #[reference(fails: "something was changed")]
-    fn a_result_without_addresses_is_refused_and_given_back(lab) {
-        let conf = lab.fake_ipam(r#"[ $CNI_COMMAND = ADD ] || exit 0; echo '{"cniVersion": "1.0.0", "ips": []}'"#);
+    fn a_result_without_addresses_is_refused_and_released(lab) {
+        let conf = lab.ipam_answering(&json!({"cniVersion": "1.0.0", "ips": []}));
         lab.plugin_with_fake("macvlan").refuses(lab, &conf, 7, &["ipam.type", "fake", "no addresses"]);
         assert_eq!(lab.fake_calls(), ["ADD", "DEL"]);
     }
 
     #[reference(fails: "something was changed")]
-    fn an_address_that_the_kernel_refuses_is_given_back(lab) {
-        let conf = lab.fake_ipam(concat!(
-            "[ $CNI_COMMAND = ADD ] || exit 0\n",
-            r#"echo '{"cniVersion": "1.0.0", "ips": [{"address": "192.168.50.77/24"}], "#,
-            r#""routes": [{"dst": "10.9.0.0/16", "gw": "172.31.0.1"}]}'"#,
-        ));
+    fn if_the_kernel_refuses_a_route_the_address_is_released(lab) {
+        let conf = lab.ipam_answering(&json!({
+            "cniVersion": "1.0.0", "ips": [{"address": "192.168.50.77/24"}],
+            "routes": [{"dst": "10.9.0.0/16", "gw": "172.31.0.1"}],
+        }));
         lab.plugin_with_fake("macvlan").refuses(lab, &conf, 100, &["10.9.0.0/16", "172.31.0.1"]);
         assert_eq!(lab.fake_calls(), ["ADD", "DEL"]);
     }
 
-    /// It has closed its stdout, so no answer can come any more, and it does not end.
+    /// It closes its stdout, so there is no answer, and does not end.
     #[reference(not_run: "it waits for ever")]
-    fn one_that_hangs_is_killed_and_may_be_tried_again(lab) {
+    fn one_that_hangs_is_killed_and_the_error_says_to_try_again(lab) {
         let conf = lab.fake_ipam(concat!(
             "[ $CNI_COMMAND = ADD ] || exit 0\n",
             "echo $$ >$LAB/pid; exec >&- 2>&-; exec sleep 3600",
@@ -119,11 +110,10 @@ cases! {
         assert!(outcome.wall < Duration::from_secs(20), "{}", outcome.text());
         let pid = fs::read_to_string(lab.path("pid")).expect("the fake has noted its pid");
         let process = std::path::Path::new("/proc").join(pid.trim());
-        assert!(!process.exists(), "the fake lives on as {}", process.display());
+        assert!(!process.exists(), "the fake still runs as {}", process.display());
     }
 
-    /// C2: if the caller was killed during the IPAM call, the IPAM plugin continued and leased an address after the
-    /// DEL.
+    /// The caller was killed during the IPAM call. The IPAM plugin continued, and leased an address after the DEL.
     #[reference(not_run: "its IPAM outlives it")]
     fn one_whose_caller_is_killed_ends_with_it(lab) {
         let conf = lab.fake_ipam("echo $$ >$LAB/pid; exec 2>/dev/null; kill -KILL $PPID; exec sleep 3600");
@@ -137,15 +127,13 @@ cases! {
         assert_eq!(container.link_names(), ["lo"]);
     }
 
-    /// The spec lets a plugin answer in any version it likes, older ones say cniVersion 0.2.0 or nothing.
+    /// The specification allows this.
     #[reference(passes)]
     fn its_result_may_be_of_another_version(lab) {
-        let conf = lab.fake_ipam(concat!(
-            "[ $CNI_COMMAND = ADD ] || exit 0\n",
-            r#"echo '{"cniVersion": "0.2.0", "ip4": {"ip": "192.168.50.77/24", "gateway": "192.168.50.1"}}'"#,
-        ));
-        let container = lab.container();
-        let result = add(lab, &container, &conf).run().result();
+        let conf = lab.ipam_answering(&json!({
+            "cniVersion": "0.2.0", "ip4": {"ip": "192.168.50.77/24", "gateway": "192.168.50.1"},
+        }));
+        let (container, result) = lab.plugin_with_fake("macvlan").attached(lab, &conf);
         assert_eq!(result["cniVersion"], "1.0.0");
         assert_eq!(result["ips"][0]["address"], "192.168.50.77/24");
         assert_eq!(container.address_texts("eth0"), ["192.168.50.77/24"]);
@@ -153,14 +141,12 @@ cases! {
 
     #[reference(passes)]
     fn check_asks_it_too(lab) {
-        let conf = lab.fake_ipam(ONE_ADDRESS);
-        let container = lab.container();
-        let checked = with(conf.clone(), "prevResult", add(lab, &container, &conf).run().result());
-        add(lab, &container, &checked).env("CNI_COMMAND", "CHECK").run().done();
+        let (container, conf) = lab.plugin_with_fake("macvlan").attach(lab, &lab.fake_ipam(ONE_ADDRESS));
+        add(lab, &container, &conf).env("CNI_COMMAND", "CHECK").run().done();
         assert_eq!(lab.fake_calls(), ["ADD", "CHECK"]);
     }
 
-    /// U9: GC was a no-op that reported success, and the IPAM plugin never heard of it.
+    /// U9: GC reported success and did not call the IPAM plugin.
     #[reference(fails: "left == right")]
     fn u9_status_and_gc_are_forwarded_to_it(lab) {
         let mut conf = lab.fake_ipam("cat >$LAB/input; exit 0");
@@ -182,9 +168,8 @@ cases! {
         plugin.call("STATUS", &conf).run().fails(51, &["half asleep"]);
     }
 
-    /// Our own link plugin as IPAM asked itself for an address, and so on, until the stack was full: the process died,
-    /// and the link stayed.
-    #[reference(not_run: "it calls itself until the machine is full of processes")]
+    /// Our link plugin called itself for an address, until the stack was full. The process died, and the link stayed.
+    #[reference(not_run: "it calls itself without end")]
     fn ipam_that_is_one_of_our_link_plugins_is_refused(lab) {
         for name in ["macvlan", "ipvlan"] {
             let conf = with(lab.conf(), "ipam", json!({"type": name}));
@@ -193,44 +178,40 @@ cases! {
             let conf = with(conf, "cniVersion", json!("1.1.0"));
             let conf = with(conf, "cni.dev/valid-attachments", json!([]));
             lab.macvlan().call("GC", &conf).run().fails(7, &names);
-            // STATUS has a code of its own for whatever keeps an ADD from working.
+            // In STATUS, the code says that an ADD would fail.
             lab.macvlan().call("STATUS", &conf).run().fails(50, &names);
         }
     }
 
-    /// The configuration was edited so after the ADD. The container can go; that its lease cannot is said.
-    #[reference(not_run: "it calls itself until the machine is full of processes")]
+    /// The configuration was edited after the ADD.
+    #[reference(not_run: "it calls itself without end")]
     fn del_with_such_ipam_takes_the_link_and_says_that_the_lease_stays(lab) {
         let (container, conf) = lab.macvlan().attach(lab, &lab.conf());
         let edited = with(conf.clone(), "ipam", json!({"type": "macvlan"}));
         lab.macvlan().del(&container, "eth0", &edited).run().fails(7, &["ipam.type", "macvlan", "is no IPAM plugin"]);
         assert_eq!(container.link_names(), ["lo"]);
         assert_eq!(lab.leases(), ["192.168.50.100"]);
-        lab.macvlan().del(&container, "eth0", &conf).run().done();
-        lab.assert_gone(&container);
+        lab.macvlan().detach(lab, &container, &conf);
     }
 
-    /// "It returned no addresses" was all that the user saw of it.
+    /// The message was only "it returned no addresses".
     #[reference(fails: "something was changed")]
     fn an_error_object_of_ipam_that_exits_with_0_is_passed_on(lab) {
-        let conf = answering(lab, &json!({
+        let conf = lab.ipam_answering(&json!({
             "cniVersion": "1.0.0", "code": 142, "msg": "the pool is empty", "details": "since noon",
         }));
-        let container = lab.container();
-        let error = lab.unchanged(&[&container], || lab.plugin_with_fake("macvlan").add(&container, "eth0", &conf).run())
-            .fails(142, &["the pool is empty"]);
+        let error = lab.plugin_with_fake("macvlan").refuses(lab, &conf, 142, &["the pool is empty"]);
         assert_eq!(error.details, "since noon");
     }
 
     #[reference(passes)]
-    fn an_ipv6_route_with_host_bits_from_foreign_ipam_is_that_of_its_network(lab) {
-        let conf = answering(lab, &json!({
+    fn the_host_bits_of_an_ipv6_route_of_foreign_ipam_are_ignored(lab) {
+        let conf = lab.ipam_answering(&json!({
             "cniVersion": "1.0.0",
             "ips": [{"address": "fd50::77/64"}],
             "routes": [{"dst": "fd99::1/48", "gw": "fd50::fe"}],
         }));
-        let container = lab.container();
-        lab.plugin_with_fake("macvlan").add(&container, "eth0", &conf).run().result();
+        let (container, _) = lab.plugin_with_fake("macvlan").attach(lab, &conf);
         assert_eq!(container.route_to("fd99::/48").gateway, "fd50::fe".parse().ok());
     }
 }

@@ -1,12 +1,12 @@
-//! Every key of ipvlan, and its effect in the kernel and on the wire.
+//! Each key of ipvlan and its effect in the kernel and on the wire.
 
 use std::net::IpAddr;
 
-use e2e::kernel::{Ipvlan, NewRoute};
+use e2e::kernel::Ipvlan;
 use e2e::lab::{Families, LAN4, LAN6, NIC, lan4, lan6};
 use e2e::patience::PATIENCE;
 use e2e::traffic::{Wire, assert_reaches, assert_silent, echo};
-use e2e::{Binaries, Container, Lab, cases, with};
+use e2e::{Binaries, Lab, cases, with, without};
 use serde_json::{Value, json};
 
 fn dual(lab: &Lab, mode: &str) -> Value {
@@ -17,35 +17,29 @@ fn l2(flag: &str) -> Ipvlan {
     Ipvlan { mode: "l2".into(), flag: flag.into(), noarp: false }
 }
 
-/// Containers in a subnet of their own, routed by the host: how l3 is used. The first has 10.66.0.2 and fd66::2.
+/// A configuration for layer 3: a subnet for the containers, which the host routes. The first has 10.66.0.2 and fd66::2.
 fn routed(lab: &Lab, mode: &str) -> Value {
     let ranges = json!([[{"subnet": "10.66.0.0/24"}], [{"subnet": "fd66::/64"}]]);
     let routes = json!([{"dst": LAN4}, {"dst": LAN6}]);
-    let ipam = json!({"type": "host-local", "dataDir": lab.data_dir(), "ranges": ranges, "routes": routes});
     for (dst, gateway) in [("10.66.0.0/24", lab.host.v4), ("fd66::/64", lab.host.v6)] {
-        let dst = dst.parse().expect("a prefix");
-        lab.neighbour.add_route(&NewRoute { dst, gateway: Some(gateway), link: lab.neighbour.nic, priority: None });
+        lab.neighbour.ip(&format!("route add {dst} via {gateway}"));
     }
     lab.host.set_sysctl("net/ipv4/ip_forward", "1");
     lab.host.set_sysctl("net/ipv6/conf/all/forwarding", "1");
-    with(lab.ipvlan_conf(mode), "ipam", ipam)
+    let mut conf = with(lab.ipvlan_conf(mode), "ipam", lab.conf_over(ranges)["ipam"].take());
+    conf["ipam"]["routes"] = routes;
+    conf
 }
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-fn assert_nothing_left(lab: &Lab, container: &Container) {
-    assert_eq!(container.link_names(), ["lo"]);
-    assert_eq!(lab.leases(), [""; 0]);
-}
-
 cases! {
     #[needs(Ipvlan)]
     #[reference(passes)]
-    fn a_container_is_on_the_lan_under_the_hosts_mac(lab) {
-        let mut conf = lab.ipvlan_conf("l2");
-        conf.as_object_mut().expect("an object").remove("mode");
+    fn a_container_is_on_the_lan_with_the_mac_of_the_host(lab) {
+        let conf = without(lab.ipvlan_conf("l2"), "mode");
         let (container, result) = lab.ipvlan().attached(lab, &conf);
         assert_eq!(container.ipvlan("eth0"), l2("bridge"));
         let (mac, parent) = (container.link("eth0").mac, lab.host.link(NIC));
@@ -61,14 +55,14 @@ cases! {
         echo(&lab.neighbour, &container, lan4(100), 100_000);
         echo(&container, &lab.neighbour, lab.neighbour.v4, 100_000);
         lab.ipvlan().del(&container, "eth0", &conf).run().done();
-        assert_nothing_left(lab, &container);
+        lab.assert_gone(&container);
         assert_silent(&lab.neighbour, lan4(100));
     }
 
     #[needs(Ipvlan)]
     #[reference(passes)]
-    fn an_empty_mode_and_an_mtu_of_zero_are_not_set(lab) {
-        // podman and nerdctl write them so.
+    fn an_empty_mode_and_an_mtu_of_zero_mean_the_defaults(lab) {
+        // As podman and nerdctl write them.
         let conf = with(with(lab.ipvlan_conf(""), "mtu", json!(0)), "capabilities", json!({"ips": true}));
         let (container, _) = lab.ipvlan().attached(lab, &conf);
         assert_eq!(container.ipvlan("eth0"), l2("bridge"));
@@ -87,7 +81,7 @@ cases! {
 
     #[needs(Ipvlan)]
     #[reference(passes)]
-    fn dual_stack_is_reached_both_ways_as_soon_as_add_returns(lab) {
+    fn dual_stack_works_in_both_directions_when_add_returns(lab) {
         let (container, _) = lab.ipvlan().attached(lab, &dual(lab, "l2"));
         assert_eq!(container.address_texts("eth0"), ["192.168.50.100/24", "fd50::100/64"]);
         assert!(container.addresses("eth0").iter().all(|address| !address.tentative()), "an address is tentative");
@@ -109,7 +103,7 @@ cases! {
     }
 
     #[needs(Ipvlan)]
-    #[reference(not_run: "its 5 s for duplicate address detection are not enough without ARP")]
+    #[reference(not_run: "its 5 s for duplicate address detection are too short without ARP")]
     fn l3_is_routed_by_the_host(lab) {
         let (container, _) = lab.ipvlan().attached(lab, &routed(lab, "l3"));
         assert_eq!(container.ipvlan("eth0"), Ipvlan { mode: "l3".into(), flag: "bridge".into(), noarp: true });
@@ -120,10 +114,10 @@ cases! {
         echo(&lab.neighbour, &container, ip("10.66.0.2"), 100_000);
     }
 
-    /// F4: the container answers no ARP, so no machine of the LAN reached it, and nothing said why.
+    /// The container answers no ARP, so no machine of the LAN could reach it. No message named the cause.
     #[needs(Ipvlan)]
     #[reference(fails: "left == right")]
-    fn an_address_of_the_parents_own_network_in_layer_3_mode_is_remarked_on(lab) {
+    fn in_a_layer_3_mode_an_address_of_the_parents_network_is_a_remark(lab) {
         for (mode, remarks) in [("l2", 0), ("l3", 1), ("l3s", 1)] {
             let (container, conf) = (lab.container(), lab.ipvlan_conf(mode));
             let outcome = lab.ipvlan().add(&container, "eth0", &conf).run();
@@ -157,8 +151,8 @@ cases! {
         assert_reaches(&lab.neighbour, lan4(101));
     }
 
-    /// Their packets go out to the switch, and come back if it is one that sends them back. All slaves have one MAC,
-    /// so each has to be told of the other: an ARP question that comes back looks like the parent's own.
+    /// Their packets go to the switch, which must send them back. All slaves have one MAC, so an ARP request that comes back
+    /// looks like the parent's own. So the test sets the neighbour entries.
     #[needs(Ipvlan)]
     #[reference(not_run: "it has no flags")]
     fn siblings_with_the_flag_vepa_reach_each_other_through_the_switch(lab) {
@@ -166,8 +160,9 @@ cases! {
         let ((first, _), (second, _)) = (lab.ipvlan().attached(lab, &conf), lab.ipvlan().attached(lab, &conf));
         assert_eq!(second.ipvlan("eth0"), l2("vepa"));
         let mac = lab.host.link(NIC).mac;
-        first.set_neighbour("eth0", lan4(101), &mac);
-        second.set_neighbour("eth0", lan4(100), &mac);
+        for (container, ip) in [(&first, lan4(101)), (&second, lan4(100))] {
+            container.ip(&format!("neigh replace {ip} lladdr {mac} dev eth0 nud permanent"));
+        }
         assert_silent(&first, lan4(101));
         lab.reflect();
         assert_reaches(&first, lan4(101));
@@ -175,8 +170,8 @@ cases! {
 
     #[needs(Ipvlan)]
     #[reference(passes)]
-    fn the_mtu_is_the_parents_unless_told_otherwise(lab) {
-        lab.host.set_mtu(NIC, 1480);
+    fn the_default_mtu_is_that_of_the_parent(lab) {
+        lab.host.ip(&format!("link set {NIC} mtu 1480"));
         let (container, _) = lab.ipvlan().attached(lab, &lab.ipvlan_conf("l2"));
         assert_eq!(container.link("eth0").mtu, 1480);
         let (container, _) = lab.ipvlan().attached(lab, &with(lab.ipvlan_conf("l2"), "mtu", json!(1400)));
@@ -187,7 +182,7 @@ cases! {
     #[reference(passes)]
     fn without_a_master_the_parent_is_that_of_the_default_route(lab) {
         lab.plug(&lab.host, "ens4");
-        lab.add_default_route(NIC);
+        lab.add_default_route();
         let (container, _) = lab.ipvlan().attached(lab, &with(lab.ipvlan_conf("l2"), "master", json!("")));
         assert_eq!(container.link("eth0").parent, Some(lab.host.link(NIC).ifindex));
     }
@@ -206,8 +201,8 @@ cases! {
     }
 
     #[needs(Ipvlan)]
-    #[reference(not_run: "it wants addresses")]
-    fn without_ipam_it_is_a_link_and_nothing_more(lab) {
+    #[reference(not_run: "it needs addresses")]
+    fn without_ipam_there_is_a_link_without_addresses(lab) {
         let conf = with(lab.ipvlan_conf("l2"), "ipam", json!({}));
         let (container, result) = lab.ipvlan().attached(lab, &conf);
         assert!(result["ips"].as_array().is_none_or(Vec::is_empty), "{result}");
@@ -217,14 +212,11 @@ cases! {
         assert_eq!(container.link_names(), ["lo"]);
     }
 
-    /// The plugin before has made the parent, or knows it, and has leased the address.
+    /// The previous plugin in the chain gives the parent and the address.
     #[needs(Ipvlan)]
     #[reference(passes)]
-    fn chained_without_ipam_it_takes_master_and_addresses_of_the_result_before(lab) {
-        let mut conf = lab.ipvlan_conf("l2");
-        let keys = conf.as_object_mut().expect("an object");
-        keys.remove("ipam");
-        keys.remove("master");
+    fn chained_without_ipam_it_uses_master_and_addresses_of_the_previous_result(lab) {
+        let mut conf = without(without(lab.ipvlan_conf("l2"), "ipam"), "master");
         conf["prevResult"] = json!({
             "cniVersion": "1.0.0",
             "interfaces": [{"name": NIC, "mac": lab.host.link(NIC).mac}],
@@ -242,16 +234,14 @@ cases! {
         assert_eq!(container.link_names(), ["lo"]);
     }
 
-    /// The reference's ipvlan does not look at them. In a chain without IPAM, ours has no use for them either.
+    /// In a chain without IPAM, no key of CNI_ARGS has an effect.
     #[needs(Ipvlan)]
     #[reference(passes)]
-    fn chained_without_ipam_it_takes_any_cni_args(lab) {
-        let mut conf = lab.ipvlan_conf("l2");
-        conf.as_object_mut().expect("an object").remove("ipam");
+    fn chained_without_ipam_it_accepts_any_cni_args(lab) {
+        let mut conf = without(lab.ipvlan_conf("l2"), "ipam");
         conf["prevResult"] = json!({"cniVersion": "1.0.0", "ips": [{"address": "192.168.50.77/24"}]});
         for args in ["none", "K8S_POD_NAME=x", "IgnoreUnknown=yes"] {
-            let container = lab.container();
-            let plugin = lab.ipvlan();
+            let (container, plugin) = (lab.container(), lab.ipvlan());
             plugin.add(&container, "eth0", &conf).args(args).run().result();
             plugin.del(&container, "eth0", &conf).args(args).run().done();
         }
@@ -259,22 +249,17 @@ cases! {
 
     #[needs(Ipvlan)]
     #[reference(fails: "another code")]
-    fn chained_after_several_interfaces_it_does_not_guess_its_master(lab) {
-        let mut conf = lab.ipvlan_conf("l2");
-        let keys = conf.as_object_mut().expect("an object");
-        keys.remove("ipam");
-        keys.remove("master");
+    fn chained_after_several_interfaces_it_needs_the_key_master(lab) {
+        let mut conf = without(without(lab.ipvlan_conf("l2"), "ipam"), "master");
         conf["prevResult"] = json!({
             "cniVersion": "1.0.0",
             "interfaces": [{"name": NIC}, {"name": "ens4"}],
             "ips": [{"address": "192.168.50.77/24"}],
         });
-        let container = lab.container();
-        lab.unchanged(&[&container], || lab.ipvlan().add(&container, "eth0", &conf).run())
-            .fails(7, &["master", NIC, "ens4"]);
+        lab.ipvlan().refuses(lab, &conf, 7, &["master", NIC, "ens4"]);
     }
 
-    /// On Linux 6.1 the kernel minds a link of the container's name on the *host*; every host has an eth0.
+    /// Linux 6.1 refuses a name in the container if the host has a link of that name.
     #[needs(Ipvlan)]
     #[reference(passes)]
     fn the_host_may_have_a_link_of_the_same_name(lab) {
@@ -283,17 +268,15 @@ cases! {
         assert_eq!(container.link_names(), ["lo", "eth0"]);
         assert_reaches(&lab.neighbour, lan4(100));
         lab.ipvlan().del(&container, "eth0", &lab.ipvlan_conf("l2")).run().done();
-        assert_nothing_left(lab, &container);
+        lab.assert_gone(&container);
         assert!(lab.host.has_link("eth0"));
     }
 
     #[needs(Ipvlan)]
-    #[reference(not_run: "its words and codes are its own")]
+    #[reference(not_run: "its messages and codes are others")]
     fn bad_values_are_refused_and_nothing_is_changed(lab) {
-        let container = lab.container();
         let refused = |key: &str, value: Value, code: u64, names: &[&str]| {
-            let conf = with(lab.ipvlan_conf("l2"), key, value);
-            lab.unchanged(&[&container], || lab.ipvlan().add(&container, "eth0", &conf).run()).fails(code, names);
+            lab.ipvlan().refuses(lab, &with(lab.ipvlan_conf("l2"), key, value), code, names);
         };
         refused("mode", json!("l4"), 2, &["mode", "l4", "l2, l3, l3s"]);
         refused("flag", json!("passthru"), 2, &["flag", "passthru", "bridge, private, vepa"]);
@@ -302,24 +285,21 @@ cases! {
         refused("master", json!("lo"), 7, &["master", "lo"]);
     }
 
-    /// For nodes on which no container may choose another.
+    /// For nodes on which no network may use another mode.
     #[needs(Ipvlan)]
     #[reference(not_run: "it has no such name")]
-    fn ipvlan_l2_takes_no_other_mode(lab) {
-        // Only the names that every Lab needs are copied.
+    fn ipvlan_l2_accepts_no_other_mode(lab) {
+        // The copies do not include this name.
         if lab.binaries() == Binaries::PlainCopies {
             std::fs::hard_link(lab.bin().join("ipvlan"), lab.bin().join("ipvlan-l2")).expect("link a program");
         }
-        let container = lab.container();
         let plugin = lab.plugin("ipvlan-l2");
         for mode in ["l3", "l3s"] {
-            let conf = lab.ipvlan_conf(mode);
-            lab.unchanged(&[&container], || plugin.add(&container, "eth0", &conf).run())
-                .fails(2, &["mode", mode, "ipvlan-l2"]);
+            plugin.refuses(lab, &lab.ipvlan_conf(mode), 2, &["mode", mode, "ipvlan-l2"]);
         }
-        plugin.add(&container, "eth0", &lab.ipvlan_conf("l2")).run().result();
+        let (container, _) = plugin.attach(lab, &lab.ipvlan_conf("l2"));
         assert_eq!(container.ipvlan("eth0"), l2("bridge"));
         plugin.del(&container, "eth0", &lab.ipvlan_conf("l2")).run().done();
-        assert_nothing_left(lab, &container);
+        lab.assert_gone(&container);
     }
 }

@@ -35,9 +35,8 @@ cases! {
 
     #[reference(passes)]
     fn a_container_on_macvlan_is_reached_from_the_neighbour(lab) {
-        let container = lab.container();
         let conf = lab.conf();
-        let result = lab.macvlan().add(&container, "eth0", &conf).run().result();
+        let (container, result) = lab.macvlan().attached(lab, &conf);
         assert_eq!(result["ips"][0]["address"], "192.168.50.100/24");
         let link = container.link("eth0");
         assert_eq!(link.kind.as_deref(), Some("macvlan"));

@@ -1,13 +1,13 @@
-//! Every key of macvlan, and its effect in the kernel and on the wire.
+//! Each key of macvlan and its effect in the kernel and on the wire.
 
 use std::fs;
 
-use e2e::kernel::{Macvlan, NewRoute};
+use e2e::kernel::Macvlan;
 use e2e::lab::{Families, NIC, lan4, lan6};
 use e2e::patience::{PATIENCE, await_that};
 use e2e::plugin::write_script;
 use e2e::traffic::{Wire, assert_reaches, assert_silent, echo};
-use e2e::{Container, Lab, Plugin, cases, with};
+use e2e::{Container, Lab, Plugin, cases, with, without};
 use serde_json::{Value, json};
 
 fn macvlan_of(container: &Container) -> Macvlan {
@@ -18,7 +18,7 @@ fn mode_of(lab: &Lab, conf: &Value) -> String {
     macvlan_of(&lab.macvlan().attached(lab, conf).0).mode
 }
 
-/// The name of the parent, which is on the host.
+/// The name of the parent. It must be on the host.
 fn parent_of(lab: &Lab, container: &Container) -> String {
     let ifindex = container.link("eth0").parent;
     let links = lab.host.links();
@@ -27,9 +27,9 @@ fn parent_of(lab: &Lab, container: &Container) -> String {
 
 cases! {
     #[reference(passes)]
-    fn the_mode_is_bridge_unless_told_otherwise(lab) {
+    fn the_default_mode_is_bridge(lab) {
         assert_eq!(mode_of(lab, &lab.conf()), "bridge");
-        // podman and nerdctl write it so.
+        // As podman and nerdctl write it.
         assert_eq!(mode_of(lab, &with(lab.conf(), "mode", json!(""))), "bridge");
     }
 
@@ -57,7 +57,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn siblings_in_private_mode_do_not(lab) {
+    fn siblings_in_private_mode_do_not_reach_each_other(lab) {
         let conf = with(lab.conf(), "mode", json!("private"));
         let ((first, _), (_second, _)) = (lab.macvlan().attached(lab, &conf), lab.macvlan().attached(lab, &conf));
         assert_silent(&first, lan4(101));
@@ -72,7 +72,7 @@ cases! {
         assert_reaches(&first, lan4(101));
     }
 
-    /// The kernel does not let a macvlan link talk to its own parent's host.
+    /// The kernel passes no packets between a macvlan link and the host of its parent.
     #[reference(passes)]
     fn a_container_reaches_the_lan_and_not_its_own_host(lab) {
         let (container, _) = lab.macvlan().attached(lab, &lab.conf());
@@ -83,23 +83,23 @@ cases! {
     }
 
     #[reference(passes)]
-    fn the_mtu_is_the_parents_unless_told_otherwise(lab) {
-        lab.host.set_mtu(NIC, 1400);
+    fn the_default_mtu_is_that_of_the_parent(lab) {
+        lab.host.ip(&format!("link set {NIC} mtu 1400"));
         assert_eq!(lab.macvlan().attached(lab, &lab.conf()).0.link("eth0").mtu, 1400);
-        // podman and nerdctl write it so.
+        // As podman and nerdctl write it.
         assert_eq!(lab.macvlan().attached(lab, &with(lab.conf(), "mtu", json!(0))).0.link("eth0").mtu, 1400);
         assert_eq!(lab.macvlan().attached(lab, &with(lab.conf(), "mtu", json!(1300))).0.link("eth0").mtu, 1300);
     }
 
     #[reference(passes)]
-    fn the_mac_is_the_configurations(lab) {
+    fn the_mac_of_the_configuration_is_used(lab) {
         let (container, result) = lab.macvlan().attached(lab, &with(lab.conf(), "mac", json!("02:00:5E:10:00:0A")));
         assert_eq!(container.link("eth0").mac, "02:00:5e:10:00:0a");
         assert_eq!(result["interfaces"][0]["mac"], "02:00:5e:10:00:0a");
     }
 
     #[reference(passes)]
-    fn a_mac_in_cni_args_wins_over_the_configurations(lab) {
+    fn a_mac_in_cni_args_has_priority_over_the_configuration(lab) {
         let container = lab.container();
         let call = lab.macvlan().add(&container, "eth0", &with(lab.conf(), "mac", json!("02:00:00:00:00:01")));
         call.args("IgnoreUnknown=1;MAC=02:00:00:00:00:02").run().result();
@@ -107,7 +107,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn a_mac_of_the_runtime_wins_over_both(lab) {
+    fn a_mac_of_the_runtime_has_priority_over_both(lab) {
         let mut conf = with(lab.conf(), "mac", json!("02:00:00:00:00:01"));
         conf["runtimeConfig"] = json!({"mac": "02:00:00:00:00:03"});
         let container = lab.container();
@@ -116,42 +116,34 @@ cases! {
     }
 
     #[reference(passes)]
-    fn the_broadcast_queue_is_as_long_as_told(lab) {
+    fn the_length_of_the_broadcast_queue_is_set(lab) {
         let (container, _) = lab.macvlan().attached(lab, &with(lab.conf(), "bcqueuelen", json!(5000)));
         assert_eq!(macvlan_of(&container).bcqueuelen, Some(5000));
         let (container, _) = lab.macvlan().attached(lab, &lab.conf());
-        assert_eq!(macvlan_of(&container).bcqueuelen, Some(1000), "the kernel's own");
+        assert_eq!(macvlan_of(&container).bcqueuelen, Some(1000), "the default of the kernel");
     }
 
     #[reference(passes)]
     fn without_a_master_the_parent_is_that_of_the_default_route(lab) {
         lab.plug(&lab.host, "ens4");
-        lab.add_default_route(NIC);
+        lab.add_default_route();
         let (container, _) = lab.macvlan().attached(lab, &with(lab.conf(), "master", json!("")));
         assert_eq!(parent_of(lab, &container), NIC);
-        let mut conf = lab.conf();
-        conf.as_object_mut().expect("an object").remove("master");
-        assert_eq!(parent_of(lab, &lab.macvlan().attached(lab, &conf).0), NIC);
+        assert_eq!(parent_of(lab, &lab.macvlan().attach(lab, &without(lab.conf(), "master")).0), NIC);
     }
 
     #[reference(passes)]
-    fn of_two_default_routes_the_one_with_the_lower_metric_counts(lab) {
+    fn the_default_route_with_the_lower_metric_selects_the_parent(lab) {
         lab.plug(&lab.host, "ens4");
         lab.host.add_address("ens4", "192.168.60.10/24".parse().expect("a prefix"));
-        let route = |link, gateway: &str, priority| NewRoute {
-            dst: "0.0.0.0/0".parse().expect("a prefix"),
-            gateway: Some(gateway.parse().expect("an address")),
-            link,
-            priority: Some(priority),
-        };
-        lab.host.add_route(&route(NIC, "192.168.50.1", 200));
-        lab.host.add_route(&route("ens4", "192.168.60.1", 100));
+        lab.host.ip("route add default via 192.168.50.1 metric 200");
+        lab.host.ip("route add default via 192.168.60.1 metric 100");
         assert_eq!(parent_of(lab, &lab.macvlan().attached(lab, &with(lab.conf(), "master", json!(""))).0), "ens4");
     }
 
     #[reference(passes)]
-    fn an_ipv6_default_route_will_do(lab) {
-        lab.add_default_route6(NIC);
+    fn an_ipv6_default_route_selects_the_parent_if_there_is_no_ipv4_route(lab) {
+        lab.add_default_route6();
         assert_eq!(parent_of(lab, &lab.macvlan().attached(lab, &with(lab.conf(), "master", json!(""))).0), NIC);
     }
 
@@ -169,43 +161,30 @@ cases! {
     }
 
     #[reference(passes)]
-    fn a_parent_in_the_container_may_be_that_of_its_default_route(lab) {
+    fn the_default_route_of_the_container_selects_a_parent_in_the_container(lab) {
         let container = lab.container();
         lab.plug(&container, "net7");
         container.add_address("net7", "192.168.60.10/24".parse().expect("a prefix"));
-        container.add_route(&NewRoute {
-            dst: "0.0.0.0/0".parse().expect("a prefix"),
-            gateway: Some("192.168.60.1".parse().expect("an address")),
-            link: "net7",
-            priority: None,
-        });
+        container.ip("route add default via 192.168.60.1");
         let conf = with(with(lab.conf(), "master", json!("")), "linkInContainer", json!(true));
         lab.macvlan().add(&container, "eth0", &conf).run().result();
         assert_eq!(container.link("eth0").parent, Some(container.link("net7").ifindex));
     }
 
-    /// The host's `nope0` is not the container's.
     #[reference(fails: "another code")]
     fn a_parent_that_only_the_host_has_is_absent_in_the_container(lab) {
-        let container = lab.container();
         let conf = with(lab.conf(), "linkInContainer", json!(true));
-        lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &conf).run())
-            .fails(7, &["master", NIC]);
+        lab.macvlan().refuses(lab, &conf, 7, &["master", NIC]);
     }
 
     #[reference(passes)]
-    fn without_ipam_it_is_a_link_and_nothing_more(lab) {
-        let mut conf = lab.conf();
-        for (ip, ipam) in [(lan4(77), Some(json!({}))), (lan4(78), None)] {
-            conf.as_object_mut().expect("an object").remove("ipam");
-            if let Some(ipam) = ipam {
-                conf["ipam"] = ipam;
-            }
+    fn without_ipam_there_is_a_link_without_addresses(lab) {
+        for (ip, conf) in [(lan4(77), lab.conf_with(json!({}))), (lan4(78), without(lab.conf(), "ipam"))] {
             let (container, _) = lab.macvlan().attached(lab, &conf);
             let link = container.link("eth0");
             assert!(link.up && link.carrier, "{link:?}");
             assert_eq!(container.address_texts("eth0"), [""; 0]);
-            // Another program configures it, for instance from inside.
+            // Another program adds the address.
             container.add_address("eth0", format!("{ip}/24").parse().expect("a prefix"));
             assert_reaches(&lab.neighbour, ip);
             lab.macvlan().del(&container, "eth0", &conf).run().done();
@@ -214,7 +193,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn dual_stack_is_reached_both_ways_as_soon_as_add_returns(lab) {
+    fn dual_stack_works_in_both_directions_when_add_returns(lab) {
         let (container, result) = lab.macvlan().attached(lab, &lab.conf_with(lab.ipam(Families::Dual)));
         assert_eq!(result["ips"][0]["address"], "192.168.50.100/24");
         assert_eq!(result["ips"][1]["address"], "fd50::100/64");
@@ -228,13 +207,13 @@ cases! {
     }
 
     #[reference(passes)]
-    fn several_sets_of_ranges_are_several_addresses(lab) {
-        let ipam = json!({"type": "host-local", "dataDir": lab.data_dir(), "ranges": [
+    fn each_set_of_ranges_gives_one_address(lab) {
+        let conf = lab.conf_over(json!([
             [{"subnet": "192.168.50.0/24", "rangeStart": "192.168.50.100"}],
             [{"subnet": "192.168.60.0/24"}],
             [{"subnet": "10.7.0.0/16"}],
-        ]});
-        let (container, result) = lab.macvlan().attached(lab, &lab.conf_with(ipam));
+        ]));
+        let (container, result) = lab.macvlan().attached(lab, &conf);
         let expected = ["10.7.0.2/16", "192.168.50.100/24", "192.168.60.2/24"];
         assert_eq!(container.address_texts("eth0"), expected);
         let ips = result["ips"].as_array().expect("a list");
@@ -243,7 +222,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn routes_go_to_their_gateway_or_to_that_of_the_subnet(lab) {
+    fn routes_use_their_gateway_or_that_of_the_subnet(lab) {
         let mut ipam = lab.ipam(Families::Dual);
         ipam["routes"] = json!([
             {"dst": "0.0.0.0/0"},
@@ -266,26 +245,21 @@ cases! {
         assert_eq!(container.routes_of("eth0").len(), 4);
     }
 
-    /// A pod with two networks: the first default route stays, and the second network works.
+    /// A pod with two networks.
     #[reference(fails: "not one route to 0.0.0.0/0")]
-    fn a_second_network_does_not_take_the_default_route_away(lab) {
+    fn a_second_network_does_not_replace_the_default_route(lab) {
         lab.plug(&lab.host, "ens4");
         let ipam = with(lab.ipam(Families::V4), "routes", json!([{"dst": "0.0.0.0/0"}]));
-        let container = lab.container();
-        lab.macvlan().add(&container, "eth0", &lab.conf_with(ipam)).run().result();
-        let ipam = json!({
-            "type": "host-local", "dataDir": lab.data_dir(),
-            "subnet": "192.168.60.0/24", "routes": [{"dst": "0.0.0.0/0"}],
-        });
-        let mut second = lab.conf_with(ipam);
-        second["name"] = json!("lan2");
-        second["master"] = json!("ens4");
+        let (container, _) = lab.macvlan().attach(lab, &lab.conf_with(ipam));
+        let mut second = lab.conf_over(json!([[{"subnet": "192.168.60.0/24"}]]));
+        second["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0"}]);
+        (second["name"], second["master"]) = (json!("lan2"), json!("ens4"));
         lab.macvlan().add(&container, "net1", &second).run().result();
         assert_eq!(container.route_to("0.0.0.0/0").oif, Some(container.link("eth0").ifindex));
         assert_eq!(container.address_texts("net1"), ["192.168.60.2/24"]);
     }
 
-    /// Routers and neighbours have the address's former holder in their caches.
+    /// Routers and neighbours still have the MAC of the former container in their caches.
     #[reference(passes)]
     fn an_ipv4_address_is_announced_on_the_wire(lab) {
         let wire = Wire::open(&lab.neighbour, lab.neighbour.nic);
@@ -306,7 +280,7 @@ cases! {
         assert_eq!(container.sysctl("net/ipv6/conf/eth0/ndisc_notify"), "1");
     }
 
-    /// FACTS 2.1: on Linux 6.1 the kernel refused the final name when the host had one like it.
+    /// Linux 6.1 refuses a name in the container if the host has a link of that name.
     #[reference(passes)]
     fn the_host_may_have_a_link_of_the_same_name(lab) {
         lab.host.create_stray("eth0");
@@ -319,8 +293,7 @@ cases! {
         assert_eq!(container.link_names(), ["lo"]);
     }
 
-    /// An operator, or a supervisor in the container, set the link down and up: its IPv6 address was gone for good, while
-    /// its IPv4 address stayed.
+    /// After the link was set down and up, the IPv4 address was still there and the IPv6 address was not.
     #[reference(passes)]
     fn a_link_set_down_and_up_keeps_its_ipv6_address(lab) {
         let (container, _) = lab.macvlan().attached(lab, &lab.conf_with(lab.ipam(Families::Dual)));
@@ -336,13 +309,12 @@ cases! {
         assert_reaches(&lab.neighbour, lan6(100));
     }
 
-    /// With two routers on the LAN, the kernel spreads IPv6 traffic over both. The second route was left out.
+    /// With two routers on the LAN, the kernel distributes IPv6 traffic over both. The second route was not set.
     #[reference(passes)]
     fn two_ipv6_default_routes_of_one_result_are_both_used(lab) {
         let mut ipam = lab.ipam(Families::V6);
         ipam["routes"] = json!([{"dst": "::/0", "gw": "fd50::20"}, {"dst": "::/0", "gw": "fd50::21"}]);
-        let mut conf = lab.conf_with(ipam);
-        let container = lab.container();
+        let (container, mut conf) = (lab.container(), lab.conf_with(ipam));
         let outcome = lab.macvlan().add(&container, "eth0", &conf).run();
         conf["prevResult"] = outcome.result();
         assert_eq!(outcome.stderr, "");
@@ -355,7 +327,7 @@ cases! {
         lab.macvlan().del(&container, "eth0", &conf).run().done();
     }
 
-    /// A dot is a directory of its own to some who write sysctls.
+    /// Some programs take the dot for a separator in the name of a sysctl.
     #[reference(passes)]
     fn interface_names_may_have_a_dot_and_fifteen_characters(lab) {
         for name in ["eth0.100", "fifteen-letters"] {
@@ -383,7 +355,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn the_hosts_own_network_is_as_before_when_the_container_has_gone(lab) {
+    fn after_del_the_network_of_the_host_is_as_before(lab) {
         let container = lab.container();
         lab.unchanged(&[&container], || {
             let conf = lab.conf_with(json!({}));
@@ -392,10 +364,10 @@ cases! {
         });
     }
 
-    /// The kernel accepts it, but the access point drops the frames.
+    /// The kernel creates the link, but the access point drops the frames.
     #[reference(fails: "no warning")]
     fn a_wireless_parent_is_a_warning_that_names_ipvlan(lab) {
-        // What /sys shows of a wireless interface. The plugin sees it in a mount namespace of its own.
+        // A directory with the files that /sys has for a wireless interface. The plugin sees it in its mount namespace.
         fs::create_dir_all(lab.path("sys/class/net").join(NIC).join("phy80211")).expect("make a directory");
         let (sys, program) = (lab.path("sys"), lab.bin().join("macvlan"));
         let script = lab.path("macvlan-with-wireless");
@@ -407,18 +379,18 @@ cases! {
         assert!(warned, "no warning: {}", outcome.text());
     }
 
-    /// The kernel leaves them out, so such configurations work elsewhere.
+    /// The kernel ignores the host bits of IPv6 routes, so such configurations work with the reference.
     #[reference(passes)]
-    fn an_ipv6_route_with_host_bits_is_that_of_its_network(lab) {
+    fn the_host_bits_of_an_ipv6_route_are_ignored(lab) {
         let mut conf = lab.conf_with(lab.ipam(Families::V6));
         conf["ipam"]["routes"] = json!([{"dst": "fd99::1/48"}]);
         let (container, _) = lab.macvlan().attach(lab, &conf);
         assert_eq!(container.route_to("fd99::/48").gateway, "fd50::1".parse().ok());
     }
 
-    /// The notation of some switches, which the reference takes.
+    /// The reference accepts this notation of some switches.
     #[reference(passes)]
-    fn a_mac_in_the_dotted_form_is_taken(lab) {
+    fn a_mac_in_the_dotted_form_is_accepted(lab) {
         let (container, conf) = lab.macvlan().attach(lab, &with(lab.conf(), "mac", json!("0200.5e10.0001")));
         assert_eq!(container.link("eth0").mac, "02:00:5e:10:00:01");
         assert_eq!(conf["prevResult"]["interfaces"][0]["mac"], "02:00:5e:10:00:01");

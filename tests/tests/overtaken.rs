@@ -1,44 +1,15 @@
 //! Two calls for one attachment at the same time: a DEL that overtakes its ADD, and several ADDs.
 
-use std::fs;
-use std::io::{Read, Write};
 use std::thread;
-use std::time::Instant;
 
-use e2e::patience::{PATIENCE, await_that};
+use e2e::gate::Gate;
+use e2e::patience::await_that;
 use e2e::scenario::all_at_once;
-use e2e::traffic::readable;
 use e2e::{Call, Container, Lab, cases};
 use serde_json::Value;
 
-/// A FIFO at which two sides meet. It is opened in both directions, so that the opening does not wait.
-struct Gate(fs::File);
-
-impl Gate {
-    fn new(lab: &Lab, name: &str) -> Self {
-        let path = lab.path(name);
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("make a FIFO");
-        Self(fs::OpenOptions::new().read(true).write(true).open(&path).expect("open a FIFO"))
-    }
-
-    /// Waits until the other side has written a line. In vain is not the end yet: calls that wait have to be let go.
-    #[must_use]
-    fn wait(&mut self) -> bool {
-        let asked = readable(&self.0, Instant::now() + PATIENCE).expect("wait for a FIFO");
-        if asked {
-            self.0.read_exact(&mut [0]).expect("read from a FIFO");
-        }
-        asked
-    }
-
-    /// Lets the other side go on.
-    fn open(&mut self) {
-        writeln!(self.0, "go").expect("write to a FIFO");
-    }
-}
-
-/// IPAM that leases slowly, and releases slowly for the runtime's DEL, not for that of a failed ADD: both tell when they
-/// were asked, and wait to be told to go on.
+/// An IPAM plugin that waits in ADD, and in the DEL of the runtime, until the test lets it continue. It does not wait in
+/// the DEL of a failed ADD.
 struct SlowIpam {
     conf: Value,
     add_asked: Gate,
@@ -68,7 +39,7 @@ impl SlowIpam {
     }
 }
 
-/// An ADD and a DEL of one attachment, both with IPAM at work, of which the one that is named comes to its end first.
+/// An ADD and a DEL of one attachment at the same time. Both wait in IPAM. The named one ends first.
 fn add_fails_beside_del(lab: &Lab, first: &str) {
     let mut ipam = SlowIpam::leasing(lab, "192.168.50.77/24");
     let (container, conf) = (lab.container(), ipam.conf.clone());
@@ -103,8 +74,8 @@ fn add_fails_beside_del(lab: &Lab, first: &str) {
 }
 
 cases! {
-    /// DEL came before the address was leased, so it released nothing; ADD had its link already, saw nothing amiss and
-    /// succeeded; and then DEL took the link. Both were content, and the lease stayed for ever.
+    /// DEL released nothing, because the address was not leased yet. ADD already had its link and succeeded. Then DEL
+    /// deleted the link. Both succeeded, and the lease stayed for ever.
     #[reference(fails: "did not fail")]
     fn a_del_that_is_under_way_when_the_address_is_leased_makes_add_fail(lab) {
         add_fails_beside_del(lab, "ADD");
@@ -115,25 +86,24 @@ cases! {
         add_fails_beside_del(lab, "DEL");
     }
 
-    /// DEL takes the address off the link first, and that was taken for an address that another machine had: an operator
-    /// went looking for that.
+    /// DEL removes the address from the link first. ADD then reported that another machine had the address.
     #[reference(fails: "did not fail")]
-    fn a_del_during_duplicate_address_detection_is_no_other_machines_fault(lab) {
+    fn a_del_during_duplicate_address_detection_is_not_reported_as_another_machine(lab) {
         let mut ipam = SlowIpam::leasing(lab, "fd50::77/64");
         let (container, conf) = (lab.container(), ipam.conf.clone());
-        // Long enough for a DEL to come in between.
+        // So many probes that a DEL can come in between.
         container.set_sysctl("net/ipv6/conf/default/dad_transmits", "10");
         let (add, del) = thread::scope(|scope| {
             let add = scope.spawn(|| lab.plugin_with_fake("macvlan").add(&container, "eth0", &conf).run());
             ipam.add_go.open();
-            await_that("an address that is tentative, or an ADD that is over", || {
+            await_that("an address is tentative, or the ADD has ended", || {
                 let up = container.find_link("eth0").is_some_and(|link| link.up);
                 let detected = container.all_addresses().iter().any(|its| !its.link_local() && its.tentative());
                 up && detected || add.is_finished()
             });
             let call = ipam.del(lab, &container);
             let del = scope.spawn(move || call.run());
-            // The address is gone by now, and the link is not.
+            // Now the address is gone, and the link is still there.
             let asked = ipam.del_asked.wait();
             let add = add.join().expect("an ADD");
             ipam.del_go.open();
@@ -148,7 +118,7 @@ cases! {
         assert!(!lab.path("lease").exists(), "the lease stayed: {:?}", lab.fake_calls());
     }
 
-    /// Some losers said "file exists", and nothing more.
+    /// Some of the failed ADDs only said "file exists".
     #[reference(fails: "another code")]
     fn of_eight_adds_of_one_attachment_one_wins_and_the_others_say_why_not_twenty_times(lab) {
         for _ in 0..20 {
@@ -162,8 +132,7 @@ cases! {
             let address = winner.result()["ips"][0]["address"].as_str().expect("an address").to_owned();
             assert_eq!(container.address_texts("eth0"), [address.as_str()]);
             assert_eq!(lab.leases(), [address.trim_end_matches("/24")]);
-            lab.macvlan().del(&container, "eth0", &conf).run().done();
-            lab.assert_gone(&container);
+            lab.macvlan().detach(lab, &container, &conf);
         }
     }
 }

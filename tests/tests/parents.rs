@@ -1,9 +1,6 @@
-//! All kinds of parents for macvlan and ipvlan: those that work, and those that the kernel refuses, with reason and
-//! cure.
+//! All kinds of parents for macvlan and ipvlan. If the kernel refuses one, the message names the reason and what to do.
 
-use std::process::Command;
-
-use e2e::lab::{LAN4, NIC, lan4};
+use e2e::lab::{NIC, lan4};
 use e2e::traffic::{assert_reaches, echo};
 use e2e::{Container, Lab, Namespace, cases, with};
 use ipnet::IpNet;
@@ -22,7 +19,7 @@ fn add_lan_address(netns: &Namespace, link: &str, last: u8) {
     netns.add_address(link, IpNet::new(lan4(last), 24).expect("a prefix length"));
 }
 
-/// Attaches two containers by `kind` to `master`, and makes them and `there` reach each other.
+/// Attaches two containers to `master`, and lets them and `there` reach each other.
 fn carries(lab: &Lab, kind: &str, master: &str, there: Option<(&Namespace, std::net::IpAddr)>) {
     let (plugin, conf) = (lab.plugin(kind), conf(lab, kind, master));
     let (first, second) = (plugin.attach(lab, &conf).0, plugin.attach(lab, &conf).0);
@@ -40,31 +37,26 @@ fn carries(lab: &Lab, kind: &str, master: &str, there: Option<(&Namespace, std::
     assert_eq!(lab.leases(), [""; 0]);
 }
 
-/// A tagged network on the wire of the LAN, on which the neighbour has 192.168.50.21.
+/// Creates a tagged network on the LAN, on which the neighbour has 192.168.50.21.
 fn tagged(lab: &Lab) -> String {
     let name = format!("{NIC}.100");
     lab.host.create_vlan(&name, NIC, 100);
     let there = format!("{}.100", lab.neighbour.nic);
     lab.neighbour.create_vlan(&there, lab.neighbour.nic, 100);
-    // Of the untagged network it has the same subnet, which is taken away.
+    // The untagged network has the same subnet, so its address goes.
     lab.neighbour.delete_address(lab.neighbour.nic, IpNet::new(lab.neighbour.v4, 24).expect("a prefix length"));
     add_lan_address(&lab.neighbour, &there, 21);
     name
 }
 
 cases! {
-    /// F6: a name of systemd or of an operator has up to 127 characters. One that was longer than 15 was refused.
+    /// An alternative name has up to 127 characters. A name longer than 15 was refused.
     #[reference(passes)]
     fn an_alternative_name_is_a_name_of_the_parent(lab) {
         for name in ["lan", "enp0s31f6-the-office-lan-on-the-third-floor"] {
-            let command = || Command::new("ip").args(["link", "property", "add", "dev", NIC, "altname", name]).status();
-            assert!(lab.host.run(command).expect("start ip").success(), "give {NIC} another name");
-            let container = lab.container();
-            let mut conf = lab.conf();
-            conf["master"] = json!(name);
-            conf["prevResult"] = lab.macvlan().add(&container, "eth0", &conf).run().result();
-            lab.macvlan().del(&container, "eth0", &conf).run().done();
-            assert_eq!(container.link_names(), ["lo"]);
+            lab.host.ip(&format!("link property add dev {NIC} altname {name}"));
+            let (container, conf) = lab.macvlan().attach(lab, &conf(lab, "macvlan", name));
+            lab.macvlan().detach(lab, &container, &conf);
         }
     }
 
@@ -82,7 +74,6 @@ cases! {
         carries(lab, "ipvlan", &master, Some((&lab.neighbour, lan4(21))));
     }
 
-    /// A tag keeps networks apart: who is on the wire without it does not get in.
     #[needs(Vlan)]
     #[reference(passes)]
     fn a_container_on_a_vlan_is_not_on_the_untagged_network(lab) {
@@ -92,18 +83,18 @@ cases! {
         e2e::traffic::assert_silent(&lab.neighbour, lan4(100));
     }
 
-    /// A network that leads nowhere: containers of one host among themselves.
+    /// Only the containers of one host reach each other.
     #[needs(Dummy)]
     #[reference(passes)]
     fn macvlan_on_a_dummy(lab) {
-        lab.host.create_dummy("lan0");
+        lab.host.ip("link add lan0 up type dummy");
         carries(lab, "macvlan", "lan0", None);
     }
 
     #[needs(Ipvlan, Dummy)]
     #[reference(passes)]
     fn ipvlan_on_a_dummy(lab) {
-        lab.host.create_dummy("lan0");
+        lab.host.ip("link add lan0 up type dummy");
         carries(lab, "ipvlan", "lan0", None);
     }
 
@@ -122,7 +113,7 @@ cases! {
     }
 
     #[needs(Ipvlan, Bond)]
-    #[reference(not_run: "a bare errno")]
+    #[reference(not_run: "its message has no reason")]
     fn a_slave_of_a_bond_is_refused_naming_the_bond(lab) {
         lab.host.create_bond("bond0", NIC);
         for kind in KINDS {
@@ -131,7 +122,7 @@ cases! {
     }
 
     #[needs(Ipvlan)]
-    #[reference(not_run: "a bare errno")]
+    #[reference(not_run: "its message has no reason")]
     fn a_port_of_a_bridge_is_refused_naming_the_bridge(lab) {
         lab.host.create_bridge("br0");
         lab.host.make_port(NIC, "br0");
@@ -141,37 +132,30 @@ cases! {
     }
 
     #[needs(Ipvlan)]
-    #[reference(not_run: "a bare errno")]
-    fn macvlan_is_refused_where_ipvlan_is_already(lab) {
-        let container = lab.ipvlan().attach(lab, &conf(lab, "ipvlan", NIC)).0;
+    #[reference(not_run: "its message has no reason")]
+    fn macvlan_is_refused_on_a_parent_with_ipvlan(lab) {
+        let _container = lab.ipvlan().attach(lab, &conf(lab, "ipvlan", NIC)).0;
         let other = with(conf(lab, "macvlan", NIC), "name", json!("other"));
-        let newcomer = lab.container();
-        let add = || lab.macvlan().add(&newcomer, "eth0", &other).run();
-        lab.unchanged(&[&container, &newcomer], add).fails(100, &["busy", NIC, "ipvlan", "cannot share"]);
+        lab.macvlan().refuses(lab, &other, 100, &["busy", NIC, "ipvlan", "cannot share"]);
         assert_reaches(&lab.neighbour, lan4(100));
     }
 
     #[needs(Ipvlan)]
-    #[reference(not_run: "a bare errno")]
-    fn ipvlan_is_refused_where_macvlan_is_already(lab) {
-        let container = lab.macvlan().attach(lab, &conf(lab, "macvlan", NIC)).0;
+    #[reference(not_run: "its message has no reason")]
+    fn ipvlan_is_refused_on_a_parent_with_macvlan(lab) {
+        let _container = lab.macvlan().attach(lab, &conf(lab, "macvlan", NIC)).0;
         let other = with(conf(lab, "ipvlan", NIC), "name", json!("other"));
-        let newcomer = lab.container();
-        let add = || lab.ipvlan().add(&newcomer, "eth0", &other).run();
-        lab.unchanged(&[&container, &newcomer], add).fails(100, &["busy", NIC, "macvlan", "cannot share"]);
+        lab.ipvlan().refuses(lab, &other, 100, &["busy", NIC, "macvlan", "cannot share"]);
         assert_reaches(&lab.neighbour, lan4(100));
     }
 
-    /// A macvlan in passthru mode needs its parent alone, and does not take it away from others.
     #[needs(Ipvlan)]
-    #[reference(not_run: "a bare errno")]
-    fn ipvlan_is_refused_beside_a_macvlan_in_passthru_mode(lab) {
+    #[reference(not_run: "its message has no reason")]
+    fn ipvlan_is_refused_on_the_parent_of_a_macvlan_in_passthru_mode(lab) {
         let alone = with(conf(lab, "macvlan", NIC), "mode", json!("passthru"));
         let _container = lab.macvlan().attach(lab, &alone).0;
         let other = with(conf(lab, "ipvlan", NIC), "name", json!("other"));
-        let newcomer = lab.container();
-        let add = || lab.ipvlan().add(&newcomer, "eth0", &other).run();
-        lab.unchanged(&[&newcomer], add).fails(100, &["busy", NIC, "macvlan", "cannot share"]);
+        lab.ipvlan().refuses(lab, &other, 100, &["busy", NIC, "macvlan", "cannot share"]);
     }
 
     #[needs(Ipvlan)]
@@ -188,27 +172,18 @@ cases! {
         }
     }
 
-    /// The second of two networks over one LAN leases what the first has leased: a mistake in two configurations. The
-    /// kernel has it, and its own words reach the user.
+    /// Two networks on one LAN lease the same address, because of a mistake in their configurations.
     #[needs(Ipvlan)]
-    #[reference(not_run: "it has other words and leaves the link")]
-    fn an_address_that_a_sibling_has_is_refused_in_the_kernels_words(lab) {
+    #[reference(not_run: "its message is another, and the link stays")]
+    fn an_address_that_a_sibling_has_is_refused_with_the_text_of_the_kernel(lab) {
         let one = |directory: &str| {
-            let mut conf = conf(lab, "ipvlan", NIC);
-            conf["ipam"] = json!({
-                "type": "host-local",
-                "dataDir": lab.path(directory),
-                "ranges": [[{"subnet": LAN4, "rangeStart": "192.168.50.100", "rangeEnd": "192.168.50.100"}]],
-            });
+            let mut conf = with(lab.conf_of("192.168.50.100", "192.168.50.100"), "type", json!("ipvlan"));
+            conf["ipam"]["dataDir"] = json!(lab.path(directory));
             conf
         };
-        let container = lab.ipvlan().attach(lab, &one("leases")).0;
-        let newcomer = lab.container();
-        let add = || lab.ipvlan().add(&newcomer, "eth0", &one("other-leases")).run();
-        let error = lab.unchanged(&[&container, &newcomer], add).fails(
-            100,
-            &["192.168.50.100", "in use", "Address already assigned to an ipvlan device"],
-        );
+        let _container = lab.ipvlan().attach(lab, &one("leases")).0;
+        let names = ["192.168.50.100", "in use", "Address already assigned to an ipvlan device"];
+        let error = lab.ipvlan().refuses(lab, &one("other-leases"), 100, &names);
         assert_eq!(error.details, "");
         let left = std::fs::read_dir(lab.path("other-leases/lan")).expect("a directory of leases");
         let left: Vec<_> = left.map(|entry| entry.expect("read a directory").file_name()).collect();
@@ -223,10 +198,4 @@ cases! {
         lab.macvlan().refuses(lab, &with(lab.conf(), "master", json!("tun0")), 7, &["master", "tun0", "Ethernet"]);
     }
 
-    #[reference(fails: "another code")]
-    fn a_port_of_a_bridge_is_refused_as_a_parent_with_the_reason(lab) {
-        lab.host.create_bridge("br7");
-        lab.host.make_port(NIC, "br7");
-        lab.macvlan().refuses(lab, &lab.conf(), 100, &["busy", NIC, "port of bridge br7", "master"]);
-    }
 }

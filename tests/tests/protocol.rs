@@ -193,10 +193,8 @@ cases! {
 
     #[reference(fails: "the message does not name")]
     fn an_unknown_version_is_refused(lab) {
-        let container = lab.container();
         let conf = with(lab.conf(), "cniVersion", json!("2.0.0"));
-        lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &conf).run())
-            .fails(1, &["cniVersion", "2.0.0"]);
+        lab.macvlan().refuses(lab, &conf, 1, &["cniVersion", "2.0.0"]);
     }
 
     /// The spec's oldest configurations have no cniVersion; libcni and the reference take it for 0.1.0.
@@ -309,8 +307,7 @@ cases! {
 
     #[reference(fails: "the message does not name")]
     fn gc_before_1_1_0_is_an_error_of_the_version_and_frees_nothing(lab) {
-        let container = lab.container();
-        lab.macvlan().add(&container, "eth0", &lab.conf()).run().result();
+        let (container, _) = lab.macvlan().attach(lab, &lab.conf());
         let mut conf = lab.conf();
         conf["cni.dev/valid-attachments"] = json!([]);
         for program in ["macvlan", "host-local"] {
@@ -321,8 +318,7 @@ cases! {
     /// Without the list, GC would have to free every attachment there is.
     #[reference(fails: "did not fail")]
     fn gc_without_a_list_is_refused_and_frees_nothing(lab) {
-        let container = lab.container();
-        lab.macvlan().add(&container, "eth0", &lab.conf()).run().result();
+        let (container, _) = lab.macvlan().attach(lab, &lab.conf());
         let conf = with(lab.conf(), "cniVersion", json!("1.1.0"));
         lab.unchanged(&[&container], || lab.macvlan().call("GC", &conf).run())
             .fails(7, &["cni.dev/valid-attachments"]);
@@ -371,8 +367,7 @@ cases! {
     /// The second call is a mistake; undoing it must not take the first one's address.
     #[reference(fails: "another code")]
     fn an_interface_name_that_is_taken_leaves_the_first_attachment_whole(lab) {
-        let container = lab.container();
-        let result = lab.macvlan().add(&container, "eth0", &lab.conf()).run().result();
+        let (container, result) = lab.macvlan().attached(lab, &lab.conf());
         lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &lab.conf()).run())
             .fails(7, &["CNI_IFNAME", "eth0"]);
         assert_eq!(lab.leases(), ["192.168.50.100"]);

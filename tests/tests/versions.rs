@@ -1,22 +1,22 @@
-//! All seven versions of the specification: ADD, DEL, CHECK, and the output of each.
+//! ADD, DEL and CHECK in all seven versions of the specification.
 
 use e2e::lab::{Families, lan4, lan6};
 use e2e::traffic::assert_reaches;
-use e2e::{Container, Lab, with};
+use e2e::{Container, Lab, with, without};
 use serde_json::{Value, json};
 
-/// Every case below for one version on one kind of files.
+/// All cases below for one version and one kind of installation.
 macro_rules! cases {
     ($version:literal on $binaries:ident) => {
         cases!(
             $version on $binaries:
             add_prints_the_result_in_the_shape_of_the_version,
-            layer_2_only_prints_a_result_without_addresses,
-            del_after_add_leaves_nothing_and_says_nothing,
+            without_ipam_add_prints_a_result_without_addresses,
+            del_after_add_leaves_nothing_and_prints_nothing,
             del_works_with_and_without_prev_result,
             check_answers_as_the_version_allows,
             check_of_a_link_that_is_gone_fails,
-            an_error_object_carries_the_version,
+            an_error_object_has_the_version,
         );
     };
     ($version:literal on $binaries:ident: $($case:ident,)+) => {
@@ -54,9 +54,8 @@ version_tests! {
     v1_1_0 = "1.1.0";
 }
 
-/// The reference speaks all but the last; what it prints is the measure for the shapes. Not
-/// run on it: what it does differently. Its error objects carry no version, it has no code for
-/// an attachment that is gone, and without addresses it fails below 0.3.0, leaving the link.
+/// The reference knows all versions but the last. Three cases are not run on it: its error objects have no version, it has
+/// no code for an attachment that is gone, and below 0.3.0 it fails without addresses and leaves the link.
 mod reference {
     macro_rules! since_0_1 {
         ($($module:ident = $version:literal;)+) => {
@@ -65,7 +64,7 @@ mod reference {
                     cases!(
                         $version on Reference:
                         add_prints_the_result_in_the_shape_of_the_version,
-                        del_after_add_leaves_nothing_and_says_nothing,
+                        del_after_add_leaves_nothing_and_prints_nothing,
                         del_works_with_and_without_prev_result,
                     );
                 }
@@ -76,7 +75,7 @@ mod reference {
         ($($module:ident = $version:literal;)+) => {
             $(
                 mod $module {
-                    cases!($version on Reference: layer_2_only_prints_a_result_without_addresses,);
+                    cases!($version on Reference: without_ipam_add_prints_a_result_without_addresses,);
                 }
             )+
         };
@@ -114,7 +113,7 @@ mod reference {
     }
 }
 
-/// A configuration whose result has every field that a result of any version can have.
+/// A configuration whose result has all fields.
 fn full_conf(lab: &Lab, version: &str) -> Value {
     let mut ipam = lab.ipam(Families::Dual);
     ipam["routes"] = json!([
@@ -123,12 +122,7 @@ fn full_conf(lab: &Lab, version: &str) -> Value {
     ]);
     let mut conf = lab.conf_with(ipam);
     conf["cniVersion"] = json!(version);
-    conf["dns"] = json!({
-        "nameservers": ["192.168.50.1"],
-        "domain": "lan.example",
-        "search": ["lan.example", "example"],
-        "options": ["ndots:2"],
-    });
+    conf["dns"] = dns();
     conf
 }
 
@@ -136,7 +130,7 @@ fn plain_conf(lab: &Lab, version: &str) -> Value {
     with(lab.conf(), "cniVersion", json!(version))
 }
 
-/// 0.1.0 and 0.2.0: at most one address of each family, routes beside their family's.
+/// The result of 0.1.0 and 0.2.0: one address of each family, with its routes.
 fn old_result(version: &str) -> Value {
     json!({
         "cniVersion": version,
@@ -154,7 +148,7 @@ fn old_result(version: &str) -> Value {
     })
 }
 
-/// 0.3.0 on; the addresses say their family until 1.0.0.
+/// The result from 0.3.0 on. Before 1.0.0, each address has its family.
 fn new_result(version: &str, container: &Container) -> Value {
     let mut ips = [
         json!({"address": "192.168.50.100/24", "gateway": "192.168.50.1", "interface": 0}),
@@ -194,12 +188,9 @@ fn dns() -> Value {
     })
 }
 
-/// An empty `dns` and none at all mean the same.
-fn without_empty_dns(mut result: Value) -> Value {
-    if result["dns"] == json!({}) {
-        result.as_object_mut().expect("a result is an object").remove("dns");
-    }
-    result
+/// An empty `dns` means the same as no `dns`.
+fn without_empty_dns(result: Value) -> Value {
+    if result["dns"] == json!({}) { without(result, "dns") } else { result }
 }
 
 fn has_check(version: &str) -> bool {
@@ -207,8 +198,7 @@ fn has_check(version: &str) -> bool {
 }
 
 fn add_prints_the_result_in_the_shape_of_the_version(lab: &Lab, version: &str) {
-    let container = lab.container();
-    let result = lab.macvlan().add(&container, "eth0", &full_conf(lab, version)).run().result();
+    let (container, result) = lab.macvlan().attached(lab, &full_conf(lab, version));
     let expected = match version {
         "0.1.0" | "0.2.0" => old_result(version),
         _ => new_result(version, &container),
@@ -218,10 +208,9 @@ fn add_prints_the_result_in_the_shape_of_the_version(lab: &Lab, version: &str) {
     assert_reaches(&lab.neighbour, lan6(100));
 }
 
-fn layer_2_only_prints_a_result_without_addresses(lab: &Lab, version: &str) {
-    let container = lab.container();
+fn without_ipam_add_prints_a_result_without_addresses(lab: &Lab, version: &str) {
     let conf = with(lab.conf_with(json!({})), "cniVersion", json!(version));
-    let result = lab.macvlan().add(&container, "eth0", &conf).run().result();
+    let (container, result) = lab.macvlan().attached(lab, &conf);
     let expected = match version {
         "0.1.0" | "0.2.0" => json!({"cniVersion": version}),
         _ => json!({"cniVersion": version, "interfaces": [interface(version, &container)]}),
@@ -230,35 +219,25 @@ fn layer_2_only_prints_a_result_without_addresses(lab: &Lab, version: &str) {
     assert_eq!(container.address_texts("eth0"), [""; 0]);
 }
 
-fn del_after_add_leaves_nothing_and_says_nothing(lab: &Lab, version: &str) {
-    let container = lab.container();
+fn del_after_add_leaves_nothing_and_prints_nothing(lab: &Lab, version: &str) {
     let conf = plain_conf(lab, version);
-    lab.macvlan().add(&container, "eth0", &conf).run().result();
+    let (container, _) = lab.macvlan().attach(lab, &conf);
     assert_eq!(lab.leases(), ["192.168.50.100"]);
-    lab.macvlan().del(&container, "eth0", &conf).run().done();
-    assert_eq!(container.link_names(), ["lo"]);
-    assert_eq!(lab.leases(), [""; 0]);
+    lab.macvlan().detach(lab, &container, &conf);
 }
 
 fn del_works_with_and_without_prev_result(lab: &Lab, version: &str) {
     let conf = plain_conf(lab, version);
-    let (told, untold) = (lab.container(), lab.container());
-    let result = lab.macvlan().add(&told, "eth0", &conf).run().result();
-    lab.macvlan().add(&untold, "eth0", &conf).run().result();
-    lab.macvlan().del(&told, "eth0", &with(conf.clone(), "prevResult", result.clone())).run().done();
+    let ((told, with_result), (untold, _)) = (lab.macvlan().attach(lab, &conf), lab.macvlan().attach(lab, &conf));
+    lab.macvlan().del(&told, "eth0", &with_result).run().done();
     assert_eq!(lab.leases(), ["192.168.50.101"]);
     assert_eq!((told.link_names().len(), untold.link_names().len()), (1, 2));
-    lab.macvlan().del(&untold, "eth0", &conf).run().done();
-    assert_eq!(lab.leases(), [""; 0]);
-    assert_eq!(untold.link_names(), ["lo"]);
+    lab.macvlan().detach(lab, &untold, &conf);
 }
 
 fn check_answers_as_the_version_allows(lab: &Lab, version: &str) {
-    let container = lab.container();
-    let conf = plain_conf(lab, version);
-    let result = lab.macvlan().add(&container, "eth0", &conf).run().result();
-    let check = lab.macvlan().check(&container, "eth0", &with(conf.clone(), "prevResult", result.clone()));
-    let outcome = lab.unchanged(&[&container], || check.run());
+    let (container, conf) = lab.macvlan().attach(lab, &plain_conf(lab, version));
+    let outcome = lab.unchanged(&[&container], || lab.macvlan().check(&container, "eth0", &conf).run());
     if has_check(version) {
         outcome.done();
     } else {
@@ -267,11 +246,9 @@ fn check_answers_as_the_version_allows(lab: &Lab, version: &str) {
 }
 
 fn check_of_a_link_that_is_gone_fails(lab: &Lab, version: &str) {
-    let container = lab.container();
-    let conf = plain_conf(lab, version);
-    let result = lab.macvlan().add(&container, "eth0", &conf).run().result();
+    let (container, conf) = lab.macvlan().attach(lab, &plain_conf(lab, version));
     container.delete_link("eth0");
-    let outcome = lab.macvlan().check(&container, "eth0", &with(conf.clone(), "prevResult", result.clone())).run();
+    let outcome = lab.macvlan().check(&container, "eth0", &conf).run();
     if has_check(version) {
         outcome.fails(3, &["eth0"]);
     } else {
@@ -279,10 +256,9 @@ fn check_of_a_link_that_is_gone_fails(lab: &Lab, version: &str) {
     }
 }
 
-fn an_error_object_carries_the_version(lab: &Lab, version: &str) {
-    let container = lab.container();
+fn an_error_object_has_the_version(lab: &Lab, version: &str) {
     let conf = with(plain_conf(lab, version), "master", json!("nope0"));
-    let outcome = lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &conf).run());
+    let outcome = lab.macvlan().add(&lab.container(), "eth0", &conf).run();
     outcome.fails(7, &["master", "nope0"]);
     assert_eq!(outcome.json()["cniVersion"], version);
 }

@@ -11,14 +11,13 @@ use std::time::Duration;
 use std::{iter, thread};
 
 use e2e::binaries::peers;
-use e2e::kernel::NewRoute;
 use e2e::lab::{MACHINE_NIC, Machine};
 use e2e::{Binaries, Lab};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::wait::await_within;
 use crate::{Api, Node};
+use e2e::patience::await_within;
 
 /// The names of the nodes, and the last part of their addresses.
 const NODES: [(&str, u8); 2] = [("node1", 11), ("node2", 12)];
@@ -199,8 +198,7 @@ impl Drop for Turn {
 /// A machine that routes by way of the gateway and forwards, as a node does.
 fn machine(lab: &Lab, gateway: &Machine, last: u8) -> Machine {
     let machine = lab.machine(last);
-    let dst = "0.0.0.0/0".parse().expect("a prefix");
-    machine.add_route(&NewRoute { dst, gateway: Some(gateway.v4), link: MACHINE_NIC, priority: None });
+    machine.ip(&format!("route add default via {}", gateway.v4));
     machine.set_sysctl("net/ipv4/ip_forward", "1");
     machine
 }

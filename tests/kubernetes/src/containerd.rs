@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use e2e::binaries::peers;
-use e2e::patience::PATIENCE;
+use e2e::patience::{PATIENCE, await_within};
 use e2e::runtime::{PAUSE_IMAGE, write_images};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::Node;
-use crate::wait::await_within;
 
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
 

@@ -12,7 +12,6 @@ pub mod init;
 pub mod kubelet;
 pub mod node;
 pub mod pods;
-pub mod wait;
 
 pub use api::Api;
 pub use cluster::Cluster;

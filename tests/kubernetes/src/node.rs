@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::init::{LOGS, OWN_FILES, PRIVATE};
-use crate::wait::await_within;
+use e2e::patience::await_within;
 
 /// Debian's own for root. The caller's may lack the directories for administration.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

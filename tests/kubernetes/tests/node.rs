@@ -31,7 +31,7 @@ fn the_end_of_a_test_ends_every_process_of_its_node_and_leaves_no_mount_and_no_c
     let node = Node::new("node1", lab.machine(11), &lab.path("node1"));
     let orphan = "setsid sleep 86400 & echo $! >/run/orphan; exec sleep 86400";
     let daemon = node.spawn("daemon", &[], &["sh", "-c", orphan]);
-    let orphan = kubernetes::wait::await_within(std::time::Duration::from_secs(10), "the orphan is there", || {
+    let orphan = e2e::patience::await_within(std::time::Duration::from_secs(10), "the orphan is there", || {
         let text = fs::read_to_string(node.see("/run/orphan")).map_err(|e| e.to_string())?;
         text.trim().parse().map(Pid::from_raw).map_err(|e| format!("{text:?}: {e}"))
     });

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use e2e::kernel::NewRoute;
 use e2e::lab::NIC;
 use e2e::traffic::assert_reaches;
 use e2e::{Container, Lab};
@@ -56,8 +55,7 @@ fn make_parent(lab: &Lab, master: &str) {
 /// In mode l3 the LAN's router knows the containers' subnet by a route.
 fn route_through_host(lab: &Lab, plugin: &Value) {
     let subnet = plugin["ipam"]["ranges"][0][0]["subnet"].as_str().expect("a subnet");
-    let dst = subnet.parse().expect("a prefix");
-    lab.neighbour.add_route(&NewRoute { dst, gateway: Some(lab.host.v4), link: lab.neighbour.nic, priority: None });
+    lab.neighbour.ip(&format!("route add {subnet} via {}", lab.host.v4));
 }
 
 /// Two lives of one container: libcni keeps the result of the first ADD to its DEL, and loses that of the second. `judge`

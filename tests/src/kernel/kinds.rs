@@ -1,24 +1,20 @@
-//! Kinds of links that not every kernel has: ipvlan, 802.1Q VLAN, dummy, bond.
-
-use std::os::fd::AsRawFd;
+//! Links of kinds that some kernels lack: ipvlan, 802.1Q VLAN, bond.
 
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoIpVlan, IpVlanFlags, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoIpVlan, IpVlanFlags, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use rtnetlink::{LinkBond, LinkDummy, LinkIpVlan, LinkUnspec, LinkVlan};
 
-use super::Errno;
 use crate::Namespace;
 
-/// The data of an ipvlan link: what the kernel keeps for its parent, and so for all of them.
+/// The data of an ipvlan link. The kernel stores it with the parent, so all slaves of a parent share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ipvlan {
     /// l2, l3 or l3s.
     pub mode: String,
     /// bridge, private or vepa.
     pub flag: String,
-    /// `IFF_NOARP`: what l3 does to a link beside.
+    /// `IFF_NOARP`. The kernel sets it in modes l3 and l3s.
     pub noarp: bool,
 }
 
@@ -53,15 +49,6 @@ fn flag_name(flags: IpVlanFlags) -> &'static str {
     }
 }
 
-fn flags_of(name: &str) -> IpVlanFlags {
-    match name {
-        "bridge" => IpVlanFlags::empty(),
-        "private" => IpVlanFlags::Private,
-        "vepa" => IpVlanFlags::Vepa,
-        other => panic!("ipvlan has no flag {other}"),
-    }
-}
-
 impl Namespace {
     /// Mode and flag of the ipvlan link of that name, which must be one.
     pub fn ipvlan(&self, name: &str) -> Ipvlan {
@@ -75,7 +62,7 @@ impl Namespace {
             .unwrap_or_else(|| panic!("{name} is no ipvlan link"))
     }
 
-    /// An ipvlan link on our `parent`, created in another namespace; made by us, not by a plugin.
+    /// Creates an ipvlan link on our `parent` in another namespace, without a plugin.
     pub fn try_create_ipvlan_in(
         &self,
         there: &Self,
@@ -83,52 +70,30 @@ impl Namespace {
         parent: &str,
         mode: &str,
         flag: &str,
-    ) -> Result<(), Errno> {
-        let mode: IpVlanMode = mode.parse().unwrap_or_else(|_| panic!("ipvlan has no mode {mode}"));
-        let link = LinkIpVlan::new(name, self.link(parent).ifindex, mode)
-            .flag(flags_of(flag))
-            .setns_by_fd(there.file().as_raw_fd());
-        self.try_create_link(link.build())
+    ) -> Result<(), String> {
+        let netns = there.path().display();
+        self.try_ip(&format!("link add name {name} link {parent} netns {netns} type ipvlan mode {mode} {flag}"))
     }
 
     /// As [`Namespace::try_create_ipvlan_in`], which must succeed.
+    #[track_caller]
     pub fn create_ipvlan_in(&self, there: &Self, name: &str, parent: &str, mode: &str, flag: &str) {
-        self.try_create_ipvlan_in(there, name, parent, mode, flag)
-            .unwrap_or_else(|errno| panic!("create ipvlan {name}: {errno}"));
+        self.try_create_ipvlan_in(there, name, parent, mode, flag).unwrap_or_else(|e| panic!("{e}"));
     }
 
-    /// An 802.1Q link on `parent`.
-    pub fn try_create_vlan(&self, name: &str, parent: &str, id: u16) -> Result<(), Errno> {
-        self.try_create_link(LinkVlan::new(name, self.link(parent).ifindex, id).build())
-    }
-
-    /// As [`Namespace::try_create_vlan`], and up.
+    /// Creates an 802.1Q link on `parent` and sets it up.
+    #[track_caller]
     pub fn create_vlan(&self, name: &str, parent: &str, id: u16) {
-        self.try_create_vlan(name, parent, id).unwrap_or_else(|errno| panic!("create VLAN {name}: {errno}"));
-        self.set_up(name);
+        self.ip(&format!("link add link {parent} name {name} up type vlan id {id}"));
     }
 
-    pub fn try_create_dummy(&self, name: &str) -> Result<(), Errno> {
-        self.try_create_link(LinkDummy::new(name).build())
-    }
-
-    pub fn create_dummy(&self, name: &str) {
-        self.try_create_dummy(name).unwrap_or_else(|errno| panic!("create dummy {name}: {errno}"));
-        self.set_up(name);
-    }
-
-    pub fn try_create_bond(&self, name: &str) -> Result<(), Errno> {
-        self.try_create_link(LinkBond::new(name).build())
-    }
-
-    /// A bond, up, whose one slave is `slave`.
+    /// Creates a bond with one slave, and sets both up.
+    #[track_caller]
     pub fn create_bond(&self, name: &str, slave: &str) {
-        self.try_create_bond(name).unwrap_or_else(|errno| panic!("create bond {name}: {errno}"));
-        // A bond takes a link only while it is down, and sets it up itself.
-        self.set_down(slave);
-        let enslave = LinkUnspec::new_with_index(self.link(slave).ifindex).controller(self.link(name).ifindex).build();
-        self.netlink(|netlink| netlink.request(RouteNetlinkMessage::NewLink(enslave), 0))
-            .unwrap_or_else(|errno| panic!("make {slave} a slave of {name}: {errno}"));
-        self.set_up(name);
+        self.ip(&format!("link add {name} type bond"));
+        // Only a link that is down can become a slave.
+        self.ip(&format!("link set {slave} down"));
+        self.ip(&format!("link set {slave} master {name}"));
+        self.ip(&format!("link set {name} up"));
     }
 }

@@ -2,12 +2,10 @@
 
 use std::os::fd::AsRawFd;
 
-use nix::errno::Errno;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage, MacVlanMode,
+    InfoBridge, InfoData, InfoMacVlan, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
 };
 use rtnetlink::{LinkBridge, LinkMacVlan, LinkUnspec, LinkVeth};
 
@@ -142,13 +140,9 @@ impl Namespace {
         self.find_link(name).is_some()
     }
 
-    /// Sends `RTM_NEWLINK` that must create something.
-    pub fn try_create_link(&self, message: LinkMessage) -> Result<(), Errno> {
-        self.netlink(|netlink| netlink.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL))
-    }
-
     fn create_link(&self, what: &str, message: LinkMessage) {
-        self.try_create_link(message).unwrap_or_else(|errno| panic!("create {what}: {errno}"));
+        self.netlink(|netlink| netlink.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL))
+            .unwrap_or_else(|errno| panic!("create {what}: {errno}"));
     }
 
     fn change_link(&self, what: &str, message: LinkMessage) {
@@ -172,12 +166,7 @@ impl Namespace {
         self.create_link(name, veth.build());
     }
 
-    /// A macvlan link in bridge mode on our `parent`, here; made by us, not by a plugin.
-    pub fn create_macvlan(&self, name: &str, parent: &str) {
-        self.create_macvlan_in(self, name, parent);
-    }
-
-    /// A macvlan link in bridge mode on our `parent`, created in another namespace.
+    /// Creates a macvlan link in bridge mode on our `parent` in another namespace, without a plugin.
     pub fn create_macvlan_in(&self, there: &Namespace, name: &str, parent: &str) {
         let parent = self.link(parent).ifindex;
         let link = LinkMacVlan::new(name, parent, MacVlanMode::Bridge).setns_by_fd(there.file().as_raw_fd());
@@ -189,15 +178,6 @@ impl Namespace {
         let bridge_index = self.link(bridge).ifindex;
         let enslave = LinkUnspec::new_with_index(self.link(port).ifindex).controller(bridge_index);
         self.change_link(&format!("make {port} a port of {bridge}"), enslave.build());
-    }
-
-    /// Lets a bridge send a frame back out of the port that it came in by.
-    pub fn set_hairpin(&self, port: &str) {
-        let hairpin = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
-        let change = LinkUnspec::new_with_index(self.link(port).ifindex)
-            .set_port_kind(InfoPortKind::Bridge)
-            .set_port_data(hairpin);
-        self.change_link(&format!("set hairpin mode on {port}"), change.build());
     }
 
     /// `ip link set NAME up`.
@@ -212,16 +192,11 @@ impl Namespace {
         self.change_link(&format!("set {name} down"), LinkUnspec::new_with_index(index).down().build());
     }
 
-    /// `ip link set NAME mtu MTU`.
-    pub fn set_mtu(&self, name: &str, mtu: u32) {
-        let index = self.link(name).ifindex;
-        self.change_link(&format!("set the MTU of {name}"), LinkUnspec::new_with_index(index).mtu(mtu).build());
-    }
-
-    /// `ip link set NAME name NEW`.
+    /// Sets a link down and gives it another name.
+    #[track_caller]
     pub fn rename(&self, name: &str, new: &str) {
-        let index = self.link(name).ifindex;
-        self.change_link(&format!("rename {name} to {new}"), LinkUnspec::new_with_index(index).name(new).build());
+        self.ip(&format!("link set {name} down"));
+        self.ip(&format!("link set {name} name {new}"));
     }
 
     /// `ip link del NAME`.

@@ -1,18 +1,35 @@
-//! The state of the kernel in one namespace: links, addresses, routes. It is created and read with rtnetlink's
-//! messages, which share no code with the program under test.
+//! The state of the kernel in one namespace: links, addresses, routes. They are created and read with rtnetlink and the
+//! program `ip`, which share no code with the program under test.
 
 mod address;
 mod kinds;
 pub(crate) mod link;
-mod neighbour;
 mod route;
 mod socket;
 
 pub use address::Address;
 pub use kinds::Ipvlan;
 pub use link::{Link, Macvlan};
-pub use route::{NewRoute, Route};
+pub use route::Route;
 pub use socket::Netlink;
 
-/// The kernel's refusal of a request: its errno.
-pub type Errno = nix::errno::Errno;
+use std::process::Command;
+
+use crate::Namespace;
+
+impl Namespace {
+    /// Runs the program `ip` with these words in the namespace. The error is its stderr.
+    pub fn try_ip(&self, words: &str) -> Result<(), String> {
+        let output = self.run(|| Command::new("ip").args(words.split_whitespace()).output()).expect("start ip");
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(format!("ip {words}: {}", String::from_utf8_lossy(&output.stderr).trim_end()))
+    }
+
+    /// As [`Namespace::try_ip`], which must succeed.
+    #[track_caller]
+    pub fn ip(&self, words: &str) {
+        self.try_ip(words).unwrap_or_else(|e| panic!("{e}"));
+    }
+}

@@ -3,8 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use rtnetlink::RouteMessageBuilder;
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol, RouteScope, RouteType,
 };
@@ -114,18 +112,6 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// A route for the Lab to add.
-#[derive(Clone, Debug)]
-pub struct NewRoute<'a> {
-    /// Where to.
-    pub dst: IpNet,
-    /// Through which router; none for a route on the link.
-    pub gateway: Option<IpAddr>,
-    /// Through which link.
-    pub link: &'a str,
-    pub priority: Option<u32>,
-}
-
 impl Namespace {
     /// All routes of both families and all tables but those of the multicast and local
     /// addresses that the kernel makes for every address.
@@ -159,39 +145,5 @@ impl Namespace {
             (Some(route), None) => route.clone(),
             _ => panic!("not one route to {dst} in {routes:#?}"),
         }
-    }
-
-    pub fn add_route(&self, route: &NewRoute<'_>) {
-        let ifindex = self.link(route.link).ifindex;
-        let mut builder = RouteMessageBuilder::<IpAddr>::new()
-            .destination_prefix(route.dst.network(), route.dst.prefix_len())
-            .expect("a destination of one family")
-            .output_interface(ifindex);
-        match route.gateway {
-            Some(gateway) => builder = builder.gateway(gateway).expect("a gateway of that family"),
-            None => builder = builder.scope(RouteScope::Link),
-        }
-        if let Some(priority) = route.priority {
-            builder = builder.priority(priority);
-        }
-        let message = RouteNetlinkMessage::NewRoute(builder.build());
-        self.netlink(|netlink| netlink.request(message, NLM_F_CREATE | NLM_F_EXCL))
-            .unwrap_or_else(|errno| panic!("add a route to {}: {errno}", route.dst));
-    }
-
-    pub fn delete_routes_to(&self, dst: &str) {
-        let dst: IpNet = dst.parse().expect("a destination is a prefix");
-        let request = RouteNetlinkMessage::GetRoute(RouteMessage::default());
-        let routes = self.netlink(|netlink| netlink.dump(request));
-        let mut deleted = 0;
-        for answer in routes {
-            let RouteNetlinkMessage::NewRoute(message) = answer else { continue };
-            if Route::decode(&message).iter().any(|route| route.dst == dst && route.kind == RouteType::Unicast) {
-                self.netlink(|netlink| netlink.request(RouteNetlinkMessage::DelRoute(message), 0))
-                    .unwrap_or_else(|errno| panic!("delete a route to {dst}: {errno}"));
-                deleted += 1;
-            }
-        }
-        assert!(deleted > 0, "there is no route to {dst}");
     }
 }

@@ -45,7 +45,7 @@ compliance! {
     }
 
     fn the_link_has_another_mtu(rig) {
-        after(rig, |_, container| container.set_mtu("eth0", 1400));
+        after(rig, |_, container| container.ip("link set eth0 mtu 1400"));
     }
 
     #[differs("E1": "answer end: error 999 | error 102")]
@@ -57,12 +57,12 @@ compliance! {
 
     #[differs("E1": "answer end: error 999 | error 102")]
     fn a_route_is_gone(rig) {
-        after(rig, |_, container| container.delete_routes_to("10.20.0.0/16"));
+        after(rig, |_, container| container.ip("route del 10.20.0.0/16"));
     }
 
     #[differs("E1": "answer end: error 999 | error 3")]
     fn the_lease_is_gone(rig) {
-        after(rig, |lab, _| std::fs::remove_file(lab.data_dir().join("lan/192.168.50.100")).expect("remove a lease"));
+        after(rig, |lab, _| std::fs::remove_file(lab.lease_file("192.168.50.100")).expect("remove a lease"));
     }
 
     #[differs("E1": "answer end: error 999 | error 3")]
@@ -73,7 +73,6 @@ compliance! {
     #[differs("H1": "CHECK: answer end: error 999 | success")]
     fn the_parent_has_another_name(rig) {
         after(rig, |lab, _| {
-            lab.host.set_down(NIC);
             lab.host.rename(NIC, "ens9");
             lab.host.set_up("ens9");
         });
@@ -119,7 +118,7 @@ compliance! {
     fn check_against_a_result_without_routes(rig) {
         let (container, mut conf) = attached(rig);
         conf["prevResult"]["routes"] = json!([]);
-        container.delete_routes_to("10.20.0.0/16");
+        container.ip("route del 10.20.0.0/16");
         rig.check(&container, "eth0", &conf);
     }
 

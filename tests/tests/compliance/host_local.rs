@@ -55,8 +55,7 @@ fn asked(rig: &Rig, conf: Value, ips: Value) {
 }
 
 fn write(rig: &Rig, name: &str, content: &str) {
-    fs::create_dir_all(rig.data_dir().join("lan")).expect("make a directory");
-    fs::write(rig.data_dir().join("lan").join(name), content).expect("write a file");
+    rig.write_lease(name, content);
 }
 
 compliance! {

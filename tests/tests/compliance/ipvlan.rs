@@ -76,7 +76,7 @@ compliance! {
     #[needs(Ipvlan)]
     #[differs("H2": "CHECK: answer end: error 999 | success")]
     fn master_of_the_default_route(rig) {
-        rig.add_default_route(NIC);
+        rig.add_default_route();
         rig.live(&without(conf(rig), "master"));
     }
 
@@ -87,10 +87,10 @@ compliance! {
         "U4": "file leases/lan/192.168.50.100: here | -",
     )]
     fn master_of_the_default_route_that_is_gone(rig) {
-        rig.add_default_route(NIC);
+        rig.add_default_route();
         let (container, conf) = (rig.container(), without(conf(rig), "master"));
         rig.add(&container, "eth0", &conf);
-        rig.host.delete_routes_to("0.0.0.0/0");
+        rig.host.ip("route del default");
         rig.del(&container, "eth0", &conf);
     }
 
@@ -195,7 +195,7 @@ compliance! {
     #[needs(Ipvlan)]
     #[differs("E1": "answer end: error 999 | error 100")]
     fn the_parent_carries_a_macvlan(rig) {
-        rig.host.create_macvlan("mv0", NIC);
+        rig.host.create_macvlan_in(&rig.host, "mv0", NIC);
         rig.live(&conf(rig));
     }
 

@@ -87,7 +87,7 @@ compliance! {
     }
 
     fn mtu_of_the_parent(rig) {
-        rig.host.set_mtu(NIC, 1420);
+        rig.host.ip(&format!("link set {NIC} mtu 1420"));
         rig.live(&rig.conf());
     }
 
@@ -164,12 +164,12 @@ compliance! {
 
     fn master_of_the_default_route(rig) {
         rig.plug(&rig.host, "ens4");
-        rig.add_default_route(NIC);
+        rig.add_default_route();
         rig.live(&without(rig.conf(), "master"));
     }
 
     fn master_empty_and_an_ipv6_default_route(rig) {
-        rig.add_default_route6(NIC);
+        rig.add_default_route6();
         key(rig, "master", json!(""));
     }
 
@@ -189,7 +189,7 @@ compliance! {
     }
 
     fn master_is_a_macvlan(rig) {
-        rig.host.create_macvlan("mv0", NIC);
+        rig.host.create_macvlan_in(&rig.host, "mv0", NIC);
         key(rig, "master", json!("mv0"));
     }
 

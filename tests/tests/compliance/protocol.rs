@@ -130,7 +130,7 @@ compliance! {
         let conf = with(rig.conf(), "cniVersion", json!("1.1.0"));
         let container = rig.container();
         rig.add(&container, "eth0", &conf);
-        let lost = rig.data_dir().join("lan/192.168.50.120");
+        let lost = rig.lease_file("192.168.50.120");
         std::fs::write(lost, "nowhere\r\neth0").expect("write a lease");
         let valid = json!([{"containerID": container.id, "ifname": "eth0"}]);
         let conf = with(conf, "cni.dev/valid-attachments", valid);

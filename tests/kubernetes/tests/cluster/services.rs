@@ -6,11 +6,11 @@ use std::panic::catch_unwind;
 use std::time::Duration;
 
 use e2e::Namespace;
+use e2e::patience::await_within;
 use e2e::runtime::PAGE;
 use e2e::traffic::get;
 use kubernetes::cluster::Turn;
 use kubernetes::pods::{self, DEPLOYMENTS, PODS, Pod, deployment};
-use kubernetes::wait::await_within;
 use kubernetes::{Cluster, expected_to_fail};
 use serde_json::json;
 
