@@ -1,5 +1,5 @@
-//! The guard of ipvlan's mode. All slaves of a parent share mode and flag, so an ADD that would change them for
-//! running containers is refused.
+//! The guard of ipvlan's mode. All slaves of a parent share mode and flag, so ADD is refused if it would change them for
+//! running containers.
 
 use std::fs::File;
 use std::net::UdpSocket;
@@ -10,10 +10,11 @@ use std::thread;
 
 use e2e::kernel::Ipvlan;
 use e2e::lab::{NIC, lan4};
+use e2e::mounts;
 use e2e::patience::PATIENCE;
 use e2e::traffic::{assert_reaches, ping};
 use e2e::{Container, Lab, Namespace, Outcome, cases, with};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 
 fn with_flag(lab: &Lab, flag: &str) -> Value {
@@ -24,18 +25,15 @@ fn l2(flag: &str) -> Ipvlan {
     Ipvlan { mode: "l2".into(), flag: flag.into(), noarp: false }
 }
 
-/// An ADD to a new container that must change nothing, not even for an instant leave a link behind.
+/// An ADD to a new container that must change nothing.
 fn add_that_changes_nothing(lab: &Lab, conf: &Value, others: &[&Container]) -> Outcome {
     let container = lab.container();
     let all: Vec<&Container> = others.iter().copied().chain([&container]).collect();
     lab.unchanged(&all, || lab.ipvlan().add(&container, "eth0", conf).run())
 }
 
-/// A namespace that only `hold` will hold, once `make` has made something in it.
-fn somebody_elses_netns<T: Send + 'static>(
-    make: impl FnOnce(&Namespace),
-    hold: impl FnOnce(File) -> T + Send + 'static,
-) -> T {
+/// Makes something in a new namespace. Afterwards only the value of `hold` holds the namespace.
+fn foreign_netns<T: Send + 'static>(make: impl FnOnce(&Namespace), hold: impl FnOnce(File) -> T + Send + 'static) -> T {
     let netns = Namespace::new();
     make(&netns);
     let file = netns.file().try_clone().expect("another descriptor");
@@ -44,13 +42,13 @@ fn somebody_elses_netns<T: Send + 'static>(
     held
 }
 
-/// A process that is in the namespace and does nothing.
+/// A process in the namespace.
 struct Sleeper(Child);
 
 impl Sleeper {
     fn start(netns: File) -> Self {
         setns(&netns, CloneFlags::CLONE_NEWNET).expect("enter a namespace");
-        // It ends with its input, so with us.
+        // It ends when its input is closed, so at the latest with the test.
         let child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("start cat");
         Self(child)
     }
@@ -63,7 +61,7 @@ impl Drop for Sleeper {
     }
 }
 
-/// A thread that is in the namespace and does nothing.
+/// A thread in the namespace.
 struct Sitter {
     go: Option<mpsc::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -76,7 +74,7 @@ impl Sitter {
         let thread = thread::spawn(move || {
             setns(&netns, CloneFlags::CLONE_NEWNET).expect("enter a namespace");
             drop(netns);
-            entered.send(()).expect("somebody waits");
+            entered.send(()).expect("say that the thread is there");
             let _ = wait.recv();
         });
         there.recv().expect("the thread is there");
@@ -94,7 +92,7 @@ impl Drop for Sitter {
 }
 
 cases! {
-    /// What happened: one pod with another mode, and every pod of the node lost its network.
+    /// One pod was attached with another mode, and all pods of the node lost their network.
     #[needs(Ipvlan)]
     #[reference(fails: "something was changed")]
     fn u8_two_containers_keep_their_traffic_while_other_modes_are_refused(lab) {
@@ -107,7 +105,7 @@ cases! {
                 scope.spawn(move || {
                     let mut pings = 0;
                     while !over.load(Ordering::Relaxed) {
-                        assert!(ping(from, to, PATIENCE).is_some(), "{to} does not answer any more");
+                        assert!(ping(from, to, PATIENCE).is_some(), "{to} does not answer");
                         pings += 1;
                     }
                     pings
@@ -126,13 +124,13 @@ cases! {
             over.store(true, Ordering::Relaxed);
             let pings = traffic.map(|thread| thread.join());
             refused.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            pings.map(|pings| pings.expect("traffic that goes on"))
+            pings.map(|pings| pings.expect("traffic"))
         });
-        assert!(pings.iter().all(|&pings| pings > 0), "no traffic meanwhile: {pings:?}");
+        assert!(pings.iter().all(|&pings| pings > 0), "no traffic during the ADDs: {pings:?}");
         for container in [&first, &second] {
             assert_eq!(container.ipvlan("eth0"), l2("bridge"));
         }
-        // And one of the same mode is welcome.
+        // An ADD with the same mode succeeds.
         let _third = lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2")).0;
         assert_reaches(&lab.neighbour, lan4(102));
     }
@@ -146,7 +144,6 @@ cases! {
         lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2"));
     }
 
-    /// The Lab's containers are held by descriptors of the test, and by nothing else.
     #[needs(Ipvlan)]
     #[reference(not_run: "it has no guard")]
     fn a_slave_made_by_others_counts_in_a_netns_held_by_a_descriptor(lab) {
@@ -160,7 +157,7 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(not_run: "it has no guard")]
     fn a_slave_counts_in_a_netns_held_by_a_process(lab) {
-        let _sleeper = somebody_elses_netns(
+        let _sleeper = foreign_netns(
             |netns| lab.host.create_ipvlan_in(netns, "theirs0", NIC, "l2", "vepa"),
             Sleeper::start,
         );
@@ -170,19 +167,19 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(not_run: "it has no guard")]
     fn a_slave_counts_in_a_netns_held_by_a_thread(lab) {
-        let _sitter = somebody_elses_netns(
+        let _sitter = foreign_netns(
             |netns| lab.host.create_ipvlan_in(netns, "theirs0", NIC, "l2", "private"),
             Sitter::start,
         );
         add_that_changes_nothing(lab, &lab.ipvlan_conf("l2"), &[]).fails(7, &["flag \"bridge\"", "flag private"]);
     }
 
-    /// A socket keeps its namespace alive, and nothing leads to it from outside. That there is a slave the kernel can
-    /// be asked, its mode it cannot: so nothing is risked.
+    /// A socket keeps the namespace alive, but there is no path to it. The kernel says that the parent has a slave, but its
+    /// mode is unknown, so ADD is refused.
     #[needs(Ipvlan)]
     #[reference(not_run: "it has no guard")]
-    fn a_slave_in_a_netns_that_nobody_can_look_into_counts(lab) {
-        let socket = somebody_elses_netns(
+    fn a_slave_counts_in_a_netns_without_a_path(lab) {
+        let socket = foreign_netns(
             |netns| lab.host.create_ipvlan_in(netns, "theirs0", NIC, "l2", "bridge"),
             |netns| {
                 setns(&netns, CloneFlags::CLONE_NEWNET).expect("enter a namespace");
@@ -204,12 +201,8 @@ cases! {
         File::create(&place).expect("make a mount point");
         let container = lab.container();
         let outcome = lab.host.run(|| {
-            use nix::mount::{MsFlags, mount};
-            // The mount belongs to this thread's own mount namespace, and goes with it.
-            unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).expect("a mount namespace");
-            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("make mounts private");
-            mount(Some(other.path()), &place, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("mount a netns");
+            mounts::own();
+            mounts::bind(other.path(), &place);
             lab.ipvlan().add(&container, "eth0", &lab.ipvlan_conf("l2")).run_here()
         });
         outcome.fails(7, &["mode \"l2\"", "mode l3"]);
@@ -218,7 +211,7 @@ cases! {
 
     #[needs(Ipvlan)]
     #[reference(passes)]
-    fn when_the_last_slave_has_gone_another_mode_is_allowed(lab) {
+    fn after_the_del_of_the_last_slave_another_mode_is_allowed(lab) {
         for mode in ["l2", "l3", "l3s", "l2"] {
             let container = lab.ipvlan().attach(lab, &lab.ipvlan_conf(mode)).0;
             assert_eq!(container.ipvlan("eth0").mode, mode);
@@ -227,11 +220,11 @@ cases! {
         }
     }
 
-    /// A container that has ended without a DEL takes its links along, but not at once. The search of another test may hold
-    /// its namespace for a moment, so one refusal is allowed.
+    /// The links of a container that ended without a DEL go a moment later. The search of another test may hold the namespace
+    /// for a moment, so one refusal is allowed.
     #[needs(Ipvlan)]
     #[reference(passes)]
-    fn a_container_that_is_just_ending_is_not_in_the_way_of_another_mode(lab) {
+    fn a_container_that_is_just_ending_does_not_prevent_another_mode(lab) {
         for mode in ["l2", "l3", "l3s", "l2"] {
             let (container, conf) = (lab.container(), lab.ipvlan_conf(mode));
             let add = || lab.ipvlan().add(&container, "eth0", &conf).run();
@@ -241,10 +234,10 @@ cases! {
         }
     }
 
-    /// Without a lock each would find the parent free, and the last would switch the others.
+    /// Without a lock, each ADD would find the parent free, and the last one would change the mode of the others.
     #[needs(Ipvlan)]
     #[reference(not_run: "it has no guard")]
-    fn of_parallel_adds_of_different_modes_one_mode_wins(lab) {
+    fn of_parallel_adds_with_different_modes_those_of_one_mode_succeed(lab) {
         let wishes = [("l2", "bridge"), ("l3", "bridge"), ("l2", "private"), ("l3s", "bridge"), ("l2", "bridge"), ("l3", "bridge")];
         for _ in 0..3 {
             let containers = wishes.map(|_| lab.container());
@@ -263,7 +256,7 @@ cases! {
             for ((container, outcome), wish) in containers.iter().zip(&outcomes).zip(wishes) {
                 if outcome.status.success() {
                     let there = container.ipvlan("eth0");
-                    assert_eq!((there.mode.as_str(), there.flag.as_str()), wish, "was switched: {}", outcome.text());
+                    assert_eq!((there.mode.as_str(), there.flag.as_str()), wish, "has another mode now: {}", outcome.text());
                     winners.push(wish);
                 } else {
                     outcome.fails(7, &[NIC]);
@@ -271,7 +264,7 @@ cases! {
                 }
             }
             winners.dedup();
-            assert_eq!(winners.len(), 1, "not one mode has won: {winners:?}");
+            assert_eq!(winners.len(), 1, "not exactly one mode: {winners:?}");
             for (container, conf) in containers.iter().zip(&confs) {
                 lab.ipvlan().del(container, "eth0", conf).run().done();
             }

@@ -1,17 +1,15 @@
-//! An ipvlan attachment from ADD to DEL: all versions, CHECK, STATUS, GC, and ADDs that fail or are killed.
-
-use std::time::Instant;
+//! An ipvlan attachment from ADD to DEL: all versions, CHECK, STATUS, GC, and an ADD that fails or is killed.
 
 use e2e::lab::{Families, NIC, lan4, lan6};
 use e2e::needs::{self, Feature};
-use e2e::patience::PATIENCE;
+use e2e::patience::await_that;
 use e2e::traffic::assert_reaches;
-use e2e::{Binaries, Container, Lab, cases, with};
+use e2e::{Binaries, Container, Lab, cases, with, without};
 use serde_json::{Value, json};
 
 /// More system calls than any call makes.
 const MANY: usize = 5000;
-/// CHECK found a difference. The code is ours: the specification has none for it.
+/// The code for a difference. The specification has no code for it.
 const DIFFERS: u64 = 102;
 
 fn version_1_1(conf: Value) -> Value {
@@ -25,7 +23,7 @@ fn assert_zero(lab: &Lab, container: &Container, when: &str) {
 }
 
 cases! {
-    /// A route could not be added, the ADD failed, and link and lease both stayed.
+    /// A route could not be added. ADD failed, and both link and lease stayed.
     #[needs(Ipvlan)]
     #[reference(fails: "link stayed")]
     fn u3_a_bad_route_leaves_no_link_and_no_lease(lab) {
@@ -36,18 +34,17 @@ cases! {
         assert!(!container.has_link("eth0"), "the link stayed: {}", failed.text());
         failed.fails(100, &["10.9.0.0/16", "172.31.0.1", "eth0", "Nexthop has invalid gateway"]);
         assert_zero(lab, &container, "after a failed ADD");
-        // The next one in turn.
+        // The next ADD gets the next address.
         let (_container, _) = lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2"));
         assert_reaches(&lab.neighbour, lan4(101));
     }
 
-    /// The node lost its default route, and from then on no pod could be ended, and every lease was kept.
+    /// After a node lost its default route, no pod could be deleted and no lease was freed.
     #[needs(Ipvlan)]
     #[reference(fails: "did not succeed")]
     fn u4_del_without_a_master_needs_no_default_route(lab) {
         lab.add_default_route();
-        let mut conf = lab.ipvlan_conf("l2");
-        conf.as_object_mut().expect("an object").remove("master");
+        let conf = without(lab.ipvlan_conf("l2"), "master");
         let (container, _) = lab.ipvlan().attach(lab, &conf);
         lab.host.set_down(NIC);
         lab.ipvlan().del(&container, "eth0", &conf).run().done();
@@ -56,34 +53,34 @@ cases! {
 
     #[needs(Ipvlan)]
     #[reference(passes)]
-    fn check_finds_all_well_after_add(lab) {
+    fn check_succeeds_after_add(lab) {
         let (container, conf) = lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2"));
         lab.unchanged(&[&container], || lab.ipvlan().check(&container, "eth0", &conf).run()).done();
     }
 
     #[needs(Ipvlan)]
-    #[reference(not_run: "its codes are its own")]
-    fn check_names_what_is_amiss(lab) {
+    #[reference(not_run: "its codes are others")]
+    fn check_names_the_difference(lab) {
         let mut conf = lab.ipvlan_conf("l2");
         conf["ipam"]["routes"] = json!([{"dst": "10.20.0.0/16", "gw": "192.168.50.20"}]);
         let (container, conf) = lab.ipvlan().attach(lab, &conf);
-        let amiss = |conf: &Value, code: u64, names: &[&str]| {
-            lab.unchanged(&[&container], || lab.ipvlan().check(&container, "eth0", conf).run()).fails(code, names);
+        let differs = |conf: &Value, code: u64, names: &[&str]| {
+            lab.ipvlan().differs(lab, &container, conf, code, names);
         };
         let other = with(conf.clone(), "mode", json!("l3"));
-        amiss(&other, DIFFERS, &["eth0", "mode l2", "l3"]);
+        differs(&other, DIFFERS, &["eth0", "mode l2", "l3"]);
         container.ip("route del 10.20.0.0/16");
-        amiss(&conf, DIFFERS, &["10.20.0.0/16", "192.168.50.20"]);
+        differs(&conf, DIFFERS, &["10.20.0.0/16", "192.168.50.20"]);
         container.ip("route add 10.20.0.0/16 via 192.168.50.20");
         container.delete_address("eth0", "192.168.50.100/24".parse().expect("a prefix"));
-        amiss(&conf, DIFFERS, &["eth0", "192.168.50.100/24"]);
+        differs(&conf, DIFFERS, &["eth0", "192.168.50.100/24"]);
         container.delete_link("eth0");
-        amiss(&conf, 3, &["eth0"]);
+        differs(&conf, 3, &["eth0"]);
     }
 
     #[needs(Ipvlan)]
     #[reference(fails: "did not fail")]
-    fn status_says_whether_an_add_can_work(lab) {
+    fn status_fails_if_an_add_would_fail(lab) {
         let mut conf = version_1_1(lab.ipvlan_conf("l2"));
         let status = |conf: &Value| lab.unchanged(&[], || lab.ipvlan().call("STATUS", conf).run());
         status(&conf).done();
@@ -95,19 +92,16 @@ cases! {
         status(&conf).fails(2, &["mode", "l4"]);
     }
 
-    /// STATUS looked for a default route that such a chain does not need, and the node never became ready.
+    /// STATUS looked for a default route that such a chain does not need. The node never became ready.
     #[reference(passes)]
-    fn status_without_a_master_leaves_the_parent_to_the_plugin_before_in_the_chain(lab) {
-        let mut conf = version_1_1(lab.ipvlan_conf("l2"));
-        let keys = conf.as_object_mut().expect("an object");
-        keys.remove("ipam");
-        keys.remove("master");
+    fn status_without_a_master_succeeds_in_a_chain(lab) {
+        let conf = without(without(version_1_1(lab.ipvlan_conf("l2")), "ipam"), "master");
         lab.unchanged(&[], || lab.ipvlan().call("STATUS", &conf).run()).done();
     }
 
     #[needs(Ipvlan)]
     #[reference(fails: "left == right")]
-    fn gc_frees_what_no_valid_attachment_has(lab) {
+    fn gc_frees_the_leases_of_attachments_that_are_not_in_its_list(lab) {
         let conf = version_1_1(lab.ipvlan_conf("l2"));
         let ((first, _), (second, _)) = (lab.ipvlan().attach(lab, &conf), lab.ipvlan().attach(lab, &conf));
         assert_eq!(lab.leases(), ["192.168.50.100", "192.168.50.101"]);
@@ -115,16 +109,11 @@ cases! {
         drop(second);
         let mut gc = conf.clone();
         gc["cni.dev/valid-attachments"] = json!([{"containerID": first.id, "ifname": "eth0"}]);
-        // Whoever looks for namespaces just now, as other tests do, holds this one for an instant, and a lease whose
-        // namespace is held is kept.
-        let begun = Instant::now();
-        loop {
+        // The search of another test may hold the namespace for a moment, and then GC keeps the lease.
+        await_that("GC frees the lease", || {
             lab.ipvlan().call("GC", &gc).run().done();
-            if lab.leases().len() < 2 || begun.elapsed() > PATIENCE {
-                break;
-            }
-        }
-        assert_eq!(lab.leases(), ["192.168.50.100"]);
+            lab.leases() == ["192.168.50.100"]
+        });
         assert_reaches(&lab.neighbour, lan4(100));
     }
 
@@ -141,16 +130,16 @@ cases! {
 
     #[needs(Ipvlan)]
     #[reference(passes)]
-    fn del_works_when_the_parent_has_gone_and_the_link_with_it(lab) {
+    fn del_works_when_the_parent_has_been_deleted(lab) {
         let (container, conf) = lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2"));
         lab.host.delete_link(NIC);
         lab.ipvlan().del(&container, "eth0", &conf).run().done();
         assert_zero(lab, &container, "after DEL");
     }
 
-    /// The netns has been given to another container since, on another network.
+    /// The path of the netns belongs to a container of another network now.
     #[needs(Ipvlan)]
-    #[reference(not_run: "it deletes what is there")]
+    #[reference(not_run: "it deletes the link")]
     fn del_leaves_a_link_of_another_kind(lab) {
         let (container, conf) = lab.ipvlan().attach(lab, &lab.ipvlan_conf("l2"));
         container.delete_link("eth0");
@@ -163,17 +152,13 @@ cases! {
         assert_eq!(lab.leases(), [""; 0]);
     }
 
-    /// Where the kernel minds the host's link of that name (Linux 6.1), the link has another name for an instant.
+    /// Linux 6.1 refuses the name if the host has a link of that name. Then the link has another name for a moment.
     #[needs(Ipvlan)]
     #[reference(not_run: "its threads make every run another one")]
-    fn an_add_killed_at_any_step_beside_a_host_link_of_that_name_leaves_nothing_after_del(lab) {
+    fn if_the_host_has_a_link_of_that_name_a_killed_add_leaves_nothing_after_del(lab) {
         lab.host.create_stray("eth0");
         for kind in ["ipvlan", "macvlan"] {
-            let mut conf = lab.ipvlan_conf("l2");
-            conf["type"] = json!(kind);
-            if kind == "macvlan" {
-                conf.as_object_mut().expect("an object").remove("mode");
-            }
+            let conf = if kind == "macvlan" { lab.conf() } else { lab.ipvlan_conf("l2") };
             let (mut steps, mut temporary, mut done) = (0, 0, false);
             for stop in (1..MANY).step_by(2) {
                 let container = lab.container();
@@ -187,17 +172,16 @@ cases! {
                 }
                 steps += 1;
             }
-            assert!(done, "it never comes to its end");
+            assert!(done, "it never ends");
             assert!(steps >= 50, "only {steps} steps were killed");
-            // ipvlan also asks the kernel with a link of that name whether the parent is free.
-            let minds = minds_a_name_on_the_host(lab);
-            assert!(temporary > 0 || (kind == "macvlan" && !minds), "no {kind} was killed under its other name");
+            let refuses = refuses_a_name_of_the_host(lab);
+            assert!(temporary > 0 || (kind == "macvlan" && !refuses), "no {kind} was killed while it had the other name");
         }
     }
 }
 
-/// Whether this kernel refuses a link in a container for a link of its name on the host.
-fn minds_a_name_on_the_host(lab: &Lab) -> bool {
+/// Returns true if this kernel refuses a name in a container because the host has a link of that name.
+fn refuses_a_name_of_the_host(lab: &Lab) -> bool {
     let there = lab.container();
     match lab.host.try_create_ipvlan_in(&there, "eth0", NIC, "l2", "bridge") {
         Ok(()) => false,
@@ -206,7 +190,7 @@ fn minds_a_name_on_the_host(lab: &Lab) -> bool {
     }
 }
 
-/// What each version prints is tested with macvlan, field by field; ipvlan must print the same.
+/// `versions` tests each field with macvlan. ipvlan must print the same.
 macro_rules! version_tests {
     ($($module:ident = $version:literal;)+) => {
         $(
@@ -246,7 +230,7 @@ fn lives_in(binaries: Binaries, version: &str) {
     assert_eq!(printed, expected);
 }
 
-/// ADD, CHECK and DEL by that plugin in a Lab of its own. Returns what ADD printed, without what cannot be the same.
+/// ADD, CHECK and DEL by that plugin in a new Lab. Returns the result of ADD without the fields that always differ.
 fn life(binaries: Binaries, version: &str, kind: &str) -> Value {
     let lab = Lab::new(binaries);
     let mut ipam = lab.ipam(Families::Dual);

@@ -1,5 +1,5 @@
-//! Input and files from untrusted users: the plugin follows no link, never waits without end, reads a limited number
-//! of bytes, and passes nothing on. docs/security.md says who is trusted.
+//! Input and files of untrusted users. The plugin follows no link, never waits without end, reads a limited number of
+//! bytes, and passes nothing on. docs/security.md says who is trusted.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use e2e::plugin::write_script;
+use e2e::scenario::{address, call};
 use e2e::with;
 use e2e::{Binaries, Call, Lab, Plugin};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 const PRECIOUS: &str = "precious";
 
-/// A Lab with a file that must stay as it is, and a lease directory that is there.
+/// A Lab with a lease directory and a file that must not change.
 struct Place {
     lab: Lab,
     precious: PathBuf,
@@ -34,14 +35,12 @@ impl Place {
         self.with(json!({}))
     }
 
-    /// With these keys in `ipam` too.
+    /// A configuration with more keys in `ipam`.
     fn with(&self, keys: Value) -> Value {
-        let mut ipam = json!({
-            "type": "host-local", "dataDir": self.lab.data_dir(), "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.10", "rangeEnd": "10.0.0.12",
-        });
+        let mut conf = self.lab.conf_of_ten(3);
         let more = keys.as_object().expect("an object").clone();
-        ipam.as_object_mut().expect("an object").extend(more);
-        self.lab.conf_with(ipam)
+        conf["ipam"].as_object_mut().expect("an object").extend(more);
+        conf
     }
 
     fn call(&self, command: &str, id: &str, conf: &Value) -> Call<'_> {
@@ -49,15 +48,14 @@ impl Place {
     }
 
     fn add(&self, id: &str) -> String {
-        let result = self.call("ADD", id, &self.conf()).run().result();
-        result["ips"][0]["address"].as_str().expect("an address").to_owned()
+        address(&self.call("ADD", id, &self.conf()).run())
     }
 
     fn entry(&self, name: &str) -> PathBuf {
-        self.lab.data_dir().join("lan").join(name)
+        self.lab.lease_file(name)
     }
 
-    /// The one file, and every other place than the directory of leases, is as it was.
+    /// The file has not changed, and outside of the lease directory there is no new file.
     fn assert_untouched(&self) {
         assert_eq!(fs::read_to_string(&self.precious).expect("read a file"), PRECIOUS);
         let entries = fs::read_dir(self.lab.path("")).expect("read a directory");
@@ -70,21 +68,16 @@ impl Place {
     }
 }
 
-fn call<'a>(plugin: &Plugin<'a>, command: &str, id: &str, conf: &Value) -> Call<'a> {
-    let call = plugin.call(command, conf).env("CNI_CONTAINERID", id);
-    call.env("CNI_IFNAME", "eth0").env("CNI_NETNS", "/run/netns/none")
-}
-
 fn fifo(path: &Path) {
     mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).expect("make a FIFO");
 }
 
-/// A device that answers reads without end.
+/// A device whose bytes never end.
 fn zero(path: &Path) {
     mknod(path, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, makedev(1, 5)).expect("make a device node");
 }
 
-/// ADD, CHECK, STATUS and DEL for two containers, with the planted files in place.
+/// ADD, CHECK, STATUS and DEL of two containers, with the planted files in the lease directory. Returns the addresses.
 fn lives(place: &Place) -> [String; 2] {
     let addresses = ["c1", "c2"].map(|id| place.add(id));
     place.call("CHECK", "c1", &place.conf()).run().done();
@@ -98,10 +91,10 @@ fn lives(place: &Place) -> [String; 2] {
 }
 
 #[test]
-fn a_link_in_place_of_a_lease_is_a_taken_address_and_is_not_followed() {
+fn a_link_in_place_of_a_lease_counts_as_leased_and_is_not_followed() {
     let place = Place::new();
     symlink(&place.precious, place.entry("10.0.0.10")).expect("plant a link");
-    assert_eq!(lives(&place), ["10.0.0.11/24", "10.0.0.12/24"]);
+    assert_eq!(lives(&place), ["10.0.0.11", "10.0.0.12"]);
     assert!(place.entry("10.0.0.10").is_symlink());
 }
 
@@ -111,17 +104,17 @@ fn links_in_place_of_the_other_files_are_not_written_through() {
     for name in ["lock", "last_reserved_ip.0", ".lease.tmp", "c1:eth0"] {
         symlink(&place.precious, place.entry(name)).expect("plant a link");
     }
-    assert_eq!(lives(&place), ["10.0.0.10/24", "10.0.0.11/24"]);
+    assert_eq!(lives(&place), ["10.0.0.10", "10.0.0.11"]);
 }
 
 #[test]
-fn a_dangling_link_makes_nothing_where_it_points() {
+fn a_dangling_link_creates_no_file_at_its_target() {
     let place = Place::new();
     let elsewhere = place.lab.path("elsewhere");
     for name in ["last_reserved_ip.0", ".lease.tmp", "10.0.0.10"] {
         symlink(&elsewhere, place.entry(name)).expect("plant a link");
     }
-    assert_eq!(lives(&place), ["10.0.0.11/24", "10.0.0.12/24"]);
+    assert_eq!(lives(&place), ["10.0.0.11", "10.0.0.12"]);
     symlink(&elsewhere, place.entry("lock.tmp")).expect("plant a link");
     fs::remove_file(place.entry("lock")).expect("remove the lock");
     fs::rename(place.entry("lock.tmp"), place.entry("lock")).expect("plant a link");
@@ -137,17 +130,17 @@ fn a_file_that_has_another_name_elsewhere_is_not_written() {
     for name in ["lock", "last_reserved_ip.0", ".lease.tmp", "10.0.0.10"] {
         fs::hard_link(&place.precious, place.entry(name)).expect("plant a link");
     }
-    // It looks like a lease in the old form, of a container named "precious".
-    assert_eq!(lives(&place), ["10.0.0.11/24", "10.0.0.12/24"]);
+    // The file looks like a lease of a container named "precious".
+    assert_eq!(lives(&place), ["10.0.0.11", "10.0.0.12"]);
 }
 
 #[test]
-fn a_fifo_is_not_waited_for_whatever_its_name() {
+fn a_fifo_with_the_name_of_any_file_does_not_block() {
     let place = Place::new();
     for name in ["10.0.0.10", "lock", "last_reserved_ip.0", ".lease.tmp", "c1:eth0"] {
         fifo(&place.entry(name));
     }
-    assert_eq!(lives(&place), ["10.0.0.11/24", "10.0.0.12/24"]);
+    assert_eq!(lives(&place), ["10.0.0.11", "10.0.0.12"]);
 }
 
 #[test]
@@ -156,26 +149,26 @@ fn a_device_in_place_of_a_file_is_not_read() {
     for name in ["10.0.0.10", "last_reserved_ip.0", ".lease.tmp"] {
         zero(&place.entry(name));
     }
-    assert_eq!(lives(&place), ["10.0.0.11/24", "10.0.0.12/24"]);
+    assert_eq!(lives(&place), ["10.0.0.11", "10.0.0.12"]);
 }
 
 #[test]
-fn folders_in_place_of_files_are_left_alone() {
+fn directories_in_place_of_files_stay() {
     let place = Place::new();
     for name in ["10.0.0.10", "last_reserved_ip.0"] {
-        fs::create_dir(place.entry(name)).expect("plant a folder");
+        fs::create_dir(place.entry(name)).expect("plant a directory");
     }
-    assert_eq!(lives(&place), ["10.0.0.11/24", "10.0.0.12/24"]);
-    fs::create_dir(place.entry(".lease.tmp")).expect("plant a folder");
+    assert_eq!(lives(&place), ["10.0.0.11", "10.0.0.12"]);
+    fs::create_dir(place.entry(".lease.tmp")).expect("plant a directory");
     let text = format!("create {}: File exists (os error 17)", place.entry("10.0.0.11").display());
     let error = place.call("ADD", "c3", &place.conf()).run().fails(5, &[]);
     assert_eq!(error.msg, text);
     place.assert_untouched();
 }
 
-/// Sparse, a terabyte each: to read one whole would take hours or all memory.
+/// Sparse files of a terabyte each.
 #[test]
-fn files_without_end_are_read_no_farther_than_makes_sense() {
+fn only_the_beginning_of_endless_files_is_read() {
     let place = Place::new();
     for name in ["10.0.0.10", "lock", "last_reserved_ip.0"] {
         let file = fs::File::create(place.entry(name)).expect("make a file");
@@ -183,7 +176,7 @@ fn files_without_end_are_read_no_farther_than_makes_sense() {
     }
     let call = place.call("ADD", "c1", &place.conf());
     let (outcome, trace) = call.run_traced();
-    assert_eq!(outcome.result()["ips"][0]["address"], "10.0.0.11/24");
+    assert_eq!(outcome.result()["ips"][0]["address"], "10.0.0.11");
     let peak = trace.peaks_kib.iter().max().copied().unwrap_or_default();
     assert!(peak < 8 << 10, "{peak} KiB");
     place.call("DEL", "c1", &place.conf()).run().done();
@@ -191,7 +184,7 @@ fn files_without_end_are_read_no_farther_than_makes_sense() {
 }
 
 #[test]
-fn a_resolv_conf_is_a_regular_file_of_a_sensible_length() {
+fn a_resolv_conf_must_be_a_regular_file_of_a_limited_length() {
     let place = Place::new();
     let path = place.lab.data_dir().join("resolv.conf");
     let add = || {
@@ -208,7 +201,7 @@ fn a_resolv_conf_is_a_regular_file_of_a_sensible_length() {
     fs::File::create(&path).and_then(|file| file.set_len(1 << 40)).expect("make a long file");
     assert_eq!(add().fails(7, &[]).msg, format!("ipam.resolvConf {shown}: is longer than 65536 bytes"));
     fs::remove_file(&path).expect("remove a file");
-    // A link is what many systems have there.
+    // Many systems have a link there.
     symlink(place.lab.path("stub"), &path).expect("make a link");
     fs::write(place.lab.path("stub"), "nameserver 192.0.2.1\n").expect("write a file");
     assert_eq!(add().result()["dns"]["nameservers"], json!(["192.0.2.1"]));
@@ -246,10 +239,9 @@ fn names_that_are_paths_reach_no_file() {
     place.assert_untouched();
 }
 
-/// What a pod's owner says in annotations comes as CNI_ARGS, `args` and `runtimeConfig`: words for the addresses and the
-/// MAC, and nothing else of it counts.
+/// The annotations of a pod come as CNI_ARGS, `args` and `runtimeConfig`. Only requested addresses and a MAC have an effect.
 #[test]
-fn what_a_pods_owner_says_chooses_an_address_of_the_range_and_nothing_more() {
+fn the_owner_of_a_pod_can_only_select_an_address_of_the_range() {
     let place = Place::new();
     let mut other = place.conf();
     other["name"] = json!("other");
@@ -263,7 +255,7 @@ fn what_a_pods_owner_says_chooses_an_address_of_the_range_and_nothing_more() {
     }});
     let args = "IgnoreUnknown=1;K8S_POD_NAME=$(touch /x);K8S_POD_NAMESPACE=../other;dataDir=/tmp;NETNS=/proc/1/ns/net";
     let result = place.call("ADD", "c1", &conf).args(args).run().result();
-    assert_eq!(result["ips"][0]["address"], "10.0.0.12/24");
+    assert_eq!(result["ips"][0]["address"], "10.0.0.12");
     assert_eq!(result.get("routes"), None);
     assert_eq!(result.get("dns"), None);
 
@@ -279,7 +271,7 @@ fn what_a_pods_owner_says_chooses_an_address_of_the_range_and_nothing_more() {
     assert_eq!(place.lab.leases(), ["10.0.0.12"]);
 }
 
-/// 500,000 requested addresses are refused as fast as they are read: each was once compared with each.
+/// Each of 500,000 requested addresses was compared with all others.
 #[test]
 fn a_long_list_of_requested_addresses_is_refused_at_once() {
     let place = Place::new();
@@ -293,9 +285,9 @@ fn a_long_list_of_requested_addresses_is_refused_at_once() {
     assert!(outcome.wall.as_secs() < 10, "{}", outcome.text());
 }
 
-/// Whatever the runtime's umask. The reference's lease files are 0644, for all users to read.
+/// With any umask. The lease files of the reference have mode 0644.
 #[test]
-fn files_are_for_root_alone_and_directories_as_the_reference_makes_them() {
+fn only_root_can_read_the_files_and_directories_are_as_those_of_the_reference() {
     for (umask, expected) in [("000", 0o755), ("022", 0o755), ("077", 0o700)] {
         for binaries in [Binaries::HardLinks, Binaries::Reference] {
             let lab = Lab::new(binaries);
@@ -317,29 +309,17 @@ fn files_are_for_root_alone_and_directories_as_the_reference_makes_them() {
     }
 }
 
-/// What another program as IPAM plugin is given: what the runtime gave us, byte for byte, and nothing that we opened.
+/// An IPAM plugin that is executed gets the environment of the runtime, byte for byte, and no descriptor of ours.
 #[test]
-fn the_ipam_plugin_inherits_what_the_runtime_gave_and_nothing_of_ours() {
+fn the_ipam_plugin_inherits_only_what_the_runtime_gave() {
     let lab = Lab::new(Binaries::PlainCopies);
-    let folder = lab.path("fake");
-    fs::create_dir(&folder).expect("make a directory");
     let said = |name: &str| lab.path(name);
-    write_script(
-        &folder.join("fake"),
-        &format!(
-            "cat /proc/$$/environ >{}\nls -l /proc/$$/fd >{}\ncat /proc/self/status >{}\nreadlink /proc/$$/cwd >{}\n\
-             echo '{{\"cniVersion\": \"1.0.0\", \"ips\": [{{\"address\": \"192.168.50.77/24\"}}]}}'",
-            said("environment").display(),
-            said("descriptors").display(),
-            said("status").display(),
-            said("folder").display(),
-        ),
+    let conf = lab.fake_ipam(
+        "cat /proc/$$/environ >$LAB/environment\nls -l /proc/$$/fd >$LAB/descriptors\ncat /proc/self/status >$LAB/status\n\
+         readlink /proc/$$/cwd >$LAB/folder\necho \"$answer\"",
     );
-    let conf = lab.conf_with(json!({"type": "fake"}));
     let container = lab.container();
-    let search = format!("{}:{}", lab.bin().display(), folder.display());
-    let call =
-        lab.macvlan().search(search).add(&container, "eth0", &conf).env("PATH", "/usr/bin:/bin").env("ODD", "a=b\nc");
+    let call = lab.plugin_with_fake("macvlan").add(&container, "eth0", &conf).env("ODD", "a=b\nc");
     call.run().result();
 
     let text = fs::read(said("environment")).expect("what the fake has seen");
@@ -355,49 +335,36 @@ fn the_ipam_plugin_inherits_what_the_runtime_gave_and_nothing_of_ours() {
     for line in descriptors.lines() {
         let Some((number, target)) = line.split_once(" -> ") else { continue };
         let number: u32 = number.split_whitespace().last().and_then(|word| word.parse().ok()).expect("a number");
-        // From 10 on the shell keeps its script, and what it redirects for a moment.
-        let its_own = number < 3 || (10..20).contains(&number);
-        // What this very process was started with, it passes on.
-        let from_afar = || fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|link| link == Path::new(target));
-        assert!(its_own || from_afar(), "{number} is ours: {descriptors}");
+        // The shell uses numbers from 10 on for its script and for redirections.
+        let of_the_shell = number < 3 || (10..20).contains(&number);
+        // The test passes on the descriptors that it was started with.
+        let of_the_test =
+            || fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|link| link == Path::new(target));
+        assert!(of_the_shell || of_the_test(), "{number} is ours: {descriptors}");
         assert!(!target.starts_with("socket:") && !target.starts_with("net:["), "{descriptors}");
     }
 
     let status = fs::read_to_string(said("status")).expect("what the fake has seen");
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).map(str::to_owned);
-    // No signal blocked, and a broken pipe ends it as it ends anybody.
+    // No signal is blocked, and SIGPIPE has its default action.
     assert_eq!(field("SigBlk:").as_deref(), Some("0000000000000000"), "{status}");
     let ignored = u64::from_str_radix(&field("SigIgn:").expect("a mask"), 16).expect("a number");
     assert_eq!(ignored & (1 << (13 - 1)), 0, "SIGPIPE is ignored: {status}");
     assert_eq!(fs::read_to_string(said("folder")).expect("what the fake has seen"), "/\n");
 }
 
-/// The stand-in for a closed stderr was closed on exec, so the first file that the IPAM plugin opened was its stderr.
+/// The file in place of a closed stderr was closed on exec. So the first file that the IPAM plugin opened was its stderr.
 #[test]
-fn the_ipam_plugin_has_a_stderr_where_the_runtime_has_closed_ours() {
+fn if_the_runtime_has_closed_our_stderr_that_of_the_ipam_plugin_is_dev_null() {
     let lab = Lab::new(Binaries::PlainCopies);
-    let folder = lab.path("fake");
-    fs::create_dir(&folder).expect("make a directory");
-    let seen = lab.path("seen");
-    write_script(
-        &folder.join("fake"),
-        &format!(
-            "readlink /proc/$$/fd/2 >{}\necho '{{\"cniVersion\": \"1.0.0\", \"ips\": [{{\"address\": \"192.168.50.77/24\"}}]}}'",
-            seen.display()
-        ),
-    );
-    let script = lab.path("closing");
-    write_script(&script, &format!("exec {} 2>&-", lab.bin().join("macvlan").display()));
-    let plugin = Plugin::new(&lab.host, script).search(format!("{}:{}", lab.bin().display(), folder.display()));
-    let container = lab.container();
-    let call = plugin.add(&container, "eth0", &lab.conf_with(json!({"type": "fake"})));
-    call.env("PATH", "/usr/bin:/bin").run().result();
-    assert_eq!(fs::read_to_string(seen).expect("what the fake has seen"), "/dev/null\n");
+    let conf = lab.fake_ipam("readlink /proc/$$/fd/2 >$LAB/seen\necho \"$answer\"");
+    lab.behind("exec $PLUGIN 2>&-").attach(&lab, &conf);
+    assert_eq!(fs::read_to_string(lab.path("seen")).expect("what the fake has seen"), "/dev/null\n");
 }
 
-/// A runtime that has closed them must not find a lease or a namespace under their numbers.
+/// A file that we open must not get the number of a closed standard stream.
 #[test]
-fn closed_standard_streams_are_not_taken_for_files_of_ours() {
+fn no_file_of_ours_replaces_a_closed_standard_stream() {
     let place = Place::new();
     let script = place.lab.data_dir().join("closing");
     let program = place.lab.bin().join("host-local");
@@ -419,13 +386,13 @@ fn closed_standard_streams_are_not_taken_for_files_of_ours() {
     }
 }
 
-/// Of a program that is linked statically, no loader reads these; the C library and the language read some.
+/// The C library and the runtime of Rust read some of these variables. The program is static, so no loader reads them.
 #[test]
-fn variables_that_other_programs_obey_change_nothing() {
+fn variables_for_other_programs_have_no_effect() {
     let place = Place::new();
     let run = |name: &str, value: &str| {
         let outcome = place.call("ADD", "c1", &place.conf()).env(name, value).run();
-        assert_eq!(outcome.result()["ips"][0]["address"], "10.0.0.10/24", "{name}={value}");
+        assert_eq!(outcome.result()["ips"][0]["address"], "10.0.0.10", "{name}={value}");
         assert_eq!(outcome.stderr, "", "{name}={value}");
     };
     for (name, value) in [
@@ -448,10 +415,10 @@ fn variables_that_other_programs_obey_change_nothing() {
 }
 
 #[test]
-fn what_is_no_netns_is_neither_waited_for_nor_entered() {
+fn a_file_that_is_not_a_netns_does_not_block() {
     let place = Place::new();
     let lab = &place.lab;
-    // Not among the leases, which the Lab reads itself.
+    // Not in the lease directory, because the Lab reads that.
     let folder = lab.path("odd");
     fs::create_dir(&folder).expect("make a directory");
     fifo(&folder.join("fifo"));

@@ -1,18 +1,17 @@
-//! The CNI protocol: environment, input, commands without an attachment, and help for people.
+//! The CNI protocol: environment, input, commands that are not about an attachment, and help.
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use e2e::lab::lan4;
 use e2e::traffic::assert_reaches;
-use e2e::{Container, Lab, cases, with};
+use e2e::{Call, Lab, cases, with, without};
 use nix::pty::openpty;
 use serde_json::{Value, json};
 
-/// Longer than any plugin reads, and valid: only its size is wrong.
+/// A valid configuration that is longer than a plugin reads.
 fn ten_megabytes(conf: &Value) -> String {
     let conf = with(conf.clone(), "padding", json!("x".repeat(10 << 20)));
     conf.to_string()
@@ -22,7 +21,7 @@ fn versions_of(lab: &Lab, program: &str) -> Value {
     lab.plugin(program).bare().env("CNI_COMMAND", "VERSION").stdin(r#"{"cniVersion":"0.4.0"}"#).run().result()
 }
 
-/// What the program says at a terminal: all three streams are one.
+/// Runs the program at a terminal, which is all three streams. Returns its exit code and its text.
 fn at_a_terminal(lab: &Lab, program: &str) -> (Option<i32>, String) {
     let pty = openpty(None, None).expect("open a pseudoterminal");
     let stream = || Stdio::from(pty.slave.try_clone().expect("one more descriptor"));
@@ -36,40 +35,32 @@ fn at_a_terminal(lab: &Lab, program: &str) -> (Option<i32>, String) {
     let status = child.wait().expect("wait for a plugin");
     drop(pty.slave);
     let mut text = Vec::new();
-    // The end of a terminal whose other side is closed is EIO.
+    // Reading a terminal whose other side is closed ends with EIO.
     let end = File::from(pty.master).read_to_end(&mut text);
     assert!(end.is_err_and(|e| e.raw_os_error() == Some(nix::libc::EIO)), "a terminal that does not end");
     (status.code(), String::from_utf8(text).expect("help is text"))
 }
 
+/// An ADD to a new container, changed by `change`, must fail and change nothing.
+#[track_caller]
+fn add_fails<'a>(lab: &'a Lab, change: impl FnOnce(Call<'a>) -> Call<'a>, code: u64, names: &[&str]) {
+    let container = lab.container();
+    let call = change(lab.macvlan().add(&container, "eth0", &lab.conf()));
+    lab.unchanged(&[&container], || call.run()).fails(code, names);
+}
+
 cases! {
     #[reference(fails: "without cniVersion")]
     fn all_missing_variables_are_named_at_once(lab) {
-        lab.unchanged(&[], || {
-            lab.macvlan().bare().env("CNI_COMMAND", "ADD").stdin(lab.conf().to_string()).run()
-        })
-        .fails(4, &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"]);
+        for command in ["ADD", "CHECK"] {
+            lab.unchanged(&[], || lab.macvlan().call(command, &lab.conf()).run())
+                .fails(4, &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"]);
+        }
     }
 
     #[reference(fails: "without cniVersion")]
-    fn check_wants_the_same_variables_as_add(lab) {
-        lab.macvlan()
-            .bare()
-            .env("CNI_COMMAND", "CHECK")
-            .stdin(lab.conf().to_string())
-            .run()
-            .fails(4, &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"]);
-    }
-
-    #[reference(fails: "without cniVersion")]
-    fn del_wants_no_netns(lab) {
-        let error = lab
-            .macvlan()
-            .bare()
-            .env("CNI_COMMAND", "DEL")
-            .stdin(lab.conf().to_string())
-            .run()
-            .fails(4, &["CNI_CONTAINERID", "CNI_IFNAME"]);
+    fn del_does_not_need_cni_netns(lab) {
+        let error = lab.macvlan().call("DEL", &lab.conf()).run().fails(4, &["CNI_CONTAINERID", "CNI_IFNAME"]);
         assert!(!error.msg.contains("CNI_NETNS"), "{error:?}");
     }
 
@@ -78,8 +69,8 @@ cases! {
         lab.macvlan().bare().stdin(lab.conf().to_string()).run().fails(4, &["CNI_COMMAND"]);
     }
 
-    #[reference(not_run: "it says one line, and on stderr")]
-    fn without_a_command_at_a_terminal_two_lines_say_what_it_is(lab) {
+    #[reference(not_run: "it prints one line on stderr")]
+    fn without_a_command_at_a_terminal_it_prints_two_lines_of_help(lab) {
         for program in ["macvlan", "host-local"] {
             let (status, text) = at_a_terminal(lab, program);
             assert_eq!(status, Some(0), "{text}");
@@ -91,8 +82,8 @@ cases! {
         }
     }
 
-    #[reference(not_run: "it takes no words, and waits for its input")]
-    fn a_slip_of_the_pen_on_the_command_line_is_no_success(lab) {
+    #[reference(not_run: "it ignores the word and reads its input")]
+    fn a_misspelt_word_on_the_command_line_is_an_error(lab) {
         let program = lab.bin().join("macvlan");
         let outcome = Command::new(&program).arg("instal").env_remove("CNI_COMMAND").output().expect("run the program");
         assert_eq!(outcome.status.code(), Some(2), "{outcome:?}");
@@ -102,44 +93,33 @@ cases! {
 
     #[reference(fails: "without cniVersion")]
     fn an_unknown_command_is_named(lab) {
-        let container = lab.container();
-        lab.unchanged(&[&container], || {
-            lab.macvlan().add(&container, "eth0", &lab.conf()).env("CNI_COMMAND", "UPDATE").run()
-        })
-        .fails(4, &["CNI_COMMAND", "UPDATE"]);
+        add_fails(lab, |call| call.env("CNI_COMMAND", "UPDATE"), 4, &["CNI_COMMAND", "UPDATE"]);
     }
 
     #[reference(fails: "the message does not name")]
     fn container_ids_that_break_the_rules_are_refused(lab) {
-        let container = lab.container();
         for id in ["../x", "-a", "_a", ".a", "a/b", "a b", "a:b", "a\nb", "ä"] {
-            let call = lab.macvlan().add(&container, "eth0", &lab.conf()).env("CNI_CONTAINERID", id);
-            let outcome = lab.unchanged(&[&container], || call.run());
-            outcome.fails(4, &["CNI_CONTAINERID", id]);
+            add_fails(lab, |call| call.env("CNI_CONTAINERID", id), 4, &["CNI_CONTAINERID", id]);
         }
     }
 
     #[reference(fails: "the message does not name")]
     fn interface_names_that_break_the_kernels_rules_are_refused(lab) {
-        let container = lab.container();
         for name in ["sixteen-letters-", "a/b", "a:b", "a b", ".", "..", "eth%d"] {
-            let call = lab.macvlan().add(&container, name, &lab.conf());
-            let outcome = lab.unchanged(&[&container], || call.run());
-            outcome.fails(4, &["CNI_IFNAME", name]);
+            add_fails(lab, |call| call.env("CNI_IFNAME", name), 4, &["CNI_IFNAME", name]);
         }
     }
 
-    #[reference(not_run: "it names the first alone")]
+    #[reference(not_run: "it names only the first one")]
     fn everything_malformed_is_named_at_once(lab) {
-        let container = lab.container();
-        let call = lab.macvlan().add(&container, "a/b", &lab.conf()).env("CNI_CONTAINERID", "../x").without("CNI_NETNS");
-        lab.unchanged(&[&container], || call.run())
-            .fails(4, &["CNI_CONTAINERID", "../x", "CNI_IFNAME", "a/b", "CNI_NETNS"]);
+        let names = ["CNI_CONTAINERID", "../x", "CNI_IFNAME", "a/b", "CNI_NETNS"];
+        let call = lab.macvlan().call("ADD", &lab.conf()).env("CNI_CONTAINERID", "../x").env("CNI_IFNAME", "a/b");
+        lab.unchanged(&[], || call.run()).fails(4, &names);
     }
 
-    /// Multus and the kubelet put pod names into CNI_ARGS, with IgnoreUnknown as "1" or "true".
+    /// Multus and the kubelet put the names of pods into CNI_ARGS.
     #[reference(passes)]
-    fn foreign_keys_in_cni_args_are_ignored_when_told_to(lab) {
+    fn foreign_keys_in_cni_args_are_ignored_with_ignore_unknown(lab) {
         for word in ["1", "true"] {
             let container = lab.container();
             let args = format!("IgnoreUnknown={word};K8S_POD_NAMESPACE=default;K8S_POD_NAME=web");
@@ -148,47 +128,35 @@ cases! {
     }
 
     #[reference(fails: "another code")]
-    fn foreign_keys_in_cni_args_are_refused_otherwise(lab) {
-        let container = lab.container();
-        let call = lab.macvlan().add(&container, "eth0", &lab.conf()).args("K8S_POD_NAME=web");
-        lab.unchanged(&[&container], || call.run()).fails(4, &["CNI_ARGS", "K8S_POD_NAME"]);
+    fn foreign_keys_in_cni_args_are_refused_without_ignore_unknown(lab) {
+        add_fails(lab, |call| call.args("K8S_POD_NAME=web"), 4, &["CNI_ARGS", "K8S_POD_NAME"]);
     }
 
     #[reference(fails: "another code")]
-    fn cni_args_that_are_no_pairs_are_refused(lab) {
-        let container = lab.container();
-        let call = lab.macvlan().add(&container, "eth0", &lab.conf()).args("IP");
-        lab.unchanged(&[&container], || call.run()).fails(4, &["CNI_ARGS", "\"IP\""]);
+    fn cni_args_that_are_not_pairs_are_refused(lab) {
+        add_fails(lab, |call| call.args("IP"), 4, &["CNI_ARGS", "\"IP\""]);
     }
 
     #[reference(fails: "the message does not name")]
     fn input_that_is_empty_is_refused(lab) {
-        let container = lab.container();
-        let call = lab.macvlan().add(&container, "eth0", &lab.conf()).stdin("");
-        lab.unchanged(&[&container], || call.run()).fails(6, &["empty"]);
+        add_fails(lab, |call| call.stdin(""), 6, &["empty"]);
     }
 
     #[reference(fails: "the message does not name")]
     fn input_that_is_not_json_is_refused_with_the_place(lab) {
-        let container = lab.container();
-        let call = lab.macvlan().add(&container, "eth0", &lab.conf()).stdin("{\"cniVersion\": \"1.0.0\",\n nonsense}");
-        lab.unchanged(&[&container], || call.run()).fails(6, &["line 2"]);
+        add_fails(lab, |call| call.stdin("{\"cniVersion\": \"1.0.0\",\n nonsense}"), 6, &["line 2"]);
     }
 
     #[reference(fails: "the message does not name")]
     fn input_that_is_not_an_object_is_refused(lab) {
-        let container = lab.container();
         for text in ["[1]", "\"lan\"", "7", "null"] {
-            let call = lab.macvlan().add(&container, "eth0", &lab.conf()).stdin(text);
-            lab.unchanged(&[&container], || call.run()).fails(6, &["not a JSON object"]);
+            add_fails(lab, |call| call.stdin(text), 6, &["not a JSON object"]);
         }
     }
 
-    #[reference(not_run: "it reads whatever it gets")]
+    #[reference(not_run: "it reads all of it")]
     fn input_of_ten_megabytes_is_refused(lab) {
-        let container = lab.container();
-        let call = lab.macvlan().add(&container, "eth0", &lab.conf()).stdin(ten_megabytes(&lab.conf()));
-        lab.unchanged(&[&container], || call.run()).fails(6, &[]);
+        add_fails(lab, |call| call.stdin(ten_megabytes(&lab.conf())), 6, &[]);
     }
 
     #[reference(fails: "the message does not name")]
@@ -197,33 +165,27 @@ cases! {
         lab.macvlan().refuses(lab, &conf, 1, &["cniVersion", "2.0.0"]);
     }
 
-    /// The spec's oldest configurations have no cniVersion; libcni and the reference take it for 0.1.0.
+    /// The oldest configurations have no cniVersion. libcni and the reference assume 0.1.0.
     #[reference(passes)]
-    fn a_configuration_without_a_version_is_of_the_first(lab) {
-        let container = lab.container();
-        let mut conf = lab.conf();
-        conf.as_object_mut().expect("an object").remove("cniVersion");
-        let result = lab.macvlan().add(&container, "eth0", &conf).run().result();
+    fn a_configuration_without_a_version_has_version_0_1_0(lab) {
+        let (_, result) = lab.macvlan().attached(lab, &without(lab.conf(), "cniVersion"));
         assert_eq!(result["cniVersion"], "0.1.0");
         assert_eq!(result["ip4"]["ip"], "192.168.50.100/24");
     }
 
     #[reference(passes)]
-    fn unknown_keys_are_left_alone(lab) {
-        let container = lab.container();
-        let mut conf = lab.conf();
-        conf["example.org/whatever"] = json!({"deep": [1, null]});
-        conf["ipam"]["whatever"] = json!("else");
-        lab.macvlan().add(&container, "eth0", &conf).run().result();
+    fn unknown_keys_are_ignored(lab) {
+        let mut conf = with(lab.conf(), "example.org/key", json!({"deep": [1, null]}));
+        conf["ipam"]["unknown"] = json!("value");
+        lab.macvlan().attach(lab, &conf);
     }
 
-    /// F4: with `mastr` the container came to another LAN, and with `vlan` into no VLAN, without a word.
+    /// With `mastr`, the container was on another LAN. With `vlan`, it was in no VLAN. There was no message.
     #[reference(fails: "left == right")]
     fn a_key_that_has_no_effect_is_named_with_the_key_that_was_probably_meant(lab) {
-        let container = lab.container();
-        let mut conf = lab.conf();
-        let wishes = [("mastr", json!("ens4")), ("vlan", json!(100)), ("dns", json!({"nameserver": ["192.0.2.1"]}))];
-        // Keys of the runtime, of the specification, of Multus, and comments.
+        let (container, mut conf) = (lab.container(), lab.conf());
+        let misspelt = [("mastr", json!("ens4")), ("vlan", json!(100)), ("dns", json!({"nameserver": ["192.0.2.1"]}))];
+        // Keys of the runtime, of the specification and of Multus, and comments.
         let others = [
             ("_comment", json!("a key for people")),
             ("args", json!({"labels": {"a": "b"}})),
@@ -234,7 +196,7 @@ cases! {
             ("runtimeConfig", json!({"portMappings": []})),
             ("whatever", Value::Null),
         ];
-        wishes.into_iter().chain(others).for_each(|(key, value)| conf[key] = value);
+        misspelt.into_iter().chain(others).for_each(|(key, value)| conf[key] = value);
         conf["MTU"] = json!(1400);
         conf["ipam"]["range"] = json!("10.0.0.0/24");
         conf["ipam"]["ranges"][0][0]["gatway"] = json!("10.0.0.254");
@@ -257,29 +219,25 @@ cases! {
         assert_eq!(quiet.done().stderr, "");
     }
 
-    /// F4: the range was written under another key, and the error named only the one that is missing.
+    /// The range had a misspelt key, and the error only named the missing key.
     #[reference(fails: "another code")]
-    fn a_misspelt_key_is_named_beside_the_error_that_it_causes(lab) {
-        let container = lab.container();
+    fn a_misspelt_key_is_named_together_with_the_error_that_it_causes(lab) {
         let mut conf = lab.conf();
         conf["ipam"]["range"] = conf["ipam"]["ranges"].take();
-        let outcome = lab.macvlan().add(&container, "eth0", &conf).run();
+        let outcome = lab.macvlan().add(&lab.container(), "eth0", &conf).run();
         outcome.fails(7, &["ipam.ranges: missing"]);
         assert!(outcome.stderr.contains("did you mean \"ipam.ranges\"?"), "{}", outcome.text());
     }
 
     #[reference(fails: "the message does not name")]
     fn a_network_name_with_a_path_in_it_is_refused(lab) {
-        let container = lab.container();
         for name in ["../lan", "lan/../..", "/lan", ".", "..", ""] {
-            let conf = with(lab.conf(), "name", json!(name));
-            lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &conf).run())
-                .fails(7, &["name", &format!("{name:?}")]);
+            lab.macvlan().refuses(lab, &with(lab.conf(), "name", json!(name)), 7, &["name", &format!("{name:?}")]);
         }
     }
 
     #[reference(fails: "left == right")]
-    fn version_lists_all_seven_versions_and_answers_in_the_version_asked(lab) {
+    fn version_lists_all_seven_versions_and_answers_in_the_version_of_the_request(lab) {
         for program in ["macvlan", "host-local"] {
             assert_eq!(
                 versions_of(lab, program),
@@ -292,7 +250,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn status_of_a_healthy_network_says_nothing(lab) {
+    fn status_of_a_healthy_network_prints_nothing(lab) {
         let conf = with(lab.conf(), "cniVersion", json!("1.1.0"));
         lab.unchanged(&[], || lab.macvlan().call("STATUS", &conf).run()).done();
         lab.unchanged(&[], || lab.host_local().call("STATUS", &conf).run()).done();
@@ -315,7 +273,7 @@ cases! {
         }
     }
 
-    /// Without the list, GC would have to free every attachment there is.
+    /// Without the list, GC would free all attachments.
     #[reference(fails: "did not fail")]
     fn gc_without_a_list_is_refused_and_frees_nothing(lab) {
         let (container, _) = lab.macvlan().attach(lab, &lab.conf());
@@ -326,28 +284,24 @@ cases! {
 
     #[reference(fails: "another code")]
     fn a_netns_that_is_missing_is_refused(lab) {
-        let container = lab.container();
         let missing = lab.path("no-such-netns");
-        let call = lab.macvlan().add(&container, "eth0", &lab.conf()).env("CNI_NETNS", &missing);
-        lab.unchanged(&[&container], || call.run()).fails(8, &["CNI_NETNS", &missing.to_string_lossy()]);
+        add_fails(lab, |call| call.env("CNI_NETNS", &missing), 8, &["CNI_NETNS", &missing.to_string_lossy()]);
     }
 
     #[reference(fails: "another code")]
-    fn a_file_that_is_no_netns_is_refused(lab) {
-        let container = lab.container();
+    fn a_file_that_is_not_a_netns_is_refused(lab) {
         let plain = lab.path("plain-file");
         File::create(&plain).expect("create a file");
-        for path in [plain.as_path(), "/proc/self/ns/uts".as_ref()] {
-            let call = lab.macvlan().add(&container, "eth0", &lab.conf()).env("CNI_NETNS", path);
-            lab.unchanged(&[&container], || call.run()).fails(8, &["CNI_NETNS", &path.to_string_lossy()]);
+        let [below, socket] = lab.odd_paths();
+        for path in [plain, "/proc/self/ns/uts".into(), below, socket] {
+            add_fails(lab, |call| call.env("CNI_NETNS", &path), 8, &["CNI_NETNS", &path.to_string_lossy()]);
         }
     }
 
     #[reference(fails: "something was changed")]
     fn the_hosts_own_netns_is_refused(lab) {
-        let container = lab.container();
-        let call = lab.macvlan().add(&container, "eth0", &lab.conf()).env("CNI_NETNS", lab.host.path());
-        lab.unchanged(&[&container], || call.run()).fails(8, &["CNI_NETNS", &lab.host.path().to_string_lossy()]);
+        let netns = lab.host.path();
+        add_fails(lab, |call| call.env("CNI_NETNS", netns), 8, &["CNI_NETNS", &netns.to_string_lossy()]);
     }
 
     #[reference(passes)]
@@ -364,9 +318,9 @@ cases! {
         assert_eq!(lab.leases(), [""; 0]);
     }
 
-    /// The second call is a mistake; undoing it must not take the first one's address.
+    /// The undo of the second ADD must not release the address of the first one.
     #[reference(fails: "another code")]
-    fn an_interface_name_that_is_taken_leaves_the_first_attachment_whole(lab) {
+    fn a_second_add_of_an_interface_leaves_the_first_attachment_complete(lab) {
         let (container, result) = lab.macvlan().attached(lab, &lab.conf());
         lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &lab.conf()).run())
             .fails(7, &["CNI_IFNAME", "eth0"]);
@@ -384,29 +338,15 @@ cases! {
         assert_eq!(lab.lease_files(), [""; 0]);
     }
 
+    /// In /proc/sys/net, these names mean all interfaces.
     #[reference(fails: "another code")]
-    fn add_with_a_netns_that_cannot_be_one_names_it(lab) {
-        let add = |container: &Container, netns: &Path| {
-            lab.macvlan().add(container, "eth0", &lab.conf()).env("CNI_NETNS", netns)
-        };
-        for path in lab.odd_paths() {
-            let container = lab.container();
-            let outcome = lab.unchanged(&[&container], || add(&container, &path).run());
-            outcome.fails(8, &["CNI_NETNS", &path.to_string_lossy()]);
-        }
-    }
-
-    /// The kernel has directories of these names in /proc/sys/net, which are those of every interface.
-    #[reference(fails: "another code")]
-    fn interface_names_that_stand_for_all_of_them_are_refused(lab) {
+    fn interface_names_that_mean_all_interfaces_are_refused(lab) {
         for name in ["all", "default"] {
-            let container = lab.container();
-            let outcome = lab.unchanged(&[&container], || lab.macvlan().add(&container, name, &lab.conf()).run());
-            outcome.fails(4, &["CNI_IFNAME", name]);
+            add_fails(lab, |call| call.env("CNI_IFNAME", name), 4, &["CNI_IFNAME", name]);
         }
     }
 
-    /// Some call it with a stdin that they never close: VERSION has nothing to read there.
+    /// Some callers never close stdin.
     #[reference(passes)]
     fn version_does_not_wait_for_a_stdin_that_stays_open(lab) {
         nix::unistd::mkfifo(&lab.path("silence"), nix::sys::stat::Mode::S_IRWXU).expect("make a FIFO");
@@ -417,8 +357,7 @@ cases! {
         assert!(outcome.wall < Duration::from_secs(3), "{}", outcome.text());
     }
 
-    /// Nobody can learn of the attachment. /dev/null was opened in the place of a closed stdout, and the result was
-    /// written to that with success.
+    /// The runtime of Rust opens /dev/null in place of a closed stdout. So the result was lost, and ADD succeeded.
     #[reference(fails: "something was changed")]
     fn an_add_whose_stdout_is_closed_fails_and_leaves_nothing(lab) {
         let container = lab.container();
@@ -429,8 +368,7 @@ cases! {
         assert!(outcome.stderr.contains("stdout: it is closed"), "{}", outcome.text());
     }
 
-    /// Who sends the result to /dev/null means it. Opened for reading too, as Python's subprocess.DEVNULL is, it was
-    /// taken for a closed one.
+    /// A stdout that was /dev/null, opened also for reading, was taken for a closed one. Python's subprocess.DEVNULL is so.
     #[reference(passes)]
     fn an_add_whose_stdout_is_dev_null_works(lab) {
         for (at, to_null) in (100..).zip([">", "1<>"]) {
