@@ -1,5 +1,6 @@
 //! Steps that many tests share: attaching a container, a call that must be refused, an IPAM plugin of the test's own.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::plugin::{CniError, write_script};
-use crate::{Container, Lab, Namespace, Outcome, Plugin};
+use crate::{Call, Container, Lab, Namespace, Outcome, Plugin};
 
 /// Where scripts find their programs: a plugin's environment has only what the test sets.
 pub const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -29,11 +30,20 @@ impl Plugin<'_> {
         (container, with(conf.clone(), "prevResult", result))
     }
 
+    /// As [`Plugin::attach`], but returns the result.
+    #[track_caller]
+    pub fn attached(&self, lab: &Lab, conf: &Value) -> (Container, Value) {
+        let (container, mut conf) = self.attach(lab, conf);
+        (container, conf["prevResult"].take())
+    }
+
     /// An ADD to a new container must fail with this code and a message that names all of these, and change nothing.
     #[track_caller]
     pub fn refuses(&self, lab: &Lab, conf: &Value, code: u64, names: &[&str]) -> CniError {
         let container = lab.container();
-        lab.unchanged(&[&container], || self.add(&container, "eth0", conf).run()).fails(code, names)
+        let error = lab.unchanged(&[&container], || self.add(&container, "eth0", conf).run()).fails(code, names);
+        assert!(!error.msg.ends_with("busy"), "a bare errno: {}", error.msg);
+        error
     }
 }
 
@@ -106,4 +116,26 @@ pub fn all_at_once(count: usize, call: impl Fn() -> Outcome + Sync) -> Vec<Outco
         let calls: Vec<_> = (0..count).map(|_| scope.spawn(&call)).collect();
         calls.into_iter().map(|call| call.join().expect("a call")).collect()
     })
+}
+
+/// A call about a container that has no network namespace here.
+pub fn call<'a>(plugin: &Plugin<'a>, command: &str, id: &str, conf: &Value) -> Call<'a> {
+    let call = plugin.call(command, conf).env("CNI_CONTAINERID", id);
+    call.env("CNI_IFNAME", "eth0").env("CNI_NETNS", "/run/netns/none")
+}
+
+/// The first address of a result.
+pub fn address(outcome: &Outcome) -> String {
+    let result = outcome.result();
+    let address = result["ips"][0]["address"].as_str().expect("an address");
+    address.split('/').next().expect("an address").to_owned()
+}
+
+/// Every lease file of the network `lan` with its content.
+pub fn leases(lab: &Lab) -> BTreeMap<String, String> {
+    let read = |name: String| {
+        let content = fs::read_to_string(lab.data_dir().join("lan").join(&name)).expect("read a lease");
+        (name, content)
+    };
+    lab.leases().into_iter().map(read).collect()
 }

@@ -7,7 +7,7 @@ use e2e::kernel::Route;
 use e2e::lab::{Families, MACHINE_NIC, lan6};
 use e2e::patience::await_that;
 use e2e::traffic::advertise;
-use e2e::{Binaries, Container, Lab};
+use e2e::{Binaries, Container, Lab, with};
 use rtnetlink::packet_route::route::RouteProtocol;
 use serde_json::{Value, json};
 
@@ -51,8 +51,7 @@ fn at_every_step_after_up(lab: &Lab, ipv6: &Value, judge: impl Fn(&[Route])) {
                 advertised = true;
             }
         });
-        let mut conf = conf.clone();
-        conf["prevResult"] = outcome.result();
+        let conf = with(conf.clone(), "prevResult", outcome.result());
         if advertised {
             moments += 1;
             assert_eq!(conf["prevResult"]["routes"], expected["routes"], "{step:?}");

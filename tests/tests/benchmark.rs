@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Far longer than a quick run takes, on a machine that does other things as well.
-const PATIENCE: Duration = Duration::from_secs(180);
+const QUIET_FOR: Duration = Duration::from_secs(180);
 
 const SECTION: Section = Section { name: "lan", command: "make lan" };
 
@@ -45,7 +45,7 @@ fn within_patience<T>(child: &Child, wait: impl FnOnce() -> T) -> T {
     let (done, watched) = mpsc::channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {
-            if watched.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            if watched.recv_timeout(QUIET_FOR) == Err(mpsc::RecvTimeoutError::Timeout) {
                 let _ = kill(pid, Signal::SIGKILL);
             }
         });

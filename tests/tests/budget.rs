@@ -6,7 +6,7 @@ use std::{env, fs};
 
 use e2e::lab::Families;
 use e2e::plugin::write_script;
-use e2e::{Binaries, Lab, Plugin, cases};
+use e2e::{Binaries, Lab, Plugin, cases, with};
 use serde_json::{Value, json};
 
 /// What a whole ADD may take at its peak: the promise to small nodes.
@@ -49,8 +49,7 @@ fn count<T>(lab: &Lab, name: &str, conf: &Value, words: &str, spent: impl Fn() -
     let plugin = under(lab, words, name);
     let result = plugin.add(&container, "eth0", conf).run().result();
     let add = spent();
-    let mut conf = conf.clone();
-    conf["prevResult"] = result;
+    let conf = with(conf.clone(), "prevResult", result);
     plugin.del(&container, "eth0", &conf).run().done();
     (add, spent())
 }

@@ -21,8 +21,7 @@ fn attached(lab: &Lab) -> (Container, Value) {
 fn with_route_metrics(lab: &Lab, version: &str) -> (Container, Value) {
     let mut ipam = lab.ipam(Families::V4);
     ipam["routes"] = json!([{"dst": "10.20.0.0/16", "gw": "192.168.50.254", "mtu": 1400, "advmss": 1340}]);
-    let mut conf = lab.conf_with(ipam);
-    conf["cniVersion"] = json!(version);
+    let conf = with(lab.conf_with(ipam), "cniVersion", json!(version));
     lab.macvlan().attach(lab, &conf)
 }
 

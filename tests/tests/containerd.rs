@@ -14,7 +14,7 @@ use e2e::lab::{Families, lan4, lan6};
 use e2e::patience::await_that;
 use e2e::runtime::{Containerd, PAGE, Task, WITHOUT_CRI};
 use e2e::traffic::{assert_reaches, await_silence, get};
-use e2e::{Binaries, Lab, cases};
+use e2e::{Binaries, Lab, cases, with};
 use serde_json::json;
 
 cases! {
@@ -125,8 +125,7 @@ cases! {
     fn every_version_of_the_configuration_that_containerd_speaks_works(lab) {
         let containerd = Containerd::with_network(lab, &lab.conf());
         for (version, last) in ["0.3.0", "0.3.1", "0.4.0", "1.0.0"].into_iter().zip(100..) {
-            let mut conf = lab.conf();
-            conf["cniVersion"] = version.into();
+            let conf = with(lab.conf(), "cniVersion", version.into());
             containerd.set_network(&[conf]);
             let printed = containerd.run(version, &["ip", "-4", "-oneline", "address", "show", "eth0"]);
             assert!(printed.done().contains(&format!("inet {}/24", lan4(last))), "{version}: {}", printed.text());

@@ -7,7 +7,7 @@ use std::path::Path;
 use e2e::lab::{Families, lan4};
 use e2e::needs::{self, Feature};
 use e2e::traffic::assert_reaches;
-use e2e::{Binaries, Container, Lab, Plugin};
+use e2e::{Binaries, Container, Lab, Plugin, with};
 use serde_json::{Value, json};
 
 const DIRECTORY: &str = "/usr/lib/cni";
@@ -22,9 +22,7 @@ fn debians<'a>(lab: &'a Lab, name: &str) -> Plugin<'a> {
 fn conf(lab: &Lab, kind: &str) -> Value {
     let mut ipam = lab.ipam(Families::Dual);
     ipam["routes"] = json!([{"dst": "10.20.0.0/16", "gw": "192.168.50.254"}, {"dst": "::/0", "gw": "fd50::fe"}]);
-    let mut conf = lab.conf_with(ipam);
-    conf["type"] = json!(kind);
-    conf
+    with(lab.conf_with(ipam), "type", json!(kind))
 }
 
 fn attach(plugin: &Plugin<'_>, container: &Container, conf: &Value) -> Value {

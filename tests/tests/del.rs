@@ -103,8 +103,7 @@ cases! {
     fn del_needs_no_default_route_even_without_a_master(lab) {
         lab.add_default_route(NIC);
         let container = lab.container();
-        let mut conf = lab.conf();
-        conf["master"] = json!("");
+        let conf = with(lab.conf(), "master", json!(""));
         lab.macvlan().add(&container, "eth0", &conf).run().result();
         lab.host.set_down(NIC);
         lab.macvlan().del(&container, "eth0", &conf).run().done();

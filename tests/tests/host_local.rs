@@ -5,8 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use e2e::lab::Families;
-use e2e::plugin::CniError;
-use e2e::{Binaries, Call, Container, Lab, Plugin, cases};
+use e2e::{Binaries, Call, Container, Lab, Plugin, cases, with};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
@@ -45,13 +44,6 @@ fn ips(result: &Value) -> Vec<&str> {
 /// An ADD by a container of its own.
 fn next(lab: &Lab, conf: &Value) -> String {
     ips(&add(lab, &lab.container(), conf)).join(" ")
-}
-
-/// An ADD that fails so, and leaves every lease as it was.
-#[track_caller]
-fn refused(lab: &Lab, conf: &Value, code: u64, names: &[&str]) -> CniError {
-    let call = lab.host_local().add(&lab.container(), "eth0", conf);
-    lab.unchanged(&[], || call.run()).fails(code, names)
 }
 
 fn lease(lab: &Lab, name: &str) -> PathBuf {
@@ -102,9 +94,7 @@ cases! {
     fn an_address_that_another_network_has_leased_is_a_remark_that_names_it(lab) {
         let plugin = lab.host_local();
         let conf = |name: &str| {
-            let mut conf = lab.conf_with(lab.ipam(Families::V4));
-            conf["name"] = json!(name);
-            conf
+            with(lab.conf_with(lab.ipam(Families::V4)), "name", json!(name))
         };
         let first = plugin.add(&lab.container(), "eth0", &conf("earlier")).run();
         let second = plugin.add(&lab.container(), "eth0", &conf("later")).run();
@@ -191,7 +181,7 @@ cases! {
         for container in &containers {
             add(lab, container, &conf);
         }
-        refused(lab, &conf, 101, &["192.168.50.100", "192.168.50.101"]);
+        lab.host_local().refuses(lab, &conf, 101, &["192.168.50.100", "192.168.50.101"]);
     }
 
     #[reference(passes)]
@@ -275,7 +265,7 @@ cases! {
         let file = lab.path("no-such-file");
         let mut conf = lab.conf();
         conf["ipam"]["resolvConf"] = json!(file);
-        refused(lab, &conf, 5, &[&file.to_string_lossy()]);
+        lab.host_local().refuses(lab, &conf, 5, &[&file.to_string_lossy()]);
     }
 
     #[reference(passes)]
@@ -287,16 +277,14 @@ cases! {
         let mut conf = lab.conf();
         conf["args"] = json!({"cni": {"ips": ["192.168.50.112"]}});
         assert_eq!(next(lab, &conf), "192.168.50.112/24");
-        let mut conf = lab.conf();
-        conf["runtimeConfig"] = json!({"ips": ["192.168.50.113"]});
+        let conf = with(lab.conf(), "runtimeConfig", json!({"ips": ["192.168.50.113"]}));
         assert_eq!(next(lab, &conf), "192.168.50.113/24");
     }
 
     /// podman passes on what its user typed, prefix length included.
     #[reference(passes)]
     fn an_address_asked_for_may_have_a_prefix_length(lab) {
-        let mut conf = lab.conf();
-        conf["runtimeConfig"] = json!({"ips": ["192.168.50.113/24"]});
+        let conf = with(lab.conf(), "runtimeConfig", json!({"ips": ["192.168.50.113/24"]}));
         assert_eq!(next(lab, &conf), "192.168.50.113/24");
     }
 
@@ -309,16 +297,14 @@ cases! {
 
     #[reference(fails: "something was changed")]
     fn an_address_outside_every_range_is_refused(lab) {
-        let mut conf = lab.conf();
-        conf["runtimeConfig"] = json!({"ips": ["192.168.50.99"]});
-        refused(lab, &conf, 7, &["runtimeConfig.ips", "192.168.50.99"]);
+        let conf = with(lab.conf(), "runtimeConfig", json!({"ips": ["192.168.50.99"]}));
+        lab.host_local().refuses(lab, &conf, 7, &["runtimeConfig.ips", "192.168.50.99"]);
     }
 
     #[reference(fails: "another code")]
     fn an_address_that_is_none_is_refused(lab) {
-        let mut conf = lab.conf();
-        conf["runtimeConfig"] = json!({"ips": ["nonsense"]});
-        refused(lab, &conf, 7, &["runtimeConfig.ips", "nonsense"]);
+        let conf = with(lab.conf(), "runtimeConfig", json!({"ips": ["nonsense"]}));
+        lab.host_local().refuses(lab, &conf, 7, &["runtimeConfig.ips", "nonsense"]);
         let call = lab.host_local().add(&lab.container(), "eth0", &lab.conf()).args("IP=nonsense");
         lab.unchanged(&[], || call.run()).fails(4, &["CNI_ARGS", "IP", "nonsense"]);
     }
@@ -327,32 +313,30 @@ cases! {
     #[reference(fails: "another code")]
     fn leading_zeros_are_refused_with_a_prefix_length_as_without(lab) {
         let subnet = ranges(lab, json!([[{"subnet": "192.168.050.0/24"}]]));
-        refused(lab, &subnet, 7, &["ipam.ranges[0][0].subnet", "192.168.050.0/24"]);
+        lab.host_local().refuses(lab, &subnet, 7, &["ipam.ranges[0][0].subnet", "192.168.050.0/24"]);
         let mut conf = lab.conf();
         conf["runtimeConfig"] = json!({"ips": ["192.168.050.113/24"]});
-        refused(lab, &conf, 7, &["runtimeConfig.ips[0]", "192.168.050.113/24"]);
+        lab.host_local().refuses(lab, &conf, 7, &["runtimeConfig.ips[0]", "192.168.050.113/24"]);
         let call = lab.host_local().add(&lab.container(), "eth0", &lab.conf()).args("IP=192.168.050.113/24");
         lab.unchanged(&[], || call.run()).fails(4, &["CNI_ARGS IP", "192.168.050.113/24"]);
         let mut conf = lab.conf();
         conf["ipam"]["routes"] = json!([{"dst": "010.20.0.0/16"}]);
-        refused(lab, &conf, 7, &["ipam.routes[0].dst", "010.20.0.0/16"]);
+        lab.host_local().refuses(lab, &conf, 7, &["ipam.routes[0].dst", "010.20.0.0/16"]);
     }
 
     /// It was passed over, and the container got an address that its user had not asked for.
     #[reference(fails: "another code")]
     fn an_empty_text_among_the_addresses_asked_for_is_refused(lab) {
-        let mut conf = lab.conf();
-        conf["runtimeConfig"] = json!({"ips": ["192.168.50.113", ""]});
-        refused(lab, &conf, 7, &["runtimeConfig.ips[1] \"\": is not an IP address"]);
+        let conf = with(lab.conf(), "runtimeConfig", json!({"ips": ["192.168.50.113", ""]}));
+        lab.host_local().refuses(lab, &conf, 7, &["runtimeConfig.ips[1] \"\": is not an IP address"]);
     }
 
     #[reference(fails: "another code")]
     fn an_address_that_somebody_has_is_refused_with_his_name(lab) {
-        let mut conf = lab.conf();
-        conf["runtimeConfig"] = json!({"ips": ["192.168.50.100"]});
+        let conf = with(lab.conf(), "runtimeConfig", json!({"ips": ["192.168.50.100"]}));
         let container = lab.container();
         add(lab, &container, &conf);
-        refused(lab, &conf, 101, &["192.168.50.100", "container-1"]);
+        lab.host_local().refuses(lab, &conf, 101, &["192.168.50.100", "container-1"]);
     }
 
     #[reference(fails: "another code")]
@@ -392,28 +376,28 @@ cases! {
             (json!({"rangeStart": "192.168.50.9"}), "subnet"),
         ];
         for (range, name) in cases {
-            refused(lab, &one(range), 7, &["ipam.ranges[0][0]", name]);
+            lab.host_local().refuses(lab, &one(range), 7, &["ipam.ranges[0][0]", name]);
         }
     }
 
     #[reference(fails: "another code")]
     fn ranges_that_overlap_are_refused(lab) {
         let range = json!({"subnet": "192.168.50.0/24"});
-        refused(lab, &ranges(lab, json!([[range, range]])), 7, &["ipam.ranges[0][1]", "192.168.50.0/24", "overlap"]);
-        refused(lab, &ranges(lab, json!([[range], [range]])), 7, &["ipam.ranges[1]", "overlap"]);
+        lab.host_local().refuses(lab, &ranges(lab, json!([[range, range]])), 7, &["ipam.ranges[0][1]", "192.168.50.0/24", "overlap"]);
+        lab.host_local().refuses(lab, &ranges(lab, json!([[range], [range]])), 7, &["ipam.ranges[1]", "overlap"]);
     }
 
     #[reference(fails: "another code")]
     fn no_range_at_all_is_refused(lab) {
         for nothing in [json!([]), json!([[]]), json!(null)] {
-            refused(lab, &ranges(lab, nothing), 7, &["ipam.ranges"]);
+            lab.host_local().refuses(lab, &ranges(lab, nothing), 7, &["ipam.ranges"]);
         }
     }
 
     #[reference(fails: "another code")]
     fn a_set_of_two_families_is_refused(lab) {
         let conf = ranges(lab, json!([[{"subnet": "192.168.50.0/24"}, {"subnet": "fd50::/64"}]]));
-        refused(lab, &conf, 7, &["ipam.ranges[0][1]", "fd50::/64"]);
+        lab.host_local().refuses(lab, &conf, 7, &["ipam.ranges[0][1]", "fd50::/64"]);
     }
 
     /// Some run proxy ARP with such a gateway on purpose.
@@ -431,10 +415,8 @@ cases! {
         fs::write(&file, "").expect("write a file");
         let mut conf = lab.conf();
         conf["ipam"]["dataDir"] = json!(file.join("leases"));
-        refused(lab, &conf, 5, &[&file.to_string_lossy()]);
-        let container = lab.container();
-        lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &conf).run())
-            .fails(5, &[&file.to_string_lossy()]);
+        lab.host_local().refuses(lab, &conf, 5, &[&file.to_string_lossy()]);
+        lab.macvlan().refuses(lab, &conf, 5, &[&file.to_string_lossy()]);
     }
 
     /// From a file system that holds no file at all to one with room for all.
@@ -547,7 +529,7 @@ cases! {
         theirs(lab).add(&old, "eth0", &conf).run().result();
         // On from its last reserved address, as it would have gone on itself.
         assert_eq!(ips(&add(lab, &new, &conf)), ["192.168.50.101/24"]);
-        refused(lab, &conf, 101, &["192.168.50.100"]);
+        lab.host_local().refuses(lab, &conf, 101, &["192.168.50.100"]);
         let mut checked = conf.clone();
         checked["prevResult"] = json!({"cniVersion": "1.0.0", "ips": [{"address": "192.168.50.100/24"}]});
         lab.host_local().check(&old, "eth0", &checked).run().done();
@@ -559,8 +541,7 @@ cases! {
     fn a_lease_of_ours_is_respected_and_released_by_the_reference(lab) {
         let (old, new) = (lab.container(), lab.container());
         let conf = part(lab, "192.168.50.100", "192.168.50.101");
-        let mut checked = conf.clone();
-        checked["prevResult"] = add(lab, &old, &conf);
+        let checked = with(conf.clone(), "prevResult", add(lab, &old, &conf));
         assert_eq!(ips(&theirs(lab).add(&new, "eth0", &conf).run().result()), ["192.168.50.101/24"]);
         assert!(!theirs(lab).add(&lab.container(), "eth0", &conf).run().status.success());
         theirs(lab).check(&old, "eth0", &checked).run().done();

@@ -10,7 +10,7 @@ use std::time::Instant;
 use e2e::patience::PATIENCE;
 use e2e::plugin::write_script;
 use e2e::trace::{Deed, Fault};
-use e2e::{Binaries, Call, Lab, Outcome, Plugin};
+use e2e::{Binaries, Call, Lab, Outcome, Plugin, with};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount, umount};
@@ -272,8 +272,7 @@ fn on_a_read_only_file_system_nothing_changes_and_every_answer_is_true() {
     let lab = Lab::new(Binaries::HardLinks);
     let (ours, conf) = (lab.host_local(), conf(&lab));
     on(&lab, "tmpfs", "", || {
-        let mut checked = conf.clone();
-        checked["prevResult"] = call(&ours, "ADD", "c1", &conf).run_here().result();
+        let checked = with(conf.clone(), "prevResult", call(&ours, "ADD", "c1", &conf).run_here().result());
         let remount = |flags: MsFlags| {
             let flags = MsFlags::MS_REMOUNT | flags;
             mount(None::<&str>, &lab.data_dir(), None::<&str>, flags, None::<&str>).expect("remount");

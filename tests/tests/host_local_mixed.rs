@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
-use e2e::{Binaries, Call, Lab, Outcome, Plugin};
+use e2e::scenario::{address, call, leases};
+use e2e::{Binaries, Lab, Outcome, Plugin};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
@@ -24,26 +25,6 @@ fn conf(lab: &Lab, last: &str) -> Value {
     lab.conf_with(json!({
         "type": "host-local", "dataDir": lab.data_dir(), "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.10", "rangeEnd": last,
     }))
-}
-
-/// About a container that has no network namespace here.
-fn call<'a>(plugin: &Plugin<'a>, command: &str, id: &str, conf: &Value) -> Call<'a> {
-    let call = plugin.call(command, conf).env("CNI_CONTAINERID", id);
-    call.env("CNI_IFNAME", "eth0").env("CNI_NETNS", "/run/netns/none")
-}
-
-fn address(outcome: &Outcome) -> String {
-    let result = outcome.result();
-    let address = result["ips"][0]["address"].as_str().expect("an address");
-    address.split('/').next().expect("an address").to_owned()
-}
-
-fn leases(lab: &Lab) -> BTreeMap<String, String> {
-    let read = |name: String| {
-        let content = fs::read_to_string(lab.data_dir().join("lan").join(&name)).expect("read a lease");
-        (name, content)
-    };
-    lab.leases().into_iter().map(read).collect()
 }
 
 fn records(lab: &Lab) -> BTreeSet<String> {

@@ -15,8 +15,9 @@ use std::time::Instant;
 
 use e2e::patience::PATIENCE;
 use e2e::plugin::write_script;
+use e2e::scenario::{address, call, leases};
 use e2e::trace::{Deed, Fault};
-use e2e::{Binaries, Call, Container, Lab, Outcome, Plugin};
+use e2e::{Binaries, Container, Lab, Outcome, Plugin};
 use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -34,26 +35,6 @@ fn conf(lab: &Lab, addresses: usize) -> Value {
     }));
     conf["cniVersion"] = json!("1.1.0");
     conf
-}
-
-/// About a container that has no network namespace here.
-fn call<'a>(plugin: &Plugin<'a>, command: &str, id: &str, conf: &Value) -> Call<'a> {
-    let call = plugin.call(command, conf).env("CNI_CONTAINERID", id);
-    call.env("CNI_IFNAME", "eth0").env("CNI_NETNS", "/run/netns/none")
-}
-
-fn address(outcome: &Outcome) -> String {
-    let result = outcome.result();
-    let address = result["ips"][0]["address"].as_str().expect("an address");
-    address.split('/').next().expect("an address").to_owned()
-}
-
-fn leases(lab: &Lab) -> BTreeMap<String, String> {
-    let read = |name: String| {
-        let content = fs::read_to_string(lab.data_dir().join("lan").join(&name)).expect("read a lease");
-        (name, content)
-    };
-    lab.leases().into_iter().map(read).collect()
 }
 
 /// Containers whose namespaces get numbers that the kernel does not give away again at once. It gives a new namespace,

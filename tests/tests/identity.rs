@@ -27,9 +27,9 @@ fn del_finds_its_link_without_an_address_after_the_mac_was_changed() {
     let lab = Lab::new(Binaries::HardLinks);
     for version in ["0.4.0", "1.1.0"] {
         let container = lab.container();
-        let mut conf = lab.conf_with(json!({}));
-        conf["cniVersion"] = json!(version);
-        let conf = with(conf.clone(), "prevResult", lab.macvlan().add(&container, "eth0", &conf).run().result());
+        let conf = with(lab.conf_with(json!({})), "cniVersion", json!(version));
+        let mut conf = conf.clone();
+        conf["prevResult"] = lab.macvlan().add(&container, "eth0", &conf).run().result();
         container.ip(&format!("link set eth0 address {MAC}"));
         lab.macvlan().del(&container, "eth0", &conf).run().done();
         lab.assert_gone(&container);

@@ -155,8 +155,7 @@ cases! {
     fn check_asks_it_too(lab) {
         let conf = lab.fake_ipam(ONE_ADDRESS);
         let container = lab.container();
-        let mut checked = conf.clone();
-        checked["prevResult"] = add(lab, &container, &conf).run().result();
+        let checked = with(conf.clone(), "prevResult", add(lab, &container, &conf).run().result());
         add(lab, &container, &checked).env("CNI_COMMAND", "CHECK").run().done();
         assert_eq!(lab.fake_calls(), ["ADD", "CHECK"]);
     }

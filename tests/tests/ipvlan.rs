@@ -9,12 +9,6 @@ use e2e::traffic::{Wire, assert_reaches, assert_silent, echo};
 use e2e::{Binaries, Container, Lab, cases, with};
 use serde_json::{Value, json};
 
-/// A container attached by that configuration as `eth0`, with the result.
-fn attached(lab: &Lab, conf: &Value) -> (Container, Value) {
-    let (container, mut conf) = lab.ipvlan().attach(lab, conf);
-    (container, conf["prevResult"].take())
-}
-
 fn dual(lab: &Lab, mode: &str) -> Value {
     with(lab.ipvlan_conf(mode), "ipam", lab.ipam(Families::Dual))
 }
@@ -52,7 +46,7 @@ cases! {
     fn a_container_is_on_the_lan_under_the_hosts_mac(lab) {
         let mut conf = lab.ipvlan_conf("l2");
         conf.as_object_mut().expect("an object").remove("mode");
-        let (container, result) = attached(lab, &conf);
+        let (container, result) = lab.ipvlan().attached(lab, &conf);
         assert_eq!(container.ipvlan("eth0"), l2("bridge"));
         let (mac, parent) = (container.link("eth0").mac, lab.host.link(NIC));
         assert_eq!(mac, parent.mac);
@@ -76,7 +70,7 @@ cases! {
     fn an_empty_mode_and_an_mtu_of_zero_are_not_set(lab) {
         // podman and nerdctl write them so.
         let conf = with(with(lab.ipvlan_conf(""), "mtu", json!(0)), "capabilities", json!({"ips": true}));
-        let (container, _) = attached(lab, &conf);
+        let (container, _) = lab.ipvlan().attached(lab, &conf);
         assert_eq!(container.ipvlan("eth0"), l2("bridge"));
         assert_eq!(container.link("eth0").mtu, lab.host.link(NIC).mtu);
     }
@@ -84,7 +78,7 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(passes)]
     fn siblings_reach_each_other(lab) {
-        let ((first, _), (second, _)) = (attached(lab, &dual(lab, "l2")), attached(lab, &dual(lab, "l2")));
+        let ((first, _), (second, _)) = (lab.ipvlan().attached(lab, &dual(lab, "l2")), lab.ipvlan().attached(lab, &dual(lab, "l2")));
         assert_reaches(&first, lan4(101));
         assert_reaches(&second, lan6(100));
         echo(&first, &second, lan4(101), 100_000);
@@ -94,7 +88,7 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(passes)]
     fn dual_stack_is_reached_both_ways_as_soon_as_add_returns(lab) {
-        let (container, _) = attached(lab, &dual(lab, "l2"));
+        let (container, _) = lab.ipvlan().attached(lab, &dual(lab, "l2"));
         assert_eq!(container.address_texts("eth0"), ["192.168.50.100/24", "fd50::100/64"]);
         assert!(container.addresses("eth0").iter().all(|address| !address.tentative()), "an address is tentative");
         for address in [lan4(100), lan6(100)] {
@@ -109,7 +103,7 @@ cases! {
     #[reference(passes)]
     fn addresses_are_announced_on_the_wire(lab) {
         let wire = Wire::open(&lab.neighbour, lab.neighbour.nic);
-        let (_container, _) = attached(lab, &dual(lab, "l2"));
+        let (_container, _) = lab.ipvlan().attached(lab, &dual(lab, "l2"));
         assert!(wire.wait_for(PATIENCE, |frame| frame.announces(lan4(100))).is_some(), "no gratuitous ARP");
         assert!(wire.wait_for(PATIENCE, |frame| frame.announces(lan6(100))).is_some(), "no unsolicited advertisement");
     }
@@ -117,7 +111,7 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(not_run: "its 5 s for duplicate address detection are not enough without ARP")]
     fn l3_is_routed_by_the_host(lab) {
-        let (container, _) = attached(lab, &routed(lab, "l3"));
+        let (container, _) = lab.ipvlan().attached(lab, &routed(lab, "l3"));
         assert_eq!(container.ipvlan("eth0"), Ipvlan { mode: "l3".into(), flag: "bridge".into(), noarp: true });
         assert_reaches(&lab.neighbour, ip("10.66.0.2"));
         assert_reaches(&lab.neighbour, ip("fd66::2"));
@@ -144,7 +138,7 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(not_run: "as l3")]
     fn l3s_is_routed_by_the_host(lab) {
-        let (container, _) = attached(lab, &routed(lab, "l3s"));
+        let (container, _) = lab.ipvlan().attached(lab, &routed(lab, "l3s"));
         assert_eq!(container.ipvlan("eth0"), Ipvlan { mode: "l3s".into(), flag: "bridge".into(), noarp: true });
         assert_reaches(&lab.neighbour, ip("10.66.0.2"));
         assert_reaches(&lab.neighbour, ip("fd66::2"));
@@ -156,7 +150,7 @@ cases! {
     #[reference(not_run: "it has no flags")]
     fn siblings_with_the_flag_private_do_not_reach_each_other(lab) {
         let conf = with(lab.ipvlan_conf("l2"), "flag", json!("private"));
-        let ((first, _), (second, _)) = (attached(lab, &conf), attached(lab, &conf));
+        let ((first, _), (second, _)) = (lab.ipvlan().attached(lab, &conf), lab.ipvlan().attached(lab, &conf));
         assert_eq!(second.ipvlan("eth0"), l2("private"));
         assert_silent(&first, lan4(101));
         assert_reaches(&lab.neighbour, lan4(100));
@@ -169,7 +163,7 @@ cases! {
     #[reference(not_run: "it has no flags")]
     fn siblings_with_the_flag_vepa_reach_each_other_through_the_switch(lab) {
         let conf = with(lab.ipvlan_conf("l2"), "flag", json!("vepa"));
-        let ((first, _), (second, _)) = (attached(lab, &conf), attached(lab, &conf));
+        let ((first, _), (second, _)) = (lab.ipvlan().attached(lab, &conf), lab.ipvlan().attached(lab, &conf));
         assert_eq!(second.ipvlan("eth0"), l2("vepa"));
         let mac = lab.host.link(NIC).mac;
         first.set_neighbour("eth0", lan4(101), &mac);
@@ -183,9 +177,9 @@ cases! {
     #[reference(passes)]
     fn the_mtu_is_the_parents_unless_told_otherwise(lab) {
         lab.host.set_mtu(NIC, 1480);
-        let (container, _) = attached(lab, &lab.ipvlan_conf("l2"));
+        let (container, _) = lab.ipvlan().attached(lab, &lab.ipvlan_conf("l2"));
         assert_eq!(container.link("eth0").mtu, 1480);
-        let (container, _) = attached(lab, &with(lab.ipvlan_conf("l2"), "mtu", json!(1400)));
+        let (container, _) = lab.ipvlan().attached(lab, &with(lab.ipvlan_conf("l2"), "mtu", json!(1400)));
         assert_eq!(container.link("eth0").mtu, 1400);
     }
 
@@ -194,7 +188,7 @@ cases! {
     fn without_a_master_the_parent_is_that_of_the_default_route(lab) {
         lab.plug(&lab.host, "ens4");
         lab.add_default_route(NIC);
-        let (container, _) = attached(lab, &with(lab.ipvlan_conf("l2"), "master", json!("")));
+        let (container, _) = lab.ipvlan().attached(lab, &with(lab.ipvlan_conf("l2"), "master", json!("")));
         assert_eq!(container.link("eth0").parent, Some(lab.host.link(NIC).ifindex));
     }
 
@@ -215,7 +209,7 @@ cases! {
     #[reference(not_run: "it wants addresses")]
     fn without_ipam_it_is_a_link_and_nothing_more(lab) {
         let conf = with(lab.ipvlan_conf("l2"), "ipam", json!({}));
-        let (container, result) = attached(lab, &conf);
+        let (container, result) = lab.ipvlan().attached(lab, &conf);
         assert!(result["ips"].as_array().is_none_or(Vec::is_empty), "{result}");
         assert_eq!(container.address_texts("eth0"), [""; 0]);
         assert!(container.link("eth0").up);
@@ -237,7 +231,7 @@ cases! {
             "ips": [{"address": "192.168.50.77/24", "gateway": "192.168.50.1", "interface": 0}],
             "routes": [{"dst": "10.20.0.0/16", "gw": "192.168.50.20"}],
         });
-        let (container, result) = attached(lab, &conf);
+        let (container, result) = lab.ipvlan().attached(lab, &conf);
         assert_eq!(container.address_texts("eth0"), ["192.168.50.77/24"]);
         assert_eq!(container.route_to("10.20.0.0/16").gateway, Some(lab.neighbour.v4));
         assert_reaches(&lab.neighbour, lan4(77));
@@ -285,7 +279,7 @@ cases! {
     #[reference(passes)]
     fn the_host_may_have_a_link_of_the_same_name(lab) {
         lab.host.create_stray("eth0");
-        let (container, _) = attached(lab, &lab.ipvlan_conf("l2"));
+        let (container, _) = lab.ipvlan().attached(lab, &lab.ipvlan_conf("l2"));
         assert_eq!(container.link_names(), ["lo", "eth0"]);
         assert_reaches(&lab.neighbour, lan4(100));
         lab.ipvlan().del(&container, "eth0", &lab.ipvlan_conf("l2")).run().done();

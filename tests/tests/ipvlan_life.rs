@@ -7,7 +7,7 @@ use e2e::lab::{Families, NIC, lan4, lan6};
 use e2e::needs::{self, Feature};
 use e2e::patience::PATIENCE;
 use e2e::traffic::assert_reaches;
-use e2e::{Binaries, Container, Lab, cases};
+use e2e::{Binaries, Container, Lab, cases, with};
 use serde_json::{Value, json};
 
 /// More system calls than any call makes.
@@ -73,8 +73,7 @@ cases! {
         let amiss = |conf: &Value, code: u64, names: &[&str]| {
             lab.unchanged(&[&container], || lab.ipvlan().check(&container, "eth0", conf).run()).fails(code, names);
         };
-        let mut other = conf.clone();
-        other["mode"] = json!("l3");
+        let other = with(conf.clone(), "mode", json!("l3"));
         amiss(&other, DIFFERS, &["eth0", "mode l2", "l3"]);
         container.delete_routes_to("10.20.0.0/16");
         amiss(&conf, DIFFERS, &["10.20.0.0/16", "192.168.50.20"]);

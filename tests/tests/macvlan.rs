@@ -10,18 +10,12 @@ use e2e::traffic::{Wire, assert_reaches, assert_silent, echo};
 use e2e::{Container, Lab, Plugin, cases, with};
 use serde_json::{Value, json};
 
-/// A container attached by that configuration as `eth0`, with the result.
-fn attached(lab: &Lab, conf: &Value) -> (Container, Value) {
-    let (container, mut conf) = lab.macvlan().attach(lab, conf);
-    (container, conf["prevResult"].take())
-}
-
 fn macvlan_of(container: &Container) -> Macvlan {
     container.link("eth0").macvlan.expect("eth0 is a macvlan link")
 }
 
 fn mode_of(lab: &Lab, conf: &Value) -> String {
-    macvlan_of(&attached(lab, conf).0).mode
+    macvlan_of(&lab.macvlan().attached(lab, conf).0).mode
 }
 
 /// The name of the parent, which is on the host.
@@ -48,7 +42,7 @@ cases! {
 
     #[reference(passes)]
     fn passthru_takes_the_parent_with_its_mac(lab) {
-        let (container, _) = attached(lab, &with(lab.conf(), "mode", json!("passthru")));
+        let (container, _) = lab.macvlan().attached(lab, &with(lab.conf(), "mode", json!("passthru")));
         assert_eq!(macvlan_of(&container).mode, "passthru");
         assert_eq!(container.link("eth0").mac, lab.host.link(NIC).mac);
         assert_reaches(&lab.neighbour, lan4(100));
@@ -56,7 +50,7 @@ cases! {
 
     #[reference(passes)]
     fn siblings_in_bridge_mode_reach_each_other(lab) {
-        let ((first, _), (second, _)) = (attached(lab, &lab.conf()), attached(lab, &lab.conf()));
+        let ((first, _), (second, _)) = (lab.macvlan().attached(lab, &lab.conf()), lab.macvlan().attached(lab, &lab.conf()));
         assert_reaches(&first, lan4(101));
         assert_reaches(&second, lan4(100));
         echo(&first, &second, lan4(101), 100_000);
@@ -65,7 +59,7 @@ cases! {
     #[reference(passes)]
     fn siblings_in_private_mode_do_not(lab) {
         let conf = with(lab.conf(), "mode", json!("private"));
-        let ((first, _), (_second, _)) = (attached(lab, &conf), attached(lab, &conf));
+        let ((first, _), (_second, _)) = (lab.macvlan().attached(lab, &conf), lab.macvlan().attached(lab, &conf));
         assert_silent(&first, lan4(101));
         assert_reaches(&lab.neighbour, lan4(101));
     }
@@ -74,14 +68,14 @@ cases! {
     fn siblings_in_vepa_mode_reach_each_other_through_the_switch(lab) {
         lab.reflect();
         let conf = with(lab.conf(), "mode", json!("vepa"));
-        let ((first, _), (_second, _)) = (attached(lab, &conf), attached(lab, &conf));
+        let ((first, _), (_second, _)) = (lab.macvlan().attached(lab, &conf), lab.macvlan().attached(lab, &conf));
         assert_reaches(&first, lan4(101));
     }
 
     /// The kernel does not let a macvlan link talk to its own parent's host.
     #[reference(passes)]
     fn a_container_reaches_the_lan_and_not_its_own_host(lab) {
-        let (container, _) = attached(lab, &lab.conf());
+        let (container, _) = lab.macvlan().attached(lab, &lab.conf());
         assert_reaches(&container, lab.neighbour.v4);
         assert_silent(&container, lab.host.v4);
         echo(&lab.neighbour, &container, lan4(100), 1_000_000);
@@ -91,15 +85,15 @@ cases! {
     #[reference(passes)]
     fn the_mtu_is_the_parents_unless_told_otherwise(lab) {
         lab.host.set_mtu(NIC, 1400);
-        assert_eq!(attached(lab, &lab.conf()).0.link("eth0").mtu, 1400);
+        assert_eq!(lab.macvlan().attached(lab, &lab.conf()).0.link("eth0").mtu, 1400);
         // podman and nerdctl write it so.
-        assert_eq!(attached(lab, &with(lab.conf(), "mtu", json!(0))).0.link("eth0").mtu, 1400);
-        assert_eq!(attached(lab, &with(lab.conf(), "mtu", json!(1300))).0.link("eth0").mtu, 1300);
+        assert_eq!(lab.macvlan().attached(lab, &with(lab.conf(), "mtu", json!(0))).0.link("eth0").mtu, 1400);
+        assert_eq!(lab.macvlan().attached(lab, &with(lab.conf(), "mtu", json!(1300))).0.link("eth0").mtu, 1300);
     }
 
     #[reference(passes)]
     fn the_mac_is_the_configurations(lab) {
-        let (container, result) = attached(lab, &with(lab.conf(), "mac", json!("02:00:5E:10:00:0A")));
+        let (container, result) = lab.macvlan().attached(lab, &with(lab.conf(), "mac", json!("02:00:5E:10:00:0A")));
         assert_eq!(container.link("eth0").mac, "02:00:5e:10:00:0a");
         assert_eq!(result["interfaces"][0]["mac"], "02:00:5e:10:00:0a");
     }
@@ -123,9 +117,9 @@ cases! {
 
     #[reference(passes)]
     fn the_broadcast_queue_is_as_long_as_told(lab) {
-        let (container, _) = attached(lab, &with(lab.conf(), "bcqueuelen", json!(5000)));
+        let (container, _) = lab.macvlan().attached(lab, &with(lab.conf(), "bcqueuelen", json!(5000)));
         assert_eq!(macvlan_of(&container).bcqueuelen, Some(5000));
-        let (container, _) = attached(lab, &lab.conf());
+        let (container, _) = lab.macvlan().attached(lab, &lab.conf());
         assert_eq!(macvlan_of(&container).bcqueuelen, Some(1000), "the kernel's own");
     }
 
@@ -133,11 +127,11 @@ cases! {
     fn without_a_master_the_parent_is_that_of_the_default_route(lab) {
         lab.plug(&lab.host, "ens4");
         lab.add_default_route(NIC);
-        let (container, _) = attached(lab, &with(lab.conf(), "master", json!("")));
+        let (container, _) = lab.macvlan().attached(lab, &with(lab.conf(), "master", json!("")));
         assert_eq!(parent_of(lab, &container), NIC);
         let mut conf = lab.conf();
         conf.as_object_mut().expect("an object").remove("master");
-        assert_eq!(parent_of(lab, &attached(lab, &conf).0), NIC);
+        assert_eq!(parent_of(lab, &lab.macvlan().attached(lab, &conf).0), NIC);
     }
 
     #[reference(passes)]
@@ -152,21 +146,20 @@ cases! {
         };
         lab.host.add_route(&route(NIC, "192.168.50.1", 200));
         lab.host.add_route(&route("ens4", "192.168.60.1", 100));
-        assert_eq!(parent_of(lab, &attached(lab, &with(lab.conf(), "master", json!(""))).0), "ens4");
+        assert_eq!(parent_of(lab, &lab.macvlan().attached(lab, &with(lab.conf(), "master", json!(""))).0), "ens4");
     }
 
     #[reference(passes)]
     fn an_ipv6_default_route_will_do(lab) {
         lab.add_default_route6(NIC);
-        assert_eq!(parent_of(lab, &attached(lab, &with(lab.conf(), "master", json!(""))).0), NIC);
+        assert_eq!(parent_of(lab, &lab.macvlan().attached(lab, &with(lab.conf(), "master", json!(""))).0), NIC);
     }
 
     #[reference(passes)]
     fn the_parent_may_be_in_the_container(lab) {
         let container = lab.container();
         lab.plug(&container, "net7");
-        let mut conf = with(lab.conf(), "master", json!("net7"));
-        conf["linkInContainer"] = json!(true);
+        let conf = with(with(lab.conf(), "master", json!("net7")), "linkInContainer", json!(true));
         lab.macvlan().add(&container, "eth0", &conf).run().result();
         assert_eq!(container.link("eth0").parent, Some(container.link("net7").ifindex));
         assert_reaches(&lab.neighbour, lan4(100));
@@ -186,8 +179,7 @@ cases! {
             link: "net7",
             priority: None,
         });
-        let mut conf = with(lab.conf(), "master", json!(""));
-        conf["linkInContainer"] = json!(true);
+        let conf = with(with(lab.conf(), "master", json!("")), "linkInContainer", json!(true));
         lab.macvlan().add(&container, "eth0", &conf).run().result();
         assert_eq!(container.link("eth0").parent, Some(container.link("net7").ifindex));
     }
@@ -209,7 +201,7 @@ cases! {
             if let Some(ipam) = ipam {
                 conf["ipam"] = ipam;
             }
-            let (container, _) = attached(lab, &conf);
+            let (container, _) = lab.macvlan().attached(lab, &conf);
             let link = container.link("eth0");
             assert!(link.up && link.carrier, "{link:?}");
             assert_eq!(container.address_texts("eth0"), [""; 0]);
@@ -223,7 +215,7 @@ cases! {
 
     #[reference(passes)]
     fn dual_stack_is_reached_both_ways_as_soon_as_add_returns(lab) {
-        let (container, result) = attached(lab, &lab.conf_with(lab.ipam(Families::Dual)));
+        let (container, result) = lab.macvlan().attached(lab, &lab.conf_with(lab.ipam(Families::Dual)));
         assert_eq!(result["ips"][0]["address"], "192.168.50.100/24");
         assert_eq!(result["ips"][1]["address"], "fd50::100/64");
         assert_eq!(container.address_texts("eth0"), ["192.168.50.100/24", "fd50::100/64"]);
@@ -242,7 +234,7 @@ cases! {
             [{"subnet": "192.168.60.0/24"}],
             [{"subnet": "10.7.0.0/16"}],
         ]});
-        let (container, result) = attached(lab, &lab.conf_with(ipam));
+        let (container, result) = lab.macvlan().attached(lab, &lab.conf_with(ipam));
         let expected = ["10.7.0.2/16", "192.168.50.100/24", "192.168.60.2/24"];
         assert_eq!(container.address_texts("eth0"), expected);
         let ips = result["ips"].as_array().expect("a list");
@@ -259,7 +251,7 @@ cases! {
             {"dst": "::/0"},
             {"dst": "fd99::/48", "gw": "fd50::fe"},
         ]);
-        let (container, _) = attached(lab, &lab.conf_with(ipam));
+        let (container, _) = lab.macvlan().attached(lab, &lab.conf_with(ipam));
         for (dst, gateway) in [
             ("0.0.0.0/0", "192.168.50.1"),
             ("10.20.0.0/16", "192.168.50.254"),
@@ -278,8 +270,7 @@ cases! {
     #[reference(fails: "not one route to 0.0.0.0/0")]
     fn a_second_network_does_not_take_the_default_route_away(lab) {
         lab.plug(&lab.host, "ens4");
-        let mut ipam = lab.ipam(Families::V4);
-        ipam["routes"] = json!([{"dst": "0.0.0.0/0"}]);
+        let ipam = with(lab.ipam(Families::V4), "routes", json!([{"dst": "0.0.0.0/0"}]));
         let container = lab.container();
         lab.macvlan().add(&container, "eth0", &lab.conf_with(ipam)).run().result();
         let ipam = json!({
@@ -298,7 +289,7 @@ cases! {
     #[reference(passes)]
     fn an_ipv4_address_is_announced_on_the_wire(lab) {
         let wire = Wire::open(&lab.neighbour, lab.neighbour.nic);
-        let (container, _) = attached(lab, &lab.conf());
+        let (container, _) = lab.macvlan().attached(lab, &lab.conf());
         let frame = wire.wait_for(PATIENCE, |frame| frame.announces(lan4(100)));
         let mac = container.link("eth0").mac;
         assert!(format!("{frame:?}").contains(&mac), "{frame:?} is not from {mac}");
@@ -308,7 +299,7 @@ cases! {
     #[reference(passes)]
     fn an_ipv6_address_is_announced_on_the_wire(lab) {
         let wire = Wire::open(&lab.neighbour, lab.neighbour.nic);
-        let (container, _) = attached(lab, &lab.conf_with(lab.ipam(Families::V6)));
+        let (container, _) = lab.macvlan().attached(lab, &lab.conf_with(lab.ipam(Families::V6)));
         let frame = wire.wait_for(PATIENCE, |frame| frame.announces(lan6(100)));
         let mac = container.link("eth0").mac;
         assert!(format!("{frame:?}").contains(&mac), "{frame:?} is not from {mac}");
@@ -320,7 +311,7 @@ cases! {
     fn the_host_may_have_a_link_of_the_same_name(lab) {
         lab.host.create_stray("eth0");
         let before = lab.host.link("eth0");
-        let (container, result) = attached(lab, &lab.conf());
+        let (container, result) = lab.macvlan().attached(lab, &lab.conf());
         assert_eq!(result["interfaces"][0]["name"], "eth0");
         assert_eq!(lab.host.link("eth0"), before);
         lab.macvlan().del(&container, "eth0", &lab.conf()).run().done();
@@ -332,7 +323,7 @@ cases! {
     /// its IPv4 address stayed.
     #[reference(passes)]
     fn a_link_set_down_and_up_keeps_its_ipv6_address(lab) {
-        let (container, _) = attached(lab, &lab.conf_with(lab.ipam(Families::Dual)));
+        let (container, _) = lab.macvlan().attached(lab, &lab.conf_with(lab.ipam(Families::Dual)));
         let before = container.address_texts("eth0");
         assert_eq!(before, ["192.168.50.100/24", "fd50::100/64"]);
         container.set_down("eth0");

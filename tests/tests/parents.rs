@@ -18,15 +18,6 @@ fn conf(lab: &Lab, kind: &str, master: &str) -> Value {
     conf
 }
 
-/// An ADD that must fail so, and leave everything as it was.
-fn refused(lab: &Lab, kind: &str, conf: &Value, code: u64, names: &[&str]) {
-    let container = lab.container();
-    let outcome = lab.unchanged(&[&container], || lab.plugin(kind).add(&container, "eth0", conf).run());
-    let error = outcome.fails(code, names);
-    assert!(!error.msg.ends_with("busy"), "a bare errno: {}", outcome.text());
-    assert_eq!(lab.leases(), [""; 0]);
-}
-
 fn add_lan_address(netns: &Namespace, link: &str, last: u8) {
     netns.add_address(link, IpNet::new(lan4(last), 24).expect("a prefix length"));
 }
@@ -135,7 +126,7 @@ cases! {
     fn a_slave_of_a_bond_is_refused_naming_the_bond(lab) {
         lab.host.create_bond("bond0", NIC);
         for kind in KINDS {
-            refused(lab, kind, &conf(lab, kind, NIC), 100, &["busy", NIC, "bond bond0", "master"]);
+            lab.plugin(kind).refuses(lab, &conf(lab, kind, NIC), 100, &["busy", NIC, "bond bond0", "master"]);
         }
     }
 
@@ -145,7 +136,7 @@ cases! {
         lab.host.create_bridge("br0");
         lab.host.make_port(NIC, "br0");
         for kind in KINDS {
-            refused(lab, kind, &conf(lab, kind, NIC), 100, &["busy", NIC, "bridge br0", "master"]);
+            lab.plugin(kind).refuses(lab, &conf(lab, kind, NIC), 100, &["busy", NIC, "bridge br0", "master"]);
         }
     }
 
@@ -153,8 +144,7 @@ cases! {
     #[reference(not_run: "a bare errno")]
     fn macvlan_is_refused_where_ipvlan_is_already(lab) {
         let container = lab.ipvlan().attach(lab, &conf(lab, "ipvlan", NIC)).0;
-        let mut other = conf(lab, "macvlan", NIC);
-        other["name"] = json!("other");
+        let other = with(conf(lab, "macvlan", NIC), "name", json!("other"));
         let newcomer = lab.container();
         let add = || lab.macvlan().add(&newcomer, "eth0", &other).run();
         lab.unchanged(&[&container, &newcomer], add).fails(100, &["busy", NIC, "ipvlan", "cannot share"]);
@@ -165,8 +155,7 @@ cases! {
     #[reference(not_run: "a bare errno")]
     fn ipvlan_is_refused_where_macvlan_is_already(lab) {
         let container = lab.macvlan().attach(lab, &conf(lab, "macvlan", NIC)).0;
-        let mut other = conf(lab, "ipvlan", NIC);
-        other["name"] = json!("other");
+        let other = with(conf(lab, "ipvlan", NIC), "name", json!("other"));
         let newcomer = lab.container();
         let add = || lab.ipvlan().add(&newcomer, "eth0", &other).run();
         lab.unchanged(&[&container, &newcomer], add).fails(100, &["busy", NIC, "macvlan", "cannot share"]);
@@ -177,11 +166,9 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(not_run: "a bare errno")]
     fn ipvlan_is_refused_beside_a_macvlan_in_passthru_mode(lab) {
-        let mut alone = conf(lab, "macvlan", NIC);
-        alone["mode"] = json!("passthru");
+        let alone = with(conf(lab, "macvlan", NIC), "mode", json!("passthru"));
         let _container = lab.macvlan().attach(lab, &alone).0;
-        let mut other = conf(lab, "ipvlan", NIC);
-        other["name"] = json!("other");
+        let other = with(conf(lab, "ipvlan", NIC), "name", json!("other"));
         let newcomer = lab.container();
         let add = || lab.ipvlan().add(&newcomer, "eth0", &other).run();
         lab.unchanged(&[&newcomer], add).fails(100, &["busy", NIC, "macvlan", "cannot share"]);

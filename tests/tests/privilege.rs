@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use e2e::plugin::write_script;
+use e2e::with;
 use e2e::{Binaries, Call, Lab, Plugin};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
@@ -87,8 +88,7 @@ fn zero(path: &Path) {
 fn lives(place: &Place) -> [String; 2] {
     let addresses = ["c1", "c2"].map(|id| place.add(id));
     place.call("CHECK", "c1", &place.conf()).run().done();
-    let mut conf = place.conf();
-    conf["cniVersion"] = json!("1.1.0");
+    let conf = with(place.conf(), "cniVersion", json!("1.1.0"));
     place.call("STATUS", "c1", &conf).run();
     for id in ["c1", "c2"] {
         place.call("DEL", id, &place.conf()).run().done();

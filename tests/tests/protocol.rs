@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use e2e::lab::lan4;
 use e2e::traffic::assert_reaches;
-use e2e::{Container, Lab, cases};
+use e2e::{Container, Lab, cases, with};
 use nix::pty::openpty;
 use serde_json::{Value, json};
 
 /// Longer than any plugin reads, and valid: only its size is wrong.
 fn ten_megabytes(conf: &Value) -> String {
-    let mut conf = conf.clone();
-    conf["padding"] = json!("x".repeat(10 << 20));
+    let conf = with(conf.clone(), "padding", json!("x".repeat(10 << 20)));
     conf.to_string()
 }
 
@@ -195,8 +194,7 @@ cases! {
     #[reference(fails: "the message does not name")]
     fn an_unknown_version_is_refused(lab) {
         let container = lab.container();
-        let mut conf = lab.conf();
-        conf["cniVersion"] = json!("2.0.0");
+        let conf = with(lab.conf(), "cniVersion", json!("2.0.0"));
         lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &conf).run())
             .fails(1, &["cniVersion", "2.0.0"]);
     }
@@ -276,8 +274,7 @@ cases! {
     fn a_network_name_with_a_path_in_it_is_refused(lab) {
         let container = lab.container();
         for name in ["../lan", "lan/../..", "/lan", ".", "..", ""] {
-            let mut conf = lab.conf();
-            conf["name"] = json!(name);
+            let conf = with(lab.conf(), "name", json!(name));
             lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &conf).run())
                 .fails(7, &["name", &format!("{name:?}")]);
         }
@@ -298,8 +295,7 @@ cases! {
 
     #[reference(passes)]
     fn status_of_a_healthy_network_says_nothing(lab) {
-        let mut conf = lab.conf();
-        conf["cniVersion"] = json!("1.1.0");
+        let conf = with(lab.conf(), "cniVersion", json!("1.1.0"));
         lab.unchanged(&[], || lab.macvlan().call("STATUS", &conf).run()).done();
         lab.unchanged(&[], || lab.host_local().call("STATUS", &conf).run()).done();
     }
@@ -327,8 +323,7 @@ cases! {
     fn gc_without_a_list_is_refused_and_frees_nothing(lab) {
         let container = lab.container();
         lab.macvlan().add(&container, "eth0", &lab.conf()).run().result();
-        let mut conf = lab.conf();
-        conf["cniVersion"] = json!("1.1.0");
+        let conf = with(lab.conf(), "cniVersion", json!("1.1.0"));
         lab.unchanged(&[&container], || lab.macvlan().call("GC", &conf).run())
             .fails(7, &["cni.dev/valid-attachments"]);
     }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use e2e::lab::{Families, NIC};
-use e2e::{Binaries, Container, Lab, Outcome};
+use e2e::{Binaries, Container, Lab, Outcome, with};
 use serde_json::{Value, json};
 
 /// The time in which links come and go during ADD.
@@ -69,8 +69,7 @@ fn a_hundred_rounds_in_twenty_containers_with_random_kills_leave_nothing() {
         let mine = address(&result);
         assert_eq!(container.address_texts("eth0"), [mine.as_str()], "seed {seed}");
         assert!(taken.lock().expect("the list").insert(mine.clone()), "{mine} is in two containers; seed {seed}");
-        let mut conf = conf.clone();
-        conf["prevResult"] = result;
+        let conf = with(conf.clone(), "prevResult", result);
         taken.lock().expect("the list").remove(&mine);
         let del = lab.macvlan().del(container, "eth0", &conf);
         if dice.roll(2) == 0 {
@@ -129,8 +128,7 @@ fn a_del_beside_its_add_leaves_link_and_lease_or_neither_fifty_times() {
 #[test]
 fn gc_beside_add_frees_nobody_who_is_just_coming() {
     let lab = Lab::new(Binaries::HardLinks);
-    let mut conf = lab.conf();
-    conf["cniVersion"] = json!("1.1.0");
+    let conf = with(lab.conf(), "cniVersion", json!("1.1.0"));
     let mut empty = conf.clone();
     empty["cni.dev/valid-attachments"] = json!([]);
     let containers: Vec<Container> = (0..30).map(|_| lab.container()).collect();
@@ -211,8 +209,7 @@ fn for_twenty_seconds_no_add_or_del_minds_links_that_come_and_go_beside_it() {
 #[test]
 fn a_parent_that_is_deleted_at_any_step_of_add_leaves_nothing() {
     let lab = Lab::new(Binaries::HardLinks);
-    let mut conf = lab.conf();
-    conf["master"] = json!("nic0");
+    let conf = with(lab.conf(), "master", json!("nic0"));
     let containers = [lab.container()];
     let container = &containers[0];
     lab.host.create_stray("nic0");

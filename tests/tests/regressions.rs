@@ -180,8 +180,7 @@ cases! {
     /// A node without its NIC still reported that it was ready for pods.
     #[reference(fails: "did not fail")]
     fn u10_status_says_when_the_parent_is_missing(lab) {
-        let mut conf = version_1_1(lab.conf());
-        conf["master"] = json!("nope0");
+        let conf = with(version_1_1(lab.conf()), "master", json!("nope0"));
         lab.unchanged(&[], || lab.macvlan().call("STATUS", &conf).run()).fails(50, &["master", "nope0"]);
     }
 
@@ -256,8 +255,7 @@ cases! {
     /// one's link stayed behind.
     #[reference(fails: "the link stayed")]
     fn u13_a_mac_that_another_container_has_is_explained_and_leaves_nothing(lab) {
-        let mut conf = lab.conf();
-        conf["mac"] = json!("02:00:00:00:00:07");
+        let conf = with(lab.conf(), "mac", json!("02:00:00:00:00:07"));
         let (first, second) = (lab.container(), lab.container());
         lab.macvlan().add(&first, "eth0", &conf).run().result();
         let failed = lab.macvlan().add(&second, "eth0", &conf).run();
@@ -271,8 +269,7 @@ cases! {
     /// A restart with a static MAC: the old container is still going when the new one comes.
     #[reference(not_run: "it tries once, and whether the old one is still there at that moment is chance")]
     fn u13_a_mac_that_a_dying_container_still_has_is_waited_for(lab) {
-        let mut conf = lab.conf();
-        conf["mac"] = json!("02:00:00:00:00:07");
+        let conf = with(lab.conf(), "mac", json!("02:00:00:00:00:07"));
         let (old, new) = (lab.container(), lab.container());
         lab.macvlan().add(&old, "eth0", &conf).run().result();
         let outcome = thread::scope(|scope| {

@@ -2,7 +2,7 @@
 
 use e2e::lab::{Families, lan4, lan6};
 use e2e::traffic::assert_reaches;
-use e2e::{Container, Lab};
+use e2e::{Container, Lab, with};
 use serde_json::{Value, json};
 
 /// Every case below for one version on one kind of files.
@@ -133,15 +133,7 @@ fn full_conf(lab: &Lab, version: &str) -> Value {
 }
 
 fn plain_conf(lab: &Lab, version: &str) -> Value {
-    let mut conf = lab.conf();
-    conf["cniVersion"] = json!(version);
-    conf
-}
-
-fn with_prev_result(conf: &Value, result: &Value) -> Value {
-    let mut conf = conf.clone();
-    conf["prevResult"] = result.clone();
-    conf
+    with(lab.conf(), "cniVersion", json!(version))
 }
 
 /// 0.1.0 and 0.2.0: at most one address of each family, routes beside their family's.
@@ -228,8 +220,7 @@ fn add_prints_the_result_in_the_shape_of_the_version(lab: &Lab, version: &str) {
 
 fn layer_2_only_prints_a_result_without_addresses(lab: &Lab, version: &str) {
     let container = lab.container();
-    let mut conf = lab.conf_with(json!({}));
-    conf["cniVersion"] = json!(version);
+    let conf = with(lab.conf_with(json!({})), "cniVersion", json!(version));
     let result = lab.macvlan().add(&container, "eth0", &conf).run().result();
     let expected = match version {
         "0.1.0" | "0.2.0" => json!({"cniVersion": version}),
@@ -251,22 +242,22 @@ fn del_after_add_leaves_nothing_and_says_nothing(lab: &Lab, version: &str) {
 
 fn del_works_with_and_without_prev_result(lab: &Lab, version: &str) {
     let conf = plain_conf(lab, version);
-    let (with, without) = (lab.container(), lab.container());
-    let result = lab.macvlan().add(&with, "eth0", &conf).run().result();
-    lab.macvlan().add(&without, "eth0", &conf).run().result();
-    lab.macvlan().del(&with, "eth0", &with_prev_result(&conf, &result)).run().done();
+    let (told, untold) = (lab.container(), lab.container());
+    let result = lab.macvlan().add(&told, "eth0", &conf).run().result();
+    lab.macvlan().add(&untold, "eth0", &conf).run().result();
+    lab.macvlan().del(&told, "eth0", &with(conf.clone(), "prevResult", result.clone())).run().done();
     assert_eq!(lab.leases(), ["192.168.50.101"]);
-    assert_eq!((with.link_names().len(), without.link_names().len()), (1, 2));
-    lab.macvlan().del(&without, "eth0", &conf).run().done();
+    assert_eq!((told.link_names().len(), untold.link_names().len()), (1, 2));
+    lab.macvlan().del(&untold, "eth0", &conf).run().done();
     assert_eq!(lab.leases(), [""; 0]);
-    assert_eq!(without.link_names(), ["lo"]);
+    assert_eq!(untold.link_names(), ["lo"]);
 }
 
 fn check_answers_as_the_version_allows(lab: &Lab, version: &str) {
     let container = lab.container();
     let conf = plain_conf(lab, version);
     let result = lab.macvlan().add(&container, "eth0", &conf).run().result();
-    let check = lab.macvlan().check(&container, "eth0", &with_prev_result(&conf, &result));
+    let check = lab.macvlan().check(&container, "eth0", &with(conf.clone(), "prevResult", result.clone()));
     let outcome = lab.unchanged(&[&container], || check.run());
     if has_check(version) {
         outcome.done();
@@ -280,7 +271,7 @@ fn check_of_a_link_that_is_gone_fails(lab: &Lab, version: &str) {
     let conf = plain_conf(lab, version);
     let result = lab.macvlan().add(&container, "eth0", &conf).run().result();
     container.delete_link("eth0");
-    let outcome = lab.macvlan().check(&container, "eth0", &with_prev_result(&conf, &result)).run();
+    let outcome = lab.macvlan().check(&container, "eth0", &with(conf.clone(), "prevResult", result.clone())).run();
     if has_check(version) {
         outcome.fails(3, &["eth0"]);
     } else {
@@ -290,8 +281,7 @@ fn check_of_a_link_that_is_gone_fails(lab: &Lab, version: &str) {
 
 fn an_error_object_carries_the_version(lab: &Lab, version: &str) {
     let container = lab.container();
-    let mut conf = plain_conf(lab, version);
-    conf["master"] = json!("nope0");
+    let conf = with(plain_conf(lab, version), "master", json!("nope0"));
     let outcome = lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &conf).run());
     outcome.fails(7, &["master", "nope0"]);
     assert_eq!(outcome.json()["cniVersion"], version);

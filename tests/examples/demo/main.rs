@@ -20,7 +20,7 @@ use userns::Power;
 
 const IFNAME: &str = "eth0";
 /// On one machine an answer takes microseconds.
-const PATIENCE: Duration = Duration::from_secs(3);
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How long to listen for somebody who has gone.
 const SILENCE: Duration = Duration::from_millis(400);
 
@@ -59,7 +59,7 @@ impl Story {
     }
 
     fn claim_ping(&mut self, who: &str, from: &Namespace, whom: &str, to: IpAddr) {
-        match ping(from, to, PATIENCE) {
+        match ping(from, to, ANSWER_WITHIN) {
             Some(time) => self.claim(true, &format!("{who} pings {whom} at {to} in {time:.0?}")),
             None => self.claim(false, &format!("{who} pings {whom} at {to}")),
         }

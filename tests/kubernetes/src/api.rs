@@ -1,14 +1,12 @@
 //! A client of the API server: plain HTTP on the socket of `kubectl proxy`, which encrypts and has the token of the
 //! administrator.
 
+use e2e::patience::PATIENCE;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::{Value, json};
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The API server of one cluster.
 #[derive(Debug)]

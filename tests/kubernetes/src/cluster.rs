@@ -30,7 +30,7 @@ const SERVER: &str = "https://192.168.50.11:6443";
 const SERVICES: &str = "10.96.0.0/16";
 
 /// How long one step of a cluster's start may take: it is seconds on a quiet machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const READY_WITHIN: Duration = Duration::from_secs(120);
 
 /// The users of the API server, each with its groups. The token of each is made of its name.
 const USERS: [(&str, &str); 5] = [
@@ -128,7 +128,7 @@ impl Cluster {
     /// Waits for a condition. If it does not hold in time, the panic has the ends of all logs.
     #[track_caller]
     pub fn until<T>(&self, what: &str, is_so: impl FnMut() -> Result<T, String>) -> T {
-        await_within(PATIENCE, what, is_so)
+        await_within(READY_WITHIN, what, is_so)
     }
 
     /// Waits until a node is ready, or is not. Returns the message of the condition.

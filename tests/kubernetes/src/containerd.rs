@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use e2e::binaries::peers;
+use e2e::patience::PATIENCE;
 use e2e::runtime::{PAUSE_IMAGE, write_images};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -25,8 +25,6 @@ const NETWORK: &str = "10-lan.conflist";
 
 /// The name of the log.
 pub const LOG: &str = "containerd";
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Node {
     /// Starts containerd and waits until it listens. Returns its process ID.

@@ -1,5 +1,6 @@
 //! The control groups of one node. The node sees them as the whole tree.
 
+use e2e::patience::PATIENCE;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,9 +9,6 @@ use nix::mount::{MsFlags, mount};
 
 /// The mount point of all hierarchies.
 const TREE: &str = "/sys/fs/cgroup";
-
-/// How long the kernel may take to release the groups of processes that have just ended.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One hierarchy of the machine.
 #[derive(Debug)]

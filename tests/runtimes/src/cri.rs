@@ -21,7 +21,7 @@ use crate::messages::{
 };
 
 /// How long one call may take; and how long containerd, to be ready.
-const PATIENCE: Duration = Duration::from_secs(60);
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// The conditions that the kubelet requires. containerd 2 has more: its warnings about old configurations.
 const CONDITIONS: [&str; 2] = ["RuntimeReady", "NetworkReady"];
@@ -195,7 +195,7 @@ impl<'a> Cri<'a> {
     }
 
     fn wait_until(&self, what: &str, is_so: impl Fn() -> Result<(), String>) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + ANSWER_WITHIN;
         while let Err(why_not) = is_so() {
             let log = || self.containerd.log();
             assert!(Instant::now() < deadline, "{what}: {why_not}\ncontainerd says:\n{}", log());
@@ -211,5 +211,5 @@ fn about(id: &str) -> PodSandboxId {
 fn open(socket: &Path) -> Channel {
     let address = format!("unix://{}", socket.display());
     let endpoint = Endpoint::from_shared(address).expect("an address");
-    endpoint.timeout(PATIENCE).connect_lazy()
+    endpoint.timeout(ANSWER_WITHIN).connect_lazy()
 }

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use e2e::Namespace;
+use e2e::patience::PATIENCE;
 use e2e::traffic::readable;
 use serde_json::Value;
 
@@ -17,8 +18,6 @@ use crate::peer::{self, Samples};
 pub(crate) const STREAM_PORT: u16 = 5201;
 /// Where the first server of small exchanges listens; the others follow.
 pub(crate) const FIRST_PORT: u16 = 7000;
-/// No start and no end takes so long, on a guest's one processor with dozens of processes.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How much a stream carries.
 #[derive(Clone, Copy, Debug)]

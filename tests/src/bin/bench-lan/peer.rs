@@ -1,6 +1,7 @@
 //! The two ends of small exchanges: one byte there, one byte back. Each is a process of its own with a time limit, and
 //! ends with its parent.
 
+use e2e::patience::PATIENCE;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process;
@@ -13,8 +14,6 @@ pub(crate) const ARGUMENT: &str = "--peer";
 pub(crate) const READY: u8 = b'!';
 /// Exchanges before a client is ready: addresses are resolved, and caches warm.
 const WARM_UP: usize = 50;
-/// However long it is wanted, and however a request is lost.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `--peer serve|rr|crr ADDRESS [MILLISECONDS]`.
 pub(crate) fn main(arguments: &[&str]) -> Result<(), String> {

@@ -3,9 +3,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use e2e::needs::Feature;
+use e2e::patience::PATIENCE;
 use e2e::traffic::readable;
 use e2e::{Binaries, Namespace, Plugin};
 use serde_json::json;
@@ -18,7 +19,6 @@ use crate::wire::{self, NIC, script};
 /// The hosts' addresses on the wire.
 const HOSTS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(192, 168, 50, 10)), IpAddr::V4(Ipv4Addr::new(192, 168, 50, 20))];
 const IFNAME: &str = "eth0";
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

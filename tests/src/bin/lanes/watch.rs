@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Names how many seconds a guest may stand still.
 pub(crate) const PATIENCE_VARIABLE: &str = "UNDERLAY_GUEST_PATIENCE";
 /// No test is silent for so long and uses no processor.
-const PATIENCE: Duration = Duration::from_secs(180);
+const SILENT_FOR: Duration = Duration::from_secs(180);
 /// A guest that uses less than this part of a processor stands still. Its idle kernel uses some.
 const IDLE_PART: u32 = 20;
 /// The processor time that a guest may use without a word, in units of the patience.
@@ -59,7 +59,7 @@ impl Watch {
 
 /// The patience that the environment asks for.
 pub(crate) fn patience() -> Result<Duration, String> {
-    let Some(text) = std::env::var_os(PATIENCE_VARIABLE) else { return Ok(PATIENCE) };
+    let Some(text) = std::env::var_os(PATIENCE_VARIABLE) else { return Ok(SILENT_FOR) };
     let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds > 0);
     seconds.map(Duration::from_secs).ok_or_else(|| format!("{PATIENCE_VARIABLE}: a number of seconds"))
 }
@@ -88,7 +88,7 @@ mod tests {
     /// Looks once a second. Returns after how many seconds it is given up, and why.
     fn watch(says: impl Fn(u64) -> bool, percent: u64) -> Option<(u64, String)> {
         let begun = Instant::now();
-        let mut watch = Watch::new(PATIENCE, begun);
+        let mut watch = Watch::new(SILENT_FOR, begun);
         for second in 1..6 * 3600 {
             let now = begun + Duration::from_secs(second);
             if says(second) {
