@@ -141,7 +141,7 @@ cases! {
         let container = lab.container();
         let conf = with(lab.conf(), "mode", json!("passthru"));
         let outcome = lab.unchanged(&[&first, &container], || lab.macvlan().add(&container, "eth0", &conf).run());
-        outcome.fails(100, &["eth0", NIC, "passthru", "needs its parent alone"]);
+        outcome.fails(100, &["eth0", NIC, "passthru", "cannot share its parent"]);
         assert_reaches(&lab.neighbour, lan4(100));
     }
 }

@@ -93,7 +93,7 @@ fn del_leaves_a_link_that_is_known_by_nothing() {
     container.delete_link("eth0");
     lab.host.create_macvlan_in(&container, "eth0", NIC);
     let outcome = lab.plugin_with_fake("macvlan").del(&container, "eth0", &conf).run();
-    assert!(outcome.stderr.contains("is not what was attached"), "{}", outcome.text());
+    assert!(outcome.stderr.contains("is not the interface that ADD created"), "{}", outcome.text());
     outcome.done();
     assert_eq!(
         (container.link_names(), lab.fake_calls()),
@@ -122,7 +122,7 @@ fn del_and_check_find_a_link_that_the_container_has_renamed() {
     container.ip("link set wan0 up");
     assert_reaches(&lab.neighbour, lan4(100));
     let outcome = lab.unchanged(&[&container], || lab.macvlan().check(&container, "eth0", &conf).run());
-    outcome.fails(102, &["eth0: is called \"wan0\" now"]);
+    outcome.fails(102, &["eth0: was renamed to \"wan0\""]);
     lab.macvlan().del(&container, "eth0", &conf).run().done();
     lab.assert_gone(&container);
     assert_silent(&lab.neighbour, lan4(100));
@@ -256,7 +256,7 @@ fn a_refusal_has_its_reason_also_where_the_host_has_a_link_of_that_name() {
     lab.host.make_port(NIC, "br0");
     let container = lab.container();
     let outcome = lab.unchanged(&[&container], || lab.macvlan().add(&container, "eth0", &lab.conf()).run());
-    outcome.fails(100, &["device or resource busy", "is a port of bridge br0; name that as master"]);
+    outcome.fails(100, &["device or resource busy", "is a port of bridge br0; set master to this bridge"]);
 }
 
 /// C8: while an ADD waited for IPAM, its link was deleted, and a second ADD for the same interface succeeded. The first one

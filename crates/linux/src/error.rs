@@ -35,14 +35,14 @@ pub enum Error {
     },
 
     /// There is no file at the path.
-    #[error("open network namespace {}: no such file or directory", .path.display())]
+    #[error("open network namespace \"{}\": no such file or directory", .path.display())]
     NetnsMissing {
         /// The path as it was given.
         path: PathBuf,
     },
 
     /// The file at the path is not a network namespace.
-    #[error("open network namespace {}: not a network namespace", .path.display())]
+    #[error("open network namespace \"{}\": not a network namespace", .path.display())]
     NotNetns {
         /// The path as it was given.
         path: PathBuf,

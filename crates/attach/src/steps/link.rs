@@ -65,7 +65,7 @@ impl<'a> Step<'a> for TheLink {
                 let mark = Mark::of(&checking.task.attachment);
                 let renamed = checking.rtnl.links()?.into_iter().find(|link| mark.is_on(link));
                 return Err(match renamed {
-                    Some(link) => checking.differs(format!("is called \"{}\" now", link.name)),
+                    Some(link) => checking.differs(format!("was renamed to \"{}\"", link.name)),
                     None => Error::NoLink { ifname: ifname.to_owned() },
                 });
             }
@@ -77,7 +77,7 @@ impl<'a> Step<'a> for TheLink {
             return Err(checking.differs(difference));
         }
         let Some(interface) = result::own_interface(checking.expected, ifname) else {
-            return Err(checking.differs("prevResult has no such interface in a sandbox".into()));
+            return Err(checking.differs("prevResult has no interface of this name with a sandbox".into()));
         };
         let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
         match interface.mac.as_deref() {
@@ -238,7 +238,9 @@ fn find_for_del(undoing: &mut Undoing<'_, '_>, kind: &str, previous: &dyn Fn() -
         None => undoing.links.push(link.ifindex),
         Some(why) => {
             let ifname = undoing.task.attachment.ifname;
-            (undoing.task.remark)(format_args!("{ifname} is not what was attached ({why}): it is left as it is"));
+            (undoing.task.remark)(format_args!(
+                "{ifname} is not the interface that ADD created ({why}): it is left as it is"
+            ));
         }
     }
     Ok(())
@@ -279,7 +281,7 @@ fn why_foreign(
         (true, true) => None,
         (true, false) if is_held() => None,
         (true, false) => other_mac,
-        (false, _) => Some(other_mac.unwrap_or_else(|| "it has none of its addresses".to_owned())),
+        (false, _) => Some(other_mac.unwrap_or_else(|| "it has none of the addresses in prevResult".to_owned())),
     })
 }
 

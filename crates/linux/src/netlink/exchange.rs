@@ -31,7 +31,7 @@ impl Socket {
     ) -> Result<T> {
         self.converse(&mut request, Size::Usual, operation, |message| {
             if message.kind == NLMSG_ERROR {
-                return Err("acknowledged, but nothing sent");
+                return Err("acknowledgement without an object");
             }
             Ok(ControlFlow::Break(decode(message)?))
         })
