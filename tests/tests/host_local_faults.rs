@@ -348,7 +348,11 @@ fn gc_frees_nothing_on_the_doubt_of_a_proc_that_cannot_be_listed() {
     conf["cni.dev/valid-attachments"] = json!([]);
     let outcome = traced(&lab, "-P /proc -e inject=getdents64:error=EIO").call("GC", &conf).run();
     outcome.done();
-    assert!(outcome.stderr.contains("may still exist: not all could be looked at"), "{}", outcome.text());
+    assert!(
+        outcome.stderr.contains("may still exist, because not all namespaces could be searched"),
+        "{}",
+        outcome.text()
+    );
     assert_eq!(lab.leases(), ["10.0.0.10"]);
 }
 
@@ -369,9 +373,12 @@ fn gc_keeps_a_lease_as_long_as_its_netns_exists() {
         outcome.stderr
     };
     let said = gc();
-    let kept = "kept 10.0.0.10 of container-1 eth0: not a valid attachment, but its netns (";
+    let kept = "kept 10.0.0.10 of container-1 eth0: it is not in the runtime's list of valid attachments, but its network namespace (";
     assert!(said.contains(kept), "{said}");
-    assert!(said.contains("freed 10.0.0.11 of nowhere eth0: not a valid attachment"), "{said}");
+    assert!(
+        said.contains("freed 10.0.0.11 of nowhere eth0: it is not in the runtime's list of valid attachments"),
+        "{said}"
+    );
     assert_eq!(lab.leases(), ["10.0.0.10"]);
 
     drop(container);
@@ -381,7 +388,10 @@ fn gc_keeps_a_lease_as_long_as_its_netns_exists() {
     while said.contains(kept) && Instant::now() < deadline {
         said = gc();
     }
-    assert!(said.contains("freed 10.0.0.10 of container-1 eth0: not a valid attachment"), "{said}");
+    assert!(
+        said.contains("freed 10.0.0.10 of container-1 eth0: it is not in the runtime's list of valid attachments"),
+        "{said}"
+    );
     assert_eq!(lab.leases(), [""; 0]);
 }
 
@@ -421,7 +431,11 @@ fn a_lease_file_that_cannot_be_read_is_in_no_other_containers_way() {
     call(&unreadable(), "DEL", "c2", &conf).run().done();
     fs::write(directory(&lab).join("lock"), "").expect("empty the index");
     let outcome = call(&unreadable(), "DEL", "c3", &conf).run();
-    assert!(outcome.stderr.contains("passed over: read") && outcome.stderr.contains("10.0.0.10"), "{}", outcome.text());
+    assert!(
+        outcome.stderr.contains("ignored a file that cannot be read: read") && outcome.stderr.contains("10.0.0.10"),
+        "{}",
+        outcome.text()
+    );
     outcome.done();
     assert_eq!(lab.leases(), ["10.0.0.10"]);
     // Its own file is another matter: its address must not be thought free.

@@ -85,8 +85,8 @@ impl fmt::Display for Content {
             Self::Owned { container_id, ifname } => write!(f, "{}", Owner { container_id, ifname }),
             Self::Legacy { container_id } => write!(f, "{container_id}"),
             Self::Torn { container_id: None } => f.write_str("no container (the lease file is empty)"),
-            Self::Torn { container_id: Some(id) } => write!(f, "{id} (the lease file breaks off there)"),
-            Self::Garbage => f.write_str("an unknown owner (the lease file holds something else)"),
+            Self::Torn { container_id: Some(id) } => write!(f, "{id} (the lease file is incomplete)"),
+            Self::Garbage => f.write_str("an unknown owner (the lease file has another form)"),
         }
     }
 }
