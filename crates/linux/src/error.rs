@@ -27,7 +27,7 @@ pub enum Error {
 
     /// The kernel's answer was lost. It is not known if the kernel has done the operation.
     #[error("{operation}: {}", words(*.errno))]
-    Unheard {
+    NoAnswer {
         /// The operation and its object.
         operation: String,
         /// The reason why there is no answer.
@@ -108,7 +108,7 @@ impl Error {
     /// Returns the kernel's error number, if there is one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
-            Self::Kernel { errno, .. } | Self::Unheard { errno, .. } => Some(*errno),
+            Self::Kernel { errno, .. } | Self::NoAnswer { errno, .. } => Some(*errno),
             Self::Io { source, .. } => errno(source),
             _ => None,
         }
@@ -120,7 +120,7 @@ impl Error {
     pub fn during(mut self, words: impl Into<String>) -> Self {
         match &mut self {
             Self::Kernel { operation, .. }
-            | Self::Unheard { operation, .. }
+            | Self::NoAnswer { operation, .. }
             | Self::Io { operation, .. }
             | Self::Timeout { operation }
             | Self::Malformed { operation, .. } => *operation = words.into(),
@@ -137,8 +137,8 @@ impl Error {
         Self::Kernel { operation: operation.to_string(), errno, ext_ack: None }
     }
 
-    pub(crate) fn unheard(operation: impl fmt::Display, errno: Errno) -> Self {
-        Self::Unheard { operation: operation.to_string(), errno }
+    pub(crate) fn no_answer(operation: impl fmt::Display, errno: Errno) -> Self {
+        Self::NoAnswer { operation: operation.to_string(), errno }
     }
 
     pub(crate) fn malformed(operation: impl fmt::Display, what: impl Into<String>) -> Self {

@@ -210,7 +210,7 @@ mod ioctl {
 
 /// Returns true if a file on nsfs is a network namespace, and not a namespace of another kind.
 fn is_network(file: &File, path: &Path) -> Result<bool> {
-    // SAFETY: NS_GET_NSTYPE takes no argument and accesses no memory of ours. `file` is open during the call.
+    // SAFETY: NS_GET_NSTYPE takes no argument and does not access our memory. `file` is open during the call.
     match unsafe { ioctl::get_nstype(file.as_raw_fd()) } {
         Ok(kind) => Ok(kind == libc::CLONE_NEWNET),
         // Linux before 4.11 does not know this call. There setns(2) refuses a namespace of another kind.

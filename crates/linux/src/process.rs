@@ -30,7 +30,7 @@ const CHILD_STACK: usize = 64 << 10;
 /// opened only for reading, so that a closed stdout is recognised. Started programs inherit these streams. If /dev/null
 /// cannot be opened, the process aborts, because its answer has nowhere to go.
 pub fn begin() {
-    // SAFETY: no code of ours runs on the signal, and there is no other thread.
+    // SAFETY: none of our code runs on the signal, and there is no other thread.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     stand_in_for_closed_streams();
 }
@@ -192,7 +192,7 @@ fn start(program: &Path, (name, value): (&str, &str), stdin: RawFd, stdout: RawF
     });
     let environment = environment.collect::<Result<Vec<_>, _>>()?;
     let pointers = environment.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
-    // SAFETY: getpid(2) always succeeds, and accesses no memory of ours.
+    // SAFETY: getpid(2) always succeeds and does not access our memory.
     let parent = unsafe { libc::getpid() };
     let words = [program.as_ptr(), ptr::null()];
     let mut start = Start { program, words, environment: pointers, stdin, stdout, parent, errno: 0 };

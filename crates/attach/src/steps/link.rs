@@ -17,7 +17,7 @@ pub(crate) enum TheLink {
     #[default]
     None,
     /// The kernel was asked for a link with this name, and its answer is not known.
-    Unheard(String),
+    Asked(String),
     /// The link with this ifindex was created.
     Made(u32),
 }
@@ -35,7 +35,7 @@ impl<'a> Step<'a> for TheLink {
             Ok(()) => return self.see(making),
             Err(error) => error,
         };
-        if matches!(self, Self::Unheard(_)) {
+        if matches!(self, Self::Asked(_)) {
             return Err(refused.during(operation(making)).into());
         }
         if refused.errno() != Some(Errno::EEXIST) {
@@ -99,7 +99,7 @@ impl<'a> Step<'a> for TheLink {
             (Why::Failed, Self::None) => Vec::new(),
             (Why::Failed, Self::Made(ifindex)) => vec![*ifindex],
             // The name was free just before. A link with this name that is up was created by another ADD.
-            (Why::Failed, Self::Unheard(name)) => {
+            (Why::Failed, Self::Asked(name)) => {
                 inside.link(name)?.filter(|link| !link.up).map(|link| link.ifindex).into_iter().collect()
             }
             (Why::Del { kind, previous }, _) => return find_for_del(undoing, kind, previous),
@@ -131,7 +131,7 @@ impl<'a> Step<'a> for TheLink {
 impl TheLink {
     fn ask_for(&mut self, name: &str, making: &mut Making<'_>) -> linux::Result<()> {
         // Set before the call, because a panic leaves the answer unknown too.
-        *self = Self::Unheard(name.to_owned());
+        *self = Self::Asked(name.to_owned());
         let asked = new_link(making, name);
         if asked.as_ref().is_err_and(is_verdict) {
             *self = Self::None;
@@ -141,7 +141,7 @@ impl TheLink {
 
     /// Reads the new link: the kernel has chosen its ifindex, and perhaps its MAC and MTU.
     fn see(&mut self, making: &mut Making<'_>) -> Result<()> {
-        let Self::Unheard(name) = self else { return Ok(()) };
+        let Self::Asked(name) = self else { return Ok(()) };
         let link = making.inside.link(name)?.ok_or_else(|| Error::LinkGone(operation(making)))?;
         *self = Self::Made(link.ifindex);
         making.link = Some(link);
@@ -154,7 +154,7 @@ impl TheLink {
         let ifname = making.task.attachment.ifname;
         if let Err(error) = self.ask_for(&temporary_name(), making) {
             return match self {
-                Self::Unheard(_) => Err(error.during(operation(making)).into()),
+                Self::Asked(_) => Err(error.during(operation(making)).into()),
                 _ => Err(explain(making, error)),
             };
         }
