@@ -144,7 +144,7 @@ fn compare(scene: &Scene, text: &mut String) {
     for ours in scene.ways.iter().filter(|measured| measured.way.is_ours()) {
         let others = || scene.ways.iter().filter(|other| other.way != ours.way);
         let _ = write!(text, "\n{}", in_short(ours, others()));
-        text.push_str("\n\n| beside | ahead | behind | no difference beyond the spread |\n|---|---|---|---|\n");
+        text.push_str("\n\n| compared with | ahead | behind | no difference beyond the spread |\n|---|---|---|---|\n");
         for other in others() {
             let mut columns = [Vec::new(), Vec::new(), Vec::new()];
             for (which, metric) in METRICS.iter().enumerate() {
