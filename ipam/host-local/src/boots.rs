@@ -137,7 +137,7 @@ mod tests {
         Record::new(boot, Some(7), Vec::new())
     }
 
-    /// Of leases in a directory on a file system that is not known to be this machine's alone.
+    /// For leases on a file system that other machines may share.
     fn shared(now: &str, list: &Path) -> Boots {
         Boots::new(Some(now.to_owned()), Path::new("/proc"), list)
     }

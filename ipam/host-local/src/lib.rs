@@ -163,7 +163,7 @@ fn del(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<()
     let mine = if held.leases.is_empty() { held.of_container } else { held.leases };
     errors.extend(mine.into_iter().filter_map(|ip| store.release(ip).err()));
     if errors.is_empty() {
-        // What is left of it says nothing without the leases.
+        // Without leases, the record has no meaning.
         let _ = store.forget(&owner);
     }
     Ok(all_well(errors)?)

@@ -80,7 +80,7 @@ fn status_fails_on_a_full_set_if_the_configuration_asks_for_that_and_says_which(
     assert_eq!(failure(network.status()), (50, full.into()));
     assert_eq!(network.files(), before);
 
-    // What an ADD would reclaim is as good as free.
+    // A lease that ADD would free counts as free.
     network.put("10.0.0.2", "");
     network.status().unwrap();
     assert_eq!(network.files()["10.0.0.2"], "");
