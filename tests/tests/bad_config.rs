@@ -133,7 +133,7 @@ cases! {
     fn passthru_on_a_parent_with_other_containers_is_refused_with_the_reason(lab) {
         let (_first, _) = lab.macvlan().attach(lab, &lab.conf());
         let conf = with(lab.conf(), "mode", json!("passthru"));
-        lab.macvlan().refuses(lab, &conf, 100, &["eth0", NIC, "passthru", "needs its parent alone"]);
+        lab.macvlan().refuses(lab, &conf, 100, &["eth0", NIC, "passthru", "cannot share its parent"]);
         assert_reaches(&lab.neighbour, lan4(100));
     }
 }

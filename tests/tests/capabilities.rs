@@ -73,7 +73,7 @@ fn ipvlan_without_sys_ptrace_refuses_what_it_cannot_see_and_with_it_sees() {
     let conf = lab.ipvlan_conf("l2");
     let (first, second) = (lab.container(), lab.container());
     lab.ipvlan().add(&first, "eth0", &conf).run().result();
-    call(&lab, "ipvlan", BOTH, "ADD", &second, &conf).fails(7, &["cannot be looked into"]);
+    call(&lab, "ipvlan", BOTH, "ADD", &second, &conf).fails(7, &["the plugin cannot enter"]);
     assert_eq!(second.link_names(), ["lo"]);
     call(&lab, "ipvlan", &format!("{BOTH},+sys_ptrace"), "ADD", &second, &conf).result();
     assert!(second.has_link("eth0"));

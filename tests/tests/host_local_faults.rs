@@ -310,7 +310,11 @@ fn gc_frees_nothing_if_proc_cannot_be_listed() {
     conf["cni.dev/valid-attachments"] = json!([]);
     let outcome = traced(&lab, "-P /proc -e inject=getdents64:error=EIO").call("GC", &conf).run();
     outcome.done();
-    assert!(outcome.stderr.contains("may still exist: not all could be looked at"), "{}", outcome.text());
+    assert!(
+        outcome.stderr.contains("may still exist, because not all namespaces could be searched"),
+        "{}",
+        outcome.text()
+    );
     assert_eq!(lab.leases(), ["10.0.0.10"]);
 }
 
@@ -330,14 +334,19 @@ fn gc_keeps_a_lease_as_long_as_its_netns_exists() {
         outcome.stderr
     };
     let said = gc();
-    let kept = "kept 10.0.0.10 of container-1 eth0: not a valid attachment, but its netns (";
+    let kept = "kept 10.0.0.10 of container-1 eth0: it is not in the runtime's list of valid attachments, but its network namespace (";
     assert!(said.contains(kept), "{said}");
-    assert!(said.contains("freed 10.0.0.11 of nowhere eth0: not a valid attachment"), "{said}");
+    assert!(
+        said.contains("freed 10.0.0.11 of nowhere eth0: it is not in the runtime's list of valid attachments"),
+        "{said}"
+    );
     assert_eq!(lab.leases(), ["10.0.0.10"]);
 
     drop(container);
     // The kernel removes the namespace a moment later, or a process of another test still has it.
-    await_that("GC frees the lease", || gc().contains("freed 10.0.0.10 of container-1 eth0: not a valid attachment"));
+    await_that("GC frees the lease", || {
+        gc().contains("freed 10.0.0.10 of container-1 eth0: it is not in the runtime's list")
+    });
     assert_eq!(lab.leases(), [""; 0]);
 }
 
@@ -376,7 +385,11 @@ fn a_lease_file_that_cannot_be_read_does_not_stop_the_del_of_other_containers() 
     call(&unreadable(), "DEL", "c2", &conf).run().done();
     fs::write(lab.lease_file("lock"), "").expect("empty the index");
     let outcome = call(&unreadable(), "DEL", "c3", &conf).run();
-    assert!(outcome.stderr.contains("passed over: read") && outcome.stderr.contains("10.0.0.10"), "{}", outcome.text());
+    assert!(
+        outcome.stderr.contains("ignored a file that cannot be read: read") && outcome.stderr.contains("10.0.0.10"),
+        "{}",
+        outcome.text()
+    );
     outcome.done();
     assert_eq!(lab.leases(), ["10.0.0.10"]);
     // If the file of the container itself cannot be read, DEL must fail: the address may still be leased.

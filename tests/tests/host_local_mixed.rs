@@ -229,6 +229,18 @@ fn a_call_that_is_killed_anywhere_leaves_a_complete_list_of_boots() {
             kills += 1;
         }
         assert!(kills > 30, "{kills} system calls");
+
+        // Sixty-four calls at once, the first of their boot.
+        fs::write(boot_id, "last\n").expect("boot");
+        fs::write(list, "first\n").expect("forget the last boot");
+        thread::scope(|scope| {
+            let add = |number: usize| call(&ours, "ADD", &format!("p{number}"), &conf).run_here();
+            let calls: Vec<_> = (0..64).map(|number| scope.spawn(move || add(number).result())).collect();
+            calls.into_iter().for_each(|call| drop(call.join().expect("an ADD")));
+        });
+        assert_eq!(read(), "first\nlast\n");
+        let left = fs::read_dir("/var/lib/underlay").expect("list the directory").count();
+        assert_eq!(left, 1, "a temporary file is left");
     });
 }
 

@@ -84,7 +84,7 @@ fn del_leaves_a_link_that_has_only_the_name() {
     container.delete_link("eth0");
     lab.host.create_macvlan_in(&container, "eth0", NIC);
     let outcome = lab.plugin_with_fake("macvlan").del(&container, "eth0", &conf).run();
-    assert!(outcome.stderr.contains("is not what was attached"), "{}", outcome.text());
+    assert!(outcome.stderr.contains("is not the interface that ADD created"), "{}", outcome.text());
     outcome.done();
     assert_eq!(container.link_names(), ["lo", "eth0"]);
     assert_eq!(lab.fake_calls(), ["ADD", "DEL"]);
@@ -109,7 +109,7 @@ fn del_and_check_find_a_link_that_the_container_has_renamed() {
     container.ip("link set wan0 up");
     assert_reaches(&lab.neighbour, lan4(100));
     let outcome = lab.unchanged(&[&container], || lab.macvlan().check(&container, "eth0", &conf).run());
-    outcome.fails(102, &["eth0: is called \"wan0\" now"]);
+    outcome.fails(102, &["eth0: was renamed to \"wan0\""]);
     lab.macvlan().detach(&lab, &container, &conf);
     assert_silent(&lab.neighbour, lan4(100));
 }
@@ -225,7 +225,7 @@ fn a_refusal_has_its_reason_also_if_the_host_has_a_link_of_that_name() {
         &lab,
         &lab.conf(),
         100,
-        &["device or resource busy", "is a port of bridge br0; name that as master"],
+        &["device or resource busy", "is a port of bridge br0; set master to this bridge"],
     );
 }
 

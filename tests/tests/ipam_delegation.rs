@@ -83,7 +83,7 @@ cases! {
     #[reference(fails: "something was changed")]
     fn a_result_without_addresses_is_refused_and_released(lab) {
         let conf = lab.ipam_answering(&json!({"cniVersion": "1.0.0", "ips": []}));
-        lab.plugin_with_fake("macvlan").refuses(lab, &conf, 7, &["ipam.type", "fake", "no addresses"]);
+        lab.plugin_with_fake("macvlan").refuses(lab, &conf, 7, &["ipam.type", "fake", "returned no address"]);
         assert_eq!(lab.fake_calls(), ["ADD", "DEL"]);
     }
 
@@ -173,7 +173,7 @@ cases! {
     fn ipam_that_is_one_of_our_link_plugins_is_refused(lab) {
         for name in ["macvlan", "ipvlan"] {
             let conf = with(lab.conf(), "ipam", json!({"type": name}));
-            let names = ["ipam.type", name, "is no IPAM plugin"];
+            let names = ["ipam.type", name, "is not an IPAM plugin"];
             lab.macvlan().refuses(lab, &conf, 7, &names);
             let conf = with(conf, "cniVersion", json!("1.1.0"));
             let conf = with(conf, "cni.dev/valid-attachments", json!([]));
@@ -188,7 +188,7 @@ cases! {
     fn del_with_such_ipam_takes_the_link_and_says_that_the_lease_stays(lab) {
         let (container, conf) = lab.macvlan().attach(lab, &lab.conf());
         let edited = with(conf.clone(), "ipam", json!({"type": "macvlan"}));
-        lab.macvlan().del(&container, "eth0", &edited).run().fails(7, &["ipam.type", "macvlan", "is no IPAM plugin"]);
+        lab.macvlan().del(&container, "eth0", &edited).run().fails(7, &["ipam.type", "macvlan", "is not an IPAM plugin"]);
         assert_eq!(container.link_names(), ["lo"]);
         assert_eq!(lab.leases(), ["192.168.50.100"]);
         lab.macvlan().detach(lab, &container, &conf);

@@ -187,7 +187,7 @@ cases! {
             },
         );
         for mode in ["l2", "l3"] {
-            add_that_changes_nothing(lab, &lab.ipvlan_conf(mode), &[]).fails(7, &["master", NIC, "cannot be looked into"]);
+            add_that_changes_nothing(lab, &lab.ipvlan_conf(mode), &[]).fails(7, &["master", NIC, "the plugin cannot enter"]);
         }
         drop(socket);
     }

@@ -280,7 +280,7 @@ fn a_long_list_of_requested_addresses_is_refused_at_once() {
     conf["runtimeConfig"] = json!({"ips": (0..500_000).map(ip).collect::<Vec<_>>()});
     let outcome = place.call("ADD", "c1", &conf).run();
     let error = outcome.fails(7, &[]);
-    let text = "runtimeConfig.ips[1] 10.0.0.11: runtimeConfig.ips[0] 10.0.0.10 comes out of ipam.subnet as well";
+    let text = "runtimeConfig.ips[1] 10.0.0.11: runtimeConfig.ips[0] 10.0.0.10 is in ipam.subnet too";
     assert!(error.msg.starts_with(text), "{}", error.msg);
     assert!(outcome.wall.as_secs() < 10, "{}", outcome.text());
 }
@@ -376,7 +376,7 @@ fn no_file_of_ours_replaces_a_closed_standard_stream() {
                 assert_eq!(outcome.status.code(), Some(1), "{}", outcome.text());
                 assert!(outcome.stderr.contains("write result to stdout: it is closed"), "{}", outcome.text());
             }
-            (_, Some(code)) => drop(outcome.fails(code, &["network configuration on stdin: empty"])),
+            (_, Some(code)) => drop(outcome.fails(code, &["network configuration on stdin: is empty"])),
             _ => {
                 outcome.result();
                 place.call("DEL", "c1", &place.conf()).run().done();

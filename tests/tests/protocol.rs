@@ -88,7 +88,7 @@ cases! {
         let outcome = Command::new(&program).arg("instal").env_remove("CNI_COMMAND").output().expect("run the program");
         assert_eq!(outcome.status.code(), Some(2), "{outcome:?}");
         assert_eq!(outcome.stdout, b"", "{outcome:?}");
-        assert_eq!(outcome.stderr, b"macvlan: instal: not known here; macvlan --help says what is\n", "{outcome:?}");
+        assert_eq!(outcome.stderr, b"macvlan: unexpected argument \"instal\"; see macvlan --help\n", "{outcome:?}");
     }
 
     #[reference(fails: "without cniVersion")]
@@ -225,7 +225,7 @@ cases! {
         let mut conf = lab.conf();
         conf["ipam"]["range"] = conf["ipam"]["ranges"].take();
         let outcome = lab.macvlan().add(&lab.container(), "eth0", &conf).run();
-        outcome.fails(7, &["ipam.ranges: missing"]);
+        outcome.fails(7, &["ipam.ranges: is not set"]);
         assert!(outcome.stderr.contains("did you mean \"ipam.ranges\"?"), "{}", outcome.text());
     }
 

@@ -28,7 +28,9 @@ pub(crate) fn open_if_there(task: &Task<'_>) -> Result<Option<Netns>> {
     let home = Netns::current()?;
     if is_the_hosts(task, &netns, &home) {
         let path = path.display();
-        (task.remark)(format_args!("CNI_NETNS {path} is the host's own network namespace: no link is touched there"));
+        (task.remark)(format_args!(
+            "CNI_NETNS \"{path}\" is the host's own network namespace: no interface is changed there"
+        ));
         return Ok(None);
     }
     Ok(Some(netns.from_home(&home)?))

@@ -44,7 +44,7 @@ pub enum Error {
     #[error("CNI_NETNS: {0}")]
     Netns(linux::Error),
     /// CNI_NETNS is the home namespace.
-    #[error("CNI_NETNS {}: it is the host's own network namespace", .0.display())]
+    #[error("CNI_NETNS \"{}\": it is the host's own network namespace", .0.display())]
     HostNetns(PathBuf),
     /// The container already has an interface with this name. It may be in use.
     #[error(
@@ -60,7 +60,7 @@ pub enum Error {
     #[error("{0}: it was deleted during the ADD")]
     LinkGone(String),
     /// Duplicate address detection has not finished in time.
-    #[error("wait for duplicate address detection of {addresses} on {ifname}: not over after {after:?}")]
+    #[error("wait for duplicate address detection of {addresses} on {ifname}: not finished after {after:?}")]
     Tentative {
         /// The addresses.
         addresses: String,

@@ -22,17 +22,17 @@ pub(crate) fn find(rtnl: &mut Rtnl, open: impl Fn() -> linux::Result<Rtnl>, mast
             rtnl.link_by_any_name(name)?.ok_or_else(|| wrong(format!("\"{name}\""), "there is no such interface"))?
         }
         None => {
-            let missing = || wrong("is not set".into(), "and there is no default route whose interface to take");
+            let missing = || wrong("is not set".into(), "there is no default route to find the parent by; set master");
             let ifindex = Rtnl::default_route(open)?.ok_or_else(missing)?;
             rtnl.link_by_index(ifindex)?.ok_or_else(missing)?
         }
     };
     let quoted = || format!("\"{}\"", link.name);
     if link.loopback {
-        return Err(wrong(quoted(), "the loopback interface leads to no LAN"));
+        return Err(wrong(quoted(), "is the loopback interface, which leads to no LAN"));
     }
     if link.arphrd != ARPHRD_ETHER {
-        return Err(wrong(quoted(), "is no Ethernet interface, so it can have no sub-interfaces"));
+        return Err(wrong(quoted(), "is not an Ethernet interface, so it cannot have sub-interfaces"));
     }
     Ok(link)
 }
@@ -52,8 +52,8 @@ pub(crate) fn judge_mtu(parent: &Link, mtu: Option<u32>) -> Result<()> {
 /// Returns the reason why no packets can pass now. Returns `None` if they can.
 pub(crate) fn obstacle(parent: &Link) -> Option<String> {
     match (parent.up, parent.carrier) {
-        (false, _) => Some(format!("parent {} is down: nothing passes until it is up", parent.name)),
-        (true, false) => Some(format!("parent {} has no carrier: nothing passes until it has", parent.name)),
+        (false, _) => Some(format!("parent {} is down: no packets pass until it is up", parent.name)),
+        (true, false) => Some(format!("parent {} has no carrier: no packets pass until it has one", parent.name)),
         (true, true) => None,
     }
 }
@@ -106,7 +106,10 @@ pub(crate) fn explain(rtnl: &mut Rtnl, parent: &Link, kind: &LinkKind, error: li
     let why = match error.errno() {
         Some(Errno::EBUSY) => busy(rtnl, parent, kind),
         Some(Errno::EPERM) => "the plugin needs CAP_NET_ADMIN on the host and in the container".to_owned(),
-        Some(Errno::EOPNOTSUPP) => format!("this kernel has no {name} (module {name}, CONFIG_{})", name.to_uppercase()),
+        Some(Errno::EOPNOTSUPP) => {
+            let option = name.to_uppercase();
+            format!("this kernel has no {name}: load the module {name}, or use a kernel with CONFIG_{option}")
+        }
         Some(Errno::ENODEV) => format!("{} has just been deleted", parent.name),
         Some(Errno::EINVAL) if silent && matches!(kind, LinkKind::Macvlan { .. }) => alone(rtnl, parent),
         _ => return Error::Linux(error),
@@ -119,7 +122,7 @@ fn busy(rtnl: &mut Rtnl, parent: &Link, kind: &LinkKind) -> String {
     if let Some(slave_kind) = parent.slave_kind.as_deref() {
         let master = parent.master.and_then(|ifindex| rtnl.link_by_index(ifindex).ok().flatten());
         let master = master.map_or_else(|| format!("a {slave_kind}"), |link| format!("{slave_kind} {}", link.name));
-        return format!("{name} is a port of {master}; name that as master, or take {name} out of it");
+        return format!("{name} is a port of {master}; set master to this {slave_kind}, or remove {name} from it");
     }
     // Most of these links are in containers and cannot be seen from here. Both kinds use the parent's single
     // rx_handler.
@@ -131,7 +134,10 @@ fn busy(rtnl: &mut Rtnl, parent: &Link, kind: &LinkKind) -> String {
 /// Explains a refusal because of passthru mode: then the parent can have only one macvlan, the old or the new one.
 fn alone(rtnl: &mut Rtnl, parent: &Link) -> String {
     let verb = if carries(rtnl, parent, "macvlan") { "carries" } else { "may carry" };
-    format!("{} {verb} another macvlan interface, and one in passthru mode needs its parent alone", parent.name)
+    format!(
+        "{} {verb} another macvlan interface, and an interface in mode passthru cannot share its parent",
+        parent.name
+    )
 }
 
 fn carries(rtnl: &mut Rtnl, parent: &Link, kind: &str) -> bool {

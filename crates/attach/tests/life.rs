@@ -25,11 +25,11 @@ struct Leases {
     add_panics: bool,
     del_panics: bool,
     can_give_back: bool,
-    /// What it was asked for.
+    /// The calls that it got.
     asked: RefCell<Vec<&'static str>>,
-    /// What happens in the middle of its ADD.
+    /// Runs in the middle of its ADD.
     meanwhile: RefCell<Option<Box<dyn FnOnce()>>>,
-    /// Whether a link had the address at the last release.
+    /// True if a link had the address at the last release.
     was_on_link: Cell<bool>,
     /// The container, to see that.
     container: Cell<Option<&'static Netns>>,
@@ -40,7 +40,7 @@ impl Leases {
         self.asked.borrow_mut().push(what);
     }
 
-    /// What it was asked for since the last time.
+    /// The calls since the last time.
     fn asked(&self) -> Vec<&'static str> {
         self.asked.take()
     }
@@ -193,7 +193,7 @@ fn netns() -> Netns {
     let spawned = Command::new("unshare").args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut child = spawned.expect("start unshare");
     let (mut stdin, mut stdout) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
-    // What cat repeats says that it is cat by now, in its new namespace.
+    // An answer of cat proves that it runs in its new namespace.
     stdin.write_all(b"!").expect("write to cat");
     stdout.read_exact(&mut [0]).expect("a network namespace of one's own: needs root");
     let netns = Netns::open(Path::new(&format!("/proc/{}/ns/net", child.id()))).expect("open the new namespace");

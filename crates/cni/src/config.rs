@@ -48,7 +48,7 @@ pub struct NetConf<'a> {
     pub version: Version,
     /// `name` of the network. It is safe as a part of a path.
     pub name: String,
-    /// `ipam.type`. `None`: there is no IPAM plugin.
+    /// `ipam.type`. `None`: there is not an IPAM plugin.
     pub ipam_type: Option<&'a str>,
     /// The whole configuration.
     pub keys: Object<'a>,
@@ -69,7 +69,7 @@ impl<'a> NetConf<'a> {
         let version = version(&keys)?;
         let name = keys.text("name")?.unwrap_or_default().to_owned();
         if keys.item("name").is_none() {
-            let cause = "every network has one, and its addresses are leased under it";
+            let cause = "every network needs a name, because its leases are stored under it";
             return Err(Error::config("name", "is not set", cause));
         }
         if let Some(cause) = why_no_identifier(&name) {
@@ -103,7 +103,7 @@ pub fn valid_attachments(json: &[u8]) -> Result<Vec<ValidAttachment>, Error> {
     let wrong = |cause: String| Error::new(Code::INVALID_NETWORK_CONFIG, format!("{VALID_ATTACHMENTS}: {cause}"));
     let lists: Lists = serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))?;
     if lists.valid.is_none() && lists.attachments.is_none() {
-        return Err(wrong("missing: without it GC would have to free every attachment".into()));
+        return Err(wrong("is not set; GC needs this list, because without it all leases would be freed".into()));
     }
     Ok(lists.valid.into_iter().chain(lists.attachments).flatten().collect())
 }
@@ -149,7 +149,7 @@ mod tests {
             (1, "cniVersion \"2.0.0\" is not one of 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0".into())
         );
         for absent in [r#"{}"#, r#"{"name":null}"#] {
-            let expected = "name is not set: every network has one, and its addresses are leased under it";
+            let expected = "name is not set: every network needs a name, because its leases are stored under it";
             assert_eq!(refused(absent), (7, expected.into()), "{absent}");
         }
         for name in ["", "../x", "a/b", ".", "a b"] {

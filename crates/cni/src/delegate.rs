@@ -59,11 +59,12 @@ impl<'a> Ipam<'a> {
         let ours_by_name = call.program.plugin(name);
         if ours_by_name.is_some_and(|plugin| !plugin.is_ipam()) {
             // It would call itself without end.
-            return Err(Error::config("ipam.type", quoted, "is no IPAM plugin"));
+            return Err(Error::config("ipam.type", quoted, "is not an IPAM plugin"));
         }
         let folders = call.variables.folders();
         if folders.is_empty() {
-            let cause = format!("CNI_PATH is not set, and ipam.type {quoted} has to be found in it");
+            let cause =
+                format!("CNI_PATH is not set: it must have the directory of the IPAM plugin {quoted} (ipam.type)");
             return Err(Error::new(Code::INVALID_ENVIRONMENT, cause));
         }
         let found = folders.iter().map(|folder| folder.join(name)).find_map(|path| Some((identity(&path)?, path)));
@@ -95,7 +96,7 @@ impl<'a> Ipam<'a> {
             }
         };
         if leased.result.ips.is_empty() {
-            let cause = "it returned no addresses; for an attachment without any, say \"ipam\": {}";
+            let cause = "the plugin returned no address; for an interface without addresses, write \"ipam\": {}";
             return Err(Error::config("ipam.type", format_args!("\"{}\"", self.name), cause));
         }
         Ok(leased)
@@ -167,7 +168,7 @@ fn execute(run: Run, path: &Path, command: &str, stdin: &[u8]) -> Result<Vec<u8>
             (None, ErrorKind::FileTooLarge) => (Code::DECODING_FAILURE, format!("{plugin}: {error}")),
             (None, _) => (Code::IO_FAILURE, format!("{plugin}: {error}")),
             (_, ErrorKind::ExecutableFileBusy) => {
-                (Code::TRY_AGAIN_LATER, format!("start {plugin}: it is being written: {error}"))
+                (Code::TRY_AGAIN_LATER, format!("start {plugin}: another program is writing this file: {error}"))
             }
             // The limit of processes is reached.
             (_, ErrorKind::WouldBlock) => (Code::TRY_AGAIN_LATER, format!("start {plugin}: {error}")),
@@ -182,7 +183,7 @@ fn execute(run: Run, path: &Path, command: &str, stdin: &[u8]) -> Result<Vec<u8>
     }
     Err(Error::from_json(&stdout).unwrap_or_else(|| {
         let shown = String::from_utf8_lossy(&stdout[..stdout.len().min(200)]);
-        let cause = format!("{plugin}: {command} failed ({status}) without an error object, stdout: \"{shown}\"");
+        let cause = format!("{plugin}: {command} failed ({status}) and printed no error object, but: \"{shown}\"");
         Error::new(Code::DECODING_FAILURE, cause)
     }))
 }
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn failure_without_an_error_object_shows_what_was_printed() {
-        let expected = "IPAM plugin /cni/ipam: ADD failed (exit status: 3) without an error object, stdout: \"oops\"";
+        let expected = "IPAM plugin /cni/ipam: ADD failed (exit status: 3) and printed no error object, but: \"oops\"";
         assert_eq!(refused(|_, _, _, _, _, _| output(3, "oops")), (6, expected.into()));
     }
 
@@ -235,7 +236,11 @@ mod tests {
         );
         assert_eq!(
             refused(|_, _, _, _, _, _| Err(io::Error::from_raw_os_error(26))),
-            (11, "start IPAM plugin /cni/ipam: it is being written: Text file busy (os error 26)".into())
+            (
+                11,
+                "start IPAM plugin /cni/ipam: another program is writing this file: Text file busy (os error 26)"
+                    .into()
+            )
         );
         assert_eq!(
             refused(|_, _, _, _, _, _| Err(io::Error::new(ErrorKind::TimedOut, "no answer within 240s"))),

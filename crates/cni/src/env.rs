@@ -228,7 +228,7 @@ impl Args {
         };
         match args.0.iter().find(|(key, _)| !Self::KNOWN.contains(&key.as_str())) {
             Some((key, _)) if !lenient => {
-                Err(format!("CNI_ARGS \"{text}\": key \"{key}\" is not known, and IgnoreUnknown is not set"))
+                Err(format!("CNI_ARGS \"{text}\": key \"{key}\" is not known; IgnoreUnknown=1 allows unknown keys"))
             }
             _ => Ok(args),
         }
@@ -310,7 +310,7 @@ mod tests {
         }
         assert_eq!(
             args("K8S_POD_NAME=web").unwrap_err(),
-            "CNI_ARGS \"K8S_POD_NAME=web\": key \"K8S_POD_NAME\" is not known, and IgnoreUnknown is not set"
+            "CNI_ARGS \"K8S_POD_NAME=web\": key \"K8S_POD_NAME\" is not known; IgnoreUnknown=1 allows unknown keys"
         );
         assert_eq!(
             args("IgnoreUnknown=maybe").unwrap_err(),

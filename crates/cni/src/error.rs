@@ -41,10 +41,10 @@ impl Code {
     pub const INTERNAL: Self = Self(999);
 }
 
-/// What a plugin answers when it did not do what it was asked.
+/// The error of a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
-    /// What kind of failure it is.
+    /// The kind of failure.
     pub code: Code,
     /// `operation object: cause`, lower case.
     pub msg: String,

@@ -26,7 +26,7 @@ const SHOWN: usize = 80;
 pub fn parse(json: &[u8], skipped: &[&str]) -> Result<Map<String, Value>, Error> {
     let undecodable = |cause: &str| Error::new(Code::DECODING_FAILURE, cause.to_owned());
     if json.iter().all(u8::is_ascii_whitespace) {
-        return Err(undecodable("empty: a JSON object was expected"));
+        return Err(undecodable("is empty; it must be a JSON object"));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let parsed = Keys(skipped).deserialize(&mut deserializer).and_then(|map| deserializer.end().map(|()| map));
@@ -370,7 +370,7 @@ mod tests {
             assert_eq!(error.code, Code::DECODING_FAILURE);
             error.msg
         };
-        assert_eq!(refused(" \n"), "empty: a JSON object was expected");
+        assert_eq!(refused(" \n"), "is empty; it must be a JSON object");
         assert_eq!(refused("[1]"), "not a JSON object");
         assert_eq!(refused("7"), "not a JSON object");
         assert_eq!(refused("lan"), "not JSON: expected value at line 1 column 1");

@@ -78,7 +78,7 @@ impl Program {
             for (name, plugin) in self.plugins {
                 text.push_str(&format!("  {name:<12}{}\n", plugin.about()));
             }
-            text.push_str("Called by one of these names it is that plugin. Called by its own, it knows\n");
+            text.push_str("If the program is called by one of these names, it is that plugin. Its own commands are:\n");
             text.push_str(self.commands);
         }
         text
@@ -145,7 +145,7 @@ pub fn run(program: &'static Program) -> u8 {
             Some("--help" | "-h") | None => program.help(&name),
             // A script with a mistake must fail.
             Some(word) => {
-                stderr(format_args!("{name}: {word}: not known here; {name} --help says what is"));
+                stderr(format_args!("{name}: unexpected argument \"{word}\"; see {name} --help"));
                 return 2;
             }
         };
@@ -187,7 +187,7 @@ fn answer(program: &'static Program, name: &str, variables: &Variables, version:
     let conf = NetConf::read(keys)?;
     let plugin = program.plugin(name).ok_or_else(|| {
         let names: Vec<_> = program.plugins.iter().map(|(name, _)| *name).collect();
-        let cause = format!("called as \"{name}\", which is none of its plugins: {}", names.join(", "));
+        let cause = format!("called by the name \"{name}\", which is not one of its plugins ({}); run underlay install to create their names", names.join(", "));
         Error::new(Code::INVALID_NETWORK_CONFIG, format!("{}: {cause}", program.name))
     })?;
     let call = Call { plugin: name, program, variables, stdin: &stdin, conf: &conf };

@@ -39,7 +39,7 @@ impl Keys {
         let [interface] = previous.interfaces.as_slice() else {
             let names =
                 previous.interfaces.iter().map(|interface| interface.name.as_str()).collect::<Vec<_>>().join(", ");
-            let cause = format!("and prevResult has more than one interface to take in its place: {names}");
+            let cause = format!("prevResult has several interfaces, {names}; set master to one of them");
             return Err(Error::config("master", "is not set", cause));
         };
         self.master = Some(interface.name.clone());

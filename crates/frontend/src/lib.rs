@@ -89,7 +89,8 @@ impl<K: Kind> Plugin for SubInterface<K> {
 
     fn check(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), Error> {
         let choice = self.0.choose(call, Some(attachment))?;
-        let missing = || Error::new(Code::INVALID_NETWORK_CONFIG, "prevResult is missing: CHECK compares with it");
+        let missing =
+            || Error::new(Code::INVALID_NETWORK_CONFIG, "prevResult is missing: CHECK needs the result of ADD");
         // CHECK compares with the result and not with the configuration: a meta plugin may have changed the result.
         let expected = call.prev_result()?.ok_or_else(missing)?;
         let ipam = Asked::find(call, attachment)?;

@@ -15,7 +15,7 @@ const SIOCGSKNS: libc::Ioctl = 0x894c;
 /// answer: kcmp(2) is a build option of the kernel and needs the right to trace the process.
 pub(crate) fn is_table_shared(process: u32, thread: u32) -> bool {
     let [process, thread] = [process, thread].map(libc::c_long::from);
-    // SAFETY: kcmp(2) takes only numbers, and accesses no memory of ours.
+    // SAFETY: kcmp(2) takes only numbers and does not access our memory.
     unsafe { libc::syscall(libc::SYS_kcmp, process, thread, KCMP_FILES, 0 as libc::c_long, 0 as libc::c_long) == 0 }
 }
 
@@ -35,7 +35,7 @@ impl Task {
     }
 
     fn open(number: u32, flags: libc::c_int) -> io::Result<Self> {
-        // SAFETY: pidfd_open(2) takes only numbers, and accesses no memory of ours.
+        // SAFETY: pidfd_open(2) takes only numbers and does not access our memory.
         let opened =
             unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(number), libc::c_long::from(flags)) };
         own(opened).map(Self)
@@ -44,7 +44,7 @@ impl Task {
     /// Duplicates a descriptor of the task. (pidfd_getfd(2), Linux 5.6)
     pub(crate) fn duplicate(&self, descriptor: RawFd) -> io::Result<OwnedFd> {
         let (task, descriptor) = (libc::c_long::from(self.0.as_raw_fd()), libc::c_long::from(descriptor));
-        // SAFETY: pidfd_getfd(2) takes only numbers, and accesses no memory of ours.
+        // SAFETY: pidfd_getfd(2) takes only numbers and does not access our memory.
         own(unsafe { libc::syscall(libc::SYS_pidfd_getfd, task, descriptor, 0 as libc::c_long) })
     }
 }

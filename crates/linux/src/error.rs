@@ -27,7 +27,7 @@ pub enum Error {
 
     /// The kernel's answer was lost. It is not known if the kernel has done the operation.
     #[error("{operation}: {}", words(*.errno))]
-    Unheard {
+    NoAnswer {
         /// The operation and its object.
         operation: String,
         /// The reason why there is no answer.
@@ -35,14 +35,14 @@ pub enum Error {
     },
 
     /// There is no file at the path.
-    #[error("open network namespace {}: no such file or directory", .path.display())]
+    #[error("open network namespace \"{}\": no such file or directory", .path.display())]
     NetnsMissing {
         /// The path as it was given.
         path: PathBuf,
     },
 
     /// The file at the path is not a network namespace.
-    #[error("open network namespace {}: not a network namespace", .path.display())]
+    #[error("open network namespace \"{}\": not a network namespace", .path.display())]
     NotNetns {
         /// The path as it was given.
         path: PathBuf,
@@ -108,7 +108,7 @@ impl Error {
     /// Returns the kernel's error number, if there is one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
-            Self::Kernel { errno, .. } | Self::Unheard { errno, .. } => Some(*errno),
+            Self::Kernel { errno, .. } | Self::NoAnswer { errno, .. } => Some(*errno),
             Self::Io { source, .. } => errno(source),
             _ => None,
         }
@@ -120,7 +120,7 @@ impl Error {
     pub fn during(mut self, words: impl Into<String>) -> Self {
         match &mut self {
             Self::Kernel { operation, .. }
-            | Self::Unheard { operation, .. }
+            | Self::NoAnswer { operation, .. }
             | Self::Io { operation, .. }
             | Self::Timeout { operation }
             | Self::Malformed { operation, .. } => *operation = words.into(),
@@ -137,8 +137,8 @@ impl Error {
         Self::Kernel { operation: operation.to_string(), errno, ext_ack: None }
     }
 
-    pub(crate) fn unheard(operation: impl fmt::Display, errno: Errno) -> Self {
-        Self::Unheard { operation: operation.to_string(), errno }
+    pub(crate) fn no_answer(operation: impl fmt::Display, errno: Errno) -> Self {
+        Self::NoAnswer { operation: operation.to_string(), errno }
     }
 
     pub(crate) fn malformed(operation: impl fmt::Display, what: impl Into<String>) -> Self {

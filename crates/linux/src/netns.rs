@@ -160,8 +160,9 @@ impl Netns {
                 &opened
             }
         };
-        setns(&self.file, CloneFlags::CLONE_NEWNET)
-            .map_err(|errno| Error::kernel(format_args!("enter network namespace {}", self.path.display()), errno))?;
+        setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| {
+            Error::kernel(format_args!("enter network namespace \"{}\"", self.path.display()), errno)
+        })?;
         IS_VISITING.set(true);
         let _way_back = WayBack { to: back, is_visiting };
         Ok(work())
@@ -186,7 +187,8 @@ impl Drop for WayBack<'_> {
         IS_VISITING.set(self.is_visiting);
         if let Err(errno) = setns(self.to, CloneFlags::CLONE_NEWNET) {
             // No error object can be printed after this.
-            let words = format!("return to the network namespace: {}\n", errno.desc());
+            let cause = errno.desc();
+            let words = format!("return to the plugin's own network namespace: {cause}; the process aborts\n");
             let _ = io::stderr().write_all(words.as_bytes());
             std::process::abort();
         }
@@ -198,7 +200,7 @@ fn is_errno(error: &io::Error, numbers: &[Errno]) -> bool {
 }
 
 fn open_error(path: &Path, source: io::Error) -> Error {
-    Error::Io { operation: format!("open network namespace {}", path.display()), source }
+    Error::Io { operation: format!("open network namespace \"{}\"", path.display()), source }
 }
 
 mod ioctl {
@@ -208,7 +210,7 @@ mod ioctl {
 
 /// Returns true if a file on nsfs is a network namespace, and not a namespace of another kind.
 fn is_network(file: &File, path: &Path) -> Result<bool> {
-    // SAFETY: NS_GET_NSTYPE takes no argument and accesses no memory of ours. `file` is open during the call.
+    // SAFETY: NS_GET_NSTYPE takes no argument and does not access our memory. `file` is open during the call.
     match unsafe { ioctl::get_nstype(file.as_raw_fd()) } {
         Ok(kind) => Ok(kind == libc::CLONE_NEWNET),
         // Linux before 4.11 does not know this call. There setns(2) refuses a namespace of another kind.

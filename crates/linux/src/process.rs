@@ -17,6 +17,8 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 
+use crate::Patience;
+
 /// A pipe holds at least so many bytes, one page, until the other side reads. (pipe(7), "Pipe capacity")
 const PIPE_HOLDS: usize = 4096;
 /// Bytes of the child's stack. It makes a few system calls on it before it starts its program.
@@ -30,7 +32,7 @@ const CHILD_STACK: usize = 64 << 10;
 /// opened only for reading, so that a closed stdout is recognised. Started programs inherit these streams. If /dev/null
 /// cannot be opened, the process aborts, because its answer has nowhere to go.
 pub fn begin() {
-    // SAFETY: no code of ours runs on the signal, and there is no other thread.
+    // SAFETY: none of our code runs on the signal, and there is no other thread.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     stand_in_for_closed_streams();
 }
@@ -111,8 +113,7 @@ pub fn run(
             }
         }
     }
-    let mut ended = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
-    if !wait(&mut ended, Instant::now() + exit_within).map_err(during("wait for its end"))? {
+    if !child.ends_within(exit_within).map_err(during("wait for its end"))? {
         let cause = format!("closed its stdout and did not end within {exit_within:?}");
         return Err(io::Error::new(ErrorKind::TimedOut, cause));
     }
@@ -139,11 +140,36 @@ fn wait(ready: &mut [PollFd<'_>], deadline: Instant) -> io::Result<bool> {
 /// A started process. Unless it was reaped, it is killed when this value is dropped.
 struct Child {
     pid: libc::pid_t,
-    pidfd: OwnedFd,
+    /// `None` if the kernel gives none. (before Linux 5.2)
+    pidfd: Option<OwnedFd>,
     reaped: bool,
 }
 
 impl Child {
+    /// Waits until the process ends, and leaves it to be reaped. Returns false if it does not end in time.
+    fn ends_within(&self, within: Duration) -> io::Result<bool> {
+        if let Some(pidfd) = &self.pidfd {
+            return wait(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], Instant::now() + within);
+        }
+        let mut patience = Patience::new(within);
+        let how = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        loop {
+            // SAFETY: `info` is a local variable, which the kernel fills. A process number of 0 means: not ended.
+            let (answer, ended) = unsafe {
+                let mut info: libc::siginfo_t = std::mem::zeroed();
+                let answer = libc::waitid(libc::P_PID, self.pid.unsigned_abs(), &raw mut info, how);
+                (answer, info.si_pid() != 0)
+            };
+            match Errno::result(answer) {
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) if ended => return Ok(true),
+                Ok(_) if !patience.pause() => return Ok(false),
+                Ok(_) => {}
+            }
+        }
+    }
+
     /// Waits until the process ends.
     fn reap(&mut self) -> io::Result<ExitStatus> {
         let mut status = 0;
@@ -192,7 +218,7 @@ fn start(program: &Path, (name, value): (&str, &str), stdin: RawFd, stdout: RawF
     });
     let environment = environment.collect::<Result<Vec<_>, _>>()?;
     let pointers = environment.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
-    // SAFETY: getpid(2) always succeeds, and accesses no memory of ours.
+    // SAFETY: getpid(2) always succeeds and does not access our memory.
     let parent = unsafe { libc::getpid() };
     let words = [program.as_ptr(), ptr::null()];
     let mut start = Start { program, words, environment: pointers, stdin, stdout, parent, errno: 0 };
@@ -208,7 +234,8 @@ fn start(program: &Path, (name, value): (&str, &str), stdin: RawFd, stdout: RawF
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has just opened this descriptor for us, and no other value owns it.
-    let mut child = Child { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) }, reaped: false };
+    let pidfd = (pidfd != -1).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
+    let mut child = Child { pid, pidfd, reaped: false };
     // SAFETY: `start` is a local variable. The child may have changed it, so it is read from memory.
     match unsafe { ptr::read_volatile(&raw const start.errno) } {
         0 => Ok(child),
@@ -298,6 +325,16 @@ mod tests {
     #[test]
     fn writing_to_a_closed_pipe_ends_the_program_as_usual() {
         assert_eq!(answer("(sh -c 'kill -PIPE $$; echo lives'); echo $?", b""), "141\n");
+    }
+
+    #[test]
+    fn without_a_pidfd_the_end_of_a_program_is_seen_too() {
+        let ((stdin, to), (_from, stdout)) = (io::pipe().unwrap(), io::pipe().unwrap());
+        let mut cat = start(Path::new("/bin/cat"), ("WORD", ""), stdin.as_raw_fd(), stdout.as_raw_fd()).unwrap();
+        cat.pidfd = None;
+        assert!(!cat.ends_within(SHORT).unwrap());
+        drop(to);
+        assert!(cat.ends_within(LONG).unwrap() && cat.reap().unwrap().success());
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Rtnl {
         let mut request = Request::new(RTM_GETNSID, 0, &[AF_UNSPEC, 0, 0, 0]);
         // The kernel takes the number as a descriptor of the sending process.
         request.u32(NETNSA_FD, other.as_fd().as_raw_fd().cast_unsigned());
-        self.socket.get(request, format_args!("find number of network namespace {}", other.path().display()), nsid)
+        self.socket.get(request, format_args!("find number of network namespace \"{}\"", other.path().display()), nsid)
     }
 }
 

@@ -178,7 +178,7 @@ impl Directory {
             return Ok(());
         }
         let previous = self.at(PREVIOUS);
-        fs::create_dir_all(&previous).map_err(Error::io("make", &previous))?;
+        fs::create_dir_all(&previous).map_err(Error::io("create", &previous))?;
         for name in names {
             let (path, next, kept) = (self.at(name), self.kept(NEXT), self.kept(name));
             if alike(&path, &kept) {

@@ -27,13 +27,13 @@ pub enum Error {
         source: io::Error,
     },
     /// A directory has the name of a plugin. Nothing was changed.
-    #[error("{}: it is a directory, and a plugin needs this name", .0.display())]
+    #[error("{}: it is a directory, and a plugin needs this name; move it away", .0.display())]
     InTheWay(PathBuf),
     /// `.underlay-previous` is a link, a file, or another file system. Nothing was changed.
-    #[error("{}: it is no directory of this file system, and predecessors are kept in it", .0.display())]
+    #[error("{}: it must be a directory on the same file system, because replaced files are kept in it", .0.display())]
     Elsewhere(PathBuf),
     /// The files in the directory belong to a Debian package. Nothing was changed.
-    #[error("{}: installed by a package: apt remove {name}", path.display())]
+    #[error("{}: the plugins there belong to a Debian package; run apt remove {name}", path.display())]
     Packaged {
         /// The directory.
         path: PathBuf,

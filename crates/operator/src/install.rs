@@ -14,12 +14,12 @@ use crate::directory::{Directory, Found, PREVIOUS};
 const SELF: &str = "/proc/self/exe";
 
 /// The output for a name with [`Found::Overwritten`].
-const WRITTEN: &str = "; another program had been written into it";
+const WRITTEN: &str = "; another program had been written into underlay's file";
 
 /// Puts this program into the directory under all its names, and keeps the predecessors.
 pub(crate) fn install(program: &Program, former: &[&str], path: &Path, said: &mut String) -> Result<(), Error> {
     let bytes = fs::read(SELF).map_err(Error::io("read", Path::new(SELF)))?;
-    fs::create_dir_all(path).map_err(Error::io("make", path))?;
+    fs::create_dir_all(path).map_err(Error::io("create", path))?;
     let directory = Directory::open(path)?;
     // Look at everything before anything is changed.
     let kept = directory.kept_names()?;
@@ -29,7 +29,7 @@ pub(crate) fn install(program: &Program, former: &[&str], path: &Path, said: &mu
     let names: Vec<&str> = found.iter().map(|(name, _)| *name).collect();
     let dropped = of(&others, &[Found::Ours, Found::Overwritten]);
     if dropped.is_empty() && directory.is_all(&names, &bytes)? {
-        tell(said, format_args!("{}: {} {} is there already", path.display(), program.name, program.release));
+        tell(said, format_args!("{}: {} {} is already installed", path.display(), program.name, program.release));
         return Ok(());
     }
 
@@ -53,12 +53,12 @@ pub(crate) fn install(program: &Program, former: &[&str], path: &Path, said: &mu
             Found::Nothing => "new".to_owned(),
             Found::Ours => "renewed".to_owned(),
             Found::Overwritten => format!("renewed{WRITTEN}"),
-            Found::Foreign => format!("new; its predecessor is {PREVIOUS}/{name}"),
+            Found::Foreign => format!("new; the earlier file is kept as {PREVIOUS}/{name}"),
         };
         tell(said, format_args!("  {name:<12}{what}"));
     }
     for (link, name) in directory.links_to(&foreign)? {
-        tell(said, format_args!("  {link:<12}leads to {name}, which is another program now"));
+        tell(said, format_args!("  {link:<12}is a symbolic link to {name}, which is {} now", program.name));
     }
     Ok(())
 }
@@ -84,15 +84,23 @@ pub(crate) fn uninstall(program: &Program, former: &[&str], path: &Path, said: &
             Found::Nothing | Found::Ours => gone_back(directory.put_back(name)?).to_owned(),
             Found::Overwritten => format!("{}{WRITTEN}", gone_back(directory.put_back(name)?)),
             // Another plugin was put there later. The operator must decide which one is wanted.
-            Found::Foreign => format!("is not {}'s: left, and so is {PREVIOUS}/{name}", program.name),
+            Found::Foreign => {
+                format!("is another plugin now: left as it is; the earlier file is still {PREVIOUS}/{name}")
+            }
         };
         tell(said, format_args!("  {name:<12}{what}"));
     }
     for link in links.iter().filter(|link| !names.contains(&link.as_str())) {
-        tell(said, format_args!("  {link:<12}is the same file, under a name that is not {}'s: left", program.name));
+        tell(
+            said,
+            format_args!(
+                "  {link:<12}is a hard link to the same file, and not a name of {}: left as it is",
+                program.name
+            ),
+        );
     }
     if said.len() == before {
-        tell(said, format_args!("  nothing of {}'s", program.name));
+        tell(said, format_args!("  no files of {}", program.name));
     }
     directory.close()?;
     directory.sync()
@@ -123,7 +131,7 @@ fn is_packaged(name: &str, path: &Path) -> bool {
 
 fn gone_back(back: Found) -> &'static str {
     match back {
-        Found::Foreign => "as before",
+        Found::Foreign => "the earlier file is back",
         _ => "removed",
     }
 }
@@ -162,7 +170,10 @@ mod tests {
         link("notes");
         let said = command(uninstall);
         assert!(said.contains("  once        removed\n"), "{said}");
-        assert!(said.contains("  notes       is the same file, under a name that is not underlay's: left\n"), "{said}");
+        assert!(
+            said.contains("  notes       is a hard link to the same file, and not a name of underlay: left as it is\n"),
+            "{said}"
+        );
         assert!(!at("once").exists() && at("notes").exists() && !at("underlay").exists());
     }
 }

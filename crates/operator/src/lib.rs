@@ -23,8 +23,8 @@ use words::{Command, Words};
 
 /// Lines about the commands for `underlay --help`.
 pub const COMMANDS: &str = concat!(
-    "  install [--to DIRECTORY] [--wait]      puts the program under these names into /opt/cni/bin, or DIRECTORY\n",
-    "  uninstall [--from DIRECTORY] [--wait]  puts back what was there before\n",
+    "  install [--to DIRECTORY] [--wait]      installs these plugins into /opt/cni/bin, or into DIRECTORY\n",
+    "  uninstall [--from DIRECTORY] [--wait]  removes them, and puts back the files that they replaced\n",
 );
 
 /// Names of plugins of earlier releases that this release does not have. `install` and `uninstall` give these names

@@ -31,14 +31,15 @@ impl Command {
         match self {
             Self::Install => {
                 "usage: underlay install [--to DIRECTORY] [--wait]\n\
-                 Puts the program under the names of its plugins into DIRECTORY (/opt/cni/bin), each name in one step.\n\
-                 What was there under these names and is no Underlay stays in DIRECTORY/.underlay-previous.\n\
-                 With --wait it then sleeps until SIGTERM, for a DaemonSet.\n"
+                 Installs all plugins into DIRECTORY. The default is /opt/cni/bin.\n\
+                 Other plugins with the same names are kept in DIRECTORY/.underlay-previous.\n\
+                 With --wait, the command then sleeps until SIGTERM, for a Kubernetes DaemonSet.\n"
             }
             Self::Uninstall => {
                 "usage: underlay uninstall [--from DIRECTORY] [--wait]\n\
-                 Puts back what was in DIRECTORY (/opt/cni/bin) before the first Underlay, and removes what was not there.\n\
-                 With --wait it then sleeps until SIGTERM, for a DaemonSet.\n"
+                 Removes the plugins from DIRECTORY, and puts back the files that they replaced.\n\
+                 The default is /opt/cni/bin.\n\
+                 With --wait, the command then sleeps until SIGTERM, for a Kubernetes DaemonSet.\n"
             }
         }
     }
@@ -72,9 +73,9 @@ impl Words {
                 Some(option) if option == command.option() => {
                     let directory = words.next().filter(|directory| !directory.is_empty());
                     parsed.directory =
-                        directory.ok_or_else(|| usage(format!("{option}: no directory after it")))?.into();
+                        directory.ok_or_else(|| usage(format!("{option} needs a directory after it")))?.into();
                 }
-                _ => return Err(usage(format!("{}: not known here", word.to_string_lossy()))),
+                _ => return Err(usage(format!("unexpected argument \"{}\"", word.to_string_lossy()))),
             }
         }
         Ok(parsed)
@@ -105,10 +106,13 @@ mod tests {
     #[test]
     fn a_word_that_is_not_known_is_named_and_usage_shown() {
         let refused = |words: &[&str]| parse(words).expect_err("refused");
-        assert!(refused(&["install", "--from", "/a"]).starts_with("--from: not known here\nusage: underlay install"));
-        assert!(refused(&["install", "/a"]).starts_with("/a: not known here\n"));
-        assert!(refused(&["uninstall", "--from"]).starts_with("--from: no directory after it\nusage: underlay uninst"));
-        assert!(refused(&["install", "--to", ""]).starts_with("--to: no directory after it\n"));
+        assert!(
+            refused(&["install", "--from", "/a"])
+                .starts_with("unexpected argument \"--from\"\nusage: underlay install")
+        );
+        assert!(refused(&["install", "/a"]).starts_with("unexpected argument \"/a\"\n"));
+        assert!(refused(&["uninstall", "--from"]).starts_with("--from needs a directory after it\nusage: underlay un"));
+        assert!(refused(&["install", "--to", ""]).starts_with("--to needs a directory after it\n"));
     }
 
     #[test]

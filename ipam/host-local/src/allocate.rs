@@ -31,7 +31,7 @@ pub(crate) fn allocate(
 ) -> Result<Given, Error> {
     let held = store.held_by(owner)?;
     for unreadable in &held.unreadable {
-        warn(format_args!("passed over: {unreadable}"));
+        warn(format_args!("ignored a file that cannot be read: {unreadable}"));
     }
     let resting = store.resting(config.reuse_delay);
     let asker = netns.map(|netns| Asker { container_id: owner.container_id, netns });

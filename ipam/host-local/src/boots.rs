@@ -111,7 +111,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
     if !linux::file::is_local(folder)? {
-        return Err(io::Error::other("other machines may share the file system that it is on"));
+        return Err(io::Error::other("other machines may share its file system"));
     }
     let temporary = path.with_extension("tmp");
     let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&temporary)?;
@@ -137,7 +137,7 @@ mod tests {
         Record::new(boot, Some(7), Vec::new())
     }
 
-    /// Of leases in a directory on a file system that is not known to be this machine's alone.
+    /// For leases on a file system that other machines may share.
     fn shared(now: &str, list: &Path) -> Boots {
         Boots::new(Some(now.to_owned()), Path::new("/proc"), list)
     }
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn a_list_that_another_machine_could_write_says_nothing() {
         let error = shared(FIRST, Path::new("/proc/self/boots")).note().unwrap_err().to_string();
-        assert_eq!(error, "write /proc/self/boots: other machines may share the file system that it is on");
+        assert_eq!(error, "write /proc/self/boots: other machines may share its file system");
         assert!(!shared(FIRST, Path::new("/proc/self/comm")).is_past(&record(Some(SECOND))));
     }
 }

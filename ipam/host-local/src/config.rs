@@ -100,7 +100,7 @@ fn typed_sets<'a>(
     if single.subnet.is_some() {
         sets.push(("ipam.subnet".into(), vec![single]));
     } else if single.start.is_some() || single.end.is_some() || single.gateway.is_some() {
-        warnings.push("ipam.rangeStart, rangeEnd and gateway mean nothing without ipam.subnet".into());
+        warnings.push("ipam.rangeStart, rangeEnd and gateway have no effect without ipam.subnet".into());
     }
     sets.append(&mut listed_sets(ipam, "ranges")?);
     Ok(sets)
@@ -151,17 +151,17 @@ fn resolve_set(key: String, typed: &[Typed<'_>], warnings: &mut Vec<String>) -> 
         let key = &range.key;
         let range = resolve_range(range, warnings)?;
         if let Some(other) = ranges.iter().find(|other| other.overlaps(&range)) {
-            let cause = format!("its addresses {range} overlap {other}, which are in the same set");
+            let cause = format!("its addresses {range} overlap {other} of the same set");
             return Err(refuse(key, "subnet", range.subnet, cause));
         }
         if ranges.first().is_some_and(|first| first.first.is_ipv4() != range.first.is_ipv4()) {
-            let cause = "a set holds addresses of one family: put the other family into a set of its own";
+            let cause = "IPv4 and IPv6 are in one set; write each family in its own inner list";
             return Err(refuse(key, "subnet", range.subnet, cause));
         }
         ranges.push(range);
     }
     match ranges.is_empty() {
-        true => Err(Error::Config { place: key, cause: "the set has no range".into() }),
+        true => Err(Error::Config { place: key, cause: "is empty; write at least one range into it".into() }),
         false => {
             let mut set = Set::new(key, ranges);
             for (range, Typed { key, exclude: excluded, .. }) in typed.iter().enumerate() {
@@ -214,7 +214,7 @@ fn resolve_range(typed: &Typed<'_>, warnings: &mut Vec<String>) -> Result<Range,
         Err(_) => return Err(refuse_subnet("is not a network such as 10.0.0.0/24".into())),
     };
     if subnet.addr().to_canonical() != subnet.addr() {
-        return Err(refuse_subnet("write an IPv4 network in its IPv4 form".into()));
+        return Err(refuse_subnet("is an IPv4 network in the form of IPv6; write it in the form of IPv4".into()));
     }
     if let Some(cause) = host_bits(subnet) {
         return Err(refuse_subnet(cause));
@@ -265,7 +265,7 @@ fn resolve_range(typed: &Typed<'_>, warnings: &mut Vec<String>) -> Result<Range,
 /// Checks the sets against each other.
 fn judge_sets(sets: &[Set], version: Version) -> Result<(), Error> {
     if sets.is_empty() {
-        let cause = "missing: neither it nor ipam.subnet nor runtimeConfig.ipRanges says which addresses to lease";
+        let cause = "is not set: there is no address to lease; set ipam.ranges, ipam.subnet or runtimeConfig.ipRanges";
         return Err(Error::Config { place: "ipam.ranges".into(), cause: cause.into() });
     }
     for (at, set) in sets.iter().enumerate() {
@@ -278,7 +278,7 @@ fn judge_sets(sets: &[Set], version: Version) -> Result<(), Error> {
             let family = |set: &Set| set.ranges.first().map(|range| range.first.is_ipv4());
             if version < Version::V0_3_0 && family(set) == family(other) {
                 let cause = format!(
-                    "is a second set of its family beside {}, and a result of cniVersion {version} holds one address per family",
+                    "is the second set of this address family (after {}), and a result of cniVersion {version} has one address of each family; use cniVersion 0.3.0 or later",
                     other.key
                 );
                 return Err(Error::Config { place: set.key.clone(), cause });

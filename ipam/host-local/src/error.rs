@@ -28,7 +28,7 @@ pub(crate) enum Error {
     NoThread { path: PathBuf, source: io::Error },
     #[error("{place}: leased to {holder}")]
     Taken { place: String, holder: String },
-    #[error("{place}: {owner} already holds {held} there")]
+    #[error("{place}: {owner} already has {held} there; call DEL before you ask for another address")]
     Held { place: String, owner: String, held: IpAddr },
     #[error(
         "no free address in {set}: {capacity} addresses, {leases} leases, {reclaimed} reclaimed{}",
@@ -43,7 +43,7 @@ pub(crate) enum Error {
         /// The address and the owner of the lease that was made first.
         oldest: Option<String>,
     },
-    #[error("{owner} holds no lease in {}", directory.display())]
+    #[error("{owner} has no lease in {}", directory.display())]
     NoLease { owner: String, directory: PathBuf },
     #[error("{owner}: {cause}")]
     Differs { owner: String, cause: String },

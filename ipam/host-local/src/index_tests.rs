@@ -67,8 +67,7 @@ proptest! {
         prop_assert_eq!(index.first_free(&set, whole(&set)), expected);
     }
 
-    /// Lost are all releases but the last 1,024 of them, all of an address but its last, and that an IPv4 address was
-    /// written as IPv6 maps it.
+    /// Property: the last 1,024 releases read back, each address once. IPv4-mapped addresses read back as IPv4.
     #[test]
     fn what_was_released_reads_back(
         calls in prop::collection::vec((0..9_u64, prop::collection::vec(any::<u8>(), 0..500)), 1..6),

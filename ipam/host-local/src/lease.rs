@@ -85,8 +85,8 @@ impl fmt::Display for Content {
             Self::Owned { container_id, ifname } => write!(f, "{}", Owner { container_id, ifname }),
             Self::Legacy { container_id } => write!(f, "{container_id}"),
             Self::Torn { container_id: None } => f.write_str("no container (the lease file is empty)"),
-            Self::Torn { container_id: Some(id) } => write!(f, "{id} (the lease file breaks off there)"),
-            Self::Garbage => f.write_str("an unknown owner (the lease file holds something else)"),
+            Self::Torn { container_id: Some(id) } => write!(f, "{id} (the lease file is incomplete)"),
+            Self::Garbage => f.write_str("an unknown owner (the lease file has another form)"),
         }
     }
 }
@@ -166,11 +166,11 @@ mod tests {
     }
 
     proptest! {
-        /// Of every owner that gets as far as to a lease. Nothing is lost; and what breaks off is not its owner's.
+        /// Property: every valid owner reads back. A truncated lease file is never read as a lease of this owner.
         #[test]
         fn every_owner_reads_back_and_part_of_one_is_another(
             id in "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,70}",
-            // Of no more than 15 bytes.
+            // At most 15 bytes.
             ifname in "[^/:%\\s\\x00-\\x1f\\x7f-\\x9f]{1,3}|[!-$&-.0-9;-~]{1,15}",
             length in any::<prop::sample::Index>(),
         ) {
@@ -182,7 +182,7 @@ mod tests {
             prop_assert!(!Content::parse(&written.as_bytes()[..length.index(written.len())]).is_of(&owner));
         }
 
-        /// Lost is that an IPv4 address was written as IPv6 maps it: to Go that is no difference.
+        /// Property: every address reads back. An IPv4-mapped address reads back as IPv4, as in Go.
         #[test]
         fn every_address_reads_back_from_its_file_name(ip in any::<IpAddr>(), mapped in any::<bool>()) {
             let written = match ip {

@@ -49,7 +49,7 @@ pub struct HostLocal;
 
 impl Plugin for HostLocal {
     fn about(&self) -> &'static str {
-        "leases addresses from this host's own ranges"
+        "leases addresses from ranges of this host"
     }
 
     fn is_ipam(&self) -> bool {
@@ -110,8 +110,8 @@ fn lease(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<
     drop(store);
     for (ip, other) in directory.leased_elsewhere(&given.addresses) {
         let cause =
-            "their ranges overlap, or one is the other under an earlier name: two containers may have one address";
-        call.warn(format_args!("{ip} is leased in the network \"{other}\" too: {cause}"));
+            "so two containers may have it: the ranges of both networks overlap, or this network had that name before";
+        call.warn(format_args!("{ip} is leased in the network \"{other}\" too, {cause}"));
     }
     let ips = config.sets.iter().zip(given.addresses).filter_map(|(set, ip)| leased(set, ip)).collect();
     Ok((AddResult { interfaces: Vec::new(), ips, routes: config.routes, dns }, given.made))
@@ -155,7 +155,7 @@ fn del(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<()
     if !held.unreadable.is_empty() {
         // A file that cannot be read must not prevent the DEL of other containers. It is an error only if the record
         // says that it is a lease of this owner.
-        held.unreadable.iter().for_each(|error| call.warn(format_args!("passed over: {error}")));
+        held.unreadable.iter().for_each(|error| call.warn(format_args!("ignored a file that cannot be read: {error}")));
         if let Note::Record(record) = store.directory.note(&owner) {
             errors.extend(record.leases.iter().filter_map(|(ip, _)| store.directory.read(*ip).err()));
         }
@@ -163,7 +163,7 @@ fn del(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<()
     let mine = if held.leases.is_empty() { held.of_container } else { held.leases };
     errors.extend(mine.into_iter().filter_map(|ip| store.release(ip).err()));
     if errors.is_empty() {
-        // What is left of it says nothing without the leases.
+        // Without leases, the record has no meaning.
         let _ = store.forget(&owner);
     }
     Ok(all_well(errors)?)
@@ -256,14 +256,19 @@ fn gc(machine: &Machine, call: &Call<'_>) -> Result<(), cni::Error> {
     let mut living = Living::default();
     for (ip, content, past, netns) in stale {
         if let Some(netns) = netns.filter(|netns| living.has(*netns)) {
-            let exists =
-                if living.is_incomplete() { "may still exist: not all could be looked at" } else { "still exists" };
-            call.warn(format_args!("kept {ip} of {content}: not a valid attachment, but its netns ({netns}) {exists}"));
+            let exists = if living.is_incomplete() {
+                "may still exist, because not all namespaces could be searched"
+            } else {
+                "still exists"
+            };
+            call.warn(format_args!("kept {ip} of {content}: it is not in the runtime's list of valid attachments, but its network namespace ({netns}) {exists}"));
             continue;
         }
         match store.release(ip) {
             Ok(()) if past => call.warn(format_args!("freed {ip} of {content}: leased before the last reboot")),
-            Ok(()) => call.warn(format_args!("freed {ip} of {content}: not a valid attachment")),
+            Ok(()) => {
+                call.warn(format_args!("freed {ip} of {content}: it is not in the runtime's list of valid attachments"))
+            }
             Err(error) => {
                 errors.push(error);
                 continue;
@@ -299,11 +304,11 @@ fn judge(held: &[IpAddr], previous: &[IpAddr], sets: &[Set], owner: &Owner<'_>, 
     }
     let differs = |cause: String| Err(Error::Differs { owner: owner.to_string(), cause });
     if let Some(set) = sets.iter().find(|set| !held.iter().any(|ip| set.range_of(*ip).is_some())) {
-        return differs(format!("holds no lease in {set}"));
+        return differs(format!("has no lease in {set}"));
     }
     let ours = |ip: &&IpAddr| sets.iter().any(|set| set.range_of(**ip).is_some());
     match previous.iter().filter(ours).find(|ip| !held.contains(ip)) {
-        Some(ip) => differs(format!("holds no lease of {ip}, which prevResult names")),
+        Some(ip) => differs(format!("has no lease of {ip}, which prevResult names")),
         None => Ok(()),
     }
 }

@@ -69,7 +69,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// What is left of it behind an address in it.
+    /// The part after an address in the span.
     pub(crate) fn behind(self, ip: IpAddr) -> Option<Self> {
         let at = number(ip);
         (at < self.last).then(|| Self { first: at + 1, ..self })
@@ -79,13 +79,13 @@ impl Span {
 /// Ranges of one family, of which a container gets one address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Set {
-    /// Where it is in the configuration, such as `ipam.ranges[0]`.
+    /// Its place in the configuration, such as `ipam.ranges[0]`.
     pub(crate) key: String,
     /// Never empty.
     pub(crate) ranges: Vec<Range>,
     /// Why some addresses of the ranges may not be leased, for those who ask for one.
     pub(crate) excluded: Vec<Excluded>,
-    /// What may be leased, in the order of the ranges.
+    /// The addresses that may be leased, in the order of the ranges.
     spans: Vec<Span>,
 }
 

@@ -171,8 +171,7 @@ mod tests {
     }
 
     proptest! {
-        /// Lost is what follows the first twelve characters of a boot id. Text that would be too long is not written, nor
-        /// is that of an owner without leases, which would not read back.
+        /// Property: every record with leases reads back, with the first twelve characters of the boot ID.
         #[test]
         fn every_record_reads_back(
             boot in prop::option::of("[0-9a-f]{1,8}-[0-9a-f-]{1,28}"), netns in any::<Option<u64>>(),

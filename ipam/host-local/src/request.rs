@@ -77,7 +77,7 @@ pub(crate) fn assign(requests: Vec<Requested>, sets: &[Set]) -> Result<Vec<Optio
             return Err(Error::Config { place: request.to_string(), cause: why_not(request.ip, sets) });
         };
         if let Some(other) = &assigned[at] {
-            let cause = format!("{other} comes out of {} as well, which gives one address", sets[at].key);
+            let cause = format!("{other} is in {} too, and each set gives only one address", sets[at].key);
             return Err(Error::Config { place: request.to_string(), cause });
         }
         assigned[at] = Some(request);

@@ -97,8 +97,8 @@ mod tests {
     }
 
     proptest! {
-        /// As somebody writes it, each word on a line of its own or all on one. Lost are the order of lines that begin
-        /// with different words, a domain that another one follows, comments, and keys that a result has no place for.
+        /// Property: words on one line or on several lines read back. Only the last domain counts. Comments and
+        /// unknown keys are ignored.
         #[test]
         fn what_is_written_reads_back(
             nameservers in any_words(), domains in any_words(), search in any_words(), options in any_words(),

@@ -239,7 +239,7 @@ mod tests {
         drop(store);
         let (known, store) = scanned();
         assert!(known);
-        // What root cannot remove as a file.
+        // A directory, which cannot be removed as a file.
         fs::create_dir(directory.file(ip("10.0.0.2"))).unwrap();
         store.release(ip("10.0.0.2")).unwrap_err();
         store.scan(&mut |_| ()).unwrap();

@@ -82,8 +82,8 @@ fn find_slave(site: &mut Site<'_>) -> Result<Option<Link>, Error> {
             break;
         }
     }
-    let cause = "it carries ipvlan interfaces in a network namespace that cannot be looked into, so their mode and flag \
-                 are not known, and an ADD could switch them";
+    let cause = "it carries ipvlan interfaces in a network namespace that the plugin cannot enter, so their mode and \
+                 flag are not known, and this ADD could change them";
     Err(Error::new(Code::INVALID_NETWORK_CONFIG, format!("master \"{}\": {cause}", site.parent.name)))
 }
 

@@ -27,8 +27,8 @@ impl Kind for Ipvlan {
 
     fn about(&self) -> &'static str {
         match self.modes {
-            [IpvlanMode::L2] => "ipvlan in mode l2 and in no other",
-            _ => "puts a container on the host's LAN under the host's own MAC",
+            [IpvlanMode::L2] => "as ipvlan, with mode l2 only",
+            _ => "puts a container on the host's LAN with the host's MAC",
         }
     }
 

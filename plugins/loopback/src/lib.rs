@@ -18,7 +18,7 @@ pub struct Loopback;
 
 impl Plugin for Loopback {
     fn about(&self) -> &'static str {
-        "switches lo on in a container"
+        "sets lo up in a container"
     }
 
     /// Returns `prevResult`, if there is one. Otherwise the result is `lo` with its addresses.

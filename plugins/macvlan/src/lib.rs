@@ -18,7 +18,7 @@ impl Kind for Macvlan {
     }
 
     fn about(&self) -> &'static str {
-        "puts a container on the host's LAN under a MAC of its own"
+        "puts a container on the host's LAN with its own MAC"
     }
 
     fn choose(&self, call: &Call<'_>, attachment: Option<&Attachment>) -> Result<Choice, Error> {

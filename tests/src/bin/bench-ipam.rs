@@ -233,8 +233,8 @@ fn section(
 ) -> Result<String> {
     let mut text = format!(
         "## host-local\n\n![Time of each command by the number of leases](host-local.svg)\n\n\
-         Milliseconds of a whole process, medians of {} calls of ours and {ROUNDS} of the reference's, all sizes and both\n\
-         programs in turns; in brackets the ratio to 10 leases. The leases are files as the reference writes them, in a\n\
+         Milliseconds of a whole process: medians of {} calls of Underlay and {ROUNDS} of the reference, all sizes and both\n\
+         programs alternately. In brackets: the ratio to 10 leases. The leases are files as the reference writes them, in a\n\
          /16, with container IDs of 64 characters. {}, {file_system}.\n\
          To repeat: `make bench-ipam`.\n\n",
         OURS_IN_A_ROUND * ROUNDS,
@@ -262,8 +262,8 @@ fn section(
     }
     let name = format!("{}, the {FREE} free addresses far apart", grouped(u64::from(ADDRESSES - FREE)));
     row(&mut text, &name, scattered, "");
-    text += "\nThe first call of ours on a directory that the reference wrote walks over it once and notes every owner; the\n\
-             first one after the reference was used again, or after a reboot, walks over it too:\n\n| leases | ms | peak KiB |\n|---:|---:|---:|\n";
+    text += "\nThe first call of Underlay on a directory of the reference scans it once and creates a record for every owner.\n\
+             The first call after the reference was used again, or after a reboot, scans it too:\n\n| leases | ms | peak KiB |\n|---:|---:|---:|\n";
     for Takeover { size, milliseconds, peak_kib } in takeovers {
         let _ = writeln!(text, "| {} | {milliseconds:.1} | {peak_kib} |", grouped(u64::from(*size)));
     }

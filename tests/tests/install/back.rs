@@ -23,7 +23,7 @@ fn what_was_there_before_is_back_and_what_was_not_is_gone() {
     plugins.uninstall();
     plugins.assert_of_a_distribution();
     assert_eq!(["macvlan", "host-local", "bridge"].map(|name| inode(&plugins.at(name))), before);
-    assert!(plugins.uninstall().contains("nothing of underlay's"));
+    assert!(plugins.uninstall().contains("no files of underlay"));
     plugins.assert_of_a_distribution();
 }
 
@@ -81,7 +81,10 @@ fn a_plugin_that_came_over_ours_is_left_and_is_what_the_next_installation_keeps(
     plugins.install();
     plugins.write("macvlan", "a newer macvlan");
     let said = plugins.uninstall();
-    assert!(said.contains("is not underlay's: left, and so is .underlay-previous/macvlan"), "{said}");
+    assert!(
+        said.contains("is another plugin now: left as it is; the earlier file is still .underlay-previous/macvlan"),
+        "{said}"
+    );
     assert_eq!(String::from_utf8_lossy(&plugins.read("macvlan")), "a newer macvlan");
     assert_eq!(String::from_utf8_lossy(&plugins.read("host-local")), distributed("host-local"));
     plugins.install();

@@ -188,7 +188,13 @@ fn what_the_package_has_put_there_is_taken_away_by_the_package_alone() {
     // By another name of the directory as well.
     for directory in ["/usr/lib/cni", "/lib/cni"] {
         let said = machine.run(&["sh", "-c", "! underlay uninstall --from \"$0\" 2>&1", directory]);
-        assert_eq!(said, format!("underlay uninstall: {directory}: installed by a package: apt remove underlay\n"));
+        assert_eq!(
+            said,
+            format!(
+                "underlay uninstall: {directory}: the plugins there belong to a Debian package; \
+                 run apt remove underlay\n"
+            )
+        );
     }
     assert_eq!(machine.plugins(), before);
     // What no package has put there goes, also where dpkg remembers ours.

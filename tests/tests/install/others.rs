@@ -32,7 +32,11 @@ fn written_into() -> Plugins {
 fn what_is_written_into_ours_is_not_kept_in_place_of_what_was_there_before() {
     let plugins = written_into();
     let said = plugins.install();
-    assert_eq!(said_of(&said, "renewed; another program had been written into it"), expected_names(), "{said}");
+    assert_eq!(
+        said_of(&said, "renewed; another program had been written into underlay's file"),
+        expected_names(),
+        "{said}"
+    );
     plugins.assert_all_are(&built());
     assert_eq!(list(&plugins.at(PREVIOUS)), ["host-local", "macvlan"]);
     plugins.uninstall();
@@ -44,12 +48,12 @@ fn what_is_written_into_ours_gives_way_to_what_was_there_before() {
     let plugins = written_into();
     let said = plugins.uninstall();
     assert_eq!(
-        said_of(&said, "as before; another program had been written into it"),
+        said_of(&said, "the earlier file is back; another program had been written into underlay's file"),
         ["host-local", "macvlan"],
         "{said}"
     );
     assert_eq!(
-        said_of(&said, "removed; another program had been written into it").len(),
+        said_of(&said, "removed; another program had been written into underlay's file").len(),
         expected_names().len() - 2,
         "{said}"
     );
@@ -114,7 +118,11 @@ fn hard_links_that_an_operator_has_made_to_ours_stay() {
     assert!(plugins.read("macvlan.bak") == fs::read(built()).expect("read the program"));
     fs::hard_link(plugins.at("macvlan"), plugins.at("notes.txt")).expect("link a plugin");
     let said = plugins.uninstall();
-    assert_eq!(said_of(&said, " is the same file, under a name that is not underlay's: left"), ["notes.txt"], "{said}");
+    assert_eq!(
+        said_of(&said, " is a hard link to the same file, and not a name of underlay: left as it is"),
+        ["notes.txt"],
+        "{said}"
+    );
     assert_eq!(list(plugins.path()), ["bridge", "host-local", "macvlan", "macvlan.bak", "notes.txt"]);
     assert!(plugins.read("notes.txt") == fs::read(&other).expect("read the program"));
 }
@@ -131,7 +139,7 @@ fn a_symbolic_link_to_an_underlay_elsewhere_comes_back() {
     assert_eq!(list(plugins.path()), ["macvlan"]);
     assert_eq!(fs::read_link(plugins.at("macvlan")).expect("a link"), package.at("macvlan"));
     // Nor is it this directory's where nothing was installed.
-    assert!(plugins.uninstall().contains("nothing of underlay's"));
+    assert!(plugins.uninstall().contains("no files of underlay"));
     assert_eq!(list(plugins.path()), ["macvlan"]);
     assert_eq!(list(package.path()), expected_names());
 }
@@ -143,8 +151,8 @@ fn a_link_under_a_name_that_is_not_ours_to_a_plugin_that_is_replaced_is_named() 
     symlink("host-local", plugins.at("static")).expect("link a plugin");
     symlink("bridge", plugins.at("ptp")).expect("link a plugin");
     let said = plugins.install();
-    let lines: Vec<&str> = said.lines().filter(|line| line.contains("leads to")).collect();
-    assert_eq!(lines, ["  static      leads to host-local, which is another program now"]);
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains("is a symbolic link")).collect();
+    assert_eq!(lines, ["  static      is a symbolic link to host-local, which is underlay now"]);
     plugins.uninstall();
     assert_eq!(String::from_utf8_lossy(&plugins.read("static")), distributed("host-local"));
 }
@@ -156,7 +164,7 @@ fn a_link_where_predecessors_are_to_be_is_an_error_before_anything_is_changed() 
     let install = plugins.install_of(&built());
     let uninstall = run(Command::new(built()).args(["uninstall", "--from"]).arg(plugins.path()));
     for (command, output) in [("install", install), ("uninstall", uninstall)] {
-        let cause = "it is no directory of this file system, and predecessors are kept in it";
+        let cause = "it must be a directory on the same file system, because replaced files are kept in it";
         let expected = format!("underlay {command}: {}: {cause}\n", plugins.at(PREVIOUS).display());
         assert_eq!(failed(&output, 1), expected);
     }
@@ -172,7 +180,7 @@ fn another_file_system_where_predecessors_are_to_be_is_an_error() {
     // In a mount namespace that ends with the script.
     let script = "mount -t tmpfs none \"$1/.underlay-previous\" && exec \"$0\" install --to \"$1\"";
     let output = run(Command::new("unshare").args(["--mount", "sh", "-c", script]).arg(built()).arg(plugins.path()));
-    assert!(failed(&output, 1).contains("it is no directory of this file system"), "{output:?}");
+    assert!(failed(&output, 1).contains("it must be a directory on the same file system"), "{output:?}");
     fs::remove_dir(plugins.at(PREVIOUS)).expect("it is empty");
     plugins.assert_of_a_distribution();
 }

@@ -71,7 +71,7 @@ impl<'a> Step<'a> for Detection {
         }
         if !carrier {
             let ifname = making.task.attachment.ifname;
-            let text = format_args!("{ifname} has no carrier: IPv6 addresses stay tentative until it has");
+            let text = format_args!("{ifname} has no carrier: IPv6 addresses stay tentative until it has one");
             (making.task.remark)(text);
         }
         Ok(())

@@ -28,8 +28,5 @@ pub(crate) fn explain(making: &Making<'_>, error: linux::Error, what: &str) -> E
         return error.into();
     }
     let (parent, after) = (&making.parent.name, GOES_WITHIN);
-    Error::Explained {
-        error,
-        why: format!("another interface on {parent} has {what}, and still had it after {after:?}"),
-    }
+    Error::Explained { error, why: format!("another interface on {parent} still has {what} after {after:?}") }
 }

@@ -17,7 +17,7 @@ pub(crate) enum TheLink {
     #[default]
     None,
     /// The kernel was asked for a link with this name, and its answer is not known.
-    Unheard(String),
+    Asked(String),
     /// The link with this ifindex was created.
     Made(u32),
 }
@@ -35,7 +35,7 @@ impl<'a> Step<'a> for TheLink {
             Ok(()) => return self.see(making),
             Err(error) => error,
         };
-        if matches!(self, Self::Unheard(_)) {
+        if matches!(self, Self::Asked(_)) {
             return Err(refused.during(operation(making)).into());
         }
         if refused.errno() != Some(Errno::EEXIST) {
@@ -65,7 +65,7 @@ impl<'a> Step<'a> for TheLink {
                 let mark = Mark::of(&checking.task.attachment);
                 let renamed = checking.rtnl.links()?.into_iter().find(|link| mark.is_on(link));
                 return Err(match renamed {
-                    Some(link) => checking.differs(format!("is called \"{}\" now", link.name)),
+                    Some(link) => checking.differs(format!("was renamed to \"{}\"", link.name)),
                     None => Error::NoLink { ifname: ifname.to_owned() },
                 });
             }
@@ -77,7 +77,7 @@ impl<'a> Step<'a> for TheLink {
             return Err(checking.differs(difference));
         }
         let Some(interface) = result::own_interface(checking.expected, ifname) else {
-            return Err(checking.differs("prevResult has no such interface in a sandbox".into()));
+            return Err(checking.differs("prevResult has no interface of this name with a sandbox".into()));
         };
         let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
         match interface.mac.as_deref() {
@@ -99,7 +99,7 @@ impl<'a> Step<'a> for TheLink {
             (Why::Failed, Self::None) => Vec::new(),
             (Why::Failed, Self::Made(ifindex)) => vec![*ifindex],
             // The name was free just before. A link with this name that is up was created by another ADD.
-            (Why::Failed, Self::Unheard(name)) => {
+            (Why::Failed, Self::Asked(name)) => {
                 inside.link(name)?.filter(|link| !link.up).map(|link| link.ifindex).into_iter().collect()
             }
             (Why::Del { kind, previous }, _) => return find_for_del(undoing, kind, previous),
@@ -131,7 +131,7 @@ impl<'a> Step<'a> for TheLink {
 impl TheLink {
     fn ask_for(&mut self, name: &str, making: &mut Making<'_>) -> linux::Result<()> {
         // Set before the call, because a panic leaves the answer unknown too.
-        *self = Self::Unheard(name.to_owned());
+        *self = Self::Asked(name.to_owned());
         let asked = new_link(making, name);
         if asked.as_ref().is_err_and(is_verdict) {
             *self = Self::None;
@@ -141,7 +141,7 @@ impl TheLink {
 
     /// Reads the new link: the kernel has chosen its ifindex, and perhaps its MAC and MTU.
     fn see(&mut self, making: &mut Making<'_>) -> Result<()> {
-        let Self::Unheard(name) = self else { return Ok(()) };
+        let Self::Asked(name) = self else { return Ok(()) };
         let link = making.inside.link(name)?.ok_or_else(|| Error::LinkGone(operation(making)))?;
         *self = Self::Made(link.ifindex);
         making.link = Some(link);
@@ -154,7 +154,7 @@ impl TheLink {
         let ifname = making.task.attachment.ifname;
         if let Err(error) = self.ask_for(&temporary_name(), making) {
             return match self {
-                Self::Unheard(_) => Err(error.during(operation(making)).into()),
+                Self::Asked(_) => Err(error.during(operation(making)).into()),
                 _ => Err(explain(making, error)),
             };
         }
@@ -238,7 +238,9 @@ fn find_for_del(undoing: &mut Undoing<'_, '_>, kind: &str, previous: &dyn Fn() -
         None => undoing.links.push(link.ifindex),
         Some(why) => {
             let ifname = undoing.task.attachment.ifname;
-            (undoing.task.remark)(format_args!("{ifname} is not what was attached ({why}): it is left as it is"));
+            (undoing.task.remark)(format_args!(
+                "{ifname} is not the interface that ADD created ({why}): it is left as it is"
+            ));
         }
     }
     Ok(())
@@ -279,7 +281,7 @@ fn why_foreign(
         (true, true) => None,
         (true, false) if is_held() => None,
         (true, false) => other_mac,
-        (false, _) => Some(other_mac.unwrap_or_else(|| "it has none of its addresses".to_owned())),
+        (false, _) => Some(other_mac.unwrap_or_else(|| "it has none of the addresses in prevResult".to_owned())),
     })
 }
 

@@ -115,8 +115,10 @@ fn kernel_route(route: &cni::Route, result: &AddResult) -> Result<Route> {
     };
     let gateway = route.gw.or_else(default);
     if gateway.is_some_and(|gateway| gateway.is_ipv4() != route.dst.addr().is_ipv4()) {
-        let cause =
-            format!("its next hop {} is of the other family", gateway.map(|ip| ip.to_string()).unwrap_or_default());
+        let cause = format!(
+            "its next hop {} is of another address family",
+            gateway.map(|ip| ip.to_string()).unwrap_or_default()
+        );
         return Err(Error::Config { key: "routes", value: value(), cause });
     }
     // The kernel finds a next hop only by a route of a narrower scope. So a route without a next hop needs the scope
@@ -233,7 +235,7 @@ mod tests {
         );
         assert_eq!(
             refused(route("10.1.0.0/16", Some("fd00::1"))),
-            "routes 10.1.0.0/16: its next hop fd00::1 is of the other family"
+            "routes 10.1.0.0/16: its next hop fd00::1 is of another address family"
         );
     }
 }

@@ -116,7 +116,7 @@ fn a_bad_address_is_named_with_its_place() {
     assert!(error.msg.starts_with(expected), "{error}");
 }
 
-/// What a version's shape cannot hold, taken away.
+/// The result without what the shape of this version cannot hold.
 fn reduced(mut result: AddResult, version: Version) -> AddResult {
     if version < Version::V1_1_0 {
         for link in &mut result.interfaces {
@@ -191,7 +191,7 @@ prop_compose! {
     }
 }
 
-/// What a plugin reads that is given this as its prevResult.
+/// Reads a result as prevResult.
 #[test]
 fn error_object_reads_back() {
     let error = Error::new(Code::KERNEL, "create macvlan eth0: no").with_detail("a").with_detail("b");

@@ -169,7 +169,7 @@ impl Rtnl {
         let mut request = Request::new(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &header(0, 0, 0));
         request.u32(IFLA_LINK, parent);
         kind::emit_impossible_macvlan(&mut request);
-        let operation = format_args!("ask whether a macvlan can stand on ifindex {parent}");
+        let operation = format_args!("check if a macvlan can be created on ifindex {parent}");
         match self.socket.acknowledge(request, operation) {
             Err(error) => match error.errno() {
                 Some(Errno::EBUSY) => Ok(true),
@@ -178,7 +178,7 @@ impl Rtnl {
             },
             Ok(()) => Err(Error::Malformed {
                 operation: operation.to_string(),
-                what: "a macvlan that cannot be was made".into(),
+                what: "it created a macvlan that it must refuse".into(),
             }),
         }
     }
@@ -191,7 +191,7 @@ impl Rtnl {
     pub fn set_up(&mut self, ifindex: u32) -> Result<()> {
         self.socket.acknowledge(
             change_request(RTM_SETLINK, ifindex, IFF_UP, IFF_UP),
-            format_args!("set up link with ifindex {ifindex}"),
+            format_args!("set link with ifindex {ifindex} up"),
         )
     }
 
@@ -199,7 +199,7 @@ impl Rtnl {
     pub fn set_down(&mut self, ifindex: u32) -> Result<()> {
         self.socket.acknowledge(
             change_request(RTM_SETLINK, ifindex, 0, IFF_UP),
-            format_args!("set down link with ifindex {ifindex}"),
+            format_args!("set link with ifindex {ifindex} down"),
         )
     }
 

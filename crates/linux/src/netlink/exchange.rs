@@ -31,7 +31,7 @@ impl Socket {
     ) -> Result<T> {
         self.converse(&mut request, Size::Usual, operation, |message| {
             if message.kind == NLMSG_ERROR {
-                return Err("acknowledged, but nothing sent");
+                return Err("acknowledgement without an object");
             }
             Ok(ControlFlow::Break(decode(message)?))
         })
@@ -121,7 +121,7 @@ impl Socket {
                 }
                 match message.kind {
                     NLMSG_NOOP => continue,
-                    NLMSG_OVERRUN => return Err(Error::unheard(operation, Errno::ENOBUFS)),
+                    NLMSG_OVERRUN => return Err(Error::no_answer(operation, Errno::ENOBUFS)),
                     NLMSG_ERROR => {
                         verdict(&message).map_err(malformed)?.map_err(|(errno, ext_ack)| Error::Kernel {
                             operation: operation.to_string(),

@@ -114,7 +114,7 @@ impl Socket {
                 Err(Errno::EAGAIN) => {
                     self.readable(*deadline.get_or_insert_with(|| Instant::now() + PATIENCE), operation)?;
                 }
-                Err(errno) => return Err(Error::unheard(operation, errno)),
+                Err(errno) => return Err(Error::no_answer(operation, errno)),
             }
         }
     }
@@ -146,7 +146,7 @@ impl Socket {
             match poll(&mut watched, PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)) {
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) => return Ok(()),
-                Err(errno) => return Err(Error::unheard(operation, errno)),
+                Err(errno) => return Err(Error::no_answer(operation, errno)),
             }
         }
     }

@@ -45,7 +45,7 @@ fn a_missing_file_is_missing() {
     let path = PathBuf::from("/run/netns/there/is/no/such/namespace");
     let error = Netns::open(&path).unwrap_err();
     assert!(matches!(&error, Error::NetnsMissing { path: named } if *named == path));
-    assert_eq!(error.to_string(), format!("open network namespace {}: no such file or directory", path.display()));
+    assert_eq!(error.to_string(), format!("open network namespace \"{}\": no such file or directory", path.display()));
 }
 
 #[test]

@@ -72,7 +72,8 @@ fn same_owner_gets_its_own_addresses_back_and_nothing_new_is_leased() {
 fn same_owner_asking_for_another_address_is_told_which_one_it_holds() {
     let network = Network::of(&[&["10.0.0.0/29"]]);
     network.add("c1").unwrap();
-    let cause = "CNI_ARGS IP 10.0.0.5, of ipam.ranges[0] (10.0.0.1-10.0.0.6): c1 eth0 already holds 10.0.0.2 there";
+    let cause = "CNI_ARGS IP 10.0.0.5, of ipam.ranges[0] (10.0.0.1-10.0.0.6): c1 eth0 already has 10.0.0.2 there; call \
+                 DEL before you ask for another address";
     assert_eq!(failure(network.add_with("c1", "IP=10.0.0.5")), (7, cause.into()));
     assert_eq!(network.leases(), files(&[("10.0.0.2", "c1\r\neth0")]));
 }

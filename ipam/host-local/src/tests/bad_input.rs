@@ -38,7 +38,9 @@ fn ranges_that_make_no_sense() {
     );
     assert_eq!(
         one(json!({"subnet": "::ffff:10.0.0.0/120"})),
-        format!("{at}.subnet \"::ffff:10.0.0.0/120\": write an IPv4 network in its IPv4 form")
+        format!(
+            "{at}.subnet \"::ffff:10.0.0.0/120\": is an IPv4 network in the form of IPv6; write it in the form of IPv4"
+        )
     );
     for subnet in ["10.0.0.0/31", "10.0.0.0/32", "fd00::/127", "fd00::/128"] {
         let cause = format!("{at}.subnet {subnet:?}: is too small for a gateway and a container");
@@ -70,16 +72,16 @@ fn ranges_that_make_no_sense() {
 #[test]
 fn sets_that_make_no_sense() {
     let missing =
-        "ipam.ranges: missing: neither it nor ipam.subnet nor runtimeConfig.ipRanges says which addresses to lease";
+        "ipam.ranges: is not set: there is no address to lease; set ipam.ranges, ipam.subnet or runtimeConfig.ipRanges";
     for ipam in [json!({}), json!({"ranges": []}), json!({"ranges": null, "subnet": ""})] {
         assert_eq!(config(ipam), missing);
     }
-    assert_eq!(config(json!({"ranges": [[]]})), "ipam.ranges[0]: the set has no range");
+    assert_eq!(config(json!({"ranges": [[]]})), "ipam.ranges[0]: is empty; write at least one range into it");
     let subnet = |subnet: &str| json!({"subnet": subnet});
     assert_eq!(
         config(json!({"ranges": [[subnet("10.0.0.0/24"), subnet("10.0.0.0/25")]]})),
-        "ipam.ranges[0][1].subnet 10.0.0.0/25: its addresses 10.0.0.1-10.0.0.126 overlap 10.0.0.1-10.0.0.254, which are \
-         in the same set"
+        "ipam.ranges[0][1].subnet 10.0.0.0/25: its addresses 10.0.0.1-10.0.0.126 overlap 10.0.0.1-10.0.0.254 of the \
+         same set"
     );
     assert_eq!(
         config(json!({"subnet": "10.0.0.0/24", "ranges": [[subnet("10.0.0.0/25")]]})),
@@ -87,8 +89,7 @@ fn sets_that_make_no_sense() {
     );
     assert_eq!(
         config(json!({"ranges": [[subnet("10.0.0.0/24"), subnet("fd00::/64")]]})),
-        "ipam.ranges[0][1].subnet fd00::/64: a set holds addresses of one family: put the other family into a set of \
-         its own"
+        "ipam.ranges[0][1].subnet fd00::/64: IPv4 and IPv6 are in one set; write each family in its own inner list"
     );
 }
 
@@ -97,8 +98,8 @@ fn two_sets_of_one_family_need_a_result_that_holds_them() {
     for version in ["0.1.0", "0.2.0"] {
         let network = Network::of(&[&["10.0.0.0/24"], &["10.1.0.0/24"]]).with("cniVersion", json!(version));
         let cause = format!(
-            "ipam.ranges[1]: is a second set of its family beside ipam.ranges[0], and a result of cniVersion {version} \
-             holds one address per family"
+            "ipam.ranges[1]: is the second set of this address family (after ipam.ranges[0]), and a result of cniVersion \
+             {version} has one address of each family; use cniVersion 0.3.0 or later"
         );
         assert_eq!(failure(network.add("c")), (7, cause));
         let network = Network::of(&[&["10.0.0.0/24"], &["fd00::/64"]]).with("cniVersion", json!(version));
@@ -174,8 +175,8 @@ fn requests_that_no_set_can_serve() {
         in_conf("runtimeConfig", json!({"ips": ["10.0.0.3", "10.0.0.4"]})),
         (
             7,
-            "runtimeConfig.ips[1] 10.0.0.4: runtimeConfig.ips[0] 10.0.0.3 comes out of ipam.ranges[0] as well, which \
-             gives one address"
+            "runtimeConfig.ips[1] 10.0.0.4: runtimeConfig.ips[0] 10.0.0.3 is in ipam.ranges[0] too, and each set gives \
+             only one address"
                 .into()
         )
     );

@@ -52,7 +52,8 @@ fn gc_frees_what_is_not_in_the_list_and_nothing_else() {
 fn gc_with_an_empty_list_frees_everything_and_without_a_list_nothing() {
     let network = Network::of(&[&["10.0.0.0/24"]]);
     network.add("c1").unwrap();
-    let missing = "cni.dev/valid-attachments: missing: without it GC would have to free every attachment";
+    let missing =
+        "cni.dev/valid-attachments: is not set; GC needs this list, because without it all leases would be freed";
     assert_eq!(failure(network.gc()), (7, missing.into()));
     assert_eq!(network.leases().len(), 1);
     let network = network.with("cni.dev/attachments", json!([]));
@@ -79,7 +80,7 @@ fn status_fails_on_a_full_set_if_the_configuration_asks_for_that_and_says_which(
     assert_eq!(failure(network.status()), (50, full.into()));
     assert_eq!(network.files(), before);
 
-    // What an ADD would reclaim is as good as free.
+    // A lease that ADD would free counts as free.
     network.put("10.0.0.2", "");
     network.status().unwrap();
     assert_eq!(network.files()["10.0.0.2"], "");

@@ -1,4 +1,4 @@
-//! What is kept beside the leases: it may be missing, stale or somebody else's, and what it is worth when it is right.
+//! Records and index: they can be missing, out of date or foreign.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes};
@@ -24,7 +24,7 @@ fn foreign(network: &Network, ip: &str, id: &str) {
     network.put(ip, &format!("{id}\r\neth0"));
 }
 
-/// Whether the next call will believe the index.
+/// Returns true if the next call will use the index.
 fn is_stamped(network: &Network) -> bool {
     let folder = fs::metadata(network.path()).unwrap();
     let lock = fs::read(network.path().join("lock")).unwrap();
@@ -88,7 +88,7 @@ fn what_others_did_meanwhile_is_seen() {
     assert_eq!(addresses(network.add("c2")), ["10.0.0.2/29"]);
     network.del("theirs").unwrap();
     assert_eq!(network.leases(), files(&[("10.0.0.2", "c2\r\neth0")]));
-    // The address went to somebody else: the record of the one who had it is worth nothing.
+    // Another owner has the address now, so the old record does not count.
     foreign(&network, "10.0.0.2", "theirs");
     network.del("nobody").unwrap();
     assert_eq!(records(&network), ["theirs:eth0"]);
@@ -149,7 +149,7 @@ fn a_wrong_index_gives_no_address_twice_and_hides_none() {
     File::open(network.path()).unwrap().set_times(FileTimes::new().set_modified(time)).unwrap();
     assert!(is_stamped(&network));
     assert_eq!(addresses(network.add("c2")), ["10.0.0.3/29"]);
-    // And the content that somebody edited in place is what counts.
+    // The edited content counts.
     fs::write(network.path().join("10.0.0.3"), "c9\r\neth0").unwrap();
     assert!(is_stamped(&network));
     network.del("c2").unwrap();

@@ -1,5 +1,5 @@
-//! The plugin as its callers see it, on a directory of its own for each test. What it writes to stderr, and what it
-//! does beside the reference, is seen by the black-box tests.
+//! The plugin on a directory of its own for each test. Its stderr, and its use together with the reference, are
+//! tested with the built program.
 
 mod add;
 mod bad_input;
@@ -117,7 +117,7 @@ impl Network {
         self.call(|call| crate::gc(&self.machine, call))
     }
 
-    /// Puts a file there, as somebody else would.
+    /// Writes a file, as another program would.
     fn put(&self, name: &str, content: &str) {
         fs::create_dir_all(self.path()).unwrap();
         fs::write(self.path().join(name), content).unwrap();

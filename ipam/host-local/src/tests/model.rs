@@ -1,5 +1,5 @@
-//! Random sequences of commands against a model of the directory: no address twice, none outside of the ranges, no
-//! gateway, nothing lost that is somebody's, and what the model holds is what the directory holds.
+//! Random sequences of commands, compared with a model of the directory: no address is leased twice, outside of the
+//! ranges or to a gateway, and no lease of a container is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ enum Step {
     Torn(usize, usize),
     /// A crash of ours before the link.
     Temporary(u8),
-    /// Somebody's edit.
+    /// An edit by hand.
     Hint(String),
 }
 
@@ -42,14 +42,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..40)
 }
 
-/// Address to owner; none where the lease is torn.
+/// Address to owner. `None` for an incomplete lease.
 type Model = BTreeMap<String, Option<u8>>;
 
 fn id(owner: u8) -> String {
     format!("c{owner}")
 }
 
-/// What an ADD did must be what the model allows; the model follows.
+/// Compares an ADD with the model, and updates the model.
 fn add(network: &Network, model: &mut Model, owner: u8, request: Option<&str>) -> Result<(), TestCaseError> {
     let args = request.map(|ip| format!("IP={ip}")).unwrap_or_default();
     let held = |model: &Model, set: &[&str]| -> Option<String> {
@@ -70,7 +70,7 @@ fn add(network: &Network, model: &mut Model, owner: u8, request: Option<&str>) -
                 let free = set.iter().any(|ip| !model.contains_key(*ip));
                 match model.get(&ip) {
                     Some(Some(other)) => prop_assert_eq!(*other, owner, "{} twice", ip),
-                    // Torn: only when nothing else was left, or when it was asked for.
+                    // An incomplete lease is freed only if the range is full, or if its address was requested.
                     Some(None) => prop_assert!(!free || request == Some(ip.as_str()), "{} was reclaimed early", ip),
                     None => {}
                 }
@@ -89,7 +89,7 @@ fn add(network: &Network, model: &mut Model, owner: u8, request: Option<&str>) -
                 7 => prop_assert!(other, "{}", error),
                 _ => prop_assert!(false, "{}", error),
             }
-            // What was torn and reclaimed on the way is gone, which is as good.
+            // Incomplete leases may have been freed.
             let left = network.leases();
             model.retain(|ip, its| its.is_some() || left.contains_key(ip));
         }

@@ -80,7 +80,7 @@ fn del_of_what_is_not_there_makes_nothing() {
 #[test]
 fn check_sees_which_leases_are_missing() {
     let mut network = Network::of(&[&["10.0.0.0/24"], &["fd00::/64"]]);
-    let none = format!("c1 eth0 holds no lease in {}", network.path().display());
+    let none = format!("c1 eth0 has no lease in {}", network.path().display());
     assert_eq!(failure(network.check("c1")), (3, none));
 
     network.add("c1").unwrap();
@@ -90,10 +90,10 @@ fn check_sees_which_leases_are_missing() {
     network.conf["prevResult"] = ips(&["10.0.0.2/24", "fd00::2/64", "192.0.2.1/24"]);
     network.check("c1").unwrap();
     network.conf["prevResult"] = ips(&["10.0.0.3/24"]);
-    let other = "c1 eth0: holds no lease of 10.0.0.3, which prevResult names";
+    let other = "c1 eth0: has no lease of 10.0.0.3, which prevResult names";
     assert_eq!(failure(network.check("c1")), (102, other.into()));
 
     fs::remove_file(network.path().join("10.0.0.2")).unwrap();
-    let missing = "c1 eth0: holds no lease in ipam.ranges[0] (10.0.0.1-10.0.0.254)";
+    let missing = "c1 eth0: has no lease in ipam.ranges[0] (10.0.0.1-10.0.0.254)";
     assert_eq!(failure(network.check("c1")), (102, missing.into()));
 }

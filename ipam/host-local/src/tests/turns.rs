@@ -1,6 +1,5 @@
-//! Random ranges, exclusions and other people's leases against a model that counts addresses one by one: only what may
-//! be leased is, the next one is the next free one behind the last, a released one can be had again, and "full" means
-//! full.
+//! Random ranges, exclusions and foreign leases, compared with a model that counts single addresses: only allowed
+//! addresses are leased, in order, released ones again, and "full" means full.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +17,7 @@ type At = (usize, u128);
 /// A range as typed. The addresses are places in its subnet.
 #[derive(Debug, Clone)]
 struct Typed {
-    /// Of the host part.
+    /// Bits of the host part.
     bits: u8,
     start: Option<u128>,
     end: Option<u128>,
@@ -32,7 +31,7 @@ struct Plan {
     ranges: Vec<Typed>,
     /// Networks with that many bits of host part, and whether the range says so, or `ipam`.
     exclude: Vec<(At, u8, bool)>,
-    /// Whether released addresses rest for as long as the test runs.
+    /// True if released addresses are not leased again during the test.
     rests: bool,
 }
 
@@ -43,7 +42,7 @@ enum Step {
     Del(u8),
     /// The reference, which knows nothing of our index, leases an address, or frees the one that it leased.
     Foreign(At),
-    /// Somebody's edit of what was given last.
+    /// An edit of the last leased address.
     Hint(At),
 }
 
@@ -129,7 +128,7 @@ impl Plan {
                "statusWhenFull": "unavailable"})
     }
 
-    /// Of each range what lies between its ends, but for the network's own address and the broadcast address.
+    /// The addresses of each range, without network and broadcast address.
     fn between(&self) -> Vec<Vec<IpAddr>> {
         let between = |(at, typed): (usize, &Typed)| {
             let highest = (1 << typed.bits) - 1 - u128::from(self.v4);
@@ -140,11 +139,11 @@ impl Plan {
     }
 }
 
-/// What a directory holds, and what has happened to it.
+/// The expected content of a directory.
 struct Model {
     plan: Plan,
     between: Vec<Vec<IpAddr>>,
-    /// What may be leased, in order.
+    /// The addresses that may be leased, in order.
     leasable: Vec<IpAddr>,
     leases: BTreeMap<String, String>,
     last: Option<IpAddr>,
@@ -188,7 +187,7 @@ impl Model {
         })
     }
 
-    /// Whose turn it is; none where all are taken.
+    /// The next free address. `None` if the range is full.
     fn next(&self) -> Option<IpAddr> {
         let all: Vec<_> = self.between.iter().flatten().collect();
         let behind =
@@ -201,7 +200,7 @@ impl Model {
         free.clone().find(|ip| !rests(ip)).or_else(|| free.by_ref().min_by_key(latest))
     }
 
-    /// What an ADD answers: an address or a code.
+    /// The answer of an ADD: an address or a code.
     fn add(&mut self, owner: &str, asked: Option<IpAddr>) -> Result<IpAddr, u32> {
         let held = self.held_by(owner);
         let ip = match (asked, held) {

@@ -43,7 +43,7 @@ fn a_node_whose_parent_is_absent_or_down_is_not_ready_and_says_why_until_it_is_b
 
     node.machine.set_down(SECOND_NIC);
     let message = cluster.await_readiness(node, false);
-    assert!(message.contains("parent eth1 is down: nothing passes until it is up"), "{message}");
+    assert!(message.contains("parent eth1 is down: no packets pass until it is up"), "{message}");
     node.machine.set_up(SECOND_NIC);
     cluster.await_readiness(node, true);
 

@@ -1,13 +1,14 @@
 //! The two ends of small exchanges: one byte there, one byte back. Each is a process of its own with a time limit, and
 //! ends with its parent.
 
-use e2e::patience::PATIENCE;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// A peer ends after this time, also if a request is lost.
+const LIVES_AT_MOST: Duration = Duration::from_secs(10);
 /// The argument by which such a process knows itself.
 pub(crate) const ARGUMENT: &str = "--peer";
 /// What a peer says when it is ready; a client then waits for the end of its stdin to begin.
@@ -106,7 +107,7 @@ fn reconnect(to: SocketAddr, time: Duration) -> io::Result<Samples> {
 fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(to)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(LIVES_AT_MOST))?;
     Ok(stream)
 }
 

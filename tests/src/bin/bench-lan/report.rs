@@ -55,15 +55,16 @@ impl Report {
     pub(crate) fn markdown(&self) -> String {
         let mut text = format!(
             "## From container to container\n\n\
-             Two hosts on one wire, a container on each, and the same load on each way between them. Hosts are network\n\
-             namespaces of one machine, the wire is a veth pair. All ways and wires are measured in turns, round by round. A cell\n\
+             There are two hosts on one wire, a container on each, and the same load on each way between them. Hosts are\n\
+             network namespaces of one machine. The wire is a veth pair. All ways and wires are measured alternately. A cell\n\
              is the median of all rounds, with the quartiles in brackets: half of the rounds are between them.\n\n\
-             CPU is that of the whole machine, both hosts and the wire (/proc/stat: user, system, interrupts). RR: one\n\
+             CPU is the time of the whole machine: both hosts and the wire (/proc/stat: user, system, \
+         interrupts). RR: one\n\
              connection with TCP_NODELAY, a process at each end. CRR: {PAIRS} client processes at once ({GUEST_PAIRS} in the guest), each with\n\
              a server process of its own; the client closes first. Every namespace has tcp_tw_reuse 1 and all ports from 1024\n\
-             up, and streams use cubic. With NAT, finished connections are forgotten after a second, since the benchmark alone\n\
-             would fill the table. Offloads that are off are off at the NICs: frames are cut where the wire begins, on every\n\
-             way. No way has rules of a kube-proxy or a network policy. {}. To repeat: `make bench-lan`.\n\n",
+             up, and streams use cubic. With NAT, finished connections are forgotten after a second, because the\n\
+             benchmark would fill the table. \"Offloads off\" means at the NICs: on every way, frames are cut at the beginning of\n\
+             the wire. No way has rules of a kube-proxy or a network policy. {}. To repeat: `make bench-lan`.\n\n",
             document::today(),
         );
         text += "| way | how it is built |\n|---|---|\n";
@@ -71,7 +72,8 @@ impl Report {
             let _ = writeln!(text, "| {} | {} |", way.name(), way.about());
         }
         if !self.scenes.iter().any(|scene| scene.place == Place::Native && scene.wire == wire::Kind::Delayed) {
-            text += "\nThis machine's own kernel cannot delay frames (it has no netem), so that is measured in the guest.\n";
+            text += "\nThe kernel of this machine cannot delay frames (it has no netem), so this is measured in the \
+         guest.\n";
         }
         self.scenes.iter().for_each(|scene| describe(scene, &mut text));
         text
@@ -102,11 +104,11 @@ fn describe(scene: &Scene, text: &mut String) {
         scene.kernel
     );
     if scene.place == Place::Guest {
-        text.push_str("Its one processor does all the work there is: compare its figures among themselves.\n");
+        text.push_str("One processor does all the work, so compare these figures only with each other.\n");
     } else {
         let others: Samples = scene.others.iter().map(|share| share * 100.0).collect();
         let [median, most] = [0.5, 1.0].map(|share| others.quantile(share));
-        let _ = writeln!(text, "Others used {median:.0} % of the processors before a round, at most {most:.0} %.");
+        let _ = writeln!(text, "Others used {median:.0} % of the processors before a round, and at most {most:.0} %.");
     }
     for (caption, metrics) in TABLES {
         let with_frames = metrics.start == 0;
@@ -142,7 +144,7 @@ fn compare(scene: &Scene, text: &mut String) {
     for ours in scene.ways.iter().filter(|measured| measured.way.is_ours()) {
         let others = || scene.ways.iter().filter(|other| other.way != ours.way);
         let _ = write!(text, "\n{}", in_short(ours, others()));
-        text.push_str("\n\n| beside | ahead | behind | no difference beyond the spread |\n|---|---|---|---|\n");
+        text.push_str("\n\n| compared with | ahead | behind | no difference beyond the spread |\n|---|---|---|---|\n");
         for other in others() {
             let mut columns = [Vec::new(), Vec::new(), Vec::new()];
             for (which, metric) in METRICS.iter().enumerate() {
@@ -156,7 +158,7 @@ fn compare(scene: &Scene, text: &mut String) {
 
 fn in_short<'a>(ours: &Measured, others: impl Iterator<Item = &'a Measured>) -> String {
     let name = ours.way.name();
-    let mut text = format!("What {name} has of each other way, as a ratio of medians.\n");
+    let mut text = format!("{name} divided by each other way, as a ratio of medians.\n");
     let (mut ahead, mut behind) = (Vec::new(), Vec::new());
     for other in others {
         let verdicts = || (0..METRICS.len()).map(|which| compare_one(ours, other, which).1);
@@ -165,8 +167,8 @@ fn in_short<'a>(ours: &Measured, others: impl Iterator<Item = &'a Measured>) -> 
             let ratio = |which| compare_one(ours, other, which).0;
             let _ = write!(
                 text,
-                "Of what the hosts themselves do it has {:.2} of the stream, for {:.2} of the CPU per Gbit, and {:.2} of the\n\
-                 connections per second.",
+                "Compared with the hosts without containers: {:.2} of the throughput,\n\
+                 {:.2} of the CPU time per Gbit, {:.2} of the connections per second.",
                 ratio(STREAM),
                 ratio(STREAM_CPU),
                 ratio(CONNECTIONS)
@@ -182,8 +184,8 @@ fn in_short<'a>(ours: &Measured, others: impl Iterator<Item = &'a Measured>) -> 
     let listed = |list: Vec<String>| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
     let _ = write!(
         text,
-        "\nBeside the others, in these {} measures, it is ahead of {}; behind {}.\n\
-         Counted are those where the ranges in the brackets above are apart, of {ENOUGH} rounds at least.",
+        "\nCompared with the others, in these {} measures, it is ahead of {}, and behind {}.\n\
+         A difference counts only if the ranges in brackets do not overlap, with at least {ENOUGH} rounds.",
         METRICS.len(),
         listed(ahead),
         listed(behind)

@@ -29,8 +29,8 @@ pub(crate) fn sections(findings: &Findings) -> Result<Vec<(Section, String)>> {
 
 fn targets_text(findings: &Findings) -> Result<String> {
     let about = format!(
-        "Ratios of medians of one run; each row is computed by `{COMMAND}` from what the next sections show. A whole ADD or \
-         DEL is macvlan with host-local, IPv4, all names one file. {}.",
+        "Ratios of medians of one run. `{COMMAND}` computes each row from the next sections. A whole ADD or DEL \
+         is macvlan with host-local, IPv4, all names one file. {}.",
         setting()
     );
     let mut text =
@@ -49,18 +49,18 @@ fn targets_text(findings: &Findings) -> Result<String> {
 fn control_text(findings: &Findings) -> Result<String> {
     let control = &findings.control;
     let how = format!(
-        "Whole processes, from posix_spawn to wait, one at a time, in a fresh netns each, Underlay and the others in turns in \
-         one run: medians, with the quartiles in brackets. `user+sys` is that of all processes of the call, `peak` the \
-         resident set of the largest (VmHWM), `calls` the system calls of all (`strace -f -c`); these two are counted in \
-         runs of their own. The reference is {}. The rounds with IPv6 are fewer, since the reference takes a second or two \
-         for each. {}. To repeat: `{COMMAND}`.",
+        "Whole processes, from posix_spawn to wait, one at a time, each in a new netns, Underlay and the \
+         others alternately in one run. The figures are medians, with the quartiles in brackets. `user+sys` is the CPU time of all processes of the call. `peak` is the resident set of the \
+         largest process (VmHWM). `calls` is the number of system calls (`strace -f -c`). The last two \
+         come from separate runs. The reference is {}. There are fewer rounds with IPv6, because the reference takes one or two seconds for each. {}. To repeat: `{COMMAND}`.",
         findings.reference,
         setting(),
     );
-    let floor = "The *floor* is one static process that does the bare kernel operations to the same end state (link, \
-                 addresses, up, default route, `arp_notify`, `ndisc_notify`, `keep_addr_on_down`, lease file), several in one message, with no \
-                 protocol, no check and no undoing. With IPv6 it does the whole of duplicate address detection, made as \
-                 short as Underlay makes it. In the chain, `tuning` is the reference's on both sides.";
+    let floor = "The *floor* is one static process that does only the kernel operations for the same end state \
+         (link, addresses, up, default route, `arp_notify`, `ndisc_notify`, `keep_addr_on_down`, lease \
+         file). It sends several operations in one message, and has no protocol, no checks and no undo. \
+         With IPv6 it does the complete duplicate address detection, as fast as Underlay. In the chain, \
+         `tuning` is the reference's on both sides.";
     let mut text = format!(
         "## Control plane\n\n![Time of ADD and DEL by configuration]({})\n\n{}\n{}",
         plots::CONTROL,
@@ -120,11 +120,11 @@ fn verdict(control: &Control) -> String {
     };
     let (ours, theirs, floor) = (Side::Ours, Side::Reference, Side::Floor);
     format!(
-        "What they say: a whole ADD takes {} ms in place of the reference's {}; an empty process takes {} of them, and with \
-         the kernel's work and a lease file it is {}: the rest is the protocol, the checks and the way back. Where IPAM has \
-         to be executed, it is {} ms. With IPv6, a usable address is there after {} ms in place of {}, nearly all of it the \
-         kernel's detection of duplicates, which is {} for the floor. A DEL takes {} ms in place of {}; nearly all of it is the \
-         kernel's own time for the link, which the section on deletion tells apart.",
+        "In words: a whole ADD takes {} ms; the reference takes {}. An empty process takes {} of them, and with \
+         the kernel's work and a lease file it is {}. The rest is the protocol, the checks and the code for the undo. If IPAM is a separate process, \
+         an ADD takes {} ms. With IPv6, a usable address is there after {} ms instead of {}. Nearly all of it is the \
+         kernel's duplicate address detection, which takes {} for the floor. A DEL takes {} ms instead of {}. Nearly all of it \
+         is the kernel's time to delete the link: see the section on deletion.",
         wall(WHOLE, ours, 0),
         wall(WHOLE, theirs, 0),
         digits(control.empty.wall.median()),
@@ -153,8 +153,8 @@ fn calls_text(findings: &Findings) -> Result<String> {
         return Ok(text);
     };
     let how = format!(
-        "Where a whole ADD and a whole DEL spend their time inside the process, from execve to exit, as `perf trace` sees \
-         it, which adds some of its own: medians of {} runs, in microseconds. {}. To repeat: `{COMMAND}`, with the package \
+        "The time of a whole ADD and a whole DEL inside the process, from execve to exit, as `perf trace` shows it. \
+         (Tracing adds some time.) Medians of {} runs, in microseconds. {}. To repeat: `{COMMAND}`, with the package \
          linux-perf.",
         all[0][0].rest.len(),
         setting(),
@@ -213,8 +213,7 @@ fn deletion_text(findings: &Findings) -> Result<String> {
         "The kernel waits for RCU grace periods when it deletes a link. The wait takes milliseconds. It depends on the work \
          of all processors just before, and it is the same for every plugin. So each DEL is divided: the longest `sendto`, \
          which is the request that deletes the link, and the rest. Whole processes under `perf trace`, which traces these \
-         calls alone; macvlan with host-local, IPv4; medians of {} runs, with the quartiles in brackets, in milliseconds, the \
-         sides in turns. {}. To repeat: `{COMMAND}`, with the package linux-perf.",
+         calls alone; macvlan with host-local, IPv4; medians of {} runs, with the quartiles in brackets, in milliseconds, the sides alternately. {}. To repeat: `{COMMAND}`, with the package linux-perf.",
         all[0][0].whole.len(),
         setting(),
     );
@@ -238,9 +237,10 @@ fn deletion_text(findings: &Findings) -> Result<String> {
 
 fn bursts_text(findings: &Findings) -> Result<String> {
     let how = format!(
-        "So many ADDs at once, each of a thread that stands ready, in namespaces prepared beforehand, then as many DELs: \
-         macvlan with host-local, IPv4. Rates are medians of the rounds, from the first start to the last end; latencies \
-         are from the burst's start to each one's end, of all rounds. {}. To repeat: `{COMMAND}`.",
+        "N ADDs are started in parallel, in prepared namespaces, by threads that are waiting. Then come N \
+         DELs. macvlan with host-local, IPv4. A rate is the median of the rounds, from the first start to \
+         the last end. A latency is the time from the start of the burst to the end of one call, over all \
+         rounds. {}. To repeat: `{COMMAND}`.",
         setting(),
     );
     let mut text = format!(
@@ -266,8 +266,8 @@ fn bursts_text(findings: &Findings) -> Result<String> {
     let at = |side: Side| burst::SIDES.iter().position(|its| *its == side).unwrap_or_default();
     let [ours, theirs] = [Side::Ours, Side::Reference].map(|side| &largest.sides[at(side)]);
     let verdict = format!(
-        "What they say: of {} ADDs at once, 99 in 100 are done after {} ms with Underlay and {} with the reference, at {} and \
-         {} a second; the DELs come to {} and {} a second, since the kernel deletes links one at a time, under one lock.",
+        "In words: of {} ADDs at once, 99 in 100 are done after {} ms with Underlay and {} with the reference, at {} and \
+         {} a second; the DELs come to {} and {} a second, because the kernel deletes one link at a time, under one lock.",
         largest.size,
         digits(ours[0].latencies.quantile(0.99)),
         digits(theirs[0].latencies.quantile(0.99)),
@@ -284,9 +284,9 @@ fn growth_text(findings: &Findings) -> Result<String> {
     let first = findings.growth.first().ok_or("a number of live attachments")?;
     let last = findings.growth.last().ok_or("a number of live attachments")?;
     let how = format!(
-        "One ADD and one DEL beside so many live attachments on the same parent, each with an address and a lease: macvlan \
-         with host-local, IPv4. Medians of {} rounds, all numbers in turns, in milliseconds; in brackets the ratio to the \
-         least number. {}. To repeat: `{COMMAND}`.",
+        "One ADD and one DEL, while N attachments exist on the same parent, each with an address and a lease. macvlan \
+         with host-local, IPv4. Medians of {} rounds, all N alternately, in milliseconds. In brackets: the ratio to the \
+         smallest N. {}. To repeat: `{COMMAND}`.",
         first.sides[0][0].len(),
         setting(),
     );
@@ -311,7 +311,7 @@ fn growth_text(findings: &Findings) -> Result<String> {
     }
     let grown = |at: usize| last.sides[at][0].median() / first.sides[at][0].median();
     let verdict = format!(
-        "What they say: from {} to {} live attachments, the time of an ADD grows to {:.2} times with Underlay, to {:.2} times \
+        "In words: from {} to {} live attachments, the time of an ADD grows to {:.2} times with Underlay, to {:.2} times \
          with the reference, which reads every lease each time, and to {:.2} times with the floor, which is the kernel's own \
          growth. The time of a DEL is mostly the kernel's wait for grace periods, so its ratios say little.",
         grouped(u64::from(first.live)),
