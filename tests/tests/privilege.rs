@@ -176,7 +176,7 @@ fn only_the_beginning_of_endless_files_is_read() {
     }
     let call = place.call("ADD", "c1", &place.conf());
     let (outcome, trace) = call.run_traced();
-    assert_eq!(outcome.result()["ips"][0]["address"], "10.0.0.11");
+    assert_eq!(outcome.result()["ips"][0]["address"], "10.0.0.11/24");
     let peak = trace.peaks_kib.iter().max().copied().unwrap_or_default();
     assert!(peak < 8 << 10, "{peak} KiB");
     place.call("DEL", "c1", &place.conf()).run().done();
@@ -255,7 +255,7 @@ fn the_owner_of_a_pod_can_only_select_an_address_of_the_range() {
     }});
     let args = "IgnoreUnknown=1;K8S_POD_NAME=$(touch /x);K8S_POD_NAMESPACE=../other;dataDir=/tmp;NETNS=/proc/1/ns/net";
     let result = place.call("ADD", "c1", &conf).args(args).run().result();
-    assert_eq!(result["ips"][0]["address"], "10.0.0.12");
+    assert_eq!(result["ips"][0]["address"], "10.0.0.12/24");
     assert_eq!(result.get("routes"), None);
     assert_eq!(result.get("dns"), None);
 
@@ -392,7 +392,7 @@ fn variables_for_other_programs_have_no_effect() {
     let place = Place::new();
     let run = |name: &str, value: &str| {
         let outcome = place.call("ADD", "c1", &place.conf()).env(name, value).run();
-        assert_eq!(outcome.result()["ips"][0]["address"], "10.0.0.10", "{name}={value}");
+        assert_eq!(outcome.result()["ips"][0]["address"], "10.0.0.10/24", "{name}={value}");
         assert_eq!(outcome.stderr, "", "{name}={value}");
     };
     for (name, value) in [

@@ -1,4 +1,4 @@
-//! What a call answered, key by key. The words of an error are not compared; that there are some is.
+//! The answer of a call, key by key. The text of an error is not compared, only that there is one.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -7,10 +7,9 @@ use serde_json::Value;
 use super::state::Facts;
 use crate::Outcome;
 
-/// How the call ended, and what it printed.
 pub(super) const END: &str = "answer";
 
-/// Adds what came of a call: how it ended, and what it printed.
+/// Adds how the call ended and what it printed.
 pub(super) fn describe(outcome: &Outcome, facts: &mut Facts) {
     let status = outcome.status;
     let mut answer = match outcome.stdout.is_empty() {
@@ -22,7 +21,6 @@ pub(super) fn describe(outcome: &Outcome, facts: &mut Facts) {
     let end = match (status.code(), status.signal(), error) {
         (Some(0), ..) => "success".to_owned(),
         (Some(1), _, Some(error)) => {
-            // Its words are each program's own.
             let said = error.remove("msg").is_some_and(|msg| msg.as_str().is_some_and(|msg| !msg.is_empty()));
             error.remove("details");
             let code = error.remove("code").unwrap_or_default();
@@ -36,7 +34,7 @@ pub(super) fn describe(outcome: &Outcome, facts: &mut Facts) {
     flatten(name.to_owned(), &answer, facts);
 }
 
-/// A value by its path: what is in a list by its place, what is empty as it is.
+/// Adds each value with its path.
 fn flatten(path: String, value: &Value, facts: &mut Facts) {
     match value {
         Value::Object(keys) if !keys.is_empty() => {
@@ -49,7 +47,7 @@ fn flatten(path: String, value: &Value, facts: &mut Facts) {
                 flatten(format!("{path}[{at}]"), item, facts);
             }
         }
-        // Nothing was printed, or nothing beside what is told as the end.
+        // Nothing was printed, or only what `end` says.
         Value::Null => {}
         Value::Object(keys) if keys.is_empty() && path == "error" => {}
         leaf => {

@@ -1,4 +1,4 @@
-//! A case, the differences that it is known to show, and the judgement.
+//! A case, the differences that it must show, and the comparison.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,19 +7,17 @@ use super::rig::{Rig, Roles, Step};
 use super::rows::EVERYWHERE;
 use crate::Binaries;
 
-/// The same calls for whoever makes them.
+/// The same calls for both implementations.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// A sentence.
     pub name: &'static str,
     pub script: fn(&Rig),
-    /// What is known to differ: a row of docs/migrating.md, and words of each difference, with `*` between them. It
-    /// explains all of those, and has to explain one at least.
+    /// The expected differences: a row of docs/migrating.md, and words of the difference, with `*` between them. Each entry
+    /// may match several differences, and must match at least one.
     pub differs: &'static [(&'static str, &'static str)],
 }
 
 impl Case {
-    /// The rows that it shows, each once.
     pub fn rows(&self) -> Vec<&'static str> {
         let mut rows: Vec<_> = self.differs.iter().map(|(row, _)| *row).collect();
         rows.sort_unstable();
@@ -36,7 +34,6 @@ const RUNS: [(&str, Roles); 3] = [
 ];
 const REFERENCE: Roles = Roles { adds: Binaries::Reference, ends: Binaries::Reference };
 
-/// One thing that is not the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     run: &'static str,
@@ -54,10 +51,10 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Begins the words of a difference that is not in every run, because the reference goes through a Go map.
+/// Marks a difference that is not in every run, because the reference iterates over a Go map.
 const PERHAPS: &str = "perhaps ";
 
-/// Whether words are in a text, in their order.
+/// Returns true if all words are in the text, in their order.
 pub(super) fn matches(words: &str, text: &str) -> bool {
     let mut rest = text;
     words.trim_start_matches(PERHAPS).split('*').all(|word| match rest.find(word) {
@@ -69,7 +66,7 @@ pub(super) fn matches(words: &str, text: &str) -> bool {
     })
 }
 
-/// Runs a case with every distribution of the calls, and panics unless what differs is what is known to.
+/// Runs a case in all combinations of the implementations. Panics if the differences are not the expected ones.
 pub fn judge(case: &Case) {
     let theirs = run(case, REFERENCE);
     let differences: Vec<String> = RUNS
@@ -78,7 +75,7 @@ pub fn judge(case: &Case) {
         .map(|one| one.to_string())
         .collect();
     let mut faults = Vec::new();
-    // The same thing after several calls, or in several runs, is told once.
+    // A difference in several calls or runs is reported once.
     let mut unknown: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for difference in &differences {
         let known = case.differs.iter().chain(EVERYWHERE).any(|(_, words)| matches(words, difference));
@@ -128,7 +125,7 @@ fn compare(run: &'static str, theirs: &[Step], ours: &[Step]) -> Vec<Difference>
             match (theirs.facts.0.get(thing), ours.facts.0.get(thing)) {
                 (Some(one), Some(other)) => {
                     let end = |facts: &BTreeMap<String, String>| facts.get("end").map(|end| end == "success");
-                    // What only an error has and what only a result has need not be told as well.
+                    // If one call failed and the other did not, only that is reported.
                     let all = end(one) == end(other);
                     for key in union(one, other)
                         .into_iter()
@@ -148,9 +145,9 @@ fn union<'a, T>(one: &'a BTreeMap<String, T>, other: &'a BTreeMap<String, T>) ->
     one.keys().chain(other.keys()).collect()
 }
 
-/// Cases: each body a test by that name, and all of them a table `CASES` for whoever looks at them together.
+/// Makes a test of each body, and a table `CASES` of all of them.
 ///
-/// `#[needs(Ipvlan)]` is as in [`crate::cases!`]; `#[differs("U17": "words*of it", ...)]` says what is known to differ.
+/// `#[needs(Ipvlan)]` is as in [`crate::cases!`]. `#[differs("U17": "words*of it", ...)]` lists the expected differences.
 #[macro_export]
 macro_rules! compliance {
     ($(
@@ -177,7 +174,6 @@ macro_rules! compliance {
                 };
             )+
         }
-        /// All of them, in the order in which they are written.
         pub(crate) const CASES: &[$crate::compliance::Case] = &[$(case::$name),+];
         $(
             #[test]
@@ -205,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_in_one_and_what_differs_is_told() {
+    fn a_difference_is_reported_with_both_values() {
         let step = |pairs: &[(&str, &str)]| {
             let mut facts = Facts::default();
             pairs.iter().for_each(|(key, value)| facts.add("link", key, (*value).to_owned()));

@@ -1,5 +1,5 @@
-//! Links, addresses and routes with every attribute that the kernel tells of, but for counters, clocks, and what it makes
-//! by itself in its own time (link-local and multicast).
+//! Links, addresses and routes with all attributes of the kernel. Not counters and clocks, and not link-local and multicast
+//! addresses, which the kernel adds by itself after some time.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -9,12 +9,13 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::state::Facts;
 use crate::Namespace;
 use crate::kernel::link::format_mac;
+use crate::kernel::route;
 
 /// `RT_TABLE_LOCAL`. (include/uapi/linux/rtnetlink.h)
 const LOCAL: u32 = 255;
@@ -26,7 +27,7 @@ pub(super) fn names(netns: &Namespace) -> Names {
     netns.links().into_iter().map(|link| (link.ifindex, link.name)).collect()
 }
 
-/// Adds everything of one namespace. `host` names the links that a parent may be among.
+/// Adds everything of one namespace. `host` has the links of the host, in which a parent may be.
 pub(super) fn describe(whose: &str, netns: &Namespace, host: &Names, facts: &mut Facts) {
     let own = names(netns);
     let dump = |request| netns.netlink(|netlink| netlink.dump(request));
@@ -48,7 +49,7 @@ pub(super) fn describe(whose: &str, netns: &Namespace, host: &Names, facts: &mut
     }
 }
 
-/// An attribute's name and its value, as they are written for a reader.
+/// The name of an attribute and its value.
 fn attribute(attribute: &impl Debug) -> (String, String) {
     let text = format!("{attribute:?}");
     match text.split_once('(') {
@@ -65,7 +66,7 @@ fn describe_link(whose: &str, message: &LinkMessage, own: &Names, host: &Names, 
     let name = name_of(own, message.header.index);
     let thing = format!("{whose} link {name}");
     let mut add = |key: &str, value: String| facts.add(&thing, key, value);
-    // Whether the queue runs is known a moment later.
+    // This flag is set a moment later.
     add("flags", format!("{:?}", message.header.flags.difference(LinkFlags::Running)));
     add("type", format!("{:?}", message.header.link_layer_type));
     let is_elsewhere = message.attributes.iter().any(|one| matches!(one, LinkAttribute::LinkNetNsId(_)));
@@ -82,18 +83,16 @@ fn describe_link(whose: &str, message: &LinkMessage, own: &Names, host: &Names, 
             | LinkAttribute::CarrierChanges(_)
             | LinkAttribute::CarrierUpCount(_)
             | LinkAttribute::CarrierDownCount(_)
+            | LinkAttribute::PermAddress(_)
             | LinkAttribute::LinkNetNsId(_) => {}
             LinkAttribute::Link(parent) => {
-                // Of a veth end this is the peer, whose number may be that of a link here.
+                // For veth this is the peer, and its number may also belong to a link here.
                 if !is_veth {
                     add("parent", name_of(if is_elsewhere { host } else { own }, *parent));
                 }
             }
-            LinkAttribute::Address(mac) => {
-                add("mac", format_mac(mac));
-            }
-            LinkAttribute::PermAddress(_) => {}
-            // All but this are sysctls, which are read as such.
+            LinkAttribute::Address(mac) => add("mac", format_mac(mac)),
+            // The others are sysctls, and are read as sysctls.
             LinkAttribute::AfSpecUnspec(families) => {
                 for family in families {
                     if let AfSpecUnspec::Inet6(items) = family {
@@ -116,7 +115,7 @@ fn describe_link(whose: &str, message: &LinkMessage, own: &Names, host: &Names, 
     }
 }
 
-/// The kind of a link, and what only the kinds have that plugins make. A bridge, say, tells of its timers.
+/// The kind of a link. Only kinds that plugins create have their data here: that of a bridge has timers.
 fn describe_info(info: &LinkInfo) -> Vec<(String, String)> {
     match info {
         LinkInfo::Kind(kind) => vec![("kind".to_owned(), kind.to_string())],
@@ -155,7 +154,7 @@ fn describe_address(whose: &str, message: &AddressMessage, own: &Names, facts: &
     }
 }
 
-/// Link-local and multicast addresses come and go by the kernel's own clock.
+/// The kernel adds and removes these addresses by itself.
 fn of_the_kernel(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
@@ -163,15 +162,7 @@ fn of_the_kernel(ip: IpAddr) -> bool {
     }
 }
 
-fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
-        RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
-        _ => None,
-    }
-}
-
-/// Several routes to one destination are numbered in the order in which they count.
+/// Several routes to one destination are numbered.
 fn describe_route(
     whose: &str,
     message: &RouteMessage,
@@ -188,12 +179,12 @@ fn describe_route(
     let (mut to, mut table) = (everywhere, u32::from(header.table));
     for one in &message.attributes {
         match one {
-            RouteAttribute::Destination(ip) => to = ip_of(ip).unwrap_or(everywhere),
+            RouteAttribute::Destination(ip) => to = route::ip(ip).unwrap_or(everywhere),
             RouteAttribute::Table(number) => table = *number,
             _ => {}
         }
     }
-    // An IPv6 address's own is made by a worker of the kernel's.
+    // The kernel adds the local routes of IPv6 a moment later.
     if of_the_kernel(to) || (to.is_ipv6() && table == LOCAL) {
         return;
     }
@@ -214,7 +205,7 @@ fn describe_route(
                 add("dev", name_of(own, *ifindex));
             }
             RouteAttribute::Gateway(ip) | RouteAttribute::PrefSource(ip) => {
-                let text = ip_of(ip).map_or_else(|| format!("{ip:?}"), |ip| ip.to_string());
+                let text = route::ip(ip).map_or_else(|| format!("{ip:?}"), |ip| ip.to_string());
                 add(if matches!(one, RouteAttribute::Gateway(_)) { "gateway" } else { "src" }, text);
             }
             other => {

@@ -1,6 +1,5 @@
-//! The same calls on the reference's programs and on ours, in two Labs that are alike, and what differs of their answers
-//! and of what they leave behind. Every difference belongs to a row of docs/migrating.md; which ones a case shows is
-//! written beside the case, and is neither more nor less than what is seen.
+//! Compares the reference with ours: the same calls in two equal Labs, and the differences of their answers and of the
+//! state afterwards. Every difference belongs to a row of docs/migrating.md. Each case lists the rows that it shows.
 
 mod answer;
 mod case;
@@ -10,5 +9,5 @@ mod rows;
 mod state;
 
 pub use case::{Case, Difference, judge};
-pub use rig::{Rig, host_local, with, without};
+pub use rig::{Rig, host_local};
 pub use rows::{EVERYWHERE, Row, read_rows};

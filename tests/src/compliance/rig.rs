@@ -1,4 +1,4 @@
-//! One run of a case: a Lab, whose programs make which calls, and everything that was seen after each.
+//! One run of a case: a Lab, the implementation of each command, and the state after each call.
 
 use std::cell::RefCell;
 use std::ops::Deref;
@@ -11,27 +11,26 @@ use super::answer;
 use super::state::{self, Facts};
 use crate::{Binaries, Call, Container, Lab, Outcome, Plugin};
 
-/// MACs that a case asks for begin so; all others are the kernel's, and by chance.
+/// The beginning of the MACs that cases set. All other MACs are random.
 const ASKED_FOR: &str = "02:00:5e:10:00:";
 
-/// Who makes which calls.
+/// The implementation of each command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Roles {
-    /// Whose ADD it is.
     pub(super) adds: Binaries,
-    /// Whose every other command.
+    /// All other commands.
     pub(super) ends: Binaries,
 }
 
-/// What was seen after one call.
+/// The state after one call.
 #[derive(Debug)]
 pub(super) struct Step {
-    /// Which call, as in "2 CHECK".
+    /// The call, such as "2 CHECK".
     pub(super) name: String,
     pub(super) facts: Facts,
 }
 
-/// The hands of a case.
+/// What a case calls the plugins with.
 #[derive(Debug)]
 pub struct Rig {
     lab: Lab,
@@ -58,7 +57,7 @@ impl Rig {
         self.steps.into_inner()
     }
 
-    /// A new container, which is looked at after every call from now on.
+    /// A new container. From now on, its state is noted after each call.
     pub fn container(&self) -> Rc<Container> {
         let container = Rc::new(self.lab.container());
         self.containers.borrow_mut().push(Rc::clone(&container));
@@ -70,7 +69,7 @@ impl Rig {
         whose.directory(Path::new(""))
     }
 
-    /// The program of that name, of whoever makes such calls.
+    /// The program of that name, of the implementation for this command.
     pub fn program(&self, command: &str, name: &str) -> Plugin<'_> {
         let directory = self.directory(command);
         Plugin::new(&self.lab.host, directory.join(name)).search(directory)
@@ -80,22 +79,21 @@ impl Rig {
         self.program(command, conf["type"].as_str().expect("a configuration has a type"))
     }
 
-    /// An ADD; its result, or null.
+    /// Returns the result of an ADD, or null.
     pub fn add(&self, container: &Container, ifname: &str, conf: &Value) -> Value {
         self.see("ADD", &self.program_of("ADD", conf).add(container, ifname, conf))
     }
 
-    /// A DEL.
     pub fn del(&self, container: &Container, ifname: &str, conf: &Value) {
         self.see("DEL", &self.program_of("DEL", conf).del(container, ifname, conf));
     }
 
-    /// A CHECK; `conf` holds the prevResult.
+    /// A CHECK. `conf` has the prevResult.
     pub fn check(&self, container: &Container, ifname: &str, conf: &Value) {
         self.see("CHECK", &self.program_of("CHECK", conf).check(container, ifname, conf));
     }
 
-    /// Makes a call and notes everything about it; its result, or null.
+    /// Makes a call and notes the state. Returns its result, or null.
     pub fn see(&self, command: &str, call: &Call<'_>) -> Value {
         let outcome = call.run();
         self.note(command, &outcome);
@@ -105,17 +103,17 @@ impl Rig {
         }
     }
 
-    /// The whole life of one attachment: ADD, CHECK where the version has one, DEL, and DEL again.
+    /// The calls of one attachment: ADD, CHECK if the version has it, and DEL twice.
     pub fn live(&self, conf: &Value) {
         self.live_with(conf, |call| call);
     }
 
-    /// As [`Rig::live`], with something added to every call.
+    /// As [`Rig::live`], with a change of each call.
     pub fn live_with(&self, conf: &Value, with: impl Fn(Call<'_>) -> Call<'_>) {
         self.live_in(&self.container(), conf, with);
     }
 
-    /// As [`Rig::live_with`], in a container that has been prepared.
+    /// As [`Rig::live_with`], in a given container.
     pub fn live_in(&self, container: &Container, conf: &Value, with: impl Fn(Call<'_>) -> Call<'_>) {
         let make = |command: &str, conf: &Value| {
             let call = self.program_of(command, conf).attachment(command, container, "eth0", conf);
@@ -146,7 +144,7 @@ impl Rig {
         steps.push(Step { name, facts });
     }
 
-    /// What is by chance in this Lab, and what stands for it; the longest first, since one may begin another.
+    /// The random texts of this Lab, and the names that replace them. The longest come first, because one may begin another.
     fn names(&self) -> Vec<(String, String)> {
         let containers = self.containers.borrow();
         let mut names = vec![(self.lab.path("").display().to_string(), "<lab>/".to_owned())];
@@ -155,25 +153,12 @@ impl Rig {
             let macs = netns.links().into_iter().filter(|link| link.name != "lo" && !link.mac.starts_with(ASKED_FOR));
             names.extend(macs.map(|link| (link.mac, format!("<mac of {whose} {}>", link.name))));
         };
-        // The host's first: an ipvlan slave has the MAC of its parent, and that is what is to be seen.
+        // The host comes first: an ipvlan slave has the MAC of its parent.
         add("host", &self.lab.host);
         containers.iter().for_each(|container| add(&container.id, container));
         names.sort_by_key(|(chance, _)| std::cmp::Reverse(chance.len()));
         names
     }
-}
-
-/// A configuration with another value for a key.
-pub fn with(mut conf: Value, key: &str, value: Value) -> Value {
-    conf[key] = value;
-    conf
-}
-
-pub fn without(mut conf: Value, key: &str) -> Value {
-    if let Some(keys) = conf.as_object_mut() {
-        keys.remove(key);
-    }
-    conf
 }
 
 /// A host-local configuration, called by itself, with these keys in `ipam`.

@@ -1,19 +1,19 @@
-//! The rows of docs/migrating.md, read from the page that people read.
+//! The rows of docs/migrating.md, read from the page.
 
 use std::fs;
 use std::path::Path;
 
-/// One difference that is meant.
+/// One intended difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Such as "U17".
+    /// For example "U17".
     pub id: String,
-    /// Beginnings of the names of tests that show it, where no case does.
+    /// The beginnings of the names of tests that show it, if no case does.
     pub shown_by: Vec<String>,
 }
 
-/// What differs wherever a lease is made or a call fails, and would be beside every case: row and words. One case at
-/// least names each for itself, which is how it is known to be there.
+/// Differences that every lease or every error has, so they are allowed in all cases. At least one case must list each of
+/// them.
 pub const EVERYWHERE: &[(&str, &str)] = &[
     ("E2", "answer error.cniVersion: - | \""),
     ("F1", "lock mode: 750 | 600"),
@@ -26,7 +26,7 @@ pub const EVERYWHERE: &[(&str, &str)] = &[
     ("K7", "Group: 0 | "),
 ];
 
-/// Reads them: every line of a table that begins with an id.
+/// Reads each line of a table that begins with an ID.
 pub fn read_rows() -> Vec<Row> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/migrating.md");
     let page = fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
@@ -42,7 +42,7 @@ fn row(line: &str) -> Option<Row> {
     let id = cells.first()?;
     let is_id =
         id.starts_with(|c: char| c.is_ascii_uppercase()) && id.len() > 1 && id[1..].chars().all(|c| c.is_ascii_digit());
-    // Names of tests are the only words with an underscore at their end.
+    // Only names of tests end with an underscore.
     let names = line.split('`').filter(|word| word.ends_with('_')).map(str::to_owned);
     is_id.then(|| Row { id: (*id).to_owned(), shown_by: names.collect() })
 }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_lines_of_a_table_that_begin_with_an_id() {
+    fn lines_of_a_table_that_begin_with_an_id_are_rows() {
         let page =
             "| id | there | here |\n|---|---|---|\n| U5 | a | b (`u5_`) | c |\n| D12 | a | b |\ntext U7\n| x | y |\n";
         let row = |id: &str, shown_by: &[&str]| Row {

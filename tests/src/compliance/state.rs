@@ -1,4 +1,4 @@
-//! What there is after a call, as keys and values that can be compared: the kernel's state of the host and of the
+//! The state after a call, as keys and values that can be compared: the kernel's state of the host and of the
 //! containers, and the lease directory.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::path::Path;
 use super::kernel;
 use crate::{Container, Lab, Namespace};
 
-/// Things, such as a link, a route or a file, each with what is to be told of it.
+/// Things such as a link, a route or a file, each with its attributes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts(pub(super) BTreeMap<String, BTreeMap<String, String>>);
 
@@ -18,7 +18,7 @@ impl Facts {
         self.0.entry(thing.to_owned()).or_default().insert(key.to_owned(), value);
     }
 
-    /// The same with every text changed so.
+    /// Changes every text.
     pub(super) fn map(self, change: impl Fn(String) -> String) -> Self {
         let pair = |(key, value): (String, String)| (change(key), change(value));
         let thing = |(thing, facts): (String, BTreeMap<_, _>)| (change(thing), facts.into_iter().map(pair).collect());
@@ -26,12 +26,11 @@ impl Facts {
     }
 }
 
-/// The sysctls of a network namespace that is a container's.
+/// The sysctls of a container.
 const ALL: &[&str] = &["net"];
-/// Those of the host that have to do with its interfaces, which are what a plugin could change there: there are many, and
-/// a guest reads slowly.
+/// The sysctls of the host. There are many, and a guest reads slowly, so only those of its interfaces.
 const OF_LINKS: &[&str] = &["net/ipv4/conf", "net/ipv6/conf"];
-/// What changes by itself, or belongs to the whole machine and so to everybody's tests.
+/// Sysctls that change by themselves or belong to the whole machine.
 const RESTLESS: [&str; 8] = [
     "net/netfilter/",
     "net/nf_conntrack",
@@ -43,7 +42,6 @@ const RESTLESS: [&str; 8] = [
     "net/ipv4/tcp_available",
 ];
 
-/// Adds everything.
 pub(super) fn describe<'a>(lab: &Lab, containers: impl Iterator<Item = &'a Container>, facts: &mut Facts) {
     let host = kernel::names(&lab.host);
     kernel::describe("host", &lab.host, &host, facts);
@@ -55,7 +53,7 @@ pub(super) fn describe<'a>(lab: &Lab, containers: impl Iterator<Item = &'a Conta
     describe_files(&lab.data_dir(), "leases", facts);
 }
 
-/// Those of a link are the link's, and go with it.
+/// The sysctls of a link are attributes of the link.
 fn describe_sysctls(whose: &str, netns: &Namespace, folders: &[&str], facts: &mut Facts) {
     let links = netns.link_names();
     let sysctls = netns.run(|| {
@@ -77,7 +75,7 @@ fn describe_sysctls(whose: &str, netns: &Namespace, folders: &[&str], facts: &mu
 }
 
 fn read_sysctls(directory: &Path, sysctls: &mut Vec<(String, String)>) {
-    // A link that goes takes its directory along.
+    // The directory of a link goes with the link.
     let Ok(entries) = fs::read_dir(directory) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         let key = path.strip_prefix("/proc/sys").unwrap_or(&path).display().to_string();
@@ -93,7 +91,7 @@ fn read_sysctls(directory: &Path, sysctls: &mut Vec<(String, String)>) {
     }
 }
 
-/// A directory that may not be there, and all below it: kind, mode, owner, and every byte.
+/// A directory, if it exists, and everything below it: kind, mode, owner, and content.
 fn describe_files(path: &Path, name: &str, facts: &mut Facts) {
     let Ok(metadata) = fs::symlink_metadata(path) else { return };
     let kind = metadata.file_type();

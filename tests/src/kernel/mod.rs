@@ -4,7 +4,7 @@
 mod address;
 mod kinds;
 pub(crate) mod link;
-mod route;
+pub(crate) mod route;
 mod socket;
 
 pub use address::Address;

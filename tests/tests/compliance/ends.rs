@@ -1,13 +1,13 @@
 //! DEL and CHECK of macvlan after a change since ADD.
 
 use e2e::compliance;
-use e2e::compliance::{Rig, with};
+use e2e::compliance::Rig;
 use e2e::lab::{Families, NIC};
-use e2e::{Container, Lab};
+use e2e::{Container, Lab, with};
 use serde_json::{Value, json};
 use std::rc::Rc;
 
-/// A container, and its configuration with the result in it.
+/// A container, and its configuration with the result.
 fn attached(rig: &Rig) -> (Rc<Container>, Value) {
     let routes = json!([{"dst": "10.20.0.0/16", "gw": "192.168.50.254"}]);
     let conf = rig.conf_with(with(rig.ipam(Families::V4), "routes", routes));
@@ -30,23 +30,12 @@ fn check_with(rig: &Rig, change: impl FnOnce(&mut Value)) {
 }
 
 compliance! {
-    fn nothing(rig) {
-        after(rig, |_, _| ());
-    }
-
+    fn no_change(rig) { after(rig, |_, _| ()); }
     #[differs("E1": "answer end: error 999 | error 3")]
-    fn the_link_is_gone(rig) {
-        after(rig, |_, container| container.delete_link("eth0"));
-    }
-
+    fn the_link_is_gone(rig) { after(rig, |_, container| container.delete_link("eth0")); }
     #[differs("E1": "answer end: error 999 | error 102")]
-    fn the_link_is_down(rig) {
-        after(rig, |_, container| container.set_down("eth0"));
-    }
-
-    fn the_link_has_another_mtu(rig) {
-        after(rig, |_, container| container.ip("link set eth0 mtu 1400"));
-    }
+    fn the_link_is_down(rig) { after(rig, |_, container| container.set_down("eth0")); }
+    fn the_link_has_another_mtu(rig) { after(rig, |_, container| container.ip("link set eth0 mtu 1400")); }
 
     #[differs("E1": "answer end: error 999 | error 102")]
     fn an_address_is_gone(rig) {
@@ -56,9 +45,7 @@ compliance! {
     }
 
     #[differs("E1": "answer end: error 999 | error 102")]
-    fn a_route_is_gone(rig) {
-        after(rig, |_, container| container.ip("route del 10.20.0.0/16"));
-    }
+    fn a_route_is_gone(rig) { after(rig, |_, container| container.ip("route del 10.20.0.0/16")); }
 
     #[differs("E1": "answer end: error 999 | error 3")]
     fn the_lease_is_gone(rig) {
@@ -79,9 +66,7 @@ compliance! {
     }
 
     #[differs("E1": "answer end: error 999 | error 3")]
-    fn the_parent_is_gone(rig) {
-        after(rig, |lab, _| lab.host.delete_link(NIC));
-    }
+    fn the_parent_is_gone(rig) { after(rig, |lab, _| lab.host.delete_link(NIC)); }
 
     #[differs(
         "E1": "answer end: error 999 | error 102",
@@ -101,9 +86,7 @@ compliance! {
     }
 
     #[differs("E1": "answer end: error 999 | error 102")]
-    fn check_against_another_mode(rig) {
-        check_with(rig, |conf| conf["mode"] = json!("private"));
-    }
+    fn check_against_another_mode(rig) { check_with(rig, |conf| conf["mode"] = json!("private")); }
 
     #[differs("E1": "answer end: error 999 | error 102")]
     fn check_against_another_address(rig) {
@@ -164,13 +147,13 @@ compliance! {
         rig.del(&container, "eth0", &conf);
     }
 
-    fn del_with_a_mode_that_nobody_knows(rig) {
+    fn del_with_an_unknown_mode(rig) {
         let (container, mut conf) = attached(rig);
         conf["mode"] = json!("bogus");
         rig.del(&container, "eth0", &conf);
     }
 
-    fn del_with_a_result_that_nobody_can_read(rig) {
+    fn del_with_a_result_that_cannot_be_read(rig) {
         let (container, mut conf) = attached(rig);
         conf["prevResult"] = json!({"cniVersion": "1.0.0", "ips": "nonsense"});
         rig.del(&container, "eth0", &conf);
@@ -192,7 +175,7 @@ compliance! {
     }
 
     #[differs("U6": "container-1 link eth0: - | here", "U6": "container-1 link eth0p: - | here")]
-    fn del_without_add_of_a_link_of_the_containers_own(rig) {
+    fn del_without_add_of_a_link_that_the_container_made(rig) {
         let container = rig.container();
         container.create_stray("eth0");
         rig.del(&container, "eth0", &rig.conf());

@@ -1,8 +1,9 @@
-//! Every key of ipvlan, and changes before DEL. There are few cases, because they run in a guest.
+//! Each key of ipvlan, and changes before DEL. There are few cases, because they run in a guest.
 
 use e2e::compliance;
-use e2e::compliance::{Rig, with, without};
+use e2e::compliance::Rig;
 use e2e::lab::{Families, NIC};
+use e2e::{with, without};
 use serde_json::{Value, json};
 
 fn conf(rig: &Rig) -> Value {
@@ -13,7 +14,7 @@ fn key(rig: &Rig, key: &str, value: Value) {
     rig.live(&with(conf(rig), key, value));
 }
 
-/// Without IPAM, after a plugin that has made the parent, or knows it, and has leased the address.
+/// Without IPAM, after a plugin that gives the parent and the address.
 fn chained(rig: &Rig, interfaces: Value) {
     let conf = without(without(conf(rig), "ipam"), "master");
     rig.live(&with(
@@ -31,47 +32,24 @@ fn chained(rig: &Rig, interfaces: Value) {
 
 compliance! {
     #[needs(Ipvlan)]
-    fn mode_l2(rig) {
-        rig.live(&conf(rig));
-    }
-
+    fn mode_l2(rig) { rig.live(&conf(rig)); }
     #[needs(Ipvlan)]
-    fn mode_l3(rig) {
-        key(rig, "mode", json!("l3"));
-    }
-
+    fn mode_l3(rig) { key(rig, "mode", json!("l3")); }
     #[needs(Ipvlan)]
-    fn mode_l3s(rig) {
-        key(rig, "mode", json!("l3s"));
-    }
-
+    fn mode_l3s(rig) { key(rig, "mode", json!("l3s")); }
     #[needs(Ipvlan)]
-    fn no_mode_and_an_mtu_of_zero(rig) {
-        rig.live(&with(without(conf(rig), "mode"), "mtu", json!(0)));
-    }
-
+    fn no_mode_and_an_mtu_of_zero(rig) { rig.live(&with(without(conf(rig), "mode"), "mtu", json!(0))); }
     #[needs(Ipvlan)]
     #[differs("E1": "answer end: error 999 | error 2")]
-    fn mode_unknown(rig) {
-        key(rig, "mode", json!("l4"));
-    }
-
+    fn mode_unknown(rig) { key(rig, "mode", json!("l4")); }
     #[needs(Ipvlan)]
     #[differs("N1": "link eth0 Flags: IpVlanFlags(0x0) | IpVlanFlags(Private)")]
-    fn flag(rig) {
-        key(rig, "flag", json!("private"));
-    }
-
+    fn flag(rig) { key(rig, "flag", json!("private")); }
     #[needs(Ipvlan)]
-    fn mtu(rig) {
-        key(rig, "mtu", json!(1400));
-    }
-
+    fn mtu(rig) { key(rig, "mtu", json!(1400)); }
     #[needs(Ipvlan)]
     #[differs("K5": "ADD: answer end: success | error 7", "K5": ": here | -")]
-    fn mtu_above_the_parents(rig) {
-        rig.add(&rig.container(), "eth0", &with(conf(rig), "mtu", json!(9000)));
-    }
+    fn mtu_above_the_parents(rig) { rig.add(&rig.container(), "eth0", &with(conf(rig), "mtu", json!(9000))); }
 
     #[needs(Ipvlan)]
     #[differs("H2": "CHECK: answer end: error 999 | success")]
@@ -96,9 +74,7 @@ compliance! {
 
     #[needs(Ipvlan)]
     #[differs("E1": "answer end: error 999 | error 7")]
-    fn master_absent(rig) {
-        key(rig, "master", json!("nope0"));
-    }
+    fn master_absent(rig) { key(rig, "master", json!("nope0")); }
 
     #[needs(Ipvlan)]
     fn link_in_container(rig) {
@@ -116,19 +92,11 @@ compliance! {
     }
 
     #[needs(Ipvlan)]
-    fn dns(rig) {
-        key(rig, "dns", json!({"nameservers": ["192.168.50.1"], "search": ["lan.example"]}));
-    }
-
+    fn dns(rig) { key(rig, "dns", json!({"nameservers": ["192.168.50.1"], "search": ["lan.example"]})); }
     #[needs(Ipvlan)]
-    fn version_0_2_0(rig) {
-        key(rig, "cniVersion", json!("0.2.0"));
-    }
-
+    fn version_0_2_0(rig) { key(rig, "cniVersion", json!("0.2.0")); }
     #[needs(Ipvlan)]
-    fn version_0_4_0(rig) {
-        key(rig, "cniVersion", json!("0.4.0"));
-    }
+    fn version_0_4_0(rig) { key(rig, "cniVersion", json!("0.4.0")); }
 
     #[needs(Ipvlan)]
     #[differs(
@@ -144,9 +112,7 @@ compliance! {
 
     #[needs(Ipvlan)]
     #[differs("H2": "CHECK: answer end: error 999 | success", "R1": "answer result.dns")]
-    fn chained_after_one_interface(rig) {
-        chained(rig, json!([{"name": NIC, "mac": "02:00:5e:10:00:01"}]));
-    }
+    fn chained_after_one_interface(rig) { chained(rig, json!([{"name": NIC, "mac": "02:00:5e:10:00:01"}])); }
 
     #[needs(Ipvlan)]
     #[differs("H2": "CHECK: answer end: error 999 | success")]
@@ -156,7 +122,7 @@ compliance! {
     }
 
     #[needs(Ipvlan)]
-    fn chained_with_cni_args_that_nobody_knows(rig) {
+    fn chained_with_unknown_cni_args(rig) {
         let conf = without(conf(rig), "ipam");
         let previous = json!({"cniVersion": "1.0.0", "ips": [{"address": "192.168.50.77/24"}]});
         rig.live_with(&with(conf, "prevResult", previous), |call| call.args("none"));
@@ -186,7 +152,7 @@ compliance! {
         "U8": "file leases/lan/192.168.50.101: here | -",
         "U8": "last_reserved_ip.0 content: \"192.168.50.101\" | \"192.168.50.100\"",
     )]
-    fn another_mode_beside_one_that_runs(rig) {
+    fn another_mode_on_the_parent_of_a_running_container(rig) {
         let (first, second) = (rig.container(), rig.container());
         rig.add(&first, "eth0", &conf(rig));
         rig.add(&second, "eth0", &with(conf(rig), "mode", json!("l3")));

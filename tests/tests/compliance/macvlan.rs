@@ -1,14 +1,14 @@
-//! Every key of macvlan, by ADD, CHECK and DEL.
+//! Each key of macvlan, with ADD, CHECK and DEL.
 
-use e2e::Container;
 use e2e::compliance;
-use e2e::compliance::{Rig, with, without};
+use e2e::compliance::Rig;
 use e2e::lab::{Families, NIC};
 use e2e::patience::await_that;
 use e2e::plugin::write_script;
+use e2e::{Container, with, without};
 use serde_json::{Value, json};
 
-/// Asked for by the case, not made up by the kernel.
+/// A MAC that cases set.
 const MAC: &str = "02:00:5e:10:00:01";
 
 fn key(rig: &Rig, key: &str, value: Value) {
@@ -19,7 +19,7 @@ fn routes(rig: &Rig, routes: Value) -> Value {
     rig.conf_with(with(rig.ipam(Families::Dual), "routes", routes))
 }
 
-/// The life of an attachment whose IPAM plugin is a script that gives this result.
+/// The calls of an attachment whose IPAM plugin gives this result.
 fn leased(rig: &Rig, result: &Value) {
     leased_in(rig, &rig.container(), result);
 }
@@ -49,42 +49,16 @@ compliance! {
         "K2": "link eth0 net/ipv6/conf/ndisc_notify: 1 | 0",
         "K7": "link eth0 Group: 0 | 143451878",
     )]
-    fn as_small_as_it_gets(rig) {
-        rig.live(&rig.conf());
-    }
-
-    fn mode_bridge(rig) {
-        key(rig, "mode", json!("bridge"));
-    }
-
-    fn mode_private(rig) {
-        key(rig, "mode", json!("private"));
-    }
-
-    fn mode_vepa(rig) {
-        key(rig, "mode", json!("vepa"));
-    }
-
-    fn mode_passthru(rig) {
-        key(rig, "mode", json!("passthru"));
-    }
-
-    fn mode_empty(rig) {
-        key(rig, "mode", json!(""));
-    }
-
+    fn only_the_required_keys(rig) { rig.live(&rig.conf()); }
+    fn mode_bridge(rig) { key(rig, "mode", json!("bridge")); }
+    fn mode_private(rig) { key(rig, "mode", json!("private")); }
+    fn mode_vepa(rig) { key(rig, "mode", json!("vepa")); }
+    fn mode_passthru(rig) { key(rig, "mode", json!("passthru")); }
+    fn mode_empty(rig) { key(rig, "mode", json!("")); }
     #[differs("E1": "answer end: error 999 | error 2", "E2": "answer error.cniVersion: - | \"1.0.0\"")]
-    fn mode_unknown(rig) {
-        key(rig, "mode", json!("bogus"));
-    }
-
-    fn mtu(rig) {
-        key(rig, "mtu", json!(1400));
-    }
-
-    fn mtu_zero(rig) {
-        key(rig, "mtu", json!(0));
-    }
+    fn mode_unknown(rig) { key(rig, "mode", json!("bogus")); }
+    fn mtu(rig) { key(rig, "mtu", json!(1400)); }
+    fn mtu_zero(rig) { key(rig, "mtu", json!(0)); }
 
     fn mtu_of_the_parent(rig) {
         rig.host.ip(&format!("link set {NIC} mtu 1420"));
@@ -92,27 +66,13 @@ compliance! {
     }
 
     #[differs("E1": "answer end: error 999 | error 7")]
-    fn mtu_above_the_parents(rig) {
-        key(rig, "mtu", json!(1501));
-    }
-
+    fn mtu_above_the_parents(rig) { key(rig, "mtu", json!(1501)); }
     #[differs("E1": "answer end: error 999 | error 7")]
-    fn mtu_negative(rig) {
-        key(rig, "mtu", json!(-1));
-    }
-
+    fn mtu_negative(rig) { key(rig, "mtu", json!(-1)); }
     #[differs("E1": "answer end: error 999 | error 7")]
-    fn mtu_below_what_ipv4_needs(rig) {
-        key(rig, "mtu", json!(60));
-    }
-
-    fn mac(rig) {
-        key(rig, "mac", json!(MAC));
-    }
-
-    fn mac_in_capitals(rig) {
-        key(rig, "mac", json!("02:00:5E:10:00:0A"));
-    }
+    fn mtu_below_the_minimum_of_ipv4(rig) { key(rig, "mtu", json!(60)); }
+    fn mac(rig) { key(rig, "mac", json!(MAC)); }
+    fn mac_in_capitals(rig) { key(rig, "mac", json!("02:00:5E:10:00:0A")); }
 
     fn mac_in_cni_args(rig) {
         rig.live_with(&with(rig.conf(), "mac", json!(MAC)), |call| {
@@ -130,29 +90,18 @@ compliance! {
         "D1": "DEL: answer end: error 999 | success",
         "D1": "link eth0: here | -",
     )]
-    fn mac_in_cni_args_and_nothing_ignored(rig) {
+    fn mac_in_cni_args_without_ignore_unknown(rig) {
         rig.live_with(&rig.conf(), |call| call.args("MAC=02:00:5e:10:00:02"));
     }
 
     #[differs("E1": "answer end: error 999 | error 7")]
-    fn mac_multicast(rig) {
-        key(rig, "mac", json!("01:00:5e:10:00:01"));
-    }
-
+    fn mac_multicast(rig) { key(rig, "mac", json!("01:00:5e:10:00:01")); }
     #[differs("E1": "answer end: error 999 | error 7")]
-    fn mac_zero(rig) {
-        key(rig, "mac", json!("00:00:00:00:00:00"));
-    }
-
+    fn mac_zero(rig) { key(rig, "mac", json!("00:00:00:00:00:00")); }
     #[differs("E1": "answer end: error 999 | error 7")]
-    fn mac_nonsense(rig) {
-        key(rig, "mac", json!("nonsense"));
-    }
-
+    fn mac_nonsense(rig) { key(rig, "mac", json!("nonsense")); }
     #[differs("E1": "answer end: error 999 | error 4", "D1": "DEL: answer end: error 999 | success")]
-    fn mac_nonsense_in_cni_args(rig) {
-        rig.live_with(&rig.conf(), |call| call.args("MAC=nonsense"));
-    }
+    fn mac_nonsense_in_cni_args(rig) { rig.live_with(&rig.conf(), |call| call.args("MAC=nonsense")); }
 
     #[differs("E1": "answer end: error 999 | error 100", "U13": "container-2 *: here | -")]
     fn mac_that_another_container_has(rig) {
@@ -174,19 +123,11 @@ compliance! {
     }
 
     #[differs("E1": "answer end: error 999 | error 7")]
-    fn master_missing_without_a_default_route(rig) {
-        rig.live(&without(rig.conf(), "master"));
-    }
-
+    fn master_missing_without_a_default_route(rig) { rig.live(&without(rig.conf(), "master")); }
     #[differs("E1": "answer end: error 999 | error 7")]
-    fn master_absent(rig) {
-        key(rig, "master", json!("nope0"));
-    }
-
+    fn master_absent(rig) { key(rig, "master", json!("nope0")); }
     #[differs("E1": "answer end: error 999 | error 7")]
-    fn master_is_loopback(rig) {
-        key(rig, "master", json!("lo"));
-    }
+    fn master_is_loopback(rig) { key(rig, "master", json!("lo")); }
 
     fn master_is_a_macvlan(rig) {
         rig.host.create_macvlan_in(&rig.host, "mv0", NIC);
@@ -216,13 +157,8 @@ compliance! {
     }
 
     #[differs("E1": "answer end: error 999 | error 7", "D1": "DEL: answer end: error 999 | success")]
-    fn master_is_of_the_wrong_type(rig) {
-        key(rig, "master", json!(5));
-    }
-
-    fn broadcast_queue_length(rig) {
-        key(rig, "bcqueuelen", json!(5000));
-    }
+    fn master_is_of_the_wrong_type(rig) { key(rig, "master", json!(5)); }
+    fn broadcast_queue_length(rig) { key(rig, "bcqueuelen", json!(5000)); }
 
     fn link_in_container(rig) {
         let container = rig.container();
@@ -232,26 +168,16 @@ compliance! {
         rig.del(&container, "eth0", &conf);
     }
 
-    fn keys_that_nobody_knows(rig) {
-        key(rig, "vlanTrunk", json!([{"id": 7}]));
-    }
+    fn unknown_keys(rig) { key(rig, "vlanTrunk", json!([{"id": 7}])); }
 
     fn keys_in_other_capitalisation(rig) {
         rig.live(&with(with(without(rig.conf(), "master"), "Master", json!(NIC)), "MTU", json!(1400)));
     }
 
-    fn no_ipam(rig) {
-        rig.live(&without(rig.conf(), "ipam"));
-    }
-
-    fn empty_ipam(rig) {
-        rig.live(&rig.conf_with(json!({})));
-    }
-
+    fn no_ipam(rig) { rig.live(&without(rig.conf(), "ipam")); }
+    fn empty_ipam(rig) { rig.live(&rig.conf_with(json!({}))); }
     #[differs("E1": "answer end: error 999 | error 7", "U1": "link eth0: here | -")]
-    fn an_ipam_type_that_is_nowhere(rig) {
-        rig.live(&rig.conf_with(json!({"type": "no-such-ipam"})));
-    }
+    fn an_ipam_type_without_a_program(rig) { rig.live(&rig.conf_with(json!({"type": "no-such-ipam"}))); }
 
     fn dns(rig) {
         let dns = json!({
@@ -266,9 +192,7 @@ compliance! {
         rig.live(&rig.conf_with(with(rig.ipam(Families::V4), "resolvConf", json!(rig.path("resolv.conf")))));
     }
 
-    fn ipv6_alone(rig) {
-        rig.live(&rig.conf_with(rig.ipam(Families::V6)));
-    }
+    fn ipv6_alone(rig) { rig.live(&rig.conf_with(rig.ipam(Families::V6))); }
 
     fn dual_stack_with_routes(rig) {
         rig.live(&routes(rig, json!([
@@ -304,7 +228,7 @@ compliance! {
 
     #[differs("U12": "AddressFlags(Tentative | Permanent) | AddressFlags(Permanent)")]
     fn ipv6_without_a_gateway(rig) {
-        // So long that one who does not wait is seen not to.
+        // Long enough to see that the reference does not wait.
         let container = rig.container();
         container.set_sysctl("net/ipv6/conf/default/dad_transmits", "8");
         let ips = json!([{"address": "fd50::77/64"}]);
@@ -321,21 +245,17 @@ compliance! {
     }
 
     #[differs("E1": "answer end: error 999 | error 7", "U1": "link eth0: here | -")]
-    fn an_ipam_plugin_that_gives_no_address(rig) {
-        leased(rig, &json!({"cniVersion": "1.0.0"}));
-    }
+    fn an_ipam_plugin_that_gives_no_address(rig) { leased(rig, &json!({"cniVersion": "1.0.0"})); }
 
     fn an_ipam_plugin_of_an_old_version(rig) {
         leased(rig, &json!({"cniVersion": "0.2.0", "ip4": {"ip": "192.168.50.77/24", "gateway": "192.168.50.1"}}));
     }
 
     #[differs("E1": "answer end: error 999 | error 6", "U1": "link eth0: here | -")]
-    fn an_ipam_plugin_that_talks_nonsense(rig) {
-        leased(rig, &json!("nonsense"));
-    }
+    fn an_ipam_plugin_that_prints_a_wrong_result(rig) { leased(rig, &json!("nonsense")); }
 
     #[differs("U1": "link eth0: here | -")]
-    fn an_ipam_plugin_with_an_error_of_its_own(rig) {
+    fn an_ipam_plugin_with_an_error(rig) {
         let answer = r#"echo '{"cniVersion": "1.0.0", "code": 123, "msg": "no"}'; exit 1"#;
         scripted(rig, &rig.container(), answer);
     }
@@ -357,24 +277,16 @@ compliance! {
         "U2": "container-1 *: here | -",
         "U2": "host link ens3 Promiscuity: 1 | 0",
     )]
-    fn route_to_nowhere(rig) {
-        rig.live(&routes(rig, json!([{"dst": "10.20.0.0/16", "gw": "172.31.0.1"}])));
-    }
-
+    fn route_to_nowhere(rig) { rig.live(&routes(rig, json!([{"dst": "10.20.0.0/16", "gw": "172.31.0.1"}]))); }
     #[differs(
         "E1": "answer end: error 999 | error 7",
         "U2": "container-1 *: here | -",
         "U2": "host link ens3 Promiscuity: 1 | 0",
         "F5": "last_reserved_ip.*: here | -",
     )]
-    fn route_with_host_bits(rig) {
-        rig.live(&routes(rig, json!([{"dst": "10.20.0.1/16"}])));
-    }
-
+    fn route_with_host_bits(rig) { rig.live(&routes(rig, json!([{"dst": "10.20.0.1/16"}]))); }
     #[differs("H2": "CHECK: answer end: error 999 | success")]
-    fn route_with_host_bits_ipv6(rig) {
-        rig.live(&routes(rig, json!([{"dst": "fd99::1/48"}])));
-    }
+    fn route_with_host_bits_ipv6(rig) { rig.live(&routes(rig, json!([{"dst": "fd99::1/48"}]))); }
 
     #[differs(
         "E1": "answer end: error 999 | error 7",
@@ -390,14 +302,9 @@ compliance! {
         "D1": "DEL: answer end: error 999 | success",
         "U1": "link eth0: here | -",
     )]
-    fn route_that_is_no_network(rig) {
-        rig.live(&routes(rig, json!([{"dst": "10.20.0.1"}])));
-    }
-
+    fn route_without_a_prefix_length(rig) { rig.live(&routes(rig, json!([{"dst": "10.20.0.1"}]))); }
     #[differs("K6": "calls: 1 ADD, 2 DEL, 3 DEL | 1 ADD, 2 CHECK, 3 DEL, 4 DEL")]
-    fn route_of_scope_link(rig) {
-        rig.live(&routes(rig, json!([{"dst": "10.20.0.0/16", "scope": 253}])));
-    }
+    fn route_of_scope_link(rig) { rig.live(&routes(rig, json!([{"dst": "10.20.0.0/16", "scope": 253}]))); }
 
     fn two_ipv6_default_routes(rig) {
         rig.live(&routes(rig, json!([{"dst": "::/0", "gw": "fd50::20"}, {"dst": "::/0", "gw": "fd50::21"}])));
@@ -421,9 +328,7 @@ compliance! {
     }
 
     #[differs("K4": "answer result.routes[0].dst: \"192.168.50.0/24\" | -", "K4": "route 192.168.50.0/24 table 254")]
-    fn route_to_the_subnet_itself(rig) {
-        rig.live(&routes(rig, json!([{"dst": "192.168.50.0/24"}])));
-    }
+    fn route_to_the_subnet_itself(rig) { rig.live(&routes(rig, json!([{"dst": "192.168.50.0/24"}]))); }
 
     #[differs(
         "K4": "answer result.routes[0].dst: \"0.0.0.0/0\" | -",

@@ -28,7 +28,6 @@ fn sources() -> String {
     files.map(|path| fs::read_to_string(path).expect("read a test")).collect()
 }
 
-/// A difference without a reason, or a reason without a difference, is not a page that anybody could believe.
 #[test]
 fn every_row_of_the_page_is_shown_and_every_difference_has_a_row() {
     let rows = read_rows();
@@ -43,7 +42,7 @@ fn every_row_of_the_page_is_shown_and_every_difference_has_a_row() {
         }
     }
     for (row, _) in EVERYWHERE {
-        assert!(shown.contains_key(row), "{row} is let pass everywhere, and no case looks for it");
+        assert!(shown.contains_key(row), "{row} is allowed everywhere, and no case shows it");
     }
     for row in &rows {
         for beginning in &row.shown_by {
@@ -52,7 +51,7 @@ fn every_row_of_the_page_is_shown_and_every_difference_has_a_row() {
         let id = row.id.as_str();
         assert!(shown.contains_key(id) || !row.shown_by.is_empty(), "{id}: no case and no test shows it");
     }
-    #[allow(clippy::disallowed_macros, reason = "for a reader, who asks for it with --nocapture")]
+    #[allow(clippy::disallowed_macros, reason = "printed with --nocapture")]
     {
         print!("{}", table(&rows, &shown));
     }
@@ -69,7 +68,7 @@ fn table(rows: &[e2e::compliance::Row], shown: &BTreeMap<&str, usize>) -> String
     lines.push(format!("{cases} cases, {equal} equal, {} differ as docs/migrating.md says", cases - equal));
     let everywhere: BTreeSet<&str> = EVERYWHERE.iter().map(|(row, _)| *row).collect();
     let everywhere: Vec<&str> = everywhere.into_iter().collect();
-    lines.push(format!("equal: but for {}, which are looked for in one case and known in all", everywhere.join(", ")));
+    lines.push(format!("equal: except for {}, which every case may show", everywhere.join(", ")));
     lines.push("rows, with the number of cases that show each:".to_owned());
     for row in rows {
         let count = shown.get(row.id.as_str()).copied().unwrap_or_default();

@@ -3,12 +3,12 @@
 use std::rc::Rc;
 
 use e2e::compliance;
-use e2e::compliance::{Rig, host_local, with, without};
+use e2e::compliance::Rig;
 use e2e::lab::Families;
-use e2e::{Call, Container};
+use e2e::{Call, Container, with, without};
 use serde_json::{Value, json};
 
-/// A configuration whose result has all that a result of any version can have.
+/// A configuration whose result has all fields.
 fn full(rig: &Rig, version: &str) -> Value {
     let mut ipam = rig.ipam(Families::Dual);
     ipam["routes"] = json!([{"dst": "10.20.0.0/16", "gw": "192.168.50.254"}, {"dst": "fd99::/48", "gw": "fd50::fe"}]);
@@ -26,13 +26,13 @@ fn full_life(rig: &Rig, version: &str) {
     rig.del(&container, "eth0", &later);
 }
 
-/// Every command on an attachment of this version, also where it has none.
+/// All commands in this version, also if the version does not have them.
 fn version(rig: &Rig, version: &str) {
     full_life(rig, version);
     let (container, alone) = (rig.container(), with(without(rig.conf(), "ipam"), "cniVersion", json!(version)));
     rig.add(&container, "eth0", &alone);
     rig.del(&container, "eth0", &alone);
-    let ipam = host_local(rig, json!({"ranges": rig.ipam(Families::Dual)["ranges"]}));
+    let ipam = with(rig.conf_with(rig.ipam(Families::Dual)), "type", json!("host-local"));
     rig.live(&with(ipam, "cniVersion", json!(version)));
     rig.live(&with(with(rig.conf(), "cniVersion", json!(version)), "master", json!("nope0")));
 }
@@ -44,10 +44,10 @@ fn ask(rig: &Rig, stdin: &str) {
     }
 }
 
-/// An ADD, a CHECK and a DEL of either program that are changed so.
+/// ADD, CHECK and DEL of both programs, each with the change.
 fn each(rig: &Rig, change: impl Fn(Call<'_>) -> Call<'_>) {
     let container = rig.container();
-    let ipam = host_local(rig, json!({"ranges": rig.ipam(Families::V4)["ranges"]}));
+    let ipam = with(rig.conf(), "type", json!("host-local"));
     for conf in [rig.conf(), ipam] {
         for command in ["ADD", "CHECK", "DEL"] {
             rig.see(command, &change(attachment(rig, command, &container, &conf)));
@@ -69,54 +69,25 @@ fn loopback_down(rig: &Rig, version: &str) -> (Rc<Container>, Value) {
 
 compliance! {
     #[differs("E1": "answer end: error 999 | error 7", "P4": "4 ADD: answer end: error 999 | success")]
-    fn v0_1_0(rig) {
-        version(rig, "0.1.0");
-    }
-
+    fn v0_1_0(rig) { version(rig, "0.1.0"); }
     #[differs("E1": "answer end: error 999 | error 7", "P4": "4 ADD: answer end: error 999 | success")]
-    fn v0_2_0(rig) {
-        version(rig, "0.2.0");
-    }
-
+    fn v0_2_0(rig) { version(rig, "0.2.0"); }
     #[differs("E1": "answer end: error 999 | error 7")]
-    fn v0_3_0(rig) {
-        version(rig, "0.3.0");
-    }
-
+    fn v0_3_0(rig) { version(rig, "0.3.0"); }
     #[differs("E1": "answer end: error 999 | error 7")]
-    fn v0_3_1(rig) {
-        version(rig, "0.3.1");
-    }
-
+    fn v0_3_1(rig) { version(rig, "0.3.1"); }
     #[differs("E1": "answer end: error 999 | error 7")]
-    fn v0_4_0(rig) {
-        version(rig, "0.4.0");
-    }
-
+    fn v0_4_0(rig) { version(rig, "0.4.0"); }
     #[differs("E1": "answer end: error 999 | error 7")]
-    fn v1_0_0(rig) {
-        version(rig, "1.0.0");
-    }
-
+    fn v1_0_0(rig) { version(rig, "1.0.0"); }
     #[differs("R2": "answer result.interfaces[0].mtu: - | 1500")]
-    fn v1_1_0(rig) {
-        full_life(rig, "1.1.0");
-    }
-
-    fn no_version(rig) {
-        rig.live(&without(rig.conf(), "cniVersion"));
-    }
-
-    fn a_version_that_nobody_knows(rig) {
-        rig.live(&with(rig.conf(), "cniVersion", json!("2.0.0")));
-    }
-
-    fn a_version_that_is_none(rig) {
-        rig.live(&with(rig.conf(), "cniVersion", json!("nonsense")));
-    }
+    fn v1_1_0(rig) { full_life(rig, "1.1.0"); }
+    fn no_version(rig) { rig.live(&without(rig.conf(), "cniVersion")); }
+    fn an_unknown_version(rig) { rig.live(&with(rig.conf(), "cniVersion", json!("2.0.0"))); }
+    fn a_version_that_is_not_a_version(rig) { rig.live(&with(rig.conf(), "cniVersion", json!("nonsense"))); }
 
     #[differs("P3": "result.cniVersion: \"1.1.0\" | \"0.")]
-    fn versions_asked_for(rig) {
+    fn the_command_version(rig) {
         ask(rig, "{}");
         ask(rig, r#"{"cniVersion": "0.3.1"}"#);
         ask(rig, "");
@@ -130,8 +101,7 @@ compliance! {
         let conf = with(rig.conf(), "cniVersion", json!("1.1.0"));
         let container = rig.container();
         rig.add(&container, "eth0", &conf);
-        let lost = rig.lease_file("192.168.50.120");
-        std::fs::write(lost, "nowhere\r\neth0").expect("write a lease");
+        rig.write_lease("192.168.50.120", "nowhere\r\neth0");
         let valid = json!([{"containerID": container.id, "ifname": "eth0"}]);
         let conf = with(conf, "cni.dev/valid-attachments", valid);
         rig.see("GC", &rig.program("GC", "macvlan").call("GC", &conf));
@@ -139,7 +109,7 @@ compliance! {
 
     #[differs("U9": "2 GC: file leases/lan/192.168.50.100: - | here")]
     fn gc_of_host_local_with_a_list_that_lacks_a_container(rig) {
-        let conf = with(host_local(rig, json!({"ranges": rig.ipam(Families::V4)["ranges"]})), "cniVersion", json!("1.1.0"));
+        let conf = with(with(rig.conf(), "type", json!("host-local")), "cniVersion", json!("1.1.0"));
         rig.add(&rig.container(), "eth0", &conf);
         let conf = with(conf, "cni.dev/valid-attachments", json!([]));
         rig.see("GC", &rig.program("GC", "host-local").call("GC", &conf));
@@ -147,7 +117,7 @@ compliance! {
 
     #[differs("U9": "GC: answer end: success | error 7", "U9": "2 GC: file leases/lan/192.168.50.100: - | here")]
     fn gc_of_host_local_without_a_list(rig) {
-        let conf = with(host_local(rig, json!({"ranges": rig.ipam(Families::V4)["ranges"]})), "cniVersion", json!("1.1.0"));
+        let conf = with(with(rig.conf(), "type", json!("host-local")), "cniVersion", json!("1.1.0"));
         rig.add(&rig.container(), "eth0", &conf);
         rig.see("GC", &rig.program("GC", "host-local").call("GC", &conf));
     }
@@ -169,26 +139,15 @@ compliance! {
         rig.see("STATUS", &rig.program("STATUS", "macvlan").call("STATUS", &conf));
     }
 
-    fn a_command_that_nobody_knows(rig) {
-        rig.see("DANCE", &rig.program("DANCE", "macvlan").attachment("DANCE", &rig.container(), "eth0", &rig.conf()));
+    fn an_unknown_command(rig) {
+        rig.see("UNKNOWN", &rig.program("UNKNOWN", "macvlan").attachment("UNKNOWN", &rig.container(), "eth0", &rig.conf()));
     }
 
     #[differs("P1": "answer end: success | error 4")]
-    fn no_command(rig) {
-        each(rig, |call| call.without("CNI_COMMAND"));
-    }
-
-    fn no_container_id(rig) {
-        each(rig, |call| call.without("CNI_CONTAINERID"));
-    }
-
-    fn no_ifname(rig) {
-        each(rig, |call| call.without("CNI_IFNAME"));
-    }
-
-    fn no_netns(rig) {
-        each(rig, |call| call.without("CNI_NETNS"));
-    }
+    fn no_command(rig) { each(rig, |call| call.without("CNI_COMMAND")); }
+    fn no_container_id(rig) { each(rig, |call| call.without("CNI_CONTAINERID")); }
+    fn no_ifname(rig) { each(rig, |call| call.without("CNI_IFNAME")); }
+    fn no_netns(rig) { each(rig, |call| call.without("CNI_NETNS")); }
 
     fn no_path(rig) {
         let container = rig.container();
@@ -199,35 +158,21 @@ compliance! {
     #[differs("P5": "answer end: error 4 | success", "P5": "file leases*: - | here")]
     fn no_path_for_host_local(rig) {
         let container = rig.container();
-        let conf = host_local(rig, json!({"ranges": rig.ipam(Families::V4)["ranges"]}));
+        let conf = with(rig.conf(), "type", json!("host-local"));
         rig.see("ADD", &attachment(rig, "ADD", &container, &conf).without("CNI_PATH"));
     }
 
-    fn a_container_id_with_a_slash(rig) {
-        each(rig, |call| call.env("CNI_CONTAINERID", "../escape"));
-    }
-
-    fn an_ifname_of_sixteen_characters(rig) {
-        each(rig, |call| call.env("CNI_IFNAME", "sixteen-letters-"));
-    }
-
-    fn an_ifname_with_a_slash(rig) {
-        each(rig, |call| call.env("CNI_IFNAME", "a/b"));
-    }
-
+    fn a_container_id_with_a_slash(rig) { each(rig, |call| call.env("CNI_CONTAINERID", "../escape")); }
+    fn an_ifname_of_sixteen_characters(rig) { each(rig, |call| call.env("CNI_IFNAME", "sixteen-letters-")); }
+    fn an_ifname_with_a_slash(rig) { each(rig, |call| call.env("CNI_IFNAME", "a/b")); }
     #[differs("E1": "answer end: error 999 | error 7", "E1": "answer end: error 999 | error 8")]
-    fn a_netns_that_is_missing(rig) {
-        each(rig, |call| call.env("CNI_NETNS", "/run/netns/there-is-none"));
-    }
-
+    fn a_netns_that_is_missing(rig) { each(rig, |call| call.env("CNI_NETNS", "/run/netns/there-is-none")); }
     #[differs(
         "E1": "answer end: error 999 | error 7",
         "E1": "answer end: error 999 | error 8",
         "D1": "DEL: answer end: error 999 | success",
     )]
-    fn a_netns_that_is_none(rig) {
-        each(rig, |call| call.env("CNI_NETNS", "/dev/null"));
-    }
+    fn a_netns_that_is_not_a_netns(rig) { each(rig, |call| call.env("CNI_NETNS", "/dev/null")); }
 
     #[differs(
         "E1": "answer end: error 999 | error 7",
@@ -238,22 +183,14 @@ compliance! {
         "P2": "last_reserved_ip.0: here | -",
         "D2": "DEL: answer end: error 8 | success",
     )]
-    fn a_netns_that_is_the_hosts(rig) {
+    fn the_netns_of_the_host(rig) {
         let host = rig.host.path().to_owned();
         each(rig, |call| call.env("CNI_NETNS", &host));
     }
 
-    fn no_input(rig) {
-        each(rig, |call| call.stdin(""));
-    }
-
-    fn input_that_is_no_json(rig) {
-        each(rig, |call| call.stdin("{"));
-    }
-
-    fn input_that_is_no_object(rig) {
-        each(rig, |call| call.stdin("[]"));
-    }
+    fn no_input(rig) { each(rig, |call| call.stdin("")); }
+    fn input_that_is_not_json(rig) { each(rig, |call| call.stdin("{")); }
+    fn input_that_is_not_an_object(rig) { each(rig, |call| call.stdin("[]")); }
 
     fn input_with_a_byte_order_mark(rig) {
         let conf = rig.conf().to_string();
@@ -261,24 +198,16 @@ compliance! {
         rig.see("ADD", &attachment(rig, "ADD", &container, &rig.conf()).stdin(format!("\u{feff}{conf}")));
     }
 
-    fn input_with_something_after_it(rig) {
+    fn input_with_text_after_it(rig) {
         let conf = rig.conf().to_string();
         let container = rig.container();
         rig.see("ADD", &attachment(rig, "ADD", &container, &rig.conf()).stdin(format!("{conf}\n\n")));
         rig.see("DEL", &attachment(rig, "DEL", &container, &rig.conf()).stdin(format!("{conf} x")));
     }
 
-    fn no_name(rig) {
-        rig.live(&without(rig.conf(), "name"));
-    }
-
-    fn a_name_with_a_slash(rig) {
-        rig.live(&with(rig.conf(), "name", json!("../escape")));
-    }
-
-    fn a_name_with_odd_characters(rig) {
-        rig.live(&with(rig.conf(), "name", json!("lan-1.a_B")));
-    }
+    fn no_name(rig) { rig.live(&without(rig.conf(), "name")); }
+    fn a_name_with_a_slash(rig) { rig.live(&with(rig.conf(), "name", json!("../escape"))); }
+    fn a_name_with_odd_characters(rig) { rig.live(&with(rig.conf(), "name", json!("lan-1.a_B"))); }
 
     fn no_type(rig) {
         let container = rig.container();
@@ -302,7 +231,7 @@ compliance! {
         });
     }
 
-    fn null_is_not_set(rig) {
+    fn null_means_not_set(rig) {
         let mut conf = rig.conf();
         for key in ["mode", "mtu", "mac", "dns", "prevResult", "runtimeConfig", "args", "linkInContainer"] {
             conf[key] = Value::Null;
@@ -330,7 +259,7 @@ compliance! {
         rig.del(&container, "lo", &conf);
     }
 
-    fn loopback_with_cni_args_that_nobody_knows(rig) {
+    fn loopback_with_unknown_cni_args(rig) {
         for args in ["none", "K8S_POD_NAME=x", "IgnoreUnknown=yes"] {
             let (container, conf) = loopback_down(rig, "1.0.0");
             for command in ["ADD", "CHECK", "DEL"] {
