@@ -1,5 +1,5 @@
-//! A router advertises itself during an ADD. The advertisement must not disturb the configuration, and must not be
-//! lost.
+//! A router sends an advertisement during an ADD. The configured routes must not change, and the route of the
+//! advertisement must not be lost.
 
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ fn defaults(container: &Container) -> Vec<Route> {
     routes
 }
 
-/// Advertised, or configured with an address that a router would name.
+/// The gateway is a link-local address, as in an advertisement.
 fn is_by_router(route: &Route) -> bool {
     matches!(route.gateway, Some(IpAddr::V6(ip)) if ip.is_unicast_link_local())
 }
@@ -28,8 +28,8 @@ fn is_advertised(route: &Route) -> bool {
     route.protocol == RouteProtocol::Ra
 }
 
-/// The kernel listens as soon as the link is up, with a default route of the priority that ours will have. `judge` sees
-/// the default routes at the end of every ADD beside which the router became known.
+/// Sends an advertisement at each step of an ADD after the link is up. The kernel adds a default route with the same
+/// priority as ours. `judge` gets the default routes after each ADD.
 fn at_every_step_after_up(lab: &Lab, ipv6: &Value, judge: impl Fn(&[Route])) {
     let mut conf = lab.conf_with(lab.ipam(Families::Dual));
     conf["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0"}, ipv6]);
@@ -41,7 +41,7 @@ fn at_every_step_after_up(lab: &Lab, ipv6: &Value, judge: impl Fn(&[Route])) {
     let mut moments = 0;
     for step in trace.steps.iter().filter(|step| !step.requests.is_empty()) {
         let mut advertised = false;
-        // The wait for duplicate address detection asks as often as it is woken: the last steps may not come again.
+        // The number of requests during duplicate address detection varies, so the last steps may not come again.
         let (outcome, _) = add.run_held_at(step, || {
             if container.find_link("eth0").is_some_and(|link| link.up) {
                 await_that("the router is known", || {
@@ -66,7 +66,7 @@ fn at_every_step_after_up(lab: &Lab, ipv6: &Value, judge: impl Fn(&[Route])) {
 }
 
 #[test]
-fn its_default_route_and_the_configured_one_are_both_there_in_the_end() {
+fn the_advertised_and_the_configured_default_route_are_both_set() {
     let lab = Lab::new(Binaries::HardLinks);
     at_every_step_after_up(&lab, &json!({"dst": "::/0"}), |both| {
         assert!(both.len() == 2 && both.iter().any(is_advertised), "{both:?}");
@@ -74,9 +74,9 @@ fn its_default_route_and_the_configured_one_are_both_there_in_the_end() {
     });
 }
 
-/// Its route was taken for the configured one, which was left out: the container's way out ended with the advertisement.
+/// ADD took the advertised route for the configured one, so the default route was lost when the advertisement expired.
 #[test]
-fn where_it_is_the_configured_gateway_the_configured_route_alone_is_there_in_the_end() {
+fn if_the_router_is_the_configured_gateway_only_the_configured_route_is_set() {
     let lab = Lab::new(Binaries::HardLinks);
     let addresses = lab.neighbour.all_addresses();
     let router = addresses.iter().find(|address| address.link_local()).expect("a link-local address").net.addr();
@@ -85,9 +85,9 @@ fn where_it_is_the_configured_gateway_the_configured_route_alone_is_there_in_the
     });
 }
 
-/// Of two networks of a container the first keeps its default route, who ever has told it.
+/// The first network of a container keeps its default route.
 #[test]
-fn a_route_that_the_router_of_another_network_has_advertised_is_kept_alone() {
+fn a_default_route_advertised_on_another_network_is_kept() {
     let lab = Lab::new(Binaries::HardLinks);
     let container = lab.container();
     lab.plug(&container, "net0");

@@ -1,4 +1,4 @@
-//! A short run of `make bench-lan`: it measures every way, prints the results, and leaves nothing, also if it is
+//! A short run of `make bench-lan`: it measures all setups, writes the results, and leaves nothing, also if it is
 //! interrupted.
 
 use std::fs;
@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// In the environment of everything that one run starts, whatever it does there.
+/// A variable in the environment of all processes of a run.
 const MARK: &str = "UNDERLAY_BENCH_LAN_TEST";
 const METRICS: [&str; 8] = [
     "stream_gbit_s",
@@ -25,7 +25,7 @@ const METRICS: [&str; 8] = [
     "crr_p99_us",
 ];
 
-/// A directory for its output, and one for files that it must remove.
+/// A directory for its output, and one for its temporary files.
 struct Folders {
     out: TempDir,
     scratch: TempDir,
@@ -47,14 +47,14 @@ impl Folders {
         command
     }
 
-    /// The whole measurement, begun: its servers and clients come and go.
+    /// Starts the whole measurement and waits until it has started other processes.
     fn begin(&self) -> Child {
         let mut child = self.command().env_remove("QUICK").spawn().expect("start bench-lan");
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.as_mut().expect("stdout is a pipe"));
-        out.read_line(&mut line).expect("read what bench-lan says");
+        out.read_line(&mut line).expect("read a line of bench-lan");
         assert!(line.starts_with("native: ") && line.contains(" ways stand"), "{line}");
-        await_that("bench-lan has a process of its own", || self.processes() > 1);
+        await_that("bench-lan has started a process", || self.processes() > 1);
         child
     }
 
@@ -85,7 +85,7 @@ fn stderr(output: &Output) -> String {
 }
 
 #[test]
-fn a_short_run_goes_every_way_and_writes_it_down() {
+fn a_short_run_measures_all_setups_and_writes_the_results() {
     let folders = Folders::new();
     let output = folders.command().env("QUICK", "1").output().expect("start bench-lan");
     assert!(output.status.success(), "{}: {}", output.status, stderr(&output));
@@ -109,7 +109,7 @@ fn a_short_run_goes_every_way_and_writes_it_down() {
             assert_eq!(rounds.len(), 1, "{way} on {wire}");
             for metric in METRICS {
                 let value = rounds[0][metric].as_f64().unwrap_or(f64::NAN);
-                // Of a short time, /proc/stat may have counted no tick.
+                // The run is short, so /proc/stat may have counted no tick.
                 let least = if metric.contains("cpu") { 0.0 } else { f64::MIN_POSITIVE };
                 assert!(value >= least && value.is_finite(), "{metric} of {way} on {wire}: {}", rounds[0]);
             }
@@ -127,7 +127,7 @@ fn a_short_run_goes_every_way_and_writes_it_down() {
 }
 
 #[test]
-fn interrupted_it_ends_in_order() {
+fn an_interrupted_run_leaves_nothing() {
     let folders = Folders::new();
     let child = folders.begin();
     signal(&child, Signal::SIGINT);
@@ -138,9 +138,9 @@ fn interrupted_it_ends_in_order() {
     assert_empty(folders.out.path());
 }
 
-/// Killed, it cannot tidy up its files. Its processes go all the same, and with them its namespaces.
+/// It cannot remove its files, but its processes and their namespaces must end.
 #[test]
-fn killed_it_takes_its_processes_along() {
+fn the_processes_of_a_killed_run_end() {
     let folders = Folders::new();
     let mut child = folders.begin();
     signal(&child, Signal::SIGKILL);

@@ -1,5 +1,4 @@
-//! Short runs of the benchmarks: they print all figures of docs/benchmarks.md and leave nothing. Times are not
-//! checked.
+//! Short runs of the benchmarks: they write all figures of docs/benchmarks.md and leave nothing. Times are not checked.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -10,14 +9,14 @@ use std::thread;
 use std::time::Duration;
 
 use e2e::document::{Section, date, digits, grouped, wrapped};
-use e2e::lab::NIC;
-use e2e::{Binaries, Container, Lab, Plugin, Samples, binaries};
+use e2e::lab::{Families, NIC};
+use e2e::{Binaries, Container, Lab, Plugin, Samples, binaries, with};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Far longer than a quick run takes, on a machine that does other things as well.
+/// Far longer than a quick run takes on a busy machine.
 const QUIET_FOR: Duration = Duration::from_secs(180);
 
 const SECTION: Section = Section { name: "lan", command: "make lan" };
@@ -61,7 +60,7 @@ fn entries(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_quick_run_says_everything_and_leaves_nothing_else() {
+fn a_quick_run_writes_all_figures_and_leaves_no_other_file() {
     let (scratch, results) = (folder(), folder());
     let out = results.path().join("bench.json");
     let mut child = quick(scratch.path(), &out);
@@ -97,7 +96,7 @@ fn a_quick_run_says_everything_and_leaves_nothing_else() {
 
     let found: Value = serde_json::from_slice(&fs::read(&out).expect("read the JSON")).expect("JSON");
     let count = |key: &str| found[key].as_array().map_or(0, Vec::len);
-    // Two of the targets are measured by perf, where it may trace.
+    // perf measures two of the targets, if it is permitted.
     let targets = if found["deletion"].is_null() { 8 } else { 10 };
     assert_eq!(
         [count("scenarios"), count("bursts"), count("growth"), count("targets")],
@@ -125,7 +124,7 @@ fn an_interrupted_run_leaves_nothing() {
         let mut stderr = child.stderr.take().expect("stderr is a pipe");
         let errors = within_patience(&child, || {
             let mut lines = BufReader::new(stdout).lines();
-            // It is in the middle: the first scenario is through, its files are there.
+            // After the first scenario there are temporary files.
             lines.next().expect("a line").expect("read stdout");
             assert_eq!(entries(scratch.path()).len(), 2, "{:?}", entries(scratch.path()));
             kill(Pid::from_raw(child.id().cast_signed()), signal).expect("interrupt the benchmark");
@@ -138,11 +137,11 @@ fn an_interrupted_run_leaves_nothing() {
         assert_eq!(status.code(), Some(1), "{status}: {errors}");
         assert!(errors.contains(&format!("interrupted by {signal}")), "{errors}");
         assert_eq!(entries(scratch.path()), [""; 0], "left behind after {signal}");
-        assert_eq!(entries(results.path()), [""; 0], "results of half a run");
+        assert_eq!(entries(results.path()), [""; 0], "results of an interrupted run");
     }
 }
 
-/// Everything about a container that a plugin sets, without what is each one's own.
+/// Everything that a plugin sets in a container, without addresses and numbers that always differ.
 fn state(container: &Container, v6: bool) -> Vec<String> {
     let link = container.link("eth0");
     let mut state = vec![format!("{:?} {:?} {} {} {}", link.kind, link.macvlan, link.mtu, link.up, link.carrier)];
@@ -170,27 +169,20 @@ fn state(container: &Container, v6: bool) -> Vec<String> {
     state
 }
 
-/// Else the floor would be compared with something that does more, or less.
+/// Otherwise the benchmark would compare different work.
 #[test]
-fn the_floor_reaches_the_state_that_an_add_does() {
+fn the_floor_program_reaches_the_same_state_as_an_add() {
     let lab = Lab::new(Binaries::HardLinks);
-    let v4 = json!([{"subnet": "192.168.50.0/24", "rangeStart": "192.168.50.100", "rangeEnd": "192.168.50.149"}]);
-    let v6 = json!([{"subnet": "fd50::/64", "rangeStart": "fd50::100", "rangeEnd": "fd50::149"}]);
+    let (v4, v6) = (json!({"dst": "0.0.0.0/0"}), json!({"dst": "::/0"}));
     let cases = [
-        (json!([v4]), json!([{"dst": "0.0.0.0/0"}]), "192.168.50.200/24,192.168.50.1"),
-        (json!([v6]), json!([{"dst": "::/0"}]), "fd50::200/64,fd50::1"),
-        (
-            json!([v4, v6]),
-            json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]),
-            "192.168.50.201/24,192.168.50.1 fd50::201/64,fd50::1",
-        ),
+        (Families::V4, json!([v4]), "192.168.50.200/24,192.168.50.1"),
+        (Families::V6, json!([v6]), "fd50::200/64,fd50::1"),
+        (Families::Dual, json!([v4, v6]), "192.168.50.201/24,192.168.50.1 fd50::201/64,fd50::1"),
     ];
-    for (ranges, routes, addresses) in cases {
+    for (families, routes, addresses) in cases {
         let has_v6 = addresses.contains("::");
-        let (ours, bare) = (lab.container(), lab.container());
-        let conf =
-            lab.conf_with(json!({"type": "host-local", "dataDir": lab.data_dir(), "ranges": ranges, "routes": routes}));
-        lab.macvlan().add(&ours, "eth0", &conf).run().result();
+        let conf = lab.conf_with(with(lab.ipam(families), "routes", routes));
+        let ((ours, _), bare) = (lab.macvlan().attach(&lab, &conf), lab.container());
 
         let floor = Plugin::new(&lab.host, binaries::floor());
         let leases = lab.data_dir().join("lan");
@@ -215,7 +207,7 @@ fn the_floor_reaches_the_state_that_an_add_does() {
 }
 
 #[test]
-fn a_section_is_replaced_where_it_stands_and_the_rest_stays() {
+fn a_section_is_replaced_and_the_rest_of_the_page_stays() {
     let folder = folder();
     let document = folder.path().join("benchmarks.md");
     let read = || fs::read_to_string(&document).expect("read the document");
@@ -228,14 +220,14 @@ fn a_section_is_replaced_where_it_stands_and_the_rest_stays() {
 }
 
 #[test]
-fn numbers_and_days_are_written_for_people() {
+fn numbers_and_dates_have_a_readable_format() {
     assert_eq!([7, 1000, 65_525, 1_000_000].map(grouped), ["7", "1,000", "65,525", "1,000,000"]);
     assert_eq!([0.123, 12.34, 123.4, 1234.4].map(digits), ["0.12", "12.3", "123", "1,234"]);
     assert_eq!([0, 951_782_400, 1_795_305_600].map(date), ["1970-01-01", "2000-02-29", "2026-11-22"]);
 }
 
 #[test]
-fn a_paragraph_is_broken_between_words_only() {
+fn a_paragraph_is_wrapped_between_words() {
     let paragraph = "word ".repeat(60);
     let lines = wrapped(&paragraph);
     assert!(

@@ -1,5 +1,5 @@
 //! Containers of containerd and runc on a macvlan network of the Lab: the LAN reaches them, and nothing is left
-//! afterwards.
+//! after they end.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -37,7 +37,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn a_container_with_two_families_is_reached_by_both(lab) {
+    fn a_container_with_two_families_is_reached_with_both(lab) {
         let containerd = Containerd::with_network(lab, &lab.conf_with(lab.ipam(Families::Dual)));
         let task = containerd.serve("web");
         for ip in [lan4(100), lan6(100)] {
@@ -52,7 +52,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn two_containers_reach_each_other_and_go_alone(lab) {
+    fn two_containers_reach_each_other_and_end_one_after_the_other(lab) {
         let containerd = Containerd::with_network(lab, &lab.conf());
         let first = containerd.serve("first");
         let second = containerd.serve("second");
@@ -80,13 +80,13 @@ cases! {
         assert_eq!(containerd.ctr(&["container", "list", "--quiet"]).done(), "");
     }
 
-    #[reference(not_run: "its message is another")]
+    #[reference(not_run: "its message differs")]
     fn a_full_range_fails_the_container_and_leaves_nothing(lab) {
-        let containerd = Containerd::with_network(lab, &lab.conf_with(range_of_one(lab)));
+        let containerd = Containerd::with_network(lab, &lab.conf_of("192.168.50.100", "192.168.50.100"));
         let first = containerd.serve("first");
         let refused = lab.unchanged(&[], || containerd.run("second", &["true"]));
         refused.fails(&["(add)", "no free address", "192.168.50.100"]);
-        // ctr ends the process of a container that it could not put on the network, and its namespace goes with it.
+        // If ctr cannot attach a container, it ends its process and removes its namespace.
         assert_eq!(containerd.ctr(&["task", "list", "--quiet"]).done().trim(), "first");
         assert_eq!(get(&lab.neighbour, lan4(100)), PAGE);
 
@@ -104,7 +104,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn containers_that_start_at_once_have_addresses_of_their_own(lab) {
+    fn containers_that_start_at_once_have_different_addresses(lab) {
         let containerd = Containerd::with_network(lab, &lab.conf());
         let ids = ["one", "two", "three", "four", "five"];
         let tasks: Vec<_> = thread::scope(|scope| {
@@ -122,7 +122,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn every_version_of_the_configuration_that_containerd_speaks_works(lab) {
+    fn all_versions_that_containerd_knows_work(lab) {
         let containerd = Containerd::with_network(lab, &lab.conf());
         for (version, last) in ["0.3.0", "0.3.1", "0.4.0", "1.0.0"].into_iter().zip(100..) {
             let conf = with(lab.conf(), "cniVersion", version.into());
@@ -133,10 +133,9 @@ cases! {
         }
     }
 
-    /// This is how ctr 2.4.2 works. README says what it means for leases. `ctr task kill` is the only command for a
-    /// detached container that calls DEL.
+    /// ctr 2.4.2 calls DEL for a detached container only in `ctr task kill`. README says what that means for leases.
     #[reference(passes)]
-    fn ctr_takes_a_detached_container_off_the_network_when_it_kills_it_and_else_never(lab) {
+    fn ctr_calls_del_for_a_detached_container_only_if_it_kills_it(lab) {
         let containerd = Containerd::with_network(lab, &lab.conf());
         let end = |id: &str| {
             await_that("the container has ended", || {
@@ -157,10 +156,9 @@ cases! {
         assert_eq!(lab.leases(), ["192.168.50.101"]);
     }
 
-    /// tuning refuses a prevResult that it does not understand, and changes the link that the
-    /// result names.
+    /// tuning refuses a prevResult that it cannot read, and changes the link that the result names.
     #[reference(passes)]
-    fn a_plugin_of_somebody_else_works_on_our_result(lab) {
+    fn a_foreign_plugin_works_with_our_result(lab) {
         let containerd = Containerd::with_network(lab, &lab.conf());
         containerd.add_plugin(&Binaries::Reference.directory(lab.bin()).join("tuning"));
         let tuning = json!({"type": "tuning", "mtu": 1400, "sysctl": {"net.ipv4.conf.eth0.log_martians": "1"}});
@@ -174,12 +172,12 @@ cases! {
     }
 }
 
-/// Tests the fixture: a test that dies must not leave a container on the machine.
+/// Tests the fixture: a test that panics must not leave a container on the machine.
 mod fixture {
     use super::*;
 
     #[test]
-    fn hard_links_are_installed_as_one_file_of_many_names() {
+    fn hard_links_are_installed_as_one_file_with_many_names() {
         let lab = Lab::new(Binaries::HardLinks);
         let containerd = Containerd::start(&lab, WITHOUT_CRI);
         let inode = |name: &str| {
@@ -191,7 +189,7 @@ mod fixture {
     }
 
     #[test]
-    fn a_panic_beside_a_container_leaves_no_process_no_mount_and_no_control_group() {
+    fn after_a_panic_no_process_mount_or_control_group_is_left() {
         let lab = Lab::new(Binaries::HardLinks);
         let name = lab.path("").file_name().expect("a Lab's directory has a name").to_owned();
         let mut pids = None;
@@ -199,14 +197,14 @@ mod fixture {
             let containerd = Containerd::with_network(&lab, &lab.conf());
             let task = containerd.serve("web");
             let namespace = containerd.pid_namespace().try_clone().expect("hold a namespace");
-            // The shell, containerd, a shim, ctr, and what the container is.
+            // The shell, containerd, a shim, ctr, and the process of the container.
             assert!(processes(&namespace) >= 5, "{} processes", processes(&namespace));
             assert!(!control_groups(&name).is_empty());
             pids = Some(namespace);
-            panic!("on purpose, beside {}", task.id());
+            panic!("on purpose, with {}", task.id());
         }));
         let message = panic.expect_err("a panic").downcast::<String>().expect("a panic with a message");
-        assert_eq!(*message, "on purpose, beside default-web");
+        assert_eq!(*message, "on purpose, with default-web");
         assert_eq!(processes(&pids.expect("containerd had started")), 0);
         let groups = control_groups(&name);
         assert!(groups.is_empty(), "{groups:?}");
@@ -217,13 +215,12 @@ mod fixture {
     fn processes(namespace: &File) -> usize {
         let wanted = namespace.metadata().expect("a namespace's inode").ino();
         let processes = fs::read_dir("/proc").expect("read /proc").flatten();
-        // One that ends while we look is not counted.
         processes
             .filter(|process| fs::metadata(process.path().join("ns/pid")).is_ok_and(|ns| ns.ino() == wanted))
             .count()
     }
 
-    /// The directories of that name in the tree, whichever version it is.
+    /// The directories of that name in the tree of version 1 or 2.
     fn control_groups(name: &OsStr) -> Vec<PathBuf> {
         let tree = Path::new("/sys/fs/cgroup");
         let controllers = fs::read_dir(tree).expect("read the control groups").flatten().map(|entry| entry.path());
@@ -231,20 +228,12 @@ mod fixture {
     }
 }
 
-fn range_of_one(lab: &Lab) -> serde_json::Value {
-    json!({
-        "type": "host-local",
-        "dataDir": lab.data_dir(),
-        "ranges": [[{"subnet": "192.168.50.0/24", "rangeStart": "192.168.50.100", "rangeEnd": "192.168.50.100"}]],
-    })
-}
-
 fn lease(lab: &Lab, ip: IpAddr) -> String {
-    let path = lab.data_dir().join("lan").join(ip.to_string());
+    let path = lab.lease_file(&ip.to_string());
     fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()))
 }
 
-/// Ends a container as an operator does, and expects no error.
+/// Ends a container as an operator does. There must be no error.
 fn end(task: Task<'_>) {
     let ctr = task.kill();
     assert_eq!(ctr.stderr, "", "{}", ctr.text());
@@ -254,9 +243,8 @@ fn names(links: &[Link]) -> Vec<&str> {
     links.iter().map(|link| link.name.as_str()).collect()
 }
 
-/// Waits until the host's links are as they were. That its NIC is not promiscuous any more says
-/// that the container's link is gone, which the kernel takes down with its namespace, in its own
-/// time.
+/// Waits until the links of the host are as before. The NIC is promiscuous until the kernel has removed the link of the
+/// container, a moment after its namespace.
 fn await_links(lab: &Lab, before: &[Link]) {
     await_that("the host's links are as before", || lab.host.links() == before);
 }

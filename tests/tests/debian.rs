@@ -1,5 +1,4 @@
-//! Leases and links of the reference plugins in Debian 12 (a release of 2022): ours accept theirs, and theirs accept
-//! ours.
+//! The reference plugins of Debian 12 (a release of 2022) and ours accept the leases and links of each other.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,7 +6,7 @@ use std::path::Path;
 use e2e::lab::{Families, lan4};
 use e2e::needs::{self, Feature};
 use e2e::traffic::assert_reaches;
-use e2e::{Binaries, Container, Lab, Plugin, with};
+use e2e::{Binaries, Lab, Plugin, with};
 use serde_json::{Value, json};
 
 const DIRECTORY: &str = "/usr/lib/cni";
@@ -18,25 +17,18 @@ fn debians<'a>(lab: &'a Lab, name: &str) -> Plugin<'a> {
     Plugin::new(&lab.host, program).search(DIRECTORY)
 }
 
-/// A configuration of that type, dual stack, with routes of both families.
 fn conf(lab: &Lab, kind: &str) -> Value {
     let mut ipam = lab.ipam(Families::Dual);
     ipam["routes"] = json!([{"dst": "10.20.0.0/16", "gw": "192.168.50.254"}, {"dst": "::/0", "gw": "fd50::fe"}]);
     with(lab.conf_with(ipam), "type", json!(kind))
 }
 
-fn attach(plugin: &Plugin<'_>, container: &Container, conf: &Value) -> Value {
-    let mut conf = conf.clone();
-    conf["prevResult"] = plugin.add(container, "eth0", &conf).run().result();
-    conf
-}
-
-/// `before` attaches a container. `after` checks it, attaches another one, and takes both down.
+/// `before` attaches a container. `after` checks it, attaches another one, and detaches both.
 fn takes_over(lab: &Lab, kind: &str, before: &Plugin<'_>, after: &Plugin<'_>) {
-    let (old, new, conf) = (lab.container(), lab.container(), conf(lab, kind));
-    let of_old = attach(before, &old, &conf);
+    let conf = conf(lab, kind);
+    let (old, of_old) = before.attach(lab, &conf);
     after.check(&old, "eth0", &of_old).run().done();
-    let of_new = attach(after, &new, &conf);
+    let (new, of_new) = after.attach(lab, &conf);
     let addresses: BTreeSet<_> = [&old, &new].iter().flat_map(|container| container.address_texts("eth0")).collect();
     let expected = ["192.168.50.100/24", "192.168.50.101/24", "fd50::100/64", "fd50::101/64"];
     assert_eq!(addresses, expected.map(str::to_owned).into());
@@ -50,7 +42,7 @@ fn takes_over(lab: &Lab, kind: &str, before: &Plugin<'_>, after: &Plugin<'_>) {
     assert_eq!(lab.leases(), [""; 0]);
 }
 
-/// A node is upgraded from Debian's plugins to ours, and goes back, each time with a container that runs.
+/// A node with a running container changes from Debian's plugins to ours, and another one back.
 fn there_and_back(kind: &str) {
     for binaries in [Binaries::HardLinks, Binaries::PlainCopies] {
         let lab = Lab::new(binaries);
@@ -61,12 +53,12 @@ fn there_and_back(kind: &str) {
 }
 
 #[test]
-fn a_running_macvlan_container_outlives_the_change_from_debians_plugins_and_back() {
+fn a_macvlan_container_keeps_running_during_the_change_from_debians_plugins_and_back() {
     there_and_back("macvlan");
 }
 
 #[test]
-fn a_running_ipvlan_container_outlives_the_change_from_debians_plugins_and_back() {
+fn an_ipvlan_container_keeps_running_during_the_change_from_debians_plugins_and_back() {
     if needs::here(&[Feature::Ipvlan]) {
         there_and_back("ipvlan");
     }

@@ -1,4 +1,4 @@
-//! Duplicate address detection of IPv6: complete, fast, and with the sysctls reset.
+//! Duplicate address detection of IPv6: it is complete and fast, and the sysctls are reset afterwards.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -12,7 +12,7 @@ const LISTEN: &str = "retrans_time_ms";
 
 cases! {
     #[reference(fails: "took")]
-    fn an_ipv6_address_was_probed_for_and_is_usable_before_a_kernel_at_its_defaults_would_have_listened(lab) {
+    fn an_ipv6_address_is_probed_and_usable_in_less_than_a_second(lab) {
         let conf = lab.conf_with(lab.ipam(Families::V6));
         let wire = Wire::open(&lab.neighbour, "eth0");
         let container = lab.container();
@@ -24,15 +24,14 @@ cases! {
         });
         assert!(probe.is_some(), "no probe was sent for {leased}");
         assert_reaches(&lab.neighbour, lan6(100));
-        // A second of listening at the defaults, after up to another one of waiting. On a busy machine one call may be
-        // slow for other reasons, three are not.
+        // With the defaults of the kernel, it takes one to two seconds. On a busy machine one call may be slow, so three.
         let again = || lab.macvlan().add(&lab.container(), "eth0", &conf).run().wall;
         let least = outcome.wall.min(again()).min(again());
         assert!(least < Duration::from_secs(1), "took {least:?}");
     }
 
     #[reference(passes)]
-    fn what_was_set_to_make_it_short_is_as_it_was_when_add_returns(lab) {
+    fn when_add_returns_the_sysctls_are_reset(lab) {
         let container = lab.container();
         container.set_sysctl("net/ipv6/conf/default/router_solicitation_delay", "2");
         lab.macvlan().add(&container, "eth0", &lab.conf_with(lab.ipam(Families::V6))).run().result();
@@ -41,7 +40,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn without_a_carrier_too(lab) {
+    fn without_a_carrier_the_sysctls_are_reset_too(lab) {
         lab.unplug();
         let container = lab.container();
         lab.macvlan().add(&container, "eth0", &lab.conf_with(lab.ipam(Families::V6))).run();

@@ -1,5 +1,5 @@
-//! macvlan and host-local are killed, or refused by the kernel, at every system call: a part each day, all of it by
-//! `make faults FULL=1`. ipvlan is in `faults_ipvlan`.
+//! macvlan and host-local are killed at every system call, or the call fails. Each day tests a part, `make faults FULL=1`
+//! all of it. ipvlan is in `faults_ipvlan`.
 
 use e2e::Binaries;
 use e2e::faults::{Command, Layers, Scenario, Selection};
@@ -24,7 +24,7 @@ e2e::scenarios! {
     host_local_del_dual: "host-local" Del Dual HardLinks,
 }
 
-/// A node runs out of memory, a runtime loses patience. These every day, and all of them.
+/// All kills are tested every day.
 fn survives_kills(command: Command, binaries: Binaries) {
     Scenario { plugin: "macvlan", command, layers: Layers::V4, binaries }.survives(&Selection::Kills);
 }

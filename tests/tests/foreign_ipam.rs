@@ -1,4 +1,4 @@
-//! IPAM plugins of the reference under our macvlan and ipvlan: `static`, and `dhcp` with dnsmasq.
+//! The IPAM plugins of the reference with our macvlan and ipvlan: `static`, and `dhcp` with dnsmasq.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use e2e::traffic::assert_reaches;
 use e2e::{Lab, Machine, Plugin, cases};
 use serde_json::{Value, json};
 
-/// The part of the LAN that the DHCP server gives away, and its options.
+/// The addresses of the DHCP server, and their netmask and lease time.
 const DHCP_RANGE: &str = "192.168.50.200,192.168.50.220,255.255.255.0,1h";
 
 /// A program that runs during the test and ends with it.
@@ -24,7 +24,7 @@ impl Drop for Daemon {
     }
 }
 
-/// A DHCP server on a machine of its own, and the reference's `dhcp` daemon on the host.
+/// A DHCP server on another machine, and the reference's `dhcp` daemon on the host.
 struct Dhcp<'a> {
     lab: &'a Lab,
     client: Daemon,
@@ -32,7 +32,7 @@ struct Dhcp<'a> {
 }
 
 impl<'a> Dhcp<'a> {
-    /// `options` are more of dnsmasq's.
+    /// `options` are additional options of dnsmasq.
     fn start(lab: &'a Lab, options: &[&str]) -> Self {
         let machine = lab.machine(30);
         let pid_file = lab.path("dnsmasq.pid");
@@ -85,7 +85,7 @@ fn with_theirs<'a>(lab: &'a Lab, name: &str) -> Plugin<'a> {
     lab.plugin(name).search(format!("{}:{}", lab.bin().display(), peers("reference").display()))
 }
 
-/// The whole life of an attachment with the address, route and name server that `static` was given.
+/// ADD, CHECK and DEL with the address, route and name server that the configuration gives `static`.
 fn live_with_static(lab: &Lab, mut conf: Value) {
     let name = conf["type"].as_str().expect("a type").to_owned();
     conf["ipam"] = json!({
@@ -94,16 +94,15 @@ fn live_with_static(lab: &Lab, mut conf: Value) {
         "routes": [{"dst": "10.20.0.0/16", "gw": "192.168.50.20"}],
         "dns": {"nameservers": ["192.168.50.1"]},
     });
-    let (plugin, container) = (with_theirs(lab, &name), lab.container());
-    let result = plugin.add(&container, "eth0", &conf).run().result();
+    let plugin = with_theirs(lab, &name);
+    let (container, conf) = plugin.attach(lab, &conf);
     assert_eq!(container.address_texts("eth0"), ["192.168.50.77/24", "fd50::77/64"]);
     assert_eq!(container.route_to("10.20.0.0/16").gateway, Some(lan4(20)));
     assert_reaches(&lab.neighbour, lan4(77));
-    conf["prevResult"] = result;
     plugin.check(&container, "eth0", &conf).run().done();
-    plugin.del(&container, "eth0", &conf).run().done();
-    assert_eq!(container.link_names(), ["lo"]);
-    plugin.del(&container, "eth0", &conf).run().done();
+    for _ in 0..2 {
+        plugin.detach(lab, &container, &conf);
+    }
 }
 
 cases! {
@@ -118,28 +117,25 @@ cases! {
         live_with_static(lab, lab.ipvlan_conf("l2"));
     }
 
-    /// The daemon sends its DHCPRELEASE from a socket that is bound to the leased address. DEL had taken that address off
-    /// the link already, so nothing was sent: the server's range ran out of addresses, one for each container.
+    /// The daemon sends DHCPRELEASE from the leased address. DEL had already removed that address from the link, so nothing was
+    /// sent, and each container cost an address of the server.
     #[reference(passes)]
     fn a_dhcp_lease_goes_back_to_the_server_with_del(lab) {
         let dhcp = Dhcp::start(lab, &[]);
-        let (plugin, container) = (with_theirs(lab, "macvlan"), lab.container());
-        let mut conf = dhcp.conf();
-        let result = plugin.add(&container, "eth0", &conf).run().result();
+        let plugin = with_theirs(lab, "macvlan");
+        let (container, conf) = plugin.attach(lab, &dhcp.conf());
         let address = container.address_texts("eth0").remove(0);
-        assert_eq!(result["ips"][0]["address"], address);
+        assert_eq!(conf["prevResult"]["ips"][0]["address"], address);
         let address = address.trim_end_matches("/24");
         assert!(dhcp.table().contains(address), "{} has no {address}", dhcp.table());
         assert_reaches(&lab.neighbour, address.parse().expect("an address"));
-        conf["prevResult"] = result;
         plugin.check(&container, "eth0", &conf).run().done();
-        plugin.del(&container, "eth0", &conf).run().done();
-        assert_eq!(container.link_names(), ["lo"]);
+        plugin.detach(lab, &container, &conf);
         dhcp.await_empty_table();
         plugin.del(&container, "eth0", &conf).run().done();
     }
 
-    /// The server sends a route that no kernel takes, so ADD fails when the address is on the link.
+    /// The kernel refuses a route of the server, so ADD fails after the address is on the link.
     #[reference(fails: "the link stayed")]
     fn a_dhcp_lease_goes_back_to_the_server_when_add_fails(lab) {
         let dhcp = Dhcp::start(lab, &["--dhcp-option-force=121,10.9.0.0/16,172.31.0.1"]);
@@ -151,10 +147,9 @@ cases! {
         dhcp.await_empty_table();
     }
 
-    /// An unused lease harms no other machine and ends by itself. An address that is no longer renewed can harm
-    /// another machine.
+    /// The lease expires by itself. A link with an address that is no longer renewed would disturb another machine.
     #[reference(fails: "the link stayed")]
-    fn a_dhcp_daemon_that_is_gone_fails_del_and_the_link_goes_all_the_same(lab) {
+    fn without_the_dhcp_daemon_del_fails_but_still_removes_the_link(lab) {
         let mut dhcp = Dhcp::start(lab, &[]);
         let (plugin, container) = (with_theirs(lab, "macvlan"), lab.container());
         plugin.add(&container, "eth0", &dhcp.conf()).run().result();

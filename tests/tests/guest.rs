@@ -1,8 +1,8 @@
-//! A guest that stands still is given up. A guest that works is not.
+//! A guest that hangs is killed. A guest that works is not.
 
 use std::process::{Command, Output, Stdio};
 
-/// Runs a shell script in a guest that may stand still for five seconds.
+/// Runs a shell script in a guest that may hang for five seconds.
 fn run(script: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_lanes"))
         .args(["--run", "/bin/sh", "-c", script])
@@ -17,7 +17,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_guest_that_stands_still_is_given_up() {
+fn a_guest_that_hangs_is_killed() {
     let output = run("echo before; exec sleep 1000");
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
@@ -26,12 +26,12 @@ fn a_guest_that_stands_still_is_given_up() {
     assert!(stderr.contains(expected), "{stderr}");
 }
 
-/// It takes twice as long as it may stand still.
+/// It runs twice as long as a guest may hang.
 #[test]
-fn a_guest_that_goes_on_is_left_to_its_end() {
+fn a_guest_that_works_is_not_killed() {
     let output = run("for second in 1 2 3 4 5 6 7 8 9 10; do sleep 1; echo $second; done");
     assert!(output.status.success(), "{}", text(&output.stderr));
-    // Its kernel says something of its own at the end.
+    // Its kernel also prints a line at the end.
     let said = text(&output.stdout);
     let seconds: Vec<u32> = said.lines().filter_map(|line| line.parse().ok()).collect();
     assert_eq!(seconds, (1..=10).collect::<Vec<_>>(), "{said}");

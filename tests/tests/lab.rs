@@ -1,4 +1,4 @@
-//! Tests the Lab: its LAN carries traffic, it sees the wire, and programs run only in it.
+//! Tests the Lab itself: the traffic on its LAN, its view of the wire, and its trace of a call.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn an_arp_probe_finds_the_host_and_nobody_else(lab) {
+    fn an_arp_probe_finds_only_the_host(lab) {
         let probe = |ip, patience| {
             arp_probe(&lab.neighbour, lab.neighbour.nic, lab.neighbour.v4, ip, patience)
         };
@@ -57,7 +57,7 @@ cases! {
         let expected = match lab.binaries() {
             e2e::Binaries::HardLinks => 1,
             e2e::Binaries::PlainCopies => 2,
-            // Go starts a process before the first other program, to see if pidfds work.
+            // Go starts a process first, to test if pidfds work.
             e2e::Binaries::Reference => 3,
         };
         assert_eq!(trace.processes(), expected, "{trace:?}");

@@ -1,9 +1,9 @@
-//! The loopback plugin, as Kubernetes runtimes call it.
+//! The loopback plugin.
 
 use e2e::{Container, Lab, cases};
 use serde_json::{Value, json};
 
-/// A container as a runtime makes it: `lo` is there, and down.
+/// A new container, in which `lo` is down.
 fn fresh(lab: &Lab) -> Container {
     let container = lab.container();
     container.set_down("lo");
@@ -12,7 +12,7 @@ fn fresh(lab: &Lab) -> Container {
     container
 }
 
-/// What containerd 1.6 and 1.7 call it with, but for the version.
+/// The configuration of containerd 1.6 and 1.7.
 fn conf(version: &str) -> Value {
     json!({"cniVersion": version, "name": "cni-loopback", "type": "loopback"})
 }
@@ -23,7 +23,7 @@ fn add(lab: &Lab, container: &Container, conf: &Value) -> Value {
 
 cases! {
     #[reference(passes)]
-    fn add_brings_lo_up_and_says_what_the_kernel_gave_it(lab) {
+    fn add_sets_lo_up_and_returns_its_addresses(lab) {
         let container = fresh(lab);
         let result = add(lab, &container, &conf("1.0.0"));
         assert_eq!(result, json!({
@@ -35,9 +35,9 @@ cases! {
         assert_eq!(container.address_texts("lo"), ["127.0.0.1/8", "::1/128"]);
     }
 
-    /// A runtime passes the same arguments to every plugin. `loopback` has no use for any, and refused them.
+    /// A runtime passes the same arguments to all plugins. `loopback` refused unknown arguments.
     #[reference(passes)]
-    fn cni_args_are_not_looked_at(lab) {
+    fn cni_args_are_ignored(lab) {
         for args in ["none", "K8S_POD_NAME=x", "IgnoreUnknown=yes"] {
             let container = fresh(lab);
             let mut conf = conf("1.0.0");
@@ -48,16 +48,16 @@ cases! {
         }
     }
 
-    /// A runtime that is asked again, or has switched `lo` on itself.
+    /// The runtime repeats the ADD, or has set `lo` up itself.
     #[reference(passes)]
-    fn add_of_a_lo_that_is_up_says_the_same(lab) {
+    fn add_returns_the_same_if_lo_is_already_up(lab) {
         let container = fresh(lab);
         let first = add(lab, &container, &conf("1.0.0"));
         assert_eq!(lab.unchanged(&[&container], || add(lab, &container, &conf("1.0.0"))), first);
     }
 
     #[reference(passes)]
-    fn versions_before_1_1_that_have_interfaces_are_answered_in_kind(lab) {
+    fn results_from_0_3_0_to_1_0_0_have_the_version(lab) {
         for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0"] {
             let container = fresh(lab);
             let result = add(lab, &container, &conf(version));
@@ -67,9 +67,9 @@ cases! {
         }
     }
 
-    /// 0.1.0 and 0.2.0 have one address of each family and no interfaces. The reference answers in the shape of 0.3.0.
+    /// The results of 0.1.0 and 0.2.0 have no interfaces. The reference prints a result of 0.3.0.
     #[reference(fails: "127.0.0.1/8")]
-    fn the_oldest_versions_are_answered_in_kind(lab) {
+    fn results_of_the_oldest_versions_have_their_format(lab) {
         for version in ["0.1.0", "0.2.0"] {
             let result = add(lab, &fresh(lab), &conf(version));
             let addresses = (&result["ip4"]["ip"], &result["ip6"]["ip"]);
@@ -78,7 +78,7 @@ cases! {
     }
 
     #[reference(fails: "left == right")]
-    fn version_1_1_is_spoken(lab) {
+    fn version_1_1_works(lab) {
         let container = fresh(lab);
         let result = add(lab, &container, &conf("1.1.0"));
         assert_eq!(result["interfaces"][0]["mtu"], 65536);
@@ -88,7 +88,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn whatever_cni_ifname_says_it_is_lo(lab) {
+    fn with_any_cni_ifname_the_interface_is_lo(lab) {
         let container = fresh(lab);
         let result = lab.plugin("loopback").add(&container, "eth7", &conf("1.0.0")).run().result();
         assert_eq!(result["interfaces"][0]["name"], "lo");
@@ -96,7 +96,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn what_came_before_in_a_chain_is_the_result(lab) {
+    fn in_a_chain_the_previous_result_is_the_result(lab) {
         let container = fresh(lab);
         let mut conf = conf("1.0.0");
         let previous = json!({
@@ -119,9 +119,9 @@ cases! {
         assert_eq!(result["ips"], json!([{"interface": 0, "address": "127.0.0.1/8"}]));
     }
 
-    /// An address of a service, say, is not this plugin's to report. The reference refuses the ADD.
+    /// For example the address of a service. The reference refuses the ADD.
     #[reference(fails: "did not succeed")]
-    fn an_address_on_lo_that_is_no_loopback_address_is_not_in_the_result(lab) {
+    fn an_address_on_lo_that_is_not_a_loopback_address_is_not_in_the_result(lab) {
         let container = fresh(lab);
         container.add_address("lo", "203.0.113.1/32".parse().expect("a prefix"));
         let result = add(lab, &container, &conf("1.0.0"));
@@ -130,7 +130,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn del_takes_lo_down_and_may_come_twice(lab) {
+    fn del_sets_lo_down_and_can_be_repeated(lab) {
         let container = fresh(lab);
         add(lab, &container, &conf("1.0.0"));
         for _ in 0..2 {
@@ -150,9 +150,9 @@ cases! {
         });
     }
 
-    /// The reference switches the host's lo off.
+    /// The reference sets the lo of the host down.
     #[reference(fails: "something was changed")]
-    fn del_leaves_the_lo_of_the_host_alone(lab) {
+    fn del_does_not_touch_the_lo_of_the_host(lab) {
         let call = lab.plugin("loopback").del(&lab.container(), "lo", &conf("1.0.0"));
         let call = call.env("CNI_NETNS", lab.host.path());
         let outcome = lab.unchanged(&[], || call.run());
@@ -178,18 +178,15 @@ cases! {
     }
 
     #[reference(passes)]
-    fn check_is_content_with_what_add_made(lab) {
+    fn check_succeeds_after_add(lab) {
         let container = fresh(lab);
         let mut conf = conf("1.0.0");
-        let result = add(lab, &container, &conf);
-        lab.plugin("loopback").check(&container, "lo", &conf).run().done();
-        conf["prevResult"] = result;
+        conf["prevResult"] = add(lab, &container, &conf);
         lab.unchanged(&[&container], || lab.plugin("loopback").check(&container, "lo", &conf).run()).done();
     }
 
-    /// Addresses of other links in the result are other plugins' affair.
     #[reference(passes)]
-    fn check_looks_at_lo_alone(lab) {
+    fn check_ignores_addresses_of_other_links(lab) {
         let container = fresh(lab);
         let mut conf = conf("1.0.0");
         add(lab, &container, &conf);

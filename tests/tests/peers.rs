@@ -1,4 +1,4 @@
-//! `tests/peers/build.sh` with an imitation of Go: its error messages, a second run, and two runs at once.
+//! `tests/peers/build.sh` with a script in place of Go: its messages, a second run, and two runs at once.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// The module that the tests build. Its program is one file.
 const MODULE: &str = "etcd";
 
-/// Programs of the machine that the script uses.
+/// The programs that the script uses.
 const TOOLS: [&str; 15] = [
     "bash",
     "cat",
@@ -32,7 +32,7 @@ const TOOLS: [&str; 15] = [
     "true",
 ];
 
-/// Keeps a log of its calls. `GATE`, if it is set, is a FIFO that a build reads before it goes on.
+/// Logs its calls. If `GATE` is set, a build waits for a line from this FIFO.
 const GO: &str = r#"#!/bin/sh
 echo "$*" >>"$GO_LOG"
 case "$1 $2" in
@@ -50,7 +50,7 @@ case "$1 $2" in
 esac
 "#;
 
-/// A search path with the tools and, if it is wanted, the imitation, and a directory to build into.
+/// A search path with the tools and perhaps the script in place of Go, and an output directory.
 struct Bench {
     scratch: TempDir,
 }
@@ -66,7 +66,7 @@ impl Bench {
             symlink(found, bin.join(tool)).expect("link a tool");
         }
         if has_go {
-            // Not written by this process, so that no other thread's child has it open when it is executed.
+            // Another process writes it: see `e2e::plugin::write_script`.
             let source = scratch.path().join("go.sh");
             fs::write(&source, GO).expect("write a program");
             let status = Command::new("cp").args([&source, &bin.join("go")]).status().expect("start cp");
@@ -76,7 +76,7 @@ impl Bench {
         Self { scratch }
     }
 
-    /// It has a space in its name.
+    /// Its name has a space.
     fn out(&self) -> PathBuf {
         self.scratch.path().join("the peers")
     }
@@ -123,16 +123,16 @@ impl Bench {
 }
 
 #[test]
-fn without_go_the_sentence_names_the_version_that_is_needed() {
+fn without_go_the_message_names_the_version_that_is_needed() {
     let needed = Bench::needed();
     let expected =
         format!("peers: go is not installed: tests/peers/etcd needs Go {needed} or newer (https://go.dev/dl)\n");
     assert_eq!(Bench::new(false).fail(&[]), expected);
 }
 
-/// 1.19 cannot download another Go. 1.25 can, but here it must not.
+/// Go 1.19 cannot download another Go. Here 1.25 is not allowed to.
 #[test]
-fn with_a_go_that_is_too_old_the_sentence_names_both_versions() {
+fn with_a_go_that_is_too_old_the_message_names_both_versions() {
     let needed = Bench::needed();
     for (version, toolchain) in [("1.19.8", "auto"), ("1.25.1", "local")] {
         let said = Bench::new(true).fail(&[("GO_VERSION", version), ("GO_TOOLCHAIN", toolchain)]);
@@ -144,7 +144,7 @@ fn with_a_go_that_is_too_old_the_sentence_names_both_versions() {
 }
 
 #[test]
-fn a_go_that_downloads_a_newer_one_says_so_and_says_that_it_could_not() {
+fn the_download_of_a_newer_go_and_its_failure_are_reported() {
     let (bench, needed) = (Bench::new(true), Bench::needed());
     let output = bench.run(&[("GO_VERSION", "1.25.1")]);
     assert!(output.status.success(), "{output:?}");
@@ -179,7 +179,7 @@ fn a_module_is_built_once_for_each_version_of_go() {
 }
 
 #[test]
-fn a_build_that_fails_leaves_the_earlier_one_and_is_done_again() {
+fn a_build_that_fails_leaves_the_earlier_one_and_is_repeated() {
     let bench = Bench::new(true);
     assert!(bench.run(&[]).status.success());
     let version = || fs::read_to_string(bench.out().join("etcd/.version")).expect("read the version");
@@ -193,7 +193,7 @@ fn a_build_that_fails_leaves_the_earlier_one_and_is_done_again() {
 }
 
 #[test]
-fn a_second_run_waits_for_the_first_and_builds_nothing_again() {
+fn a_second_run_waits_for_the_first_and_builds_nothing() {
     let bench = Bench::new(true);
     let gate = bench.scratch.path().join("gate");
     nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).expect("make a FIFO");
@@ -205,7 +205,7 @@ fn a_second_run_waits_for_the_first_and_builds_nothing_again() {
     BufReader::new(stdout).read_line(&mut said).expect("read a line");
     let out = fs::canonicalize(bench.out()).expect("a directory");
     assert_eq!(said, format!("peers: another run builds into {}; this one waits for it\n", out.display()));
-    fs::write(&gate, "go on\n").expect("open the gate");
+    fs::write(&gate, "continue\n").expect("open the gate");
     let first = first.wait_with_output().expect("wait for bash");
     assert!(first.status.success(), "{first:?}");
     assert!(second.wait().expect("wait for bash").success());

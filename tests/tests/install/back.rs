@@ -15,7 +15,7 @@ use crate::fixture::{PREVIOUS, Plugins, built, distributed, done, failed, inode,
 use e2e::patience::PATIENCE;
 
 #[test]
-fn what_was_there_before_is_back_and_what_was_not_is_gone() {
+fn uninstall_restores_the_earlier_files_and_removes_the_others() {
     let plugins = Plugins::of_a_distribution();
     let before = ["macvlan", "host-local", "bridge"].map(|name| inode(&plugins.at(name)));
     plugins.install();
@@ -27,9 +27,9 @@ fn what_was_there_before_is_back_and_what_was_not_is_gone() {
     plugins.assert_of_a_distribution();
 }
 
-/// The second one must not keep the first in place of the distribution's.
+/// The second installation must not keep the first one instead of the file of the distribution.
 #[test]
-fn after_three_releases_the_distributions_plugins_are_still_what_comes_back() {
+fn after_three_releases_uninstall_restores_the_plugins_of_the_distribution() {
     let plugins = Plugins::of_a_distribution();
     let (_other, other) = other_release();
     for release in [built(), other, built()] {
@@ -41,9 +41,9 @@ fn after_three_releases_the_distributions_plugins_are_still_what_comes_back() {
     plugins.assert_of_a_distribution();
 }
 
-/// Where /opt/cni/bin leads to /usr/lib/cni plugin by plugin.
+/// On some nodes, each plugin in /opt/cni/bin is a link to /usr/lib/cni.
 #[test]
-fn symbolic_links_come_back_as_symbolic_links() {
+fn symbolic_links_are_restored_as_symbolic_links() {
     let plugins = Plugins::of_a_distribution();
     fs::rename(plugins.at("macvlan"), plugins.at("macvlan.real")).expect("rename a plugin");
     symlink("macvlan.real", plugins.at("macvlan")).expect("link a plugin");
@@ -56,9 +56,9 @@ fn symbolic_links_come_back_as_symbolic_links() {
     assert_eq!(fs::read_link(plugins.at("ipvlan")).expect("a link"), Path::new("nowhere"));
 }
 
-/// As an older installer, or a person, may have left it.
+/// An operator may have made them.
 #[test]
-fn a_symbolic_link_to_ours_and_a_copy_of_ours_are_ours() {
+fn a_symbolic_link_to_our_program_and_a_copy_of_it_count_as_ours() {
     let plugins = Plugins::none();
     plugins.install();
     for name in ["macvlan", "ipvlan"] {
@@ -69,14 +69,14 @@ fn a_symbolic_link_to_ours_and_a_copy_of_ours_are_ours() {
     assert!(copied.success());
     plugins.install();
     plugins.assert_all_are(&built());
-    assert!(!plugins.at(PREVIOUS).exists(), "something of ours was kept");
+    assert!(!plugins.at(PREVIOUS).exists(), "one of our files was kept");
     plugins.uninstall();
     assert_eq!(list(plugins.path()), Vec::<String>::new());
 }
 
-/// The distribution has upgraded its package over ours.
+/// The distribution has upgraded its package.
 #[test]
-fn a_plugin_that_came_over_ours_is_left_and_is_what_the_next_installation_keeps() {
+fn a_foreign_plugin_that_replaced_ours_stays_and_the_next_installation_keeps_it() {
     let plugins = Plugins::of_a_distribution();
     plugins.install();
     plugins.write("macvlan", "a newer macvlan");
@@ -93,9 +93,9 @@ fn a_plugin_that_came_over_ours_is_left_and_is_what_the_next_installation_keeps(
     assert_eq!(list(plugins.path()), ["bridge", "host-local", "macvlan"]);
 }
 
-/// A release that has a plugin less than the one before: what has a predecessor was ours.
+/// A name with an earlier file was ours, also if the new release has no plugin of that name.
 #[test]
-fn a_name_that_a_later_release_does_not_have_goes_back_too() {
+fn a_name_that_a_later_release_does_not_have_is_restored_too() {
     let plugins = Plugins::of_a_distribution();
     let (_other, other) = other_release();
     let as_before = || {
@@ -115,12 +115,12 @@ fn a_name_that_a_later_release_does_not_have_goes_back_too() {
     assert_eq!(String::from_utf8_lossy(&plugins.read("vlan")), distributed("vlan"));
 }
 
-/// As in a pod with `capabilities: drop: [ALL]`. Such a root may not link files of other users
-/// (fs.protected_hardlinks), so that is copied.
+/// As in a pod with `capabilities: drop: [ALL]`. Such a root may not make hard links to files of other users
+/// (fs.protected_hardlinks), so these files are copied.
 #[test]
-fn root_without_any_capability_can_install_and_go_back() {
+fn root_without_any_capability_can_install_and_uninstall() {
     let plugins = Plugins::of_a_distribution();
-    chown(plugins.at("macvlan"), Some(1000), Some(1000)).expect("give a plugin away: this test needs root");
+    chown(plugins.at("macvlan"), Some(1000), Some(1000)).expect("change the owner of a plugin: this test needs root");
     let before = inode(&plugins.at("macvlan"));
     let without = |words: [&str; 2]| {
         let mut command = Command::new("setpriv");
@@ -136,7 +136,7 @@ fn root_without_any_capability_can_install_and_go_back() {
 }
 
 #[test]
-fn with_wait_it_stays_until_sigterm_and_then_has_succeeded() {
+fn with_wait_it_runs_until_sigterm_and_then_succeeds() {
     let plugins = Plugins::of_a_distribution();
     for words in [["install", "--wait", "--to"], ["uninstall", "--wait", "--from"]] {
         let mut child = Command::new(built())
@@ -156,15 +156,15 @@ fn with_wait_it_stays_until_sigterm_and_then_has_succeeded() {
             _ => plugins.assert_of_a_distribution(),
         }
         kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).expect("end the program");
-        // The end of its stdout is its own.
+        // Its stdout ends with it.
         assert_eq!(lines.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected));
         assert!(child.wait().expect("wait for the program").success());
-        reader.join().expect("read lines").expect("lines are taken");
+        reader.join().expect("read lines").expect("send lines");
     }
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_an_error() {
+fn a_missing_directory_is_an_error() {
     let plugins = Plugins::none();
     let output = run(Command::new(built()).args(["uninstall", "--from"]).arg(plugins.at("bin")));
     let expected =

@@ -1,5 +1,5 @@
-//! The Debian package on a copy of this machine: an overlay over its file system, with Debian's own plugins and
-//! package database.
+//! The Debian package on a copy of this machine: an overlay over its file system, with Debian's plugins and its package
+//! database.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -11,17 +11,17 @@ use std::thread;
 use crate::fixture::{Plugins, REPOSITORY, built, distributed, done, expected_names, list, run};
 
 const PLUGINS: &str = "usr/lib/cni";
-/// Any day, but the same one: it is the date of all files.
+/// The date of all files in a package.
 const DATE: &str = "1700000000";
 
-/// Makes a package of that program in a directory. Returns its path.
+/// Builds a package of that program in a directory. Returns its path.
 fn package(program: &Path, directory: &Path) -> PathBuf {
     let script = Path::new(REPOSITORY).join("packaging/deb.sh");
     let output = run(Command::new(script).arg(program).arg(directory).env("SOURCE_DATE_EPOCH", DATE));
     PathBuf::from(done(&output).trim_end())
 }
 
-/// Another release, which has the plugin `vlan` and lacks `ipvlan-l2`: for a package's sake its answers will do.
+/// A script in place of another release. It has the plugin `vlan` and not `ipvlan-l2`.
 fn other_release(scratch: &Plugins, version: &str) -> PathBuf {
     let names: Vec<String> =
         expected_names().into_iter().filter(|name| name != "ipvlan-l2" && name != "underlay").collect();
@@ -33,7 +33,7 @@ fn other_release(scratch: &Plugins, version: &str) -> PathBuf {
     scratch.at(version)
 }
 
-/// A later release of Debian's plugins, as far as two of them go.
+/// A later package of Debian's plugins, with two of them.
 fn their_upgrade(scratch: &Plugins) -> PathBuf {
     let root = scratch.at("theirs");
     fs::create_dir_all(root.join(PLUGINS)).expect("make a directory");
@@ -41,7 +41,7 @@ fn their_upgrade(scratch: &Plugins) -> PathBuf {
     for name in ["macvlan", "bridge"] {
         fs::write(root.join(PLUGINS).join(name), distributed(name)).expect("write a plugin");
     }
-    let control = "Package: containernetworking-plugins\nVersion: 99\nArchitecture: all\nMaintainer: nobody <n@example.org>\nDescription: plugins\n";
+    let control = "Package: containernetworking-plugins\nVersion: 99\nArchitecture: all\nMaintainer: none <n@example.org>\nDescription: plugins\n";
     fs::write(root.join("DEBIAN/control"), control).expect("write a package's control file");
     let package = scratch.at("theirs.deb");
     done(&run(Command::new("dpkg-deb").args(["--root-owner-group", "-Znone", "--build"]).args([&root, &package])));
@@ -67,8 +67,7 @@ impl Machine {
             .spawn()
             .expect("start unshare");
         let mut line = String::new();
-        let stdout = holder.stdout.as_mut().expect("stdout is a pipe");
-        BufReader::new(stdout).read_line(&mut line).expect("read a line");
+        BufReader::new(holder.stdout.as_mut().expect("stdout is a pipe")).read_line(&mut line).expect("read a line");
         let machine = Self { holder, directory };
         assert_eq!(line, "there\n", "an overlay over / could not be made: this test needs root");
         machine
@@ -95,7 +94,7 @@ impl Machine {
     fn dpkg(&self, action: &str, what: &Path) {
         let what = match action {
             "--install" => {
-                fs::copy(what, self.at("package.deb")).expect("bring a package to the machine");
+                fs::copy(what, self.at("package.deb")).expect("copy a package to the machine");
                 "/package.deb"
             }
             _ => what.to_str().expect("text"),
@@ -115,14 +114,14 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // The end of its input is its own.
+        // It ends with its input.
         drop(self.holder.stdin.take());
         let _ = self.holder.wait();
     }
 }
 
 #[test]
-fn the_package_and_debians_own_live_side_by_side_through_upgrades_of_both() {
+fn the_package_works_beside_that_of_debian_through_upgrades_of_both() {
     let (scratch, machine) = (Plugins::none(), Machine::new());
     let before = machine.plugins();
     assert!(before.contains(&"macvlan".to_owned()), "containernetworking-plugins is not installed");
@@ -132,46 +131,46 @@ fn the_package_and_debians_own_live_side_by_side_through_upgrades_of_both() {
     for name in expected_names() {
         assert!(machine.read(&name) == ours, "{name} is not ours");
     }
-    assert!(machine.read("macvlan.distrib") == macvlan, "theirs is not aside");
+    assert!(machine.read("macvlan.distrib") == macvlan, "theirs was not diverted");
     assert!(machine.run(&["dpkg", "--verify", "underlay", "containernetworking-plugins"]).is_empty());
     assert!(machine.run(&["underlay", "--version"]).starts_with("underlay "));
     assert!(machine.run(&["mandoc", "-Tmarkdown", "/usr/share/man/man8/underlay-macvlan.8.gz"]).contains("passthru"));
 
-    // Theirs comes in a new version, and goes where it belongs.
+    // Theirs is upgraded.
     machine.dpkg("--install", &their_upgrade(&scratch));
-    assert!(machine.read("macvlan") == ours, "their upgrade has come over ours");
+    assert!(machine.read("macvlan") == ours, "their upgrade has replaced ours");
     assert_eq!(String::from_utf8_lossy(&machine.read("macvlan.distrib")), distributed("macvlan"));
 
-    // Ours comes in a new version that has other names.
+    // Ours is upgraded, and the new version has other names.
     let other = other_release(&scratch, "9.0.0");
     machine.dpkg("--install", &package(&other, scratch.path()));
     let others = fs::read(&other).expect("read it");
     assert!(machine.read("macvlan") == others && machine.read("vlan") == others, "ours was not upgraded");
-    assert!(!machine.plugins().contains(&"ipvlan-l2".to_owned()), "a name that it does not have is left");
+    assert!(!machine.plugins().contains(&"ipvlan-l2".to_owned()), "an old name of ours is left");
 
     machine.dpkg("--remove", Path::new("underlay"));
-    assert_eq!(machine.plugins(), ["bridge", "macvlan"], "what version 99 of theirs has, and no more");
+    assert_eq!(machine.plugins(), ["bridge", "macvlan"], "only version 99 of theirs is left");
     assert_eq!(String::from_utf8_lossy(&machine.read("macvlan")), distributed("macvlan"));
     assert_eq!(machine.run(&["dpkg-divert", "--list", "/usr/lib/cni/*"]), "");
-    // Theirs had a vlan before its upgrade: it was aside then, and is gone with that version.
+    // The first version of theirs had a vlan.
     assert!(!vlan.is_empty());
 }
 
 #[test]
-fn removed_it_leaves_debians_plugins_as_they_were() {
+fn purge_leaves_the_plugins_of_debian_as_they_were() {
     let (scratch, machine) = (Plugins::none(), Machine::new());
     let stat = || machine.plugins().into_iter().map(|name| (machine.read(&name), name)).collect::<Vec<_>>();
     let before = stat();
     let package = package(&built(), scratch.path());
     machine.dpkg("--install", &package);
-    // Once more, as `apt reinstall` does.
+    // As with `apt reinstall`.
     machine.dpkg("--install", &package);
     machine.dpkg("--purge", Path::new("underlay"));
-    assert!(stat() == before, "something in {PLUGINS} is not what it was");
+    assert!(stat() == before, "a file in {PLUGINS} has changed");
 }
 
 #[test]
-fn without_debians_plugins_it_comes_and_goes_alone() {
+fn the_package_works_without_that_of_debian() {
     let (scratch, machine) = (Plugins::none(), Machine::new());
     machine.run(&["dpkg", "--no-triggers", "--force-depends", "--purge", "containernetworking-plugins"]);
     machine.dpkg("--install", &package(&built(), scratch.path()));
@@ -181,11 +180,11 @@ fn without_debians_plugins_it_comes_and_goes_alone() {
 }
 
 #[test]
-fn what_the_package_has_put_there_is_taken_away_by_the_package_alone() {
+fn underlay_uninstall_refuses_to_remove_files_of_the_package() {
     let (scratch, machine) = (Plugins::none(), Machine::new());
     machine.dpkg("--install", &package(&built(), scratch.path()));
     let before = machine.plugins();
-    // By another name of the directory as well.
+    // /lib is a link to /usr/lib.
     for directory in ["/usr/lib/cni", "/lib/cni"] {
         let said = machine.run(&["sh", "-c", "! underlay uninstall --from \"$0\" 2>&1", directory]);
         assert_eq!(
@@ -197,8 +196,8 @@ fn what_the_package_has_put_there_is_taken_away_by_the_package_alone() {
         );
     }
     assert_eq!(machine.plugins(), before);
-    // What no package has put there goes, also where dpkg remembers ours.
-    fs::copy(built(), machine.at("program")).expect("bring the program to the machine");
+    // It removes files that no package has installed, also if dpkg still knows our package.
+    fs::copy(built(), machine.at("program")).expect("copy the program to the machine");
     machine.dpkg("--remove", Path::new("underlay"));
     done(&run(Command::new(built()).args(["install", "--to"]).arg(machine.at(PLUGINS))));
     machine.run(&["/program", "uninstall", "--from", "/usr/lib/cni"]);
@@ -207,7 +206,7 @@ fn what_the_package_has_put_there_is_taken_away_by_the_package_alone() {
 
 /// A runtime starts containers while packages are upgraded.
 #[test]
-fn while_it_is_installed_and_upgraded_every_plugin_is_there() {
+fn during_installation_and_upgrades_no_plugin_is_missing() {
     let (scratch, machine) = (Plugins::none(), Machine::new());
     let paths = ["macvlan", "host-local", "ipvlan"].map(|name| machine.at(PLUGINS).join(name));
     let over = AtomicBool::new(false);
@@ -226,7 +225,7 @@ fn while_it_is_installed_and_upgraded_every_plugin_is_there() {
         machine.dpkg("--install", &package(&other_release(&scratch, "9.0.0"), scratch.path()));
         machine.dpkg("--install", &their_upgrade(&scratch));
         over.store(true, Ordering::Relaxed);
-        watch.join().expect("every plugin is there at every moment")
+        watch.join().expect("no plugin is missing")
     });
     assert!(looks > 1000, "{looks} looks");
 }

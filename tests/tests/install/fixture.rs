@@ -1,4 +1,4 @@
-//! A directory of plugins as a distribution leaves it, and runs of the program on it.
+//! A directory with the plugins of a distribution, and runs of the program on it.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -8,12 +8,12 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 pub(crate) const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-/// Where what was there before is kept.
+/// The directory for the earlier files.
 pub(crate) const PREVIOUS: &str = ".underlay-previous";
-/// The name of the whole, and those of plugins. The program may have more.
+/// Some of the names of the program.
 const SOME_NAMES: [&str; 3] = ["underlay", "macvlan", "host-local"];
 
-/// What `make build` has left.
+/// The program that `make build` has built.
 pub(crate) fn built() -> PathBuf {
     let program = Path::new(REPOSITORY).join("bin/underlay");
     assert!(program.is_file(), "there is no {}: `make build` makes it", program.display());
@@ -30,7 +30,7 @@ pub(crate) fn expected_names() -> Vec<String> {
     names
 }
 
-/// All of a directory, hidden files too, sorted.
+/// All names in a directory, with hidden files, sorted.
 pub(crate) fn list(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap_or_else(|e| panic!("read {}: {e}", directory.display()));
     let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("read a directory").file_name();
@@ -43,7 +43,7 @@ pub(crate) fn inode(path: &Path) -> u64 {
     fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).ino()
 }
 
-/// A directory of plugins that is thrown away.
+/// A temporary directory of plugins.
 pub(crate) struct Plugins {
     directory: TempDir,
 }
@@ -54,7 +54,7 @@ impl Plugins {
         Self { directory }
     }
 
-    /// As a distribution's package leaves it: two names of ours, and one that is not.
+    /// With the plugins of a distribution. Two of the names are also ours.
     pub(crate) fn of_a_distribution() -> Self {
         let plugins = Self::none();
         for name in ["macvlan", "host-local", "bridge"] {
@@ -71,7 +71,7 @@ impl Plugins {
         self.directory.path().join(name)
     }
 
-    /// Writes a foreign plugin as a package does: a new file, renamed into place.
+    /// Writes a foreign plugin as a package manager does: a new file that is renamed.
     pub(crate) fn write(&self, name: &str, text: &str) {
         let new = self.at(&format!("{name}.dpkg-new"));
         fs::write(&new, text).expect("write a plugin");
@@ -88,7 +88,6 @@ impl Plugins {
         run(Command::new(program).args(["install", "--to"]).arg(self.path()))
     }
 
-    /// Installs what was built.
     #[track_caller]
     pub(crate) fn install(&self) -> String {
         done(&self.install_of(&built()))
@@ -99,7 +98,7 @@ impl Plugins {
         done(&run(Command::new(built()).args(["uninstall", "--from"]).arg(self.path())))
     }
 
-    /// Each name is the distribution's, and nothing else is here.
+    /// The directory has the plugins of the distribution and nothing else.
     #[track_caller]
     pub(crate) fn assert_of_a_distribution(&self) {
         assert_eq!(list(self.path()), ["bridge", "host-local", "macvlan"]);
@@ -119,16 +118,16 @@ impl Plugins {
     }
 }
 
-/// What a distribution's plugin of that name holds.
+/// The content of a distribution's plugin of that name.
 pub(crate) fn distributed(name: &str) -> String {
     format!("the distribution's {name}")
 }
 
-/// Another release of the program, in a directory of its own: it holds one byte more, which the kernel does not look at.
+/// Another release of the program, in a new directory. It has one more byte at its end.
 pub(crate) fn other_release() -> (TempDir, PathBuf) {
     let directory = tempfile::Builder::new().prefix("underlay-release.").tempdir().expect("make a directory");
     let program = directory.path().join("underlay");
-    // In another process: who has a file open for writing while another thread forks cannot execute it (ETXTBSY).
+    // Another process writes it: see `write_script`.
     let script = "cp \"$0\" \"$1\" && printf x >> \"$1\"";
     let status = Command::new("sh").args(["-c", script]).arg(built()).arg(&program).status().expect("start sh");
     assert!(status.success(), "make another release");
@@ -139,16 +138,16 @@ pub(crate) fn run(command: &mut Command) -> Output {
     command.env_remove("CNI_COMMAND").output().unwrap_or_else(|e| panic!("start {command:?}: {e}"))
 }
 
-/// Asserts success, and returns what was said.
+/// Asserts success without messages, and returns the stdout.
 #[track_caller]
 pub(crate) fn done(output: &Output) -> String {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}\n{stdout}{stderr}", output.status);
-    assert!(stderr.is_empty(), "complained: {stderr}");
+    assert!(stderr.is_empty(), "printed on stderr: {stderr}");
     stdout.into_owned()
 }
 
-/// Asserts failure with that exit code, and returns the complaint.
+/// Asserts failure with that exit code, and returns the stderr.
 #[track_caller]
 pub(crate) fn failed(output: &Output, code: i32) -> String {
     assert_eq!(output.status.code(), Some(code), "{output:?}");

@@ -11,23 +11,9 @@ use yaml_rust2::{Yaml, YamlLoader};
 
 use crate::fixture::{Plugins, REPOSITORY, built, done, run};
 
-/// What a runtime gives a container that does not say otherwise.
-const CAPABILITIES: [&str; 14] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FSETID",
-    "FOWNER",
-    "MKNOD",
-    "NET_RAW",
-    "SETGID",
-    "SETUID",
-    "SETFCAP",
-    "SETPCAP",
-    "NET_BIND_SERVICE",
-    "SYS_CHROOT",
-    "KILL",
-    "AUDIT_WRITE",
-];
+/// The default capabilities of a container.
+const CAPABILITIES: &str = "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE \
+                            SYS_CHROOT KILL AUDIT_WRITE";
 
 fn manifest() -> Yaml {
     let path = Path::new(REPOSITORY).join("packaging/daemonset.yaml");
@@ -41,7 +27,7 @@ fn image(directory: &Path) -> PathBuf {
     PathBuf::from(done(&output).trim_end())
 }
 
-/// The manifest's container, by `ctr`: its image, with the plugins' directory for a volume.
+/// The container of the manifest, started by `ctr`, with the directory of the plugins as its volume.
 struct Pod<'a> {
     containerd: &'a Containerd<'a>,
     image: String,
@@ -49,14 +35,14 @@ struct Pod<'a> {
 }
 
 impl Pod<'_> {
-    /// Starts it with these words in place of those of the image, if there are any.
+    /// Starts it. Arguments replace those of the image.
     fn start(&self, id: &str, arguments: &[&str]) {
         let container = &manifest()["spec"]["template"]["spec"]["containers"][0];
         let security = &container["securityContext"];
         let directory = container["volumeMounts"][0]["mountPath"].as_str().expect("a directory");
         let mount = format!("type=bind,src={},dst={directory},options=rbind:rw", self.plugins.display());
         let group = format!("{}/{id}", self.containerd.control_group());
-        // The image's own user, which this ctr cannot change.
+        // This is the user of the image. This ctr cannot set another.
         assert_eq!(security["runAsUser"].as_i64(), Some(0));
         let memory = container["resources"]["limits"]["memory"].as_str().and_then(|text| text.strip_suffix("Mi"));
         let memory = memory.and_then(|text| text.parse::<u64>().ok()).expect("a limit of memory in Mi");
@@ -68,14 +54,14 @@ impl Pod<'_> {
         assert_eq!(security["seccompProfile"]["type"].as_str(), Some("RuntimeDefault"));
         words.push("--seccomp");
         assert_eq!(security["capabilities"]["drop"][0].as_str(), Some("ALL"));
-        let capabilities = CAPABILITIES.map(|name| format!("CAP_{name}"));
+        let capabilities: Vec<_> = CAPABILITIES.split(' ').map(|name| format!("CAP_{name}")).collect();
         words.extend(capabilities.iter().flat_map(|name| ["--cap-drop", name]));
         words.extend([self.image.as_str(), id]);
         words.extend(arguments);
         self.containerd.ctr(&words).done();
     }
 
-    /// What the kernel says of its process.
+    /// The file `status` of its process.
     fn status(&self, id: &str) -> String {
         let tasks = self.containerd.ctr(&["task", "list"]);
         let line = tasks.done().lines().find(|line| line.starts_with(id)).expect("the task is listed").to_owned();
@@ -83,22 +69,22 @@ impl Pod<'_> {
         fs::read_to_string(self.containerd.see(&format!("/proc/{pid}/status"))).expect("read a process's status")
     }
 
-    /// Ends it as the kubelet does, and expects success.
+    /// Ends it as the kubelet does. It must succeed.
     fn end(&self, id: &str) {
         self.containerd.ctr(&["task", "kill", "--signal", "SIGTERM", id]).done();
         await_that("the container ends", || {
             let tasks = self.containerd.ctr(&["task", "list"]);
             tasks.done().lines().any(|line| line.starts_with(id) && line.contains("STOPPED"))
         });
-        // Says how the process ended.
+        // Fails if the process has failed.
         self.containerd.ctr(&["task", "delete", id]).done();
         self.containerd.ctr(&["container", "delete", id]).done();
     }
 }
 
-/// All words of a container's `securityContext` are the runtime's flags here; what they come to is read from the kernel.
+/// The flags of `ctr` stand for the `securityContext` of the manifest. The resulting rights are read from the kernel.
 #[test]
-fn the_image_installs_itself_on_a_node_with_no_more_than_the_manifest_allows_and_goes_back() {
+fn with_the_rights_of_the_manifest_the_image_installs_and_uninstalls_the_plugins() {
     let lab = Lab::new(Binaries::HardLinks);
     let containerd = Containerd::start(&lab, WITHOUT_CRI);
     let (scratch, plugins) = (Plugins::none(), Plugins::of_a_distribution());
@@ -109,13 +95,13 @@ fn the_image_installs_itself_on_a_node_with_no_more_than_the_manifest_allows_and
     let image = container["image"].as_str().expect("an image").to_owned();
     let pod = Pod { containerd: &containerd, image, plugins: plugins.path() };
 
-    // The image's own arguments are the manifest's.
+    // The arguments of the image are those of the manifest.
     pod.start("installer", &[]);
     await_that("the plugins are installed", || plugins.at("underlay").exists());
     plugins.assert_all_are(&built());
     let status = pod.status("installer");
-    for nothing in ["CapPrm", "CapEff", "CapBnd"] {
-        assert!(status.contains(&format!("{nothing}:\t0000000000000000\n")), "{status}");
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        assert!(status.contains(&format!("{set}:\t0000000000000000\n")), "{status}");
     }
     assert!(status.contains("NoNewPrivs:\t1\n") && status.contains("Seccomp:\t2\n"), "{status}");
     pod.end("installer");
@@ -127,9 +113,8 @@ fn the_image_installs_itself_on_a_node_with_no_more_than_the_manifest_allows_and
     plugins.assert_of_a_distribution();
 }
 
-/// Checks the rights that the manifest does not ask for.
 #[test]
-fn the_manifest_asks_for_nothing_of_the_host_but_one_directory() {
+fn the_manifest_asks_only_for_one_directory_of_the_host() {
     let manifest = manifest();
     let pod = &manifest["spec"]["template"]["spec"];
     for asked in ["hostNetwork", "hostPID", "hostIPC", "serviceAccountName"] {

@@ -1,4 +1,4 @@
-//! Runs that are killed at each system call.
+//! `install` and `uninstall` are killed at each system call.
 
 use std::fs;
 
@@ -10,13 +10,13 @@ use crate::fixture::{PREVIOUS, Plugins, built, distributed, expected_names, list
 /// More system calls than any run makes.
 const MANY: usize = 5000;
 
-/// Runs the program with these words, and kills it at each of its system calls in turn. After each, every name is a
-/// whole program, and `then` is called. Ends with the first run that comes to its own end; `least` must not.
+/// Kills the program at each of its system calls, each in a separate run. After each run, every name is a complete program,
+/// and `then` is called. The first run that is not killed is the last one. At least `least` runs must be killed.
 fn killed_at_every_step(least: usize, words: [&str; 2], prepare: impl Fn(&Plugins), then: impl Fn(&Plugins, &str)) {
     let host = Namespace::new();
     let scratch = Plugins::none();
     let script = scratch.at("script");
-    // The tracer is in place when the line comes.
+    // The tracer is attached before the script gets the line.
     write_script(&script, "read line\nexec \"$PROGRAM\" \"$COMMAND\" \"$OPTION\" \"$DIRECTORY\"");
     let program = Plugin::new(&host, script);
     for (step, stop) in (1..MANY).step_by(2).enumerate() {
@@ -25,19 +25,19 @@ fn killed_at_every_step(least: usize, words: [&str; 2], prepare: impl Fn(&Plugin
         let call = program.bare().stdin("go\n").env("PROGRAM", built()).env("DIRECTORY", plugins.path());
         let outcome = call.env("COMMAND", words[0]).env("OPTION", words[1]).run_killed_at(stop);
         let when = format!("killed at step {step}");
-        assert_whole(&plugins, &when);
+        assert_complete(&plugins, &when);
         if outcome.status.success() {
             assert!(step >= least, "only {step} steps were killed");
             return;
         }
         then(&plugins, &when);
     }
-    panic!("it never comes to its end");
+    panic!("it never ends");
 }
 
-/// The names that the distribution had are there, and every name is its program or ours, whole. What the distribution
-/// had is in one of the two places.
-fn assert_whole(plugins: &Plugins, when: &str) {
+/// All names of the distribution are there, and every name is the complete program of the distribution or ours. The files
+/// of the distribution are in one of the two directories.
+fn assert_complete(plugins: &Plugins, when: &str) {
     let ours = fs::read(built()).expect("read the program");
     let there = list(plugins.path());
     for name in expected_names() {
@@ -56,7 +56,7 @@ fn assert_whole(plugins: &Plugins, when: &str) {
 }
 
 #[test]
-fn an_installation_killed_at_any_step_can_be_made_again_and_taken_back() {
+fn an_installation_killed_at_any_step_can_be_repeated_and_undone() {
     killed_at_every_step(
         80,
         ["install", "--to"],
@@ -64,13 +64,10 @@ fn an_installation_killed_at_any_step_can_be_made_again_and_taken_back() {
         |plugins, when| {
             plugins.install();
             plugins.assert_all_are(&built());
-            let expected: Vec<String> =
-                [PREVIOUS.to_owned(), "bridge".to_owned()].into_iter().chain(expected_names()).collect();
-            let mut there = list(plugins.path());
-            there.sort();
-            let mut expected = expected;
+            let mut expected = expected_names();
+            expected.extend([PREVIOUS.to_owned(), "bridge".to_owned()]);
             expected.sort();
-            assert_eq!(there, expected, "{when}");
+            assert_eq!(list(plugins.path()), expected, "{when}");
             plugins.uninstall();
             plugins.assert_of_a_distribution();
         },
@@ -78,7 +75,7 @@ fn an_installation_killed_at_any_step_can_be_made_again_and_taken_back() {
 }
 
 #[test]
-fn an_installation_killed_at_any_step_can_be_taken_back_at_once() {
+fn an_installation_killed_at_any_step_can_be_undone_at_once() {
     killed_at_every_step(
         80,
         ["install", "--to"],
@@ -91,7 +88,7 @@ fn an_installation_killed_at_any_step_can_be_taken_back_at_once() {
 }
 
 #[test]
-fn a_way_back_killed_at_any_step_can_be_gone_again() {
+fn an_uninstallation_killed_at_any_step_can_be_repeated() {
     let prepare = |plugins: &Plugins| drop(plugins.install());
     killed_at_every_step(60, ["uninstall", "--from"], prepare, |plugins, _| {
         plugins.uninstall();

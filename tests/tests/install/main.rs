@@ -1,5 +1,5 @@
-//! `underlay install` and `make install`: at every moment each name is the old program or the new one, and nothing
-//! else in the directory changes. `underlay uninstall` restores the earlier files.
+//! `underlay install` and `make install`: at every moment each name is the old or the new program, and no other file
+//! changes. `underlay uninstall` restores the earlier files.
 
 mod back;
 mod deb;

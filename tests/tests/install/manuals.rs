@@ -1,4 +1,4 @@
-//! The manual pages exist for every plugin and are well formed.
+//! Every plugin has a manual page, and mandoc finds no fault in the pages.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,13 +7,13 @@ use std::process::Command;
 use crate::fixture::{REPOSITORY, expected_names, list, run};
 
 #[test]
-fn manual_pages_are_without_a_fault_that_mandoc_knows() {
+fn mandoc_finds_no_fault_in_the_manual_pages() {
     let directory = Path::new(REPOSITORY).join("packaging/man");
     let pages = list(&directory);
     assert!(pages.contains(&"underlay.8".to_owned()), "{pages:?}");
     let output = run(Command::new("mandoc").args(["-T", "lint", "-W", "style"]).args(&pages).current_dir(&directory));
     let said = String::from_utf8_lossy(&output.stdout);
-    // Whether pages that they refer to are installed on this machine says nothing about them.
+    // The pages that they refer to may be missing on this machine.
     let faults: Vec<&str> = said.lines().filter(|line| !line.contains("referenced manual not found")).collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     assert!(output.status.code().is_some_and(|code| code <= 2), "{output:?}");
@@ -28,6 +28,6 @@ fn every_plugin_is_in_a_manual_page() {
         .collect();
     let words: BTreeSet<&str> = text.split_whitespace().collect();
     for name in expected_names() {
-        assert!(words.contains(name.as_str()), "no manual page speaks of {name}");
+        assert!(words.contains(name.as_str()), "no manual page has {name}");
     }
 }

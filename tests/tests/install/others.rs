@@ -1,4 +1,4 @@
-//! Other people write into our files, and link to and from them.
+//! Others write into our files, and make links to them.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -19,7 +19,7 @@ fn said_of(said: &str, end: &str) -> Vec<String> {
     names
 }
 
-/// All names are one file, so that one `cp` replaces every plugin.
+/// All names are one file, so one `cp` replaces all plugins.
 fn written_into() -> Plugins {
     let plugins = Plugins::of_a_distribution();
     plugins.install();
@@ -29,7 +29,7 @@ fn written_into() -> Plugins {
 }
 
 #[test]
-fn what_is_written_into_ours_is_not_kept_in_place_of_what_was_there_before() {
+fn a_program_written_into_our_file_does_not_replace_the_earlier_files() {
     let plugins = written_into();
     let said = plugins.install();
     assert_eq!(
@@ -44,7 +44,7 @@ fn what_is_written_into_ours_is_not_kept_in_place_of_what_was_there_before() {
 }
 
 #[test]
-fn what_is_written_into_ours_gives_way_to_what_was_there_before() {
+fn uninstall_removes_a_program_that_was_written_into_our_file() {
     let plugins = written_into();
     let said = plugins.uninstall();
     assert_eq!(
@@ -60,13 +60,12 @@ fn what_is_written_into_ours_gives_way_to_what_was_there_before() {
     plugins.assert_of_a_distribution();
 }
 
-/// Only `underlay` was renewed, so the file of the plugins no longer has our own name.
+/// Only the file `underlay` was replaced, so the file of the plugins no longer has the name `underlay`.
 #[test]
-fn a_predecessor_outlives_what_is_written_into_plugins_that_have_lost_our_own_name() {
+fn the_earlier_files_are_kept_if_underlay_is_another_file_than_the_plugins() {
     for again in [true, false] {
         let plugins = Plugins::of_a_distribution();
         plugins.install();
-        // A new file in its place.
         let copied = Command::new("cp").arg("--remove-destination").arg(built()).arg(plugins.at("underlay")).status();
         assert!(copied.expect("start cp").success());
         fs::write(plugins.at("loopback"), WRITTEN).expect("write into a plugin");
@@ -82,9 +81,9 @@ fn a_predecessor_outlives_what_is_written_into_plugins_that_have_lost_our_own_na
     }
 }
 
-/// Another suite that is one program as well. `kept`: where an installation was killed.
+/// Another multi-call program. `kept`: after an installation that was killed.
 #[test]
-fn somebody_elses_one_program_under_several_names_is_kept_and_comes_back() {
+fn a_foreign_multi_call_program_is_kept_and_restored() {
     for (kept, again) in [(false, true), (true, true), (true, false)] {
         let plugins = Plugins::none();
         plugins.write("bridge", "many plugins");
@@ -109,7 +108,7 @@ fn somebody_elses_one_program_under_several_names_is_kept_and_comes_back() {
 }
 
 #[test]
-fn hard_links_that_an_operator_has_made_to_ours_stay() {
+fn hard_links_that_an_operator_has_made_to_our_file_stay() {
     let plugins = Plugins::of_a_distribution();
     let (_other, other) = other_release();
     plugins.install();
@@ -127,9 +126,9 @@ fn hard_links_that_an_operator_has_made_to_ours_stay() {
     assert!(plugins.read("notes.txt") == fs::read(&other).expect("read the program"));
 }
 
-/// /opt/cni/bin leads to /usr/lib/cni, where a package's Underlay is.
+/// A link in /opt/cni/bin leads to /usr/lib/cni, where a package has installed Underlay.
 #[test]
-fn a_symbolic_link_to_an_underlay_elsewhere_comes_back() {
+fn a_symbolic_link_to_an_underlay_elsewhere_is_restored() {
     let (package, plugins) = (Plugins::none(), Plugins::none());
     package.install();
     symlink(package.at("macvlan"), plugins.at("macvlan")).expect("link a plugin");
@@ -138,15 +137,15 @@ fn a_symbolic_link_to_an_underlay_elsewhere_comes_back() {
     plugins.uninstall();
     assert_eq!(list(plugins.path()), ["macvlan"]);
     assert_eq!(fs::read_link(plugins.at("macvlan")).expect("a link"), package.at("macvlan"));
-    // Nor is it this directory's where nothing was installed.
+    // Without an installation, the link does not count as ours.
     assert!(plugins.uninstall().contains("no files of underlay"));
     assert_eq!(list(plugins.path()), ["macvlan"]);
     assert_eq!(list(package.path()), expected_names());
 }
 
-/// A plugin that looks at the name it is called by, as ours does.
+/// The link may be another name of a multi-call program.
 #[test]
-fn a_link_under_a_name_that_is_not_ours_to_a_plugin_that_is_replaced_is_named() {
+fn a_foreign_link_to_a_plugin_that_is_replaced_is_named() {
     let plugins = Plugins::of_a_distribution();
     symlink("host-local", plugins.at("static")).expect("link a plugin");
     symlink("bridge", plugins.at("ptp")).expect("link a plugin");
@@ -158,7 +157,7 @@ fn a_link_under_a_name_that_is_not_ours_to_a_plugin_that_is_replaced_is_named() 
 }
 
 #[test]
-fn a_link_where_predecessors_are_to_be_is_an_error_before_anything_is_changed() {
+fn if_the_directory_for_earlier_files_is_a_link_nothing_is_changed() {
     let (elsewhere, plugins) = (Plugins::none(), Plugins::of_a_distribution());
     symlink(elsewhere.path(), plugins.at(PREVIOUS)).expect("link a directory");
     let install = plugins.install_of(&built());
@@ -174,10 +173,9 @@ fn a_link_where_predecessors_are_to_be_is_an_error_before_anything_is_changed() 
 }
 
 #[test]
-fn another_file_system_where_predecessors_are_to_be_is_an_error() {
+fn if_the_directory_for_earlier_files_is_another_file_system_nothing_is_changed() {
     let plugins = Plugins::of_a_distribution();
     fs::create_dir(plugins.at(PREVIOUS)).expect("make a directory");
-    // In a mount namespace that ends with the script.
     let script = "mount -t tmpfs none \"$1/.underlay-previous\" && exec \"$0\" install --to \"$1\"";
     let output = run(Command::new("unshare").args(["--mount", "sh", "-c", script]).arg(built()).arg(plugins.path()));
     assert!(failed(&output, 1).contains("it must be a directory on the same file system"), "{output:?}");
@@ -186,7 +184,7 @@ fn another_file_system_where_predecessors_are_to_be_is_an_error() {
 }
 
 #[test]
-fn a_directory_among_the_predecessors_is_nobodys_predecessor() {
+fn a_directory_among_the_earlier_files_is_not_an_earlier_file() {
     let plugins = Plugins::of_a_distribution();
     plugins.install();
     for name in ["ipvlan", "old"] {

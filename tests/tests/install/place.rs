@@ -1,4 +1,4 @@
-//! Installation into a directory.
+//! `install` into a directory.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -12,22 +12,22 @@ use crate::fixture::{
     PREVIOUS, Plugins, REPOSITORY, built, distributed, done, expected_names, failed, inode, list, other_release, run,
 };
 
-/// Installs what `make build` has left. The build itself is not run again.
+/// Installs the program that `make build` has built.
 fn make_install(bindir: &Path) -> Output {
     let mut make = Command::new("make");
     make.args(["--silent", "-C", REPOSITORY, "-o", "build", "install"]).arg(format!("BINDIR={}", bindir.display()));
-    // Of a make that runs the tests.
+    // These may come from the make that runs the tests.
     run(make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL"))
 }
 
 #[test]
-fn every_name_is_a_hard_link_to_one_program_that_all_may_execute() {
+fn every_name_is_a_hard_link_to_one_program_with_mode_0755() {
     let plugins = Plugins::none();
-    // It need not be there before.
+    // install creates the directory.
     let bindir = plugins.at("cni/bin");
     done(&make_install(&bindir));
     let names = expected_names();
-    // And nothing besides: no temporary file is left.
+    // No temporary file is left.
     assert_eq!(list(&bindir), names);
     assert!(fs::read(bindir.join("macvlan")).expect("read a plugin") == fs::read(built()).expect("read the program"));
     for name in &names {
@@ -40,7 +40,7 @@ fn every_name_is_a_hard_link_to_one_program_that_all_may_execute() {
 }
 
 #[test]
-fn what_is_installed_knows_itself_by_the_name_it_is_called_by() {
+fn an_installed_plugin_runs_by_its_name() {
     let plugins = Plugins::none();
     plugins.install();
     let output = Command::new(plugins.at("macvlan"))
@@ -52,9 +52,9 @@ fn what_is_installed_knows_itself_by_the_name_it_is_called_by() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("supportedVersions"), "{output:?}");
 }
 
-/// A runtime sets the variable and gives no words; a plugin is no installer.
+/// With CNI_COMMAND set, the program is a plugin.
 #[test]
-fn a_plugin_that_is_told_to_install_does_not() {
+fn a_plugin_does_not_install() {
     let plugins = Plugins::of_a_distribution();
     let as_plugin = built().with_file_name("macvlan");
     let output = run(Command::new(as_plugin).args(["install", "--to"]).arg(plugins.path()));
@@ -67,9 +67,9 @@ fn a_plugin_that_is_told_to_install_does_not() {
 }
 
 #[test]
-fn what_is_done_is_said_name_by_name() {
+fn install_and_uninstall_print_a_line_for_each_name() {
     let plugins = Plugins::of_a_distribution();
-    plugins.write("underlay", "somebody's program");
+    plugins.write("underlay", "a foreign program");
     let said = plugins.install();
     let lines: Vec<String> = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     assert!(lines[0].starts_with(&format!("{}: underlay ", plugins.path().display())), "{said}");
@@ -85,7 +85,6 @@ fn what_is_done_is_said_name_by_name() {
     assert!(said.lines().any(|line| line.trim_start() == "macvlan     the earlier file is back"), "{said}");
 }
 
-/// A container engine's own plugins live there too.
 #[test]
 fn other_plugins_and_files_of_the_directory_stay_as_they_are() {
     let plugins = Plugins::none();
@@ -107,9 +106,9 @@ fn other_plugins_and_files_of_the_directory_stay_as_they_are() {
     }
 }
 
-/// The plugins that ours replace, each a file of its own. One of them runs.
+/// One of the old plugins runs during the installation.
 #[test]
-fn older_plugins_are_replaced_and_who_holds_one_holds_it_whole() {
+fn older_plugins_are_replaced_and_open_files_of_them_stay_complete() {
     let plugins = Plugins::none();
     // A program that runs until its input ends.
     let whole = fs::read("/bin/cat").expect("read a program");
@@ -130,9 +129,9 @@ fn older_plugins_are_replaced_and_who_holds_one_holds_it_whole() {
         assert_eq!(inode(&plugins.at(PREVIOUS).join(name)), before, "{name} was copied");
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).expect("read an old plugin");
-        assert!(bytes == whole, "the old {name} is not what it was");
+        assert!(bytes == whole, "the old {name} has changed");
     }
-    // Closes its input.
+    // It ends with its input.
     drop(running.stdin.take());
     assert!(running.wait().expect("wait for an old plugin").success());
     let mut names = expected_names();
@@ -140,9 +139,9 @@ fn older_plugins_are_replaced_and_who_holds_one_holds_it_whole() {
     assert_eq!(list(plugins.path()), names);
 }
 
-/// A DaemonSet installs whenever its pod starts.
+/// A DaemonSet installs each time its pod starts.
 #[test]
-fn what_is_there_already_is_left_alone() {
+fn a_second_installation_changes_nothing() {
     let plugins = Plugins::of_a_distribution();
     plugins.install();
     let stat = |name: &String| {
@@ -153,15 +152,14 @@ fn what_is_there_already_is_left_alone() {
     let before: Vec<_> = names.iter().map(stat).collect();
     assert!(plugins.install().ends_with(" is already installed\n"));
     assert_eq!(names.iter().map(stat).collect::<Vec<_>>(), before);
-    // One name that lost its mode, or is another file, and it is not there.
+    // If one name has another mode, the installation is repeated.
     fs::set_permissions(plugins.at("ipvlan"), fs::Permissions::from_mode(0o700)).expect("set a mode");
     assert!(!plugins.install().contains("already"));
     assert_ne!(names.iter().map(stat).collect::<Vec<_>>(), before);
 }
 
-/// Who executes a plugin while it is being replaced gets one of the two.
 #[test]
-fn at_every_moment_of_twenty_installations_every_name_is_a_whole_program() {
+fn during_twenty_installations_every_name_is_always_a_complete_program() {
     let plugins = Plugins::none();
     plugins.install();
     let names = expected_names();
@@ -193,16 +191,16 @@ fn at_every_moment_of_twenty_installations_every_name_is_a_whole_program() {
         for output in installed {
             done(&output);
         }
-        watch.join().expect("every name is there at every moment")
+        watch.join().expect("every name is complete")
     });
-    // It did look, and while programs were replaced.
+    // The thread has looked while programs were replaced.
     assert!(looks > 1000, "{looks} looks");
     assert!(inodes.len() > 1, "no program was replaced");
     assert_eq!(list(plugins.path()), names);
 }
 
 #[test]
-fn a_directory_that_cannot_be_is_an_error() {
+fn a_directory_that_cannot_be_created_is_an_error() {
     let plugins = Plugins::none();
     plugins.write("file", "");
     let output = make_install(&plugins.at("file/bin"));
@@ -214,7 +212,7 @@ fn a_directory_that_cannot_be_is_an_error() {
 }
 
 #[test]
-fn a_directory_under_a_plugins_name_is_an_error_before_anything_is_changed() {
+fn if_a_plugins_name_is_a_directory_nothing_is_changed() {
     let plugins = Plugins::of_a_distribution();
     fs::create_dir(plugins.at("ipvlan")).expect("make a directory");
     let said = failed(&plugins.install_of(&built()), 1);
@@ -225,9 +223,8 @@ fn a_directory_under_a_plugins_name_is_an_error_before_anything_is_changed() {
 }
 
 #[test]
-fn a_disk_that_is_full_changes_nothing() {
+fn on_a_full_disk_nothing_is_replaced() {
     let plugins = Plugins::none();
-    // In a mount namespace that ends with the script.
     let script = "mount -t tmpfs -o size=1m none \"$1\" && echo theirs > \"$1/macvlan\" && ! \"$0\" install --to \"$1\" && ls -A \"$1\" && cat \"$1/macvlan\"";
     let output = run(Command::new("unshare").args(["--mount", "sh", "-c", script]).arg(built()).arg(plugins.path()));
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -236,12 +233,12 @@ fn a_disk_that_is_full_changes_nothing() {
         plugins.at(".underlay.new").display()
     );
     assert_eq!(stderr, expected);
-    // What was half written is there until the next run.
+    // The incomplete file stays until the next run.
     assert_eq!(String::from_utf8_lossy(&output.stdout), ".underlay.new\nmacvlan\ntheirs\n");
 }
 
 #[test]
-fn words_that_are_not_known_are_an_error_and_nothing_is_done() {
+fn unknown_words_are_an_error_and_change_nothing() {
     let plugins = Plugins::of_a_distribution();
     let output = run(Command::new(built()).args(["install", "--into"]).arg(plugins.path()));
     let said = failed(&output, 2);
