@@ -1,6 +1,5 @@
-//! What becomes of an attachment when something goes wrong in the middle of a call: a run without a fault shows the
-//! system calls, and then each goes wrong in every way that fits it, in a run of its own. Afterwards DEL has to leave
-//! nothing, and another ADD has to work.
+//! Fault injection. A run without a fault records the system calls. Then each call fails with each possible error, each in
+//! a separate run. Afterwards, DEL must leave nothing and another ADD must work.
 
 mod calls;
 mod figures;
@@ -17,18 +16,17 @@ use crate::trace::{Deed, Fault};
 use crate::{Binaries, Outcome};
 use site::Site;
 
-/// The call in which things go wrong.
+/// The call that gets the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// ADD.
     Add,
-    /// DEL of what an ADD has made.
+    /// DEL of an attachment.
     Del,
-    /// ADD of what is attached already, and must stay so.
+    /// A second ADD. The attachment must stay as it is.
     AddAgain,
 }
 
-/// What is attached.
+/// The addresses of the attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layers {
     /// A link without addresses.
@@ -46,7 +44,7 @@ pub struct Scenario {
     pub plugin: &'static str,
     pub command: Command,
     pub layers: Layers,
-    /// Hard links: IPAM is a function; plain copies: a process.
+    /// With hard links, IPAM is a function. With plain copies, it is a process.
     pub binaries: Binaries,
 }
 
@@ -56,12 +54,11 @@ enum End {
     Killed,
     Failed,
     Succeeded,
-    /// Without memory, or without a way home, nothing can be said any more.
+    /// An abort without an error object: out of memory, or setns(2) back to the netns of the host failed.
     Aborted,
 }
 
 impl Scenario {
-    /// In words.
     pub fn name(&self) -> String {
         let command = match self.command {
             Command::Add => "ADD",
@@ -81,18 +78,14 @@ impl Scenario {
         format!("{} {command}, {layers}{ipam}", self.plugin)
     }
 
-    /// As [`Scenario::run`], for a test.
-    ///
-    /// # Panics
-    ///
-    /// Over everything that is not as it was promised.
+    /// As [`Scenario::run`], for a test. Panics if there is a leak.
     pub fn survives(&self, selection: &Selection) {
         let figures = self.run(selection);
-        assert!(figures.injected > 0, "nothing went wrong in {}", figures.name);
+        assert!(figures.injected > 0, "no fault was injected in {}", figures.name);
         assert!(figures.leaks.is_empty(), "{} leaks:\n{}", figures.leaks.len(), figures.leaks.join("\n"));
     }
 
-    /// Lets everything go wrong that is selected.
+    /// Injects the selected faults.
     pub fn run(&self, selection: &Selection) -> Figures {
         let begun = Instant::now();
         let mut site = Site::new(*self);
@@ -105,7 +98,7 @@ impl Scenario {
                 Ok((end, struck)) => figures.count(end, struck),
                 Err(panic) => {
                     figures.leak(format!("{}: {what}: {}", self.name(), words(panic.as_ref())));
-                    // Whatever is wrong there shall not be held against the next one.
+                    // The next fault gets a new site.
                     site = Site::new(*self);
                 }
             }
@@ -115,31 +108,35 @@ impl Scenario {
     }
 }
 
-/// What a panic said.
+/// The text of a panic.
 fn words(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
-/// How it ended, and that it did so in an orderly way.
+/// How the call ended. Panics if the error object is wrong.
 fn judge(command: Command, fault: &Fault, outcome: &Outcome, struck: bool) -> End {
     use std::os::unix::process::ExitStatusExt;
     match (outcome.status.code(), outcome.status.signal()) {
         (Some(0), _) => End::Succeeded,
         (_, Some(9)) if struck && fault.deed == Deed::Kill => End::Killed,
         (_, Some(6)) if may_abort(fault) => End::Aborted,
-        // The error object itself could not be written: then stderr has it.
+        // The error object could not be written to stdout, so stderr has it.
         (Some(1), _) if outcome.stdout.is_empty() && writes(fault) => {
-            assert!(outcome.stderr.contains("(and stdout: "), "not even stderr: {}", outcome.text());
+            assert!(outcome.stderr.contains("(and stdout: "), "no error on stderr: {}", outcome.text());
             End::Failed
         }
         _ => {
             let error = outcome.error();
             let refused = command == Command::AddAgain && error.code == 7;
-            assert!(struck || refused, "nothing went wrong, and yet: {}", outcome.text());
-            assert!(error.code > 0 && !error.msg.is_empty(), "an error that says nothing: {}", outcome.text());
+            assert!(struck || refused, "failed without a fault: {}", outcome.text());
+            assert!(
+                error.code > 0 && !error.msg.is_empty(),
+                "an error without a code or a message: {}",
+                outcome.text()
+            );
             let version = outcome.json()["cniVersion"].clone();
-            // Of a configuration that could not be read, nobody knows the version.
+            // If the configuration cannot be read, its version is unknown.
             let unread = error.msg.contains("on stdin: read: ") && version == "1.1.0";
             assert!(version == "1.0.0" || unread, "an error object of another version: {}", outcome.text());
             assert_ne!(error.code, 999, "a bug: {}", outcome.text());
@@ -148,8 +145,8 @@ fn judge(command: Command, fault: &Fault, outcome: &Outcome, struck: bool) -> En
     }
 }
 
-/// The program ends there and then where it gets no memory, and where it cannot leave the container's netns again:
-/// whatever it did next would happen to the wrong network.
+/// The program aborts if it gets no memory, or if it cannot leave the netns of the container: its next calls would change the
+/// wrong network.
 fn may_abort(fault: &Fault) -> bool {
     calls::takes_memory(fault) || calls::name(fault.step.number) == "setns"
 }
@@ -158,8 +155,8 @@ fn writes(fault: &Fault) -> bool {
     matches!(fault.deed, Deed::Fail(_)) && calls::name(fault.step.number) == "write"
 }
 
-/// Turns each line into a test of that name: a plugin, and three words of [`Scenario`]'s. `count` is how many faults each
-/// of them gets where nothing else is asked for; `needs` is what the kernel must have ([`crate::needs`]).
+/// Makes a test of each line: a plugin, and three words of a [`Scenario`]. `count` is the default number of faults of each.
+/// `needs` has the kernel features ([`crate::needs`]).
 #[macro_export]
 macro_rules! scenarios {
     (

@@ -1,5 +1,5 @@
-//! Traces a call with ptrace: its processes, their peak memory, its system calls. It can kill the call at one of them,
-//! or make one fail.
+//! Traces a call with ptrace: its processes, their peak memory, and its system calls. It can kill the call at one of
+//! them, or make one fail.
 //!
 //! wait4 does not work for memory: `ru_maxrss` of a child includes the memory of its parent at fork time.
 
@@ -26,16 +26,15 @@ use nix::unistd::Pid;
 
 use steps::Steps;
 
-/// What was counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     /// The peak resident set (`VmHWM`) of each process that ended, in KiB.
     pub peaks_kib: Vec<u64>,
     pub threads: usize,
     pub steps: Vec<Step>,
-    /// Whether the fault happened: its step may not come in every run.
+    /// True if the fault happened. Its step does not come in every run.
     pub struck: bool,
-    /// Whether the process had to be killed because it did not end.
+    /// True if the process did not end and was killed.
     pub hung: bool,
 }
 
@@ -45,57 +44,52 @@ impl Trace {
     }
 }
 
-/// One system call of a traced process, known again in the next run by its task, its number and how many of that number
-/// the task had made.
+/// One system call of a traced process. In the next run it is identified by its task, its number, and the count of calls of
+/// that number in the task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// `0` is the plugin, `0.1` the first thread or process that it starts, and so on.
     pub task: String,
     /// `SYS_*` of this architecture.
     pub number: i64,
-    /// From 1. Of the plugin's own those count that it makes from the first read of its input on.
+    /// Counts from 1. For the plugin itself, the count starts when it first reads its input.
     pub nth: usize,
     /// The types of the netlink requests that it sends. (`RTM_*`)
     pub requests: Vec<u16>,
 }
 
-/// What happens at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {
     /// The process is killed as it enters the call.
     Kill,
-    /// It is held as it enters the call, while something else happens. ([`crate::Call::run_held_at`])
+    /// The process is stopped as it enters the call. See [`crate::Call::run_held_at`].
     Hold,
-    /// The call is not made, and returns this.
+    /// The call is not made and returns this error.
     Fail(Errno),
-    /// The call is made, and returns this all the same.
+    /// The call is made, but returns this error.
     FailAfter(Errno),
-    /// The kernel refuses that request of those that the call sends: its answer carries the number.
+    /// The kernel refuses the request of this index with this error.
     Refuse(usize, Errno),
 }
 
-/// Something that goes wrong in a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Where.
     pub step: Step,
-    /// What.
     pub deed: Deed,
 }
 
-/// How closely a process is watched.
 pub(crate) enum Watch<'a> {
-    /// What it costs.
+    /// Only processes and memory.
     Cost,
-    /// It is killed that manieth time that it enters or leaves a system call.
+    /// The process is killed at this stop. Each system call has two stops: entry and exit.
     KillAt(usize),
-    /// All system calls, of all that it starts as well; one may go wrong.
+    /// The system calls of the process and its children. There may be a fault.
     Steps(Option<Fault>),
-    /// It is held at this step, while that happens.
+    /// The process is stopped at this step, and the function runs.
     Hold(Step, Box<dyn FnOnce() + Send + 'a>),
 }
 
-/// A process under trace. All of it belongs to the thread that began it.
+/// A process under trace. Only the thread that started the trace can use it.
 pub(crate) struct Tracer<'a> {
     first: Pid,
     trace: Trace,
@@ -103,13 +97,13 @@ pub(crate) struct Tracer<'a> {
     syscall_stops: usize,
     steps: Option<Steps>,
     meanwhile: Option<Box<dyn FnOnce() + Send + 'a>>,
-    /// What panicked meanwhile. The call goes on all the same: nobody else lets go of a task that has stopped.
+    /// A panic of `meanwhile`. The call must continue first, because only the tracer can resume a stopped task.
     panicked: Option<Box<dyn Any + Send>>,
-    /// Those that live, for who ends them at the deadline.
+    /// The tasks that live. They are killed at the deadline.
     living: Arc<Mutex<BTreeSet<Pid>>>,
 }
 
-/// Starts to trace a child of the calling thread, and all that it will start.
+/// Starts to trace a child of the calling thread, and the processes that it will start.
 pub(crate) fn trace(pid: Pid, watch: Watch<'_>) -> Tracer<'_> {
     let options = Options::PTRACE_O_TRACEFORK
         | Options::PTRACE_O_TRACEVFORK
@@ -128,7 +122,7 @@ pub(crate) fn trace(pid: Pid, watch: Watch<'_>) -> Tracer<'_> {
         }
     };
     if kill_at.is_some() || steps.is_some() {
-        // Only a stopped one can be told to stop at system calls.
+        // Only a stopped task can be told to stop at system calls.
         ptrace::interrupt(pid).unwrap_or_else(|e| panic!("stop a plugin: {e}"));
     }
     let living = Arc::new(Mutex::new(BTreeSet::from([pid])));
@@ -137,7 +131,7 @@ pub(crate) fn trace(pid: Pid, watch: Watch<'_>) -> Tracer<'_> {
 }
 
 impl Tracer<'_> {
-    /// Waits for the end of the first process and of all others; kills them all at the deadline.
+    /// Waits for the end of all processes. Kills them at the deadline.
     pub(crate) fn wait(mut self, deadline: Duration) -> (ExitStatus, Trace) {
         let (done, watched) = mpsc::channel::<()>();
         let living = Arc::clone(&self.living);
@@ -223,7 +217,7 @@ impl Tracer<'_> {
                         steps.start(pid);
                     }
                     if !steps.knows(pid) {
-                        // It has stopped for the first time before its parent has told of it.
+                        // Its parent has not reported it yet.
                         steps.wait_for_parent(pid);
                         self.living().insert(pid);
                         return;
@@ -243,7 +237,7 @@ impl Tracer<'_> {
     }
 
     fn resume(&self, task: Pid, signal: Option<Signal>) {
-        // It may have been killed between the stop and now.
+        // The task may have been killed since it stopped.
         let _ = match (&self.steps, self.kill_at) {
             (Some(_), _) => ptrace::syscall(task, signal),
             (None, Some(_)) if task == self.first => ptrace::syscall(task, signal),

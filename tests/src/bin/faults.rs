@@ -1,7 +1,7 @@
 //! Injects faults into every call of the plugins, natively and in a guest. `--full` injects all faults and writes the
 //! table of docs/reliability.md. Without it, the part of the day runs.
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_macros, reason = "this program talks to a person at a terminal")]
+#![allow(clippy::disallowed_macros, reason = "this program prints to a terminal")]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
@@ -14,10 +14,10 @@ use e2e::document::{self, Section, grouped};
 use e2e::faults::{COUNT_VARIABLE, Figures};
 
 const SECTION: Section = Section { name: "faults", command: "make faults FULL=1" };
-/// A guest is given up after 25 minutes, so each has a part of the faults only.
+/// A guest is killed after 25 minutes, so each guest gets a part of the faults.
 const PARTS: usize = 48;
 
-/// What came of one lane.
+/// The figures of one lane.
 #[derive(Debug, Default)]
 struct Lane {
     scenarios: Vec<Figures>,
@@ -51,7 +51,7 @@ fn lane(run: impl FnOnce(&Mutex<Lane>)) -> Lane {
     lane
 }
 
-/// All parts, with as many guests at a time as there are processors; or the share of the day in one.
+/// With `full`, all parts, in as many guests as there are processors. Otherwise the part of the day, in one guest.
 fn guests(lane: &Mutex<Lane>, full: bool) {
     let words = ["--only", "guest", "e2e/faults_ipvlan:"];
     if !full {
@@ -71,10 +71,10 @@ fn guests(lane: &Mutex<Lane>, full: bool) {
     });
 }
 
-/// Runs the lanes program, and takes the figures out of what it prints.
+/// Runs the program `lanes` and reads the figures from its output.
 fn run(lane: &Mutex<Lane>, words: &[&str], selection: Option<String>) {
     let program = env::current_exe().expect("our own path").with_file_name("lanes");
-    // When this program is ended, the lanes are asked to end as well, and take their guest along.
+    // If this program is killed, `lanes` gets SIGTERM and ends its guest.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "--"]).arg(&program).args(words);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -90,7 +90,7 @@ fn run(lane: &Mutex<Lane>, words: &[&str], selection: Option<String>) {
             continue;
         }
         if let Some((_, rest)) = line.split_once(" (Linux ") {
-            // Without what a distribution has put behind it.
+            // Without the suffix of the distribution.
             hold().kernel = format!("Linux {}", rest.split([')', '-']).next().unwrap_or_default());
         }
         println!("{line}");
@@ -103,7 +103,7 @@ impl Lane {
     /// Adds the figures of a scenario, or of another part of one.
     fn add(&mut self, figures: Figures) {
         match self.scenarios.iter_mut().find(|known| known.name == figures.name) {
-            // The calls are the same in every part.
+            // All parts have the same calls.
             Some(known) => known.add(&Figures { calls: 0, possible: 0, ..figures }),
             None => self.scenarios.push(figures),
         }

@@ -1,8 +1,7 @@
-//! Which system call can fail with what: the errors that its manual page names and that can befall a plugin which asks
-//! for nothing wrong. A file that is suddenly not there, or a kernel that says "gone" of what it still has, would be a
-//! lie, and no fault.
+//! The errors of each system call: those of its manual page that a correct caller can get. Impossible errors are not
+//! injected, for example ENOENT for a file that exists.
 
-use nix::errno::Errno;
+use nix::errno::Errno::{self, *};
 use nix::libc;
 
 use crate::trace::{Deed, Fault, Step};
@@ -10,28 +9,19 @@ use crate::trace::{Deed, Fault, Step};
 /// A call: its number, its name, and its errors.
 type Row = (i64, &'static str, &'static [Errno]);
 
-/// Nothing can go wrong with them, or nothing that a program can be told.
+/// Calls that do not fail, or whose error no program can handle.
 const SURE: &[Errno] = &[];
-const OPENING: &[Errno] = &[
-    Errno::EIO,
-    Errno::ENOSPC,
-    Errno::EROFS,
-    Errno::EMFILE,
-    Errno::ENFILE,
-    Errno::ENOMEM,
-    Errno::EINTR,
-    Errno::EACCES,
-];
-const READING: &[Errno] = &[Errno::EIO, Errno::EINTR, Errno::ENOMEM];
-const WRITING: &[Errno] = &[Errno::EIO, Errno::ENOSPC, Errno::EDQUOT, Errno::EINTR, Errno::EPIPE];
-const NAMING: &[Errno] = &[Errno::EIO, Errno::ENOSPC, Errno::EDQUOT, Errno::EROFS, Errno::ENOMEM, Errno::EACCES];
-const REMOVING: &[Errno] = &[Errno::EIO, Errno::EROFS, Errno::EBUSY, Errno::ENOMEM, Errno::EACCES];
-const LOOKING: &[Errno] = &[Errno::EIO, Errno::ENOMEM, Errno::EACCES];
-const SENDING: &[Errno] = &[Errno::ENOBUFS, Errno::ENOMEM, Errno::EINTR, Errno::EAGAIN];
-const DESCRIPTORS: &[Errno] = &[Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM];
-const STARTING: &[Errno] = &[Errno::EAGAIN, Errno::ENOMEM];
-const MEMORY: &[Errno] = &[Errno::ENOMEM];
-const WAITING: &[Errno] = &[Errno::EINTR];
+const OPENING: &[Errno] = &[EIO, ENOSPC, EROFS, EMFILE, ENFILE, ENOMEM, EINTR, EACCES];
+const READING: &[Errno] = &[EIO, EINTR, ENOMEM];
+const WRITING: &[Errno] = &[EIO, ENOSPC, EDQUOT, EINTR, EPIPE];
+const NAMING: &[Errno] = &[EIO, ENOSPC, EDQUOT, EROFS, ENOMEM, EACCES];
+const REMOVING: &[Errno] = &[EIO, EROFS, EBUSY, ENOMEM, EACCES];
+const LOOKING: &[Errno] = &[EIO, ENOMEM, EACCES];
+const SENDING: &[Errno] = &[ENOBUFS, ENOMEM, EINTR, EAGAIN];
+const DESCRIPTORS: &[Errno] = &[EMFILE, ENFILE, ENOMEM];
+const STARTING: &[Errno] = &[EAGAIN, ENOMEM];
+const MEMORY: &[Errno] = &[ENOMEM];
+const WAITING: &[Errno] = &[EINTR];
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
@@ -42,10 +32,10 @@ const ROWS: &[Row] = &[
     (libc::SYS_write, "write", WRITING),
     (libc::SYS_pwrite64, "pwrite64", WRITING),
     (libc::SYS_writev, "writev", WRITING),
-    (libc::SYS_close, "close", &[Errno::EIO, Errno::EINTR]),
-    (libc::SYS_fsync, "fsync", &[Errno::EIO, Errno::ENOSPC]),
-    (libc::SYS_fdatasync, "fdatasync", &[Errno::EIO, Errno::ENOSPC]),
-    (libc::SYS_ftruncate, "ftruncate", &[Errno::EIO, Errno::ENOSPC, Errno::EINTR]),
+    (libc::SYS_close, "close", &[EIO, EINTR]),
+    (libc::SYS_fsync, "fsync", &[EIO, ENOSPC]),
+    (libc::SYS_fdatasync, "fdatasync", &[EIO, ENOSPC]),
+    (libc::SYS_ftruncate, "ftruncate", &[EIO, ENOSPC, EINTR]),
     (libc::SYS_lseek, "lseek", SURE),
     (libc::SYS_linkat, "linkat", NAMING),
     (libc::SYS_symlinkat, "symlinkat", NAMING),
@@ -53,47 +43,47 @@ const ROWS: &[Row] = &[
     (libc::SYS_renameat, "renameat", NAMING),
     (libc::SYS_renameat2, "renameat2", NAMING),
     (libc::SYS_unlinkat, "unlinkat", REMOVING),
-    (libc::SYS_utimensat, "utimensat", &[Errno::EIO, Errno::EROFS, Errno::EACCES]),
+    (libc::SYS_utimensat, "utimensat", &[EIO, EROFS, EACCES]),
     (libc::SYS_newfstatat, "newfstatat", LOOKING),
     (libc::SYS_statx, "statx", LOOKING),
-    (libc::SYS_fstat, "fstat", &[Errno::EIO, Errno::ENOMEM]),
-    (libc::SYS_fstatfs, "fstatfs", &[Errno::EIO, Errno::ENOMEM, Errno::EINTR]),
+    (libc::SYS_fstat, "fstat", &[EIO, ENOMEM]),
+    (libc::SYS_fstatfs, "fstatfs", &[EIO, ENOMEM, EINTR]),
     (libc::SYS_faccessat, "faccessat", LOOKING),
     (libc::SYS_readlinkat, "readlinkat", LOOKING),
-    (libc::SYS_getdents64, "getdents64", &[Errno::EIO, Errno::ENOMEM]),
-    (libc::SYS_flock, "flock", &[Errno::EINTR, Errno::ENOLCK, Errno::EIO]),
-    (libc::SYS_fcntl, "fcntl", &[Errno::EMFILE]),
-    (libc::SYS_ioctl, "ioctl", &[Errno::EIO, Errno::ENOMEM]),
-    (libc::SYS_socket, "socket", &[Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM]),
+    (libc::SYS_getdents64, "getdents64", &[EIO, ENOMEM]),
+    (libc::SYS_flock, "flock", &[EINTR, ENOLCK, EIO]),
+    (libc::SYS_fcntl, "fcntl", &[EMFILE]),
+    (libc::SYS_ioctl, "ioctl", &[EIO, ENOMEM]),
+    (libc::SYS_socket, "socket", &[EMFILE, ENFILE, ENOBUFS, ENOMEM]),
     (libc::SYS_socketpair, "socketpair", DESCRIPTORS),
-    (libc::SYS_bind, "bind", &[Errno::ENOMEM, Errno::EADDRINUSE]),
-    (libc::SYS_getsockname, "getsockname", &[Errno::ENOBUFS, Errno::ENOMEM]),
-    (libc::SYS_setsockopt, "setsockopt", &[Errno::ENOMEM, Errno::ENOBUFS, Errno::ENOPROTOOPT]),
-    (libc::SYS_getsockopt, "getsockopt", &[Errno::ENOMEM, Errno::ENOBUFS]),
+    (libc::SYS_bind, "bind", &[ENOMEM, EADDRINUSE]),
+    (libc::SYS_getsockname, "getsockname", &[ENOBUFS, ENOMEM]),
+    (libc::SYS_setsockopt, "setsockopt", &[ENOMEM, ENOBUFS, ENOPROTOOPT]),
+    (libc::SYS_getsockopt, "getsockopt", &[ENOMEM, ENOBUFS]),
     (libc::SYS_sendto, "sendto", SENDING),
     (libc::SYS_sendmsg, "sendmsg", SENDING),
     (libc::SYS_recvfrom, "recvfrom", SENDING),
     (libc::SYS_recvmsg, "recvmsg", SENDING),
-    (libc::SYS_ppoll, "ppoll", &[Errno::EINTR, Errno::ENOMEM]),
-    (libc::SYS_setns, "setns", &[Errno::ENOMEM, Errno::EPERM]),
-    (libc::SYS_unshare, "unshare", &[Errno::ENOMEM, Errno::EPERM]),
+    (libc::SYS_ppoll, "ppoll", &[EINTR, ENOMEM]),
+    (libc::SYS_setns, "setns", &[ENOMEM, EPERM]),
+    (libc::SYS_unshare, "unshare", &[ENOMEM, EPERM]),
     (libc::SYS_clone, "clone", STARTING),
     (libc::SYS_clone3, "clone3", STARTING),
-    (libc::SYS_execve, "execve", &[Errno::EIO, Errno::ENOMEM, Errno::ETXTBSY, Errno::EACCES]),
+    (libc::SYS_execve, "execve", &[EIO, ENOMEM, ETXTBSY, EACCES]),
     (libc::SYS_wait4, "wait4", WAITING),
     (libc::SYS_waitid, "waitid", WAITING),
     (libc::SYS_pidfd_open, "pidfd_open", DESCRIPTORS),
     (libc::SYS_pidfd_send_signal, "pidfd_send_signal", SURE),
-    (libc::SYS_pipe2, "pipe2", &[Errno::EMFILE, Errno::ENFILE]),
-    (libc::SYS_dup, "dup", &[Errno::EMFILE]),
-    (libc::SYS_dup3, "dup3", &[Errno::EINTR, Errno::EBUSY]),
+    (libc::SYS_pipe2, "pipe2", &[EMFILE, ENFILE]),
+    (libc::SYS_dup, "dup", &[EMFILE]),
+    (libc::SYS_dup3, "dup3", &[EINTR, EBUSY]),
     (libc::SYS_mmap, "mmap", MEMORY),
     (libc::SYS_mremap, "mremap", MEMORY),
     (libc::SYS_mprotect, "mprotect", MEMORY),
     (libc::SYS_munmap, "munmap", MEMORY),
     (libc::SYS_madvise, "madvise", MEMORY),
     (libc::SYS_brk, "brk", MEMORY),
-    // To wake somebody cannot fail, and who wakes too early looks again.
+    // Waking cannot fail, and after an early wake-up the caller checks again.
     (libc::SYS_futex, "futex", SURE),
     (libc::SYS_nanosleep, "nanosleep", WAITING),
     (libc::SYS_clock_nanosleep, "clock_nanosleep", WAITING),
@@ -119,7 +109,7 @@ const ROWS: &[Row] = &[
     (libc::SYS_exit_group, "exit_group", SURE),
 ];
 
-/// Those that only old architectures have.
+/// Calls that only old architectures have.
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 const OLD: &[Row] = &[
@@ -133,54 +123,37 @@ const OLD: &[Row] = &[
     (libc::SYS_lstat, "lstat", LOOKING),
     (libc::SYS_access, "access", LOOKING),
     (libc::SYS_readlink, "readlink", LOOKING),
-    (libc::SYS_poll, "poll", &[Errno::EINTR, Errno::ENOMEM]),
+    (libc::SYS_poll, "poll", &[EINTR, ENOMEM]),
     (libc::SYS_vfork, "vfork", STARTING),
     (libc::SYS_fork, "fork", STARTING),
-    (libc::SYS_pipe, "pipe", &[Errno::EMFILE, Errno::ENFILE]),
-    (libc::SYS_dup2, "dup2", &[Errno::EINTR, Errno::EBUSY]),
+    (libc::SYS_pipe, "pipe", &[EMFILE, ENFILE]),
+    (libc::SYS_dup2, "dup2", &[EINTR, EBUSY]),
     (libc::SYS_arch_prctl, "arch_prctl", SURE),
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const OLD: &[Row] = &[];
 
-/// `RTM_*`: what is asked of the kernel, and with what it may refuse. (include/uapi/linux/rtnetlink.h)
+/// The requests to the kernel, and the errors of its refusals. (`RTM_*`, include/uapi/linux/rtnetlink.h)
 ///
-/// EEXIST of a new link is how Linux 6.1 says that the host has one of that name.
+/// For a new link, Linux 6.1 answers EEXIST if the host has a link of that name.
 const REQUESTS: &[(u16, &str, &[Errno])] = &[
-    (
-        16,
-        "RTM_NEWLINK",
-        &[
-            Errno::EBUSY,
-            Errno::ENOMEM,
-            Errno::ENOBUFS,
-            Errno::EEXIST,
-            Errno::EPERM,
-            Errno::EINVAL,
-            Errno::EOPNOTSUPP,
-            Errno::EADDRINUSE,
-        ],
-    ),
-    (17, "RTM_DELLINK", &[Errno::EBUSY, Errno::ENOMEM, Errno::EPERM]),
-    (18, "RTM_GETLINK", &[Errno::ENOMEM, Errno::ENOBUFS, Errno::EBUSY]),
-    (19, "RTM_SETLINK", &[Errno::EBUSY, Errno::ENOMEM, Errno::EPERM, Errno::EADDRINUSE, Errno::EEXIST]),
-    (20, "RTM_NEWADDR", &[Errno::ENOMEM, Errno::ENOBUFS, Errno::EADDRINUSE, Errno::EACCES, Errno::EPERM]),
-    (21, "RTM_DELADDR", &[Errno::ENOMEM, Errno::EBUSY, Errno::EPERM]),
-    (22, "RTM_GETADDR", &[Errno::ENOMEM, Errno::ENOBUFS, Errno::EBUSY]),
-    (24, "RTM_NEWROUTE", &[Errno::ENOMEM, Errno::ENOBUFS, Errno::ENETUNREACH, Errno::EEXIST, Errno::EPERM]),
-    (26, "RTM_GETROUTE", &[Errno::ENOMEM, Errno::ENOBUFS, Errno::EBUSY]),
-    (90, "RTM_GETNSID", &[Errno::ENOMEM, Errno::ENOBUFS, Errno::EPERM]),
+    (16, "RTM_NEWLINK", &[EBUSY, ENOMEM, ENOBUFS, EEXIST, EPERM, EINVAL, EOPNOTSUPP, EADDRINUSE]),
+    (17, "RTM_DELLINK", &[EBUSY, ENOMEM, EPERM]),
+    (18, "RTM_GETLINK", &[ENOMEM, ENOBUFS, EBUSY]),
+    (19, "RTM_SETLINK", &[EBUSY, ENOMEM, EPERM, EADDRINUSE, EEXIST]),
+    (20, "RTM_NEWADDR", &[ENOMEM, ENOBUFS, EADDRINUSE, EACCES, EPERM]),
+    (21, "RTM_DELADDR", &[ENOMEM, EBUSY, EPERM]),
+    (22, "RTM_GETADDR", &[ENOMEM, ENOBUFS, EBUSY]),
+    (24, "RTM_NEWROUTE", &[ENOMEM, ENOBUFS, ENETUNREACH, EEXIST, EPERM]),
+    (26, "RTM_GETROUTE", &[ENOMEM, ENOBUFS, EBUSY]),
+    (90, "RTM_GETNSID", &[ENOMEM, ENOBUFS, EPERM]),
 ];
 
-/// Everything that can go wrong at a step.
-///
-/// # Panics
-///
-/// Over a call that is in no table: somebody has to say how it can fail.
+/// All faults of a step. Panics if the call is in no table.
 pub(super) fn faults(step: &Step) -> Vec<Fault> {
     let &(_, name, errnos) = row(step.number);
     let fault = |deed| Fault { step: step.clone(), deed };
-    // A descriptor is closed also when close(2) says that something went wrong.
+    // If close(2) fails, the descriptor is closed nevertheless.
     let fail = |errno: &Errno| if name == "close" { Deed::FailAfter(*errno) } else { Deed::Fail(*errno) };
     let mut faults = vec![fault(Deed::Kill)];
     faults.extend(errnos.iter().map(|errno| fault(fail(errno))));
@@ -191,7 +164,6 @@ pub(super) fn faults(step: &Step) -> Vec<Fault> {
     faults
 }
 
-/// The fault in words.
 pub(super) fn describe(fault: &Fault) -> String {
     let Fault { step, deed } = fault;
     let name = name(step.number);
@@ -210,22 +182,22 @@ pub(super) fn describe(fault: &Fault) -> String {
     }
 }
 
-/// Whether the fault takes memory from the process.
 pub(super) fn takes_memory(fault: &Fault) -> bool {
     row(fault.step.number).2 == MEMORY
 }
 
-/// The name of a call.
 pub(super) fn name(number: i64) -> &'static str {
     row(number).1
 }
 
 fn row(number: i64) -> &'static Row {
     let row = ROWS.iter().chain(OLD).find(|row| row.0 == number);
-    row.unwrap_or_else(|| panic!("system call {number} is in no table of tests/src/faults/calls.rs: how can it fail?"))
+    row.unwrap_or_else(|| {
+        panic!("system call {number} is in no table of tests/src/faults/calls.rs: add it with its errors")
+    })
 }
 
 fn request(kind: u16) -> &'static (u16, &'static str, &'static [Errno]) {
     let row = REQUESTS.iter().find(|row| row.0 == kind);
-    row.unwrap_or_else(|| panic!("request {kind} is in no table of tests/src/faults/calls.rs: how can it be refused?"))
+    row.unwrap_or_else(|| panic!("request {kind} is in no table of tests/src/faults/calls.rs: add it with its errors"))
 }

@@ -1,10 +1,11 @@
-//! What is counted, and how it is told: a line of JSON per scenario, which also comes out of a guest.
+//! The figures of a scenario. They are printed as one line of JSON, also by a guest.
 
 use std::fmt;
 use std::io::Write;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::End;
 
@@ -12,9 +13,9 @@ const PREFIX: &str = "faults: ";
 const PROGRESS: usize = 200;
 
 /// The figures of one scenario, or of several.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figures {
-    /// What was tried.
+    /// The name of the scenario.
     pub name: String,
     pub calls: usize,
     pub possible: usize,
@@ -23,12 +24,11 @@ pub struct Figures {
     pub killed: usize,
     pub failed: usize,
     pub succeeded: usize,
-    /// Runs that ended in an abort: no memory, or no way home.
+    /// Runs that ended with an abort.
     pub aborted: usize,
-    /// Runs in which the call did not come: it is not made in every one.
+    /// Runs that did not make the call.
     pub missed: usize,
     pub leaks: Vec<String>,
-    /// How long it took, in ms.
     pub millis: u64,
 }
 
@@ -66,11 +66,10 @@ impl Figures {
 
     pub(super) fn end(mut self, begun: Instant) -> Self {
         self.millis = begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-        say(&format!("{PREFIX}{}", self.to_json()));
+        say(&self.to_line());
         self
     }
 
-    /// Adds those of another scenario.
     pub fn add(&mut self, other: &Self) {
         self.calls += other.calls;
         self.possible += other.possible;
@@ -84,35 +83,13 @@ impl Figures {
         self.millis += other.millis;
     }
 
-    /// Of a line that some test has printed; `None` of any other.
+    /// The figures of a line that a test has printed. `None` for another line.
     pub fn from_line(line: &str) -> Option<Self> {
-        let value: Value = serde_json::from_str(line.trim().strip_prefix(PREFIX)?).ok()?;
-        let number = |key: &str| value[key].as_u64().and_then(|number| usize::try_from(number).ok());
-        Some(Self {
-            name: value["name"].as_str()?.to_owned(),
-            calls: number("calls")?,
-            possible: number("possible")?,
-            injected: number("injected")?,
-            killed: number("killed")?,
-            failed: number("failed")?,
-            succeeded: number("succeeded")?,
-            aborted: number("aborted")?,
-            missed: number("missed")?,
-            leaks: value["leaks"]
-                .as_array()?
-                .iter()
-                .map(|leak| leak.as_str().map(str::to_owned))
-                .collect::<Option<_>>()?,
-            millis: value["millis"].as_u64()?,
-        })
+        serde_json::from_str(line.trim().strip_prefix(PREFIX)?).ok()
     }
 
-    fn to_json(&self) -> Value {
-        json!({
-            "name": self.name, "calls": self.calls, "possible": self.possible, "injected": self.injected,
-            "killed": self.killed, "failed": self.failed, "succeeded": self.succeeded, "aborted": self.aborted,
-            "missed": self.missed, "leaks": self.leaks, "millis": self.millis,
-        })
+    fn to_line(&self) -> String {
+        format!("{PREFIX}{}", json!(self))
     }
 }
 
@@ -120,7 +97,7 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} faults injected: {} killed, {} returned an error, {} succeeded all the same, {} aborted; {} leaks",
+            "{} faults injected: {} killed, {} returned an error, {} succeeded nevertheless, {} aborted; {} leaks",
             self.injected,
             self.killed,
             self.failed,
@@ -131,9 +108,9 @@ impl fmt::Display for Figures {
     }
 }
 
-/// Past the harness, which would keep it to itself till the end.
+/// Prints at once. The test harness would print it only at the end.
 fn say(line: &str) {
-    // Nobody needs to listen.
+    // The line may be lost if stdout is closed.
     let _ = std::io::stdout().write_all(format!("{line}\n").as_bytes());
 }
 
@@ -142,13 +119,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_reads_back() {
+    fn a_line_can_be_read_again() {
         let mut figures = Figures::new("macvlan ADD".into(), 200, 900);
         figures.count(End::Failed, true);
         figures.count(End::Succeeded, false);
         figures.leaks.push("a \"leak\"".into());
         assert_eq!((figures.injected, figures.failed, figures.missed), (1, 1, 1));
-        assert_eq!(Figures::from_line(&format!("{PREFIX}{}", figures.to_json())), Some(figures));
+        assert_eq!(Figures::from_line(&figures.to_line()), Some(figures));
         assert_eq!(Figures::from_line("test a ... ok"), None);
     }
 }

@@ -1,38 +1,36 @@
-//! Chooses the faults to inject: all of them, or a part that is another one every day.
+//! Selects the faults to inject: all, or a part. Each day has another part.
 
 use std::env;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::trace::{Deed, Fault};
 
-/// `all`, the part `2/24` of them (counted from 0), or how many for each scenario.
+/// `all`, a part such as `2/24` (from 0), or a number for each scenario.
 pub const COUNT_VARIABLE: &str = "UNDERLAY_FAULTS";
-/// Which share; the number of the day without it.
+/// The number of the share. Without it, the number of the day.
 pub(super) const OFFSET_VARIABLE: &str = "UNDERLAY_FAULTS_OFFSET";
 
-/// So that neighbours on the list, which are much alike, are not all in one share. The same in every run.
+/// The seed of the order. Similar faults are neighbours in the list, and must not all be in one share.
 const SEED: u64 = 0x756e_6465_726c_6179;
 
-/// A choice among faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// All of them.
     All,
-    /// The process is killed, at every step in turn.
+    /// Only kills, at every step.
     Kills,
-    /// Every so manieth.
+    /// A part of all faults.
     Part {
-        /// Which part, from 0.
         part: usize,
-        /// Of how many.
+        /// The number of parts.
         of: usize,
     },
-    /// About so many. With every other offset others, till all have had their turn.
+    /// About as many faults. Each offset selects others, until all have been selected.
     Share { count: usize, offset: usize },
 }
 
 impl Selection {
-    /// What the environment says; `count` and the day where it says nothing.
+    /// From the environment, with `count` and the day as the defaults.
     pub fn from_environment(count: usize) -> Self {
         let number = |name: &str| -> Option<usize> { env::var(name).ok()?.parse().ok() };
         let wish = env::var(COUNT_VARIABLE).unwrap_or_default();
@@ -49,7 +47,6 @@ impl Selection {
         }
     }
 
-    /// The chosen ones.
     pub(super) fn choose<'a>(&self, faults: &'a [Fault]) -> Vec<&'a Fault> {
         let mut all: Vec<&Fault> = faults.iter().collect();
         if *self == Self::Kills {
@@ -66,7 +63,7 @@ impl Selection {
     }
 }
 
-/// Fisher and Yates, by a linear congruential generator (Knuth's MMIX): the same order in every run.
+/// Fisher-Yates with Knuth's MMIX generator: the order is the same in every run.
 fn shuffle<T>(list: &mut [T]) {
     let mut state = SEED;
     for at in (1..list.len()).rev() {
@@ -81,7 +78,7 @@ mod tests {
     use crate::trace::Step;
 
     #[test]
-    fn every_fault_has_its_day() {
+    fn in_some_days_every_fault_is_selected_once() {
         let step = |nth| Step { task: "0".into(), number: 0, nth, requests: Vec::new() };
         let faults: Vec<_> = (0..103).map(|nth| Fault { step: step(nth), deed: Deed::Kill }).collect();
         let mut turns = vec![0; faults.len()];

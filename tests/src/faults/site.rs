@@ -15,7 +15,6 @@ use crate::{Container, Lab};
 
 const IFNAME: &str = "eth0";
 
-/// See above.
 #[derive(Debug)]
 pub(super) struct Site {
     scenario: Scenario,
@@ -30,16 +29,16 @@ pub(super) struct Site {
 impl Site {
     pub(super) fn new(scenario: Scenario) -> Self {
         let lab = Lab::new(scenario.binaries);
-        // As every host has one: Linux 6.1 then makes no link of this name in a container at once.
+        // As on a real host. Then Linux 6.1 refuses this name in a container.
         lab.host.create_stray(IFNAME);
         let conf = conf(&lab, scenario);
         let (container, bystander) = (lab.container(), lab.container());
-        // A second slave of ipvlan has to be searched for in every descriptor of the machine.
+        // The search for a second ipvlan slave would look at all descriptors of the machine.
         let plugin = if scenario.plugin == "ipvlan" { "host-local" } else { scenario.plugin };
         if (plugin, scenario.layers) != ("host-local", Layers::Two) {
             lab.plugin(plugin).add(&bystander, IFNAME, &conf).run().result();
         }
-        // Once round: what stays for good is there now.
+        // The first attachment also creates the files that stay.
         let result = lab.plugin(scenario.plugin).add(&container, IFNAME, &conf).run().result();
         lab.plugin(scenario.plugin).del(&container, IFNAME, &with(&conf, Some(&result))).run().done();
         let before = lab.snapshot(&[&container, &bystander]);
@@ -47,7 +46,7 @@ impl Site {
         Self { scenario, lab, container, bystander, conf, before, files }
     }
 
-    /// The system calls of a run in which nothing goes wrong.
+    /// The system calls of a run without a fault.
     pub(super) fn learn(&self) -> Vec<Step> {
         let added = self.prepare();
         let (outcome, trace) = self.call(added.as_ref()).run_stepwise(None);
@@ -56,15 +55,11 @@ impl Site {
             Command::Del => drop(outcome.done()),
             Command::AddAgain => self.del(added.as_ref()),
         }
-        self.assert_as_before("after the run that learns");
+        self.assert_as_before("after the run without a fault");
         trace.steps
     }
 
-    /// Lets one thing go wrong. How the call ended, and whether it went wrong at all.
-    ///
-    /// # Panics
-    ///
-    /// When something is not as it was promised.
+    /// Injects a fault. Returns how the call ended, and true if the fault happened. Panics if there is a leak.
     pub(super) fn suffer(&self, fault: &Fault) -> (End, bool) {
         let added = self.prepare();
         let (outcome, trace) = self.call(added.as_ref()).run_stepwise(Some(fault));
@@ -86,7 +81,7 @@ impl Site {
                 added
             }
             (Command::AddAgain, _) => {
-                // host-local alone says again what there is.
+                // host-local by itself returns the same lease again.
                 assert!(end != End::Succeeded || !self.makes_links(), "it was attached already: {what}");
                 self.assert_whole(added.as_ref().expect("it was attached"), &what);
                 added
@@ -226,11 +221,11 @@ fn with(conf: &Value, result: Option<&Value>) -> Value {
 
 fn parse<T: std::str::FromStr>(value: &Value) -> T {
     let text = value.as_str().unwrap_or_default();
-    text.parse().unwrap_or_else(|_| panic!("a result with {value} in it"))
+    text.parse().unwrap_or_else(|_| panic!("a result with {value}"))
 }
 
-/// The names of everything below the data directory, those of temporary files and records included.
+/// The names of all files in the lease directory, with temporary files and records.
 fn files(lab: &Lab) -> BTreeSet<String> {
-    let entries = fs::read_dir(lab.data_dir().join("lan")).into_iter().flatten();
+    let entries = fs::read_dir(lab.lease_file("")).into_iter().flatten();
     entries.map(|entry| entry.expect("read a directory").file_name().to_string_lossy().into_owned()).collect()
 }

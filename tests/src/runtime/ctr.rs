@@ -1,11 +1,10 @@
-//! The outcome of a call of `ctr`.
+//! The outcome of a call of `ctr` or podman.
 
 use std::process::{ExitStatus, Output};
 
-/// A call of `ctr` that has ended.
 #[derive(Clone, Debug)]
 pub struct Ctr {
-    /// How it ended; `ctr run` passes on how the container did.
+    /// For `ctr run`, the status of the container.
     pub status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
@@ -14,7 +13,7 @@ pub struct Ctr {
 }
 
 impl Ctr {
-    /// `log` is what containerd has said so far.
+    /// `log` is the log of the daemon.
     pub(crate) fn new(label: String, output: &Output, log: String) -> Self {
         Self {
             status: output.status,
@@ -25,25 +24,25 @@ impl Ctr {
         }
     }
 
-    /// Everything about it, for an assertion's message.
+    /// All of it, for the message of an assertion.
     pub fn text(&self) -> String {
         let Self { status, stdout, stderr, label, log } = self;
-        format!("{label}: {status}\nstdout: {stdout}\nstderr: {stderr}\ncontainerd says:\n{log}")
+        format!("{label}: {status}\nstdout: {stdout}\nstderr: {stderr}\nlog:\n{log}")
     }
 
-    /// Asserts success, and returns what was printed.
+    /// Asserts success, and returns the stdout.
     #[track_caller]
     pub fn done(&self) -> &str {
         assert!(self.status.success(), "did not succeed: {}", self.text());
         &self.stdout
     }
 
-    /// Asserts failure with a complaint that names all of these.
+    /// Asserts failure with a message that names all of these.
     #[track_caller]
     pub fn fails(&self, names: &[&str]) {
         assert_eq!(self.status.code(), Some(1), "did not fail: {}", self.text());
         for name in names {
-            assert!(self.stderr.contains(name), "the complaint does not name {name:?}: {}", self.text());
+            assert!(self.stderr.contains(name), "the message does not name {name:?}: {}", self.text());
         }
     }
 }

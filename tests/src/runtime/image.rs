@@ -1,4 +1,4 @@
-//! A container image that is built here: Debian's static busybox and one page for its web server.
+//! A container image that the tests build: Debian's static busybox and one page for its web server.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,18 +10,16 @@ use serde_json::json;
 use super::containerd::copy;
 use super::programs;
 
-/// The name that the image has once it is imported.
 pub const IMAGE: &str = "underlay.test/busybox:latest";
-/// The name of another image of the same layer, which only waits: what keeps a pod's namespaces.
+/// An image with the same layer that only waits. It keeps the namespaces of a pod.
 pub const PAUSE_IMAGE: &str = "underlay.test/pause:latest";
-/// What its web server says to `GET /`.
+/// The answer of its web server to `GET /`.
 pub const PAGE: &str = "a page from a container\n";
 
 const APPLETS: [&str; 12] =
     ["cat", "hostname", "httpd", "ip", "mkdir", "seq", "sh", "sleep", "sync", "top", "true", "wget"];
 
-/// Writes the images in `scratch`, a new directory, in the form of `docker save`, which wants no digests for
-/// names. Returns the archive's path.
+/// Writes the images into `scratch`, a new directory, in the format of `docker save`. Returns the path of the archive.
 pub fn write(scratch: &Path) -> PathBuf {
     fs::create_dir(scratch).unwrap_or_else(|e| panic!("make {}: {e}", scratch.display()));
     let layer = write_layer(scratch);
@@ -51,14 +49,13 @@ pub fn write(scratch: &Path) -> PathBuf {
     archive
 }
 
-/// The one layer, uncompressed: its digest is then also its "diff id".
+/// The layer. It is not compressed, so its digest is also its "diff ID".
 fn write_layer(scratch: &Path) -> PathBuf {
     let root = scratch.join("layer");
     fs::create_dir_all(root.join("bin")).expect("make a directory for a layer");
     fs::create_dir(root.join("www")).expect("make a directory for a page");
     fs::write(root.join("www/index.html"), PAGE).expect("write a page");
     let busybox = programs::find("busybox", "busybox-static");
-    // Its name may be a link.
     let busybox = fs::canonicalize(&busybox).unwrap_or_else(|e| panic!("{}: {e}", busybox.display()));
     copy(&busybox, &root.join("bin/busybox"));
     for applet in APPLETS {
@@ -70,7 +67,7 @@ fn write_layer(scratch: &Path) -> PathBuf {
     layer
 }
 
-/// There is another busybox in Debian, which needs a C library that the image has not.
+/// Debian has another busybox, which needs a C library.
 fn assert_static(root: &Path) {
     let status = Command::new("chroot").arg(root).args(["/bin/busybox", "true"]).status().expect("start chroot");
     assert!(status.success(), "busybox does not run alone: install Debian's package busybox-static");

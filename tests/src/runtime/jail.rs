@@ -1,35 +1,29 @@
-//! A process tree with its own mounts and process IDs, on a network of the Lab. Daemons in it use their default paths,
-//! which are directories of the test. When its first process ends, the kernel ends all others, and the mounts are
-//! gone.
+//! A process tree with its own mounts and PIDs, on a network of the Lab. Its daemons use their default paths, which are
+//! directories of the test. When its first process ends, the kernel ends all others and removes the mounts.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::Namespace;
-use crate::patience::PATIENCE;
+use crate::patience::await_that;
 use crate::plugin::with_deadline;
 
-/// The directories in which a runtime keeps and looks for things. Everything else is the
-/// machine's own, and a runtime has no reason to write there.
+/// The directories of a runtime. All others are those of the machine.
 const PRIVATE: [&str; 4] = ["etc", "opt", "run", "var/lib"];
 
-/// What of the machine's /etc a daemon may need; the rest is none of its business.
+/// The files of the machine's /etc that a daemon may need.
 const SHARED_ETC: [&str; 5] = ["group", "hosts", "ld.so.cache", "passwd", "resolv.conf"];
 
-/// The kernel's boot id as the jail sees it.
+/// A file with the boot ID of the jail.
 const BOOT_ID: &str = "boot_id";
 
-/// The first process. `$1` is where the private directories lie, `$2` names them, the rest is
-/// the daemon.
+/// The script of the first process. `$1` has the private directories, `$2` their names, and the rest is the daemon.
 ///
-/// It waits with `wait`, which also reaps the orphans that a first process inherits. Its
-/// standard input comes from the test and never says anything: its end is the test's, whether
-/// it stops the jail or dies itself.
+/// `wait` also reaps orphans. When the test ends or stops the jail, the stdin of the script ends, and then it kills the
+/// daemon.
 const INIT: &str = r#"
 set -e
 mount --make-rprivate /
@@ -46,7 +40,6 @@ daemon=$!
 wait "$daemon"
 "#;
 
-/// The daemon's standard output and error.
 const LOG: &str = "log";
 
 /// A daemon in a jail. Dropping it ends everything in it.
@@ -60,7 +53,7 @@ pub(crate) struct Jail {
 }
 
 impl Jail {
-    /// Makes the private directories below `root`, and the machine's few shared files in them.
+    /// Creates the private directories below `root`, with the shared files of the machine.
     pub(crate) fn prepare(root: &Path) {
         for directory in PRIVATE {
             let hidden = Path::new("/").join(directory);
@@ -76,7 +69,7 @@ impl Jail {
         Self::renew_boot_id(root);
     }
 
-    /// Gives the next jail at `root` a boot id that no earlier one there had.
+    /// Gives the next jail at `root` a new boot ID.
     pub(crate) fn renew_boot_id(root: &Path) {
         let id = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("ask the kernel for an id");
         fs::write(root.join(BOOT_ID), id).expect("write a boot id");
@@ -101,7 +94,7 @@ impl Jail {
                 .spawn()
                 .expect("start /bin/sh")
         });
-        // It was born in its namespaces, so there is nothing to wait for.
+        // The process was started in its namespaces, so they exist already.
         let namespace = |kind: &str| {
             let path = format!("/proc/{}/ns/{kind}", init.id());
             File::open(&path).unwrap_or_else(|e| panic!("open {path}: {e}"))
@@ -110,32 +103,29 @@ impl Jail {
         Self { init, mounts, pids, root: root.to_owned(), path: path.to_owned() }
     }
 
-    /// Where something in the jail is to be found from outside, whatever is mounted there.
+    /// The path from outside of a path in the jail.
     pub(crate) fn see(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.init.id()))
     }
 
-    /// Waits until everything is mounted and the daemon is about to be executed: for a daemon that says nothing itself.
+    /// Waits until everything is mounted and the daemon is about to start.
     pub(crate) fn await_mounts(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        // The last of them: in a jail the id is the file that was made for it.
-        let expected = fs::read(self.root.join(BOOT_ID)).expect("read a boot id");
-        while fs::read(self.see("/proc/sys/kernel/random/boot_id")).ok().as_ref() != Some(&expected) {
-            assert!(Instant::now() < deadline, "a jail was not mounted in time:\n{}", self.log());
-            thread::park_timeout(Duration::from_millis(5));
-        }
+        // The file of the boot ID is mounted last.
+        let expected = fs::read(self.root.join(BOOT_ID)).expect("read a boot ID");
+        await_that("the jail is mounted", || {
+            fs::read(self.see("/proc/sys/kernel/random/boot_id")).is_ok_and(|id| id == expected)
+        });
     }
 
-    /// What the daemon has said.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.root.join(LOG)).unwrap_or_else(|e| format!("its log cannot be read: {e}"))
+        fs::read_to_string(self.root.join(LOG)).unwrap_or_else(|e| format!("the log cannot be read: {e}"))
     }
 
     /// Starts a program in the jail, on its network.
     pub(crate) fn spawn(&self, host: &Namespace, mut command: Command) -> Child {
         host.run(move || {
-            // A thread shares its root and working directory with its process; setns refuses that.
-            unshare(CloneFlags::CLONE_FS).expect("a root directory of a thread's own");
+            // setns fails if a thread shares its root directory with its process.
+            unshare(CloneFlags::CLONE_FS).expect("unshare the root directory");
             setns(&self.mounts, CloneFlags::CLONE_NEWNS).expect("enter a jail's mounts");
             setns(&self.pids, CloneFlags::CLONE_NEWPID).expect("enter a jail's process ids");
             command.env_clear().env("PATH", &self.path);
@@ -143,35 +133,32 @@ impl Jail {
         })
     }
 
-    /// Ends all its processes by SIGKILL: the kernel passes it on from the first to all others.
+    /// Kills the first process. The kernel then kills all others.
     pub(crate) fn kill(&mut self) {
         self.init.kill().expect("kill a jail");
         with_deadline(self.init.id(), || self.init.wait()).expect("wait for a jail's end");
     }
 
-    /// Whether the first process is still there.
     pub(crate) fn alive(&mut self) -> bool {
         self.init.try_wait().expect("ask for a jail's end").is_none()
     }
 
-    /// The namespace that all its processes are in.
     pub(crate) fn pid_namespace(&self) -> &File {
         &self.pids
     }
 
-    /// Where the private directories lie.
+    /// The directory of the private directories.
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 }
 
 impl Drop for Jail {
-    /// The kernel lets the first process of a pid namespace be reaped only when all others are
-    /// gone: after this there is no shim and no container.
+    /// The first process of a PID namespace can be reaped only after all others have ended. So no shim and no container is left.
     fn drop(&mut self) {
         drop(self.init.stdin.take());
         let pid = self.init.id();
-        // Killed if it does not go by itself.
+        // It is killed if it does not end.
         let _ = with_deadline(pid, || self.init.wait());
     }
 }
@@ -183,9 +170,9 @@ mod tests {
     use super::super::programs::PATH;
     use super::*;
 
-    /// What happens when a test process is killed, too: nobody is left to run a destructor.
+    /// As when the process of the test is killed, without destructors.
     #[test]
-    fn the_end_of_the_tests_pipe_ends_the_daemon_and_its_orphans() {
+    fn when_the_pipe_of_the_test_ends_the_daemon_and_its_orphans_end() {
         let directory = tempfile::tempdir().expect("make a directory");
         Jail::prepare(directory.path());
         let daemon = ["sh", "-c", "setsid sleep 86400 & exec sleep 86400"];

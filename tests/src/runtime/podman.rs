@@ -4,8 +4,6 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -13,15 +11,15 @@ use super::cgroups::Cgroups;
 use super::containerd::{install_plugins, name_of, write};
 use super::jail::Jail;
 use super::{Ctr, IMAGE, image, programs};
-use crate::patience::PATIENCE;
+use crate::patience::{PATIENCE, await_within};
 use crate::plugin::with_deadline;
 use crate::{Binaries, Lab, Namespace};
 
 const PLUGINS: &str = "opt/cni/bin";
 const NETWORK: &str = "etc/cni/net.d/lan.conflist";
 
-/// CNI in place of its own netavark; and what any machine can do: no systemd, no shared memory for locks that would be
-/// the machine's, no temporary files outside of its own directories.
+/// CNI instead of netavark. No systemd, no locks in the shared memory of the machine, and temporary files only in its own
+/// directories.
 const CONFIGURATION: &str = r#"
 [network]
 network_backend = "cni"
@@ -45,21 +43,20 @@ runroot = "/run/containers/storage"
 
 const POLICY: &str = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
 
-/// podman asks for more than a process may have that is not the machine's own root; and nothing is to be fetched.
+/// podman's default limits need more rights than a test may have. Images are never downloaded.
 const LIMITS: [&str; 6] = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--pull", "never"];
 
-/// podman has no daemon: what stays is a jail with its directories, in which each call is a process. Dropping it ends
-/// all containers.
+/// A jail for podman, which has no daemon: each call is a process in the jail. Dropping it ends all containers.
 #[derive(Debug)]
 pub struct Podman<'a> {
     lab: &'a Lab,
-    // Dropped in this order: a group can go when its processes are gone.
+    // The order matters: the groups can be removed after the processes have ended.
     jail: Jail,
     cgroups: Cgroups,
 }
 
 impl<'a> Podman<'a> {
-    /// With the Lab's programs for plugins, that list for a network, and the image [`IMAGE`].
+    /// With the Lab's programs as plugins, a network, and the image [`IMAGE`].
     pub fn with_network(lab: &'a Lab, list: &Value) -> Self {
         for (program, package) in [("podman", "podman"), ("conmon", "conmon"), ("runc", "runc")] {
             programs::find(program, package);
@@ -79,14 +76,13 @@ impl<'a> Podman<'a> {
         podman
     }
 
-    /// Why this machine cannot run a container by podman, whatever the network: none is installed, or one that has no CNI
-    /// any more, or one that may not do here what it needs. Asked once.
+    /// The reason if podman cannot run a container on this machine: it is not installed, has no CNI, or lacks a right. Tested
+    /// once.
     pub fn why_not() -> Option<&'static str> {
         static WHY_NOT: OnceLock<Option<String>> = OnceLock::new();
         WHY_NOT.get_or_init(find_why_not).as_deref()
     }
 
-    /// Calls podman.
     pub fn run(&self, arguments: &[&str]) -> Ctr {
         let mut command = Command::new("podman");
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -95,7 +91,7 @@ impl<'a> Podman<'a> {
         Ctr::new(format!("podman {}", arguments.join(" ")), &output, self.jail.log())
     }
 
-    /// Starts a container of that name on the network `lan`, with further options, that serves the image's page.
+    /// Starts a container on the network `lan` that serves the page of the image.
     pub fn serve(&self, name: &str, options: &[&str]) -> Ctr {
         let group = self.cgroups.path();
         let run = ["run", "--detach", "--name", name, "--network", "lan", "--cgroups", "no-conmon", "--cgroup-parent"];
@@ -105,17 +101,12 @@ impl<'a> Podman<'a> {
     pub fn netns(&self, name: &str) -> Namespace {
         let pid = self.run(&["inspect", "--format", "{{.State.Pid}}", name]);
         let path = self.jail.see(&format!("/proc/{}/ns/net", pid.done().trim()));
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match Namespace::open(&path) {
-                Ok(netns) => return netns,
-                Err(e) => assert!(Instant::now() < deadline, "open {}: {e}", path.display()),
-            }
-            thread::park_timeout(Duration::from_millis(10));
-        }
+        await_within(PATIENCE, "the namespace of the container exists", || {
+            Namespace::open(&path).map_err(|e| format!("open {}: {e}", path.display()))
+        })
     }
 
-    /// What podman and the plugins have left of a network in /run and in libcni's cache.
+    /// The files of a network that are left in /run and in the cache of libcni.
     pub fn remains(&self) -> Vec<String> {
         let mut remains = Vec::new();
         for directory in ["run/netns", "var/lib/cni/results"] {

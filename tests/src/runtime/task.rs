@@ -1,4 +1,4 @@
-//! A container under `ctr run`, which ends with it.
+//! A container that `ctr run` waits for.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout};
@@ -11,16 +11,15 @@ use crate::Namespace;
 use crate::patience::PATIENCE;
 use crate::plugin::with_deadline;
 
-/// Serves the image's page on port 80, says so once it listens, and stays.
+/// Serves the page of the image on port 80, and prints a line when it listens.
 const SERVE: &str = "httpd -p 80 -h /www && echo serving && exec sleep 86400";
 
-/// A container that serves a page. Dropping it leaves it to containerd, and to its end.
+/// A container that serves a page. If it is dropped, it runs until containerd ends.
 #[derive(Debug)]
 pub struct Task<'a> {
     containerd: &'a Containerd<'a>,
     id: String,
     arguments: Vec<String>,
-    // None once it has been waited for.
     ctr: Option<Child>,
     netns: Namespace,
 }
@@ -36,10 +35,8 @@ impl<'a> Task<'a> {
                 let _ = ctr.kill();
             }
             let output = ctr.wait_with_output().expect("wait for ctr");
-            panic!(
-                "the container does not serve ({line:?}): {}",
-                containerd.outcome(&strs(&arguments), &output).text()
-            );
+            let outcome = containerd.outcome(&strs(&arguments), &output);
+            panic!("the container does not serve ({line:?}): {}", outcome.text());
         }
         Self { containerd, id: id.to_owned(), arguments, ctr: Some(ctr), netns: containerd.netns(id) }
     }
@@ -48,21 +45,21 @@ impl<'a> Task<'a> {
         &self.netns
     }
 
-    /// What the plugins know the container by: containerd's namespace and its id in that.
+    /// The container ID that the plugins get: the namespace of containerd and the ID.
     pub fn id(&self) -> String {
         format!("default-{}", self.id)
     }
 
-    /// Kills the container, and waits until `ctr` has taken it off the network and removed it.
+    /// Kills the container, and waits until `ctr` has called DEL and removed it.
     pub fn kill(mut self) -> Ctr {
-        let ctr = self.ctr.take().expect("nobody else waits for ctr");
+        let ctr = self.ctr.take().expect("ctr runs");
         let (containerd, id, arguments) = (self.containerd, self.id.clone(), self.arguments.clone());
-        // Our descriptor would keep the namespace, and the link in it, alive.
+        // Our descriptor would keep the namespace and its link alive.
         drop(self);
         containerd.ctr(&["task", "kill", "--signal", "SIGKILL", &id]).done();
         let output = with_deadline(ctr.id(), || ctr.wait_with_output().expect("wait for ctr"));
         let outcome = containerd.outcome(&strs(&arguments), &output);
-        // As a shell says it: 128 and the signal.
+        // 128 and the number of the signal, as in a shell.
         assert_eq!(outcome.status.code(), Some(128 + 9), "did not end by the signal: {}", outcome.text());
         outcome
     }
@@ -77,12 +74,11 @@ impl Drop for Task<'_> {
     }
 }
 
-/// The lines of a pipe as they come, until its end.
 fn lines(pipe: ChildStdout) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            // Read on when nobody listens any more: a full pipe would hold the container up.
+            // Continue without a receiver, because a full pipe would block the container.
             let _ = sender.send(line);
         }
     });

@@ -1,5 +1,5 @@
-//! Netlink datagrams in the memory of a traced process. A request gets a type that the kernel ignores, and the answer
-//! gets the error under test: this is how a refusal looks.
+//! Netlink datagrams in the memory of a traced process. To simulate a refusal, a request gets a type that the kernel does
+//! not know, and its answer gets the error under test.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,9 +16,9 @@ const HEADER: usize = 16;
 const TYPE: usize = 4;
 const SEQUENCE: usize = 8;
 const NLMSG_ERROR: u16 = 2;
-/// Beyond `RTM_MAX`: refused as it is.
+/// Above `RTM_MAX`, so the kernel refuses it.
 const NO_TYPE: u16 = 0xfff0;
-/// `struct msghdr` of a machine of 64 bits: where the vector is, and then how long.
+/// The offset of the pointer to the vector in `struct msghdr`, on 64 bits. Its length follows.
 const VECTOR: u64 = 16;
 /// Larger than any datagram.
 const MANY: u64 = 1 << 20;
@@ -26,13 +26,13 @@ const MANY: u64 = 1 << 20;
 /// One message of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Message {
-    /// Where its header is, from the beginning.
+    /// The offset of its header.
     at: usize,
     kind: u16,
     sequence: u32,
 }
 
-/// A request that was sent in such a way that it is refused.
+/// A request that was changed so that the kernel refuses it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Refused {
     descriptor: u64,
@@ -42,7 +42,7 @@ pub(super) struct Refused {
     address: u64,
 }
 
-/// The types of the requests in the datagram that a task is about to send; none where that is no netlink.
+/// The types of the requests in the datagram that a task is about to send. Empty if it is not netlink.
 pub(super) fn requests(task: Pid, entry: &Entry) -> Vec<u16> {
     match sent(task, entry) {
         Ok((_, bytes)) => messages(&bytes).iter().map(|message| message.kind).collect(),
@@ -50,7 +50,7 @@ pub(super) fn requests(task: Pid, entry: &Entry) -> Vec<u16> {
     }
 }
 
-/// Spoils one request of the datagram that a task is about to send.
+/// Changes one request of the datagram that a task is about to send, so that the kernel refuses it.
 pub(super) fn spoil(task: Pid, entry: &Entry, request: usize, errno: Errno) -> io::Result<Refused> {
     let (start, bytes) = sent(task, entry)?;
     let messages = messages(&bytes);
@@ -61,12 +61,12 @@ pub(super) fn spoil(task: Pid, entry: &Entry, request: usize, errno: Errno) -> i
 }
 
 impl Refused {
-    /// Puts the request back as it was, once it is sent.
+    /// Restores the request after it was sent.
     pub(super) fn restore(&self, task: Pid) -> io::Result<()> {
         memory(task)?.write_all_at(&self.kind.to_ne_bytes(), self.address)
     }
 
-    /// Writes the number into the kernel's answer, should a task have just received it.
+    /// If the task has just received the kernel's answer, writes the error into it.
     pub(super) fn answer(&self, task: Pid, entry: &Entry, length: i64) -> io::Result<()> {
         let Ok(length @ 1..) = u64::try_from(length) else { return Ok(()) };
         if entry.arguments[0] != self.descriptor {
@@ -79,19 +79,17 @@ impl Refused {
         for message in messages(&bytes).iter().filter(|its| (its.kind, its.sequence) == (NLMSG_ERROR, self.sequence)) {
             let payload = start + (message.at + HEADER) as u64;
             memory.write_all_at(&(-(self.errno as i32)).to_ne_bytes(), payload)?;
-            // The request's header comes back as well, and should say what was asked.
+            // The answer also has the header of the request, so its type is restored.
             memory.write_all_at(&self.kind.to_ne_bytes(), payload + 4 + TYPE as u64)?;
         }
         Ok(())
     }
 }
 
-/// Whether a call sends a datagram.
 pub(super) fn sends(number: i64) -> bool {
     matches!(number, libc::SYS_sendto | libc::SYS_sendmsg)
 }
 
-/// Whether a call receives one.
 pub(super) fn receives(number: i64) -> bool {
     matches!(number, libc::SYS_recvfrom | libc::SYS_recvmsg)
 }
@@ -103,7 +101,7 @@ fn sent(task: Pid, entry: &Entry) -> io::Result<(u64, Vec<u8>)> {
     Ok((start, bytes))
 }
 
-/// Where the bytes of a datagram are, or are to be, and how many.
+/// The address and the length of the buffer of a datagram.
 fn buffer(task: Pid, entry: &Entry) -> io::Result<(u64, u64)> {
     if matches!(entry.number, libc::SYS_sendto | libc::SYS_recvfrom) {
         return Ok((entry.arguments[1], entry.arguments[2]));
@@ -114,7 +112,7 @@ fn buffer(task: Pid, entry: &Entry) -> io::Result<(u64, u64)> {
         memory.read_exact_at(&mut bytes, address)?;
         Ok(u64::from_ne_bytes(bytes))
     };
-    // All in one piece, as far as we send.
+    // Our messages have one part.
     let vector = word(entry.arguments[1] + VECTOR)?;
     Ok((word(vector)?, word(vector + 8)?))
 }
@@ -123,7 +121,7 @@ fn memory(task: Pid) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(format!("/proc/{task}/mem"))
 }
 
-/// The messages of a datagram; none where it does not consist of such.
+/// The messages of a datagram. Empty if it is not netlink.
 fn messages(bytes: &[u8]) -> Vec<Message> {
     let mut messages = Vec::new();
     let mut at = 0;
@@ -156,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_of_several_messages_and_one_that_is_none() {
+    fn a_datagram_has_several_messages_or_is_not_netlink() {
         let both = [message(16, 1, b"abc"), message(24, 2, b"")].concat();
         assert_eq!(
             messages(&both),

@@ -5,15 +5,14 @@ use nix::Result;
 use nix::sys::ptrace;
 use nix::unistd::Pid;
 
-/// A system call, as it is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Its number on this architecture. (`SYS_*`)
+    /// `SYS_*` of this architecture.
     pub(super) number: i64,
     pub(super) arguments: [u64; 6],
 }
 
-/// The call that a task has just entered.
+/// The call that the task has just entered.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn entry(task: Pid) -> Result<Entry> {
     let its = ptrace::getregs(task)?;
@@ -21,7 +20,7 @@ pub(super) fn entry(task: Pid) -> Result<Entry> {
     Ok(Entry { number: its.orig_rax.cast_signed(), arguments })
 }
 
-/// Lets the call that was just entered do nothing.
+/// Replaces the call that was just entered by one that does nothing.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn skip(task: Pid) -> Result<()> {
     let mut its = ptrace::getregs(task)?;
@@ -29,13 +28,13 @@ pub(super) fn skip(task: Pid) -> Result<()> {
     ptrace::setregs(task, its)
 }
 
-/// What the call that is just being left returns.
+/// The return value of the call that is being left.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn returned(task: Pid) -> Result<i64> {
     Ok(ptrace::getregs(task)?.rax.cast_signed())
 }
 
-/// Lets the call that is just being left return something else.
+/// Sets the return value of the call that is being left.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn give_back(task: Pid, _entry: &Entry, value: i64) -> Result<()> {
     let mut its = ptrace::getregs(task)?;
@@ -49,7 +48,7 @@ pub(super) fn entry(task: Pid) -> Result<Entry> {
     Ok(Entry { number: its[8].cast_signed(), arguments: [its[0], its[1], its[2], its[3], its[4], its[5]] })
 }
 
-/// The number cannot be changed by these registers, but no call does anything with such arguments.
+/// These registers do not change the number of the call, but every call fails with such arguments.
 #[cfg(target_arch = "aarch64")]
 pub(super) fn skip(task: Pid) -> Result<()> {
     let mut its = ptrace::getregs(task)?;
@@ -74,8 +73,7 @@ pub(super) fn give_back(task: Pid, entry: &Entry, value: i64) -> Result<()> {
 mod unknown {
     use super::{Entry, Pid, Result};
 
-    const REFUSAL: &str = "no system call can be told from another here: tests/src/trace/registers.rs does not know the \
-                           registers of this architecture";
+    const REFUSAL: &str = "tests/src/trace/registers.rs does not know the registers of this architecture";
 
     pub(in super::super) fn entry(_: Pid) -> Result<Entry> {
         panic!("{REFUSAL}")

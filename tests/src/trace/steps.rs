@@ -12,7 +12,7 @@ use super::datagram::{self, Refused};
 use super::registers::{self, Entry};
 use super::{Deed, Fault, Step};
 
-/// `ERESTARTSYS` to `ERESTART_RESTARTBLOCK`: a signal came, and the call will be entered again. (include/linux/errno.h)
+/// `ERESTARTSYS` to `ERESTART_RESTARTBLOCK`: a signal came, and the kernel will restart the call. (include/linux/errno.h)
 const RESTARTS: std::ops::RangeInclusive<i64> = -516..=-512;
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Steps {
 struct Task {
     name: String,
     children: usize,
-    /// The call that it is in, and what is to be done when it leaves that.
+    /// The call that it is in, and the action at its exit.
     inside: Option<(Entry, AtExit)>,
     counts: HashMap<i64, usize>,
     counting: bool,
@@ -50,7 +50,7 @@ impl Steps {
         Self { tasks, early: Vec::new(), fault, struck: false, refused: None, seen: Vec::new() }
     }
 
-    /// What was seen, and whether the fault happened.
+    /// All steps, and true if the fault happened.
     pub(super) fn end(self) -> (Vec<Step>, bool) {
         (self.seen, self.struck)
     }
@@ -63,13 +63,13 @@ impl Steps {
         self.early.push(task);
     }
 
-    /// One of the early ones whose parent has told of it by now.
+    /// An early task whose parent has reported it by now.
     pub(super) fn early(&mut self) -> Option<Pid> {
         let at = self.early.iter().position(|task| self.tasks.contains_key(task))?;
         Some(self.early.swap_remove(at))
     }
 
-    /// A task says that it has started another.
+    /// A task has started another.
     pub(super) fn start(&mut self, parent: Pid) {
         let Ok(child) = ptrace::getevent(parent) else { return };
         let Some(its) = self.tasks.get_mut(&parent) else { return };
@@ -78,12 +78,11 @@ impl Steps {
         self.tasks.insert(Pid::from_raw(child as i32), Task { name, counting: true, ..Task::default() });
     }
 
-    /// A task has ended: its number may be given to another.
     pub(super) fn forget(&mut self, task: Pid) {
         self.tasks.remove(&task);
     }
 
-    /// A task enters or leaves a call. What happens there, if it is the step.
+    /// A task enters or leaves a call. Returns the deed, if the call is the step of the fault.
     pub(super) fn stop(&mut self, pid: Pid) -> Option<Deed> {
         match self.tasks.get_mut(&pid)?.inside.take() {
             Some((entry, at_exit)) => {
@@ -94,7 +93,7 @@ impl Steps {
         }
     }
 
-    /// Registers and memory can only not be had of a task that was killed in between, and then nothing matters.
+    /// Registers and memory cannot be read only if the task was killed meanwhile. Then nothing is to be done.
     fn enter(&mut self, pid: Pid) -> Option<Deed> {
         let (Ok(entry), Some(task)) = (registers::entry(pid), self.tasks.get_mut(&pid)) else { return None };
         task.inside = Some((entry, AtExit::Nothing));
@@ -139,7 +138,7 @@ impl Steps {
     fn leave(&mut self, pid: Pid, entry: Entry, at_exit: AtExit) {
         let Ok(value) = registers::returned(pid) else { return };
         let refused = self.refused.as_ref();
-        // As above: a failure here means that the task is gone.
+        // As above, an error means that the task is gone.
         let _ = match at_exit {
             AtExit::Return(errno) => registers::give_back(pid, &entry, -i64::from(errno as i32)).map_err(Into::into),
             AtExit::Restore => refused.map_or(Ok(()), |refused| refused.restore(pid)),
