@@ -68,9 +68,12 @@ pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result
     Ok(Some(deletion))
 }
 
-/// The time of the whole and of its longest `sendto`. `None` if perf has lost the end of the call, which happens under load. Only these calls are traced, so that tracing costs a side with many
+/// The milliseconds of the whole call and of its longest `sendto`.
+type Times = (f64, f64);
+
+/// Traces a call. The times are `None` if perf has lost the end of the call, which happens under load. Only these calls are traced, so that tracing costs a side with many
 /// calls no more than one with few.
-fn trace(call: &Call<'_>, scratch: &Path) -> Result<(Option<(f64, f64)>, Vec<u8>)> {
+fn trace(call: &Call<'_>, scratch: &Path) -> Result<(Option<Times>, Vec<u8>)> {
     let (text, stdout) = launch::under(call, "perf", &["trace", "-e", "execve,sendto,exit_group"], scratch)?;
     Ok((divide(&text), stdout))
 }
