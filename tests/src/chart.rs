@@ -1,4 +1,4 @@
-//! Plots for docs/benchmarks.md, as SVG: what every measurement's plots have in common, and nothing of what they show.
+//! Plots for docs/benchmarks.md, as SVG.
 
 use std::error::Error;
 use std::ops::Range;
@@ -13,20 +13,17 @@ use crate::document::{digits, grouped};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Colours that people with any kind of sight tell apart. (Okabe and Ito)
+/// Colours that people with colour blindness can distinguish. (Okabe and Ito)
 pub const BLUE: RGBColor = RGBColor(0, 114, 178);
-/// As [`BLUE`].
 pub const VERMILION: RGBColor = RGBColor(213, 94, 0);
-/// As [`BLUE`].
 pub const SKY: RGBColor = RGBColor(86, 180, 233);
-/// As [`BLUE`].
 pub const AMBER: RGBColor = RGBColor(230, 159, 0);
-/// For what is there to compare with.
+/// For comparison.
 pub const GREY: RGBColor = RGBColor(120, 120, 120);
 
 const FRAME: RGBColor = RGBColor(200, 200, 200);
 
-/// Where the values of a line are written.
+/// The place of the values of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Values {
     Above,
@@ -34,30 +31,28 @@ pub enum Values {
     Hidden,
 }
 
-/// Points that belong together.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// For the legend.
+    /// The name in the legend.
     pub name: String,
     pub colour: RGBColor,
     pub points: Vec<(f64, f64)>,
     pub values: Values,
 }
 
-/// One diagram of lines, both of its axes logarithmic.
+/// One diagram of lines with two logarithmic axes.
 #[derive(Clone, Debug)]
 pub struct Panel {
     pub caption: String,
-    /// What x is, and its unit.
+    /// The label of the axis, with its unit.
     pub x: String,
-    /// What y is, and its unit.
     pub y: String,
-    /// From the least to the most that can be seen.
+    /// The range of y.
     pub span: Range<f64>,
     pub lines: Vec<Line>,
 }
 
-/// From a bit below the least of all to a bit above the most.
+/// A range from below the smallest value to above the largest.
 pub fn span(values: impl IntoIterator<Item = f64>) -> Range<f64> {
     let ends = |(least, most): (f64, f64), value: f64| (least.min(value), most.max(value));
     let (least, most) = values.into_iter().fold((f64::MAX, 0f64), ends);
@@ -77,7 +72,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 const TITLE: i32 = 34;
 const LEGEND: i32 = 22;
-/// Pixels of a legend's sample of colour, and between two of them.
+/// Pixels of a coloured box in the legend, and between two entries.
 const SAMPLE: i32 = 18;
 const GAP: i32 = 14;
 const LETTER: f64 = 6.4;
@@ -86,7 +81,7 @@ fn font(size: i32, colour: RGBColor, horizontal: HPos, vertical: VPos) -> TextSt
     ("sans-serif", size).into_font().color(&colour).pos(Pos::new(horizontal, vertical))
 }
 
-/// Title and legend above what they are of, so that neither covers any of it. Gives what is left.
+/// Draws title and legend. Returns the area below them.
 fn head<'a>(area: &Area<'a>, caption: &str, legend: &[(String, RGBColor)]) -> Result<Area<'a>> {
     let (head, rest) = area.split_vertically(TITLE + LEGEND);
     let middle = head.dim_in_pixel().0 as i32 / 2;
@@ -103,7 +98,7 @@ fn head<'a>(area: &Area<'a>, caption: &str, legend: &[(String, RGBColor)]) -> Re
     Ok(rest)
 }
 
-/// Powers of ten; where these are few, twice and five times them as well.
+/// Powers of ten. If these are few, also two and five times each.
 fn ticks(span: &Range<f64>) -> Vec<f64> {
     let powers = || (-9..=9).map(|power| 10f64.powi(power));
     let within = |ticks: Vec<f64>| ticks.into_iter().filter(|tick| span.contains(tick)).collect::<Vec<_>>();
@@ -112,11 +107,11 @@ fn ticks(span: &Range<f64>) -> Vec<f64> {
 }
 
 fn number(tick: f64) -> String {
-    // Of 0.05, say, no more digits than it has.
+    // Without digits from rounding.
     if tick < 1.0 { ((tick * 1e9).round() / 1e9).to_string() } else { grouped(tick.round() as u64) }
 }
 
-/// Where the library would write a number on an axis: they are written here.
+/// Suppresses the labels of the library, because [`Panel::draw`] writes its own.
 fn unlabelled(_: &f64) -> String {
     String::new()
 }
@@ -129,7 +124,7 @@ impl Panel {
         xs.sort_by(f64::total_cmp);
         xs.dedup();
         let (first, last) = (*xs.first().ok_or("a panel without points")?, *xs.last().ok_or("a panel without points")?);
-        // Room for the first and the last point, and what is written there.
+        // Space for the first and the last point and their values.
         let room = (last / first).powf(0.08).max(1.1);
         let (left, right, bottom, top) = (first / room, last * room, self.span.start, self.span.end);
         let mut chart = ChartBuilder::on(&area)
@@ -171,18 +166,17 @@ impl Panel {
 #[derive(Clone, Debug)]
 pub struct Bars {
     pub caption: String,
-    /// What the length is, and its unit.
+    /// The label of the axis, with its unit.
     pub x: String,
-    /// The bars of each group, by their names and colours.
+    /// The name and colour of each bar of a group.
     pub series: Vec<(String, RGBColor)>,
-    /// From top to bottom: a name, and a value of each series that has one there.
+    /// From top to bottom: the name of the group, and a value for each series.
     pub groups: Vec<(String, Vec<Option<f64>>)>,
 }
 
-/// How much of a group's height its bars take, where it has all of them.
+/// The share of a group's height that all its bars take.
 const FILLED: f64 = 0.84;
 
-/// Draws diagrams side by side.
 pub fn draw_bars(path: &Path, size: (u32, u32), diagrams: &[Bars]) -> Result<()> {
     let root = SVGBackend::new(path, size).into_drawing_area();
     root.fill(&WHITE)?;
@@ -196,7 +190,7 @@ impl Bars {
     fn draw(&self, area: &Area<'_>) -> Result<()> {
         let area = head(area, &self.caption, &self.series)?;
         let Range { start, end } = span(self.groups.iter().flat_map(|(_, values)| values.iter().flatten().copied()));
-        // Room for the values at the ends of the bars.
+        // Space for the values at the ends of the bars.
         let (end, bottom) = (end * 1.5, -(self.groups.len() as f64));
         let mut chart = ChartBuilder::on(&area)
             .margin(12)

@@ -17,26 +17,26 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const SIZES: [u32; 4] = [10, 1_000, 10_000, 60_000];
 const COMMANDS: [&str; 4] = ["ADD", "DEL", "CHECK", "second DEL"];
-/// Of each command, at each size, on each program. All sizes in turns too: what the ratio is of must have met the same.
+/// The rounds of each command, size and program. Sizes alternate, so that the ratios compare equal conditions.
 const ROUNDS: usize = 31;
-/// Ours are so short that others on the machine show: more of them in a round.
+/// Our calls are so short that other processes disturb them, so each round has more of them.
 const OURS_IN_A_ROUND: usize = 5;
-/// Addresses that may be leased in the /16: without network, gateway and broadcast.
+/// The addresses of a /16 that can be leased: without network, gateway and broadcast.
 const ADDRESSES: u32 = 65_533;
-/// How many of them are free in the nearly full range.
+/// The free addresses in the nearly full range.
 const FREE: u32 = 8;
 
 const SECTION: Section = Section { name: "host-local", command: "make bench-ipam" };
 const PLOT: &str = "host-local.svg";
 
-/// One of the two, on a lease directory of its own.
+/// One program with its lease directory.
 struct Side<'a> {
     container: &'a Namespace,
     program: Plugin<'a>,
     data_dir: PathBuf,
 }
 
-/// Medians in milliseconds, by command.
+/// In milliseconds, for each command.
 type Medians = [f64; 4];
 
 struct Measured {
@@ -53,7 +53,7 @@ struct Takeover {
 }
 
 fn main() -> Result<()> {
-    // In memory, where there is such a place: a disk's journal is everybody's on the machine.
+    // In memory if possible, because other programs share the journal of a disk.
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
     let (host, container) = (Namespace::new(), Namespace::new());
@@ -102,14 +102,13 @@ fn main() -> Result<()> {
     say(&format!("wrote benchmarks.md and {PLOT} in {}\n", document::folder().display()))
 }
 
-/// Progress, and in the end the result, for whoever watches.
+/// Prints progress and results.
 fn say(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
 
-/// Those that may be leased, counted from 10.0.0.2.
 fn address(number: u32) -> String {
     let [.., third, fourth] = (number + 2).to_be_bytes();
     format!("10.0.{third}.{fourth}")
@@ -127,7 +126,7 @@ impl Side<'_> {
         call.env("CNI_IFNAME", "eth0").env("CNI_NETNS", self.container.path())
     }
 
-    /// Leases as the reference leaves them, with the turn at the last one.
+    /// Writes leases as the reference does. The last one is `last_reserved_ip`.
     fn fill(&self, addresses: impl Iterator<Item = String>) -> Result<()> {
         let network = self.data_dir.join("lan");
         fs::create_dir_all(&network)?;
@@ -142,7 +141,7 @@ impl Side<'_> {
         let (outcome, trace) = self.call("DEL", "nobody", &self.conf()).run_traced();
         outcome.done();
         let peak_kib = trace.peaks_kib.into_iter().max().unwrap_or_default();
-        // Without a tracer, which stops it at every thread and at its end: once more, from nothing.
+        // For the time, once more without a tracer, which would slow it down.
         let _ = fs::remove_file(self.data_dir.join("lan/lock"));
         self.records().for_each(|record| drop(fs::remove_file(record)));
         let outcome = self.call("DEL", "nobody", &self.conf()).run();
@@ -155,7 +154,7 @@ impl Side<'_> {
         entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_symlink())
     }
 
-    /// One container's life, in milliseconds by command.
+    /// All calls of one container, in milliseconds.
     fn live(&self, id: &str) -> Result<Medians> {
         let mut conf = self.conf();
         let add = self.call("ADD", id, &conf).run();
@@ -277,7 +276,7 @@ fn plot(measured: &[Measured]) -> Result<()> {
         name: ["Underlay", "reference"][which].to_owned(),
         colour: [chart::BLUE, chart::VERMILION][which],
         points: measured.iter().map(|one| (f64::from(one.size), one.medians[which][command])).collect(),
-        // Where both are near each other, above the one and below the other.
+        // Above and below, because both lines may be near each other.
         values: [Values::Below, Values::Above][which],
     };
     let panels: Vec<Panel> = (0..COMMANDS.len())

@@ -10,18 +10,15 @@ use e2e::{Samples, interrupt};
 use crate::field::{Field, Pod};
 use crate::launch::{Ready, children_cpu, milliseconds, prepare};
 use crate::scenario::{Scenario, WHOLE};
-use crate::side::{Programs, Side};
+use crate::side::{COMPARED, Programs};
 use crate::{Plan, Result, say};
 
-/// Who takes part.
-pub(crate) const SIDES: [Side; 3] = [Side::Ours, Side::Reference, Side::Floor];
-
-/// One command of one side.
+/// The ADDs or the DELs of one side.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rush {
     /// Attachments per second, from the first start to the last end, by round.
     pub(crate) rates: Samples,
-    /// From the first start to each one's end, in milliseconds, of all rounds.
+    /// From the first start to the end of each call, in milliseconds, of all rounds.
     pub(crate) latencies: Samples,
     /// User and system time for each attachment, in milliseconds, by round.
     pub(crate) cpu: Samples,
@@ -35,7 +32,6 @@ pub(crate) struct Burst {
     pub(crate) sides: [[Rush; 2]; 3],
 }
 
-/// Measures bursts of all sizes.
 pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result<Vec<Burst>> {
     let scenario = Scenario::of(WHOLE);
     let mut bursts = Vec::new();
@@ -46,10 +42,10 @@ pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result
         let warm_up = usize::from(bursts.is_empty());
         for round in 0..warm_up + rounds {
             say(".")?;
-            for turn in 0..SIDES.len() {
+            for turn in 0..COMPARED.len() {
                 interrupt::check()?;
-                let at = (turn + round) % SIDES.len();
-                let mut pods: Vec<Pod> = (0..size).map(|_| field.pod(scenario, SIDES[at])).collect();
+                let at = (turn + round) % COMPARED.len();
+                let mut pods: Vec<Pod> = (0..size).map(|_| field.pod(scenario, COMPARED[at])).collect();
                 for (which, command) in ["ADD", "DEL"].into_iter().enumerate() {
                     let (latencies, cpu) = rush(field, programs, scenario, &mut pods, command)?;
                     if round < warm_up {
@@ -69,7 +65,7 @@ pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result
     Ok(bursts)
 }
 
-/// All at once, each from a thread that stands ready: latencies, and CPU time in all, in milliseconds.
+/// Starts all calls at once, each in a waiting thread. Returns the latencies and the total CPU time, in milliseconds.
 fn rush(
     field: &Field,
     programs: &Programs,
@@ -89,13 +85,12 @@ fn rush(
     };
     let start = &start;
     let outcomes: Vec<_> = thread::scope(|scope| {
-        // A thread of the host's netns starts threads of the host's netns.
         let threads: Vec<_> = all_ready.into_iter().map(|ready| scope.spawn(move || start(ready))).collect();
         let join = |thread: ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
         threads.into_iter().map(join).collect()
     });
     let cpu = milliseconds(children_cpu()? - before);
-    let begun = outcomes.iter().map(|(_, begun, _)| *begun).min().ok_or("a burst of none")?;
+    let begun = outcomes.iter().map(|(_, begun, _)| *begun).min().ok_or("an empty burst")?;
     let mut latencies = Samples::default();
     for ((pod, call), (ended, _, at)) in pods.iter_mut().zip(&calls).zip(outcomes) {
         pod.learn(command, ended?.success(call)?)?;

@@ -1,5 +1,5 @@
-//! Divides the time of an ADD or DEL by system calls, as `perf trace` shows them, for ours and for the floor. The rest
-//! is our own code and its first page faults.
+//! Divides the time of an ADD or DEL by system calls, with `perf trace`, for ours and for the floor. The rest is our own
+//! code and its first page faults.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,31 +11,31 @@ use crate::scenario::{SCENARIOS, WHOLE};
 use crate::side::{Programs, Side};
 use crate::{Plan, Result, launch, say};
 
-/// Whose time is taken apart.
+/// The sides that are divided.
 pub(crate) const SIDES: [Side; 2] = [Side::Ours, Side::Floor];
 
-/// How much of one kind of system call there is in one process.
+/// The system calls of one name in one process.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Spent {
     pub(crate) calls: Samples,
     pub(crate) microseconds: Samples,
 }
 
-/// One side's ADD, or its DEL.
+/// The ADDs or the DELs of one side.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Taken {
     pub(crate) by_name: BTreeMap<String, Spent>,
-    /// From execve to exit_group, less all of these, in microseconds.
+    /// The time from execve to exit_group without system calls, in microseconds.
     pub(crate) rest: Samples,
 }
 
-/// Of each of [`SIDES`]: its ADD, its DEL.
+/// For each of [`SIDES`]: ADD and DEL.
 pub(crate) type Calls = [[Taken; 2]; 2];
 
-/// One process, taken apart: how often and for how many microseconds it was in which call, and the rest.
-type Apart = (BTreeMap<String, (f64, f64)>, f64);
+/// One process: number and microseconds of each system call, and the rest.
+type Division = (BTreeMap<String, (f64, f64)>, f64);
 
-/// `None` where the machine has no perf, or does not let it trace. In the host's netns.
+/// Runs in the netns of the host. Returns `None` if perf is missing or not permitted.
 pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result<Option<Calls>> {
     let scenario = SCENARIOS.iter().find(|scenario| scenario.key == WHOLE).ok_or("a whole ADD")?;
     let idle = field.idle(programs);
@@ -71,19 +71,20 @@ pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result
     Ok(Some(calls))
 }
 
-fn trace(call: &Call<'_>, scratch: &Path) -> Result<(Apart, Vec<u8>)> {
+fn trace(call: &Call<'_>, scratch: &Path) -> Result<(Division, Vec<u8>)> {
     let (text, stdout) = launch::under(call, "perf", &["trace"], scratch)?;
-    Ok((take_apart(&text).ok_or_else(|| format!("perf traced nothing: {text}"))?, stdout))
+    Ok((divide(&text).ok_or_else(|| format!("perf traced nothing: {text}"))?, stdout))
 }
 
-/// Lines such as `     2.690 ( 0.032 ms): macvlan/28655 sendto(fd: 7, ...) = 52`: milliseconds since execve, and in it.
-fn take_apart(text: &str) -> Option<Apart> {
+/// Parses lines such as `     2.690 ( 0.032 ms): macvlan/28655 sendto(fd: 7, ...) = 52`: the milliseconds since execve, and
+/// the duration.
+fn divide(text: &str) -> Option<Division> {
     let mut by_name: BTreeMap<String, (f64, f64)> = BTreeMap::new();
     let (mut last, mut inside) = (None, 0.0);
     for line in text.lines() {
         let Some((time, rest)) = line.split_once('(') else { continue };
         let Some((duration, rest)) = rest.split_once("ms): ").or_else(|| rest.split_once("): ")) else { continue };
-        // The execve that starts it has no time of its own: it is the zero of all others.
+        // The first execve has no time. It is the zero of the others.
         let Ok(time) = time.trim().parse::<f64>() else { continue };
         if rest.contains("[continued]") {
             continue;
@@ -103,18 +104,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trace_is_taken_apart() {
+    fn a_trace_is_divided_by_system_calls() {
         let text = "         ? (         ): macvlan/7  ... [continued]: execve())       = 0\n     \
                     0.000 (18446744073708.551 ms): macvlan/7  ... [continued]: execve()) = 0\n     \
                     0.250 ( 0.002 ms): macvlan/7 brk()                             = 0x5588\n     \
                     0.300 ( 0.004 ms): macvlan/7 brk(brk: 0x5588)                  = 0x5588\n     \
                     0.400 ( 0.100 ms): macvlan/7 sendto(fd: 7<socket:[3]>, len: 5) = 52\n     \
                     0.520 (         ): macvlan/7 exit_group()                      = ?\n";
-        let (by_name, rest) = take_apart(text).expect("a trace");
+        let (by_name, rest) = divide(text).expect("a trace");
         assert_eq!(by_name.keys().collect::<Vec<_>>(), ["brk", "sendto"]);
         assert_eq!(by_name["brk"].0, 2.0);
         assert!((by_name["brk"].1 - 6.0).abs() < 1e-6, "{by_name:?}");
         assert!((rest - 414.0).abs() < 1e-6, "{rest}");
-        assert!(take_apart("nothing\n").is_none());
+        assert!(divide("nothing\n").is_none());
     }
 }

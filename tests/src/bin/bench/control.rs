@@ -1,4 +1,4 @@
-//! Measures one ADD and one DEL at a time: every scenario, all sides alternately, each in a new netns.
+//! Measures one ADD and one DEL at a time, in all scenarios, all sides alternately, each in a new netns.
 
 use e2e::{Samples, interrupt};
 
@@ -11,14 +11,14 @@ use crate::{Plan, Result, say};
 
 const BATCH: usize = 25;
 
-/// One command of one side, in milliseconds.
+/// In milliseconds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Times {
     pub(crate) wall: Samples,
     pub(crate) cpu: Samples,
 }
 
-/// One side in one scenario: its ADD, its DEL.
+/// ADD and DEL of one side in one scenario.
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {
     pub(crate) side: Side,
@@ -26,7 +26,7 @@ pub(crate) struct Cell {
     pub(crate) counts: [Counts; 2],
 }
 
-/// What came of one scenario.
+/// The results of one scenario.
 #[derive(Clone, Debug)]
 pub(crate) struct Measured {
     pub(crate) scenario: &'static Scenario,
@@ -34,7 +34,7 @@ pub(crate) struct Measured {
     pub(crate) cells: Vec<Cell>,
 }
 
-/// What came of all.
+/// All results.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
     pub(crate) scenarios: Vec<Measured>,
@@ -43,14 +43,13 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// One cell.
     pub(crate) fn cell(&self, scenario: &str, side: Side) -> Option<&Cell> {
         let measured = self.scenarios.iter().find(|measured| measured.scenario.key == scenario)?;
         measured.cells.iter().find(|cell| cell.side == side)
     }
 }
 
-/// Measures all. In the host's netns.
+/// Runs in the netns of the host.
 pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result<Control> {
     let mut control = Control { scenarios: Vec::new(), empty: Times::default(), empty_counts: Counts::default() };
     for scenario in &SCENARIOS {
@@ -96,8 +95,7 @@ fn one(
             interrupt::check()?;
             for (which, command) in ["ADD", "DEL"].into_iter().enumerate() {
                 for turn in 0..cells.len() {
-                    // Everybody goes first in some rounds, and after everybody else: who comes after a slow one meets other
-                    // caches, and who deletes a link, what is left of the grace period that the one before has begun.
+                    // The order changes. The side before influences the caches, and how long a DEL waits for a grace period.
                     let turn = if round % 2 == 0 { turn } else { cells.len() - 1 - turn };
                     let at = (turn + round) % cells.len();
                     let done = field.time(programs, scenario, &mut pods[at], command)?;

@@ -1,4 +1,4 @@
-//! Counts system calls and peak memory, apart from the timed calls, because a tracer slows them down.
+//! Counts system calls and peak memory in separate calls, because a tracer slows a call down.
 
 use std::path::Path;
 
@@ -9,19 +9,18 @@ use crate::scenario::Scenario;
 use crate::side::{Programs, Side};
 use crate::{Result, launch};
 
-/// Lets the floor, which reads nothing, wait for its tracer. Nobody else knows it.
+/// A variable for the floor only. It waits for its tracer, because it does not read its input.
 pub(crate) const HELD: &str = "FLOOR_HELD";
 
-/// Of one command of one side.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) system_calls: f64,
-    /// Of the largest process, in KiB.
+    /// The peak of the largest process, in KiB.
     pub(crate) peak_kib: f64,
     pub(crate) processes: usize,
 }
 
-/// Counts ADD and DEL of one side, `times` over. In the host's netns.
+/// Counts ADD and DEL of one side, `times` times. Runs in the netns of the host.
 pub(crate) fn count(
     field: &Field,
     programs: &Programs,
@@ -64,7 +63,7 @@ pub(crate) fn count(
     Ok(counts)
 }
 
-/// All system calls of a call's processes and threads, from its execve on; and what it printed.
+/// The number of system calls of all processes and threads of a call, and its stdout.
 pub(crate) fn count_system_calls(call: &Call<'_>, scratch: &Path) -> Result<(u64, Vec<u8>)> {
     let (text, stdout) = launch::under(call, "strace", &["-f", "-c", "-U", "calls,name"], scratch)?;
     let total =

@@ -9,11 +9,8 @@ use e2e::{Call, Samples, interrupt};
 
 use crate::field::Field;
 use crate::scenario::{Scenario, WHOLE};
-use crate::side::{Programs, Side};
+use crate::side::{COMPARED, Programs};
 use crate::{Plan, Result, launch, say};
-
-/// The sides that are divided.
-pub(crate) const SIDES: [Side; 3] = [Side::Ours, Side::Reference, Side::Floor];
 
 /// The time from the end of an ADD to the start of its DEL.
 pub(crate) const PAUSES: [Duration; 2] = [Duration::ZERO, Duration::from_millis(100)];
@@ -24,14 +21,13 @@ pub(crate) struct Divided {
     pub(crate) whole: Samples,
     /// The longest `sendto`: the request that deletes the link.
     pub(crate) deleting: Samples,
-    /// The difference of the two.
     pub(crate) rest: Samples,
 }
 
 /// By pause, then by side.
 pub(crate) type Deletion = [[Divided; 3]; 2];
 
-/// `None` where perf is missing, or is not permitted to trace. In the host's netns.
+/// Runs in the netns of the host. Returns `None` if perf is missing or not permitted.
 pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result<Option<Deletion>> {
     if !matches!(trace(&field.idle(programs), &plan.scratch), Ok((Some(_), _))) {
         say("DEL, divided: there is no `perf trace` (package linux-perf) here\n")?;
@@ -44,9 +40,9 @@ pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result
         interrupt::check()?;
         let mut pods = Vec::new();
         for (pause, divided) in PAUSES.into_iter().zip(&mut deletion) {
-            for turn in 0..SIDES.len() {
-                let at = (turn + round) % SIDES.len();
-                let mut pod = field.pod(scenario, SIDES[at]);
+            for turn in 0..COMPARED.len() {
+                let at = (turn + round) % COMPARED.len();
+                let mut pod = field.pod(scenario, COMPARED[at]);
                 field.time(programs, scenario, &mut pod, "ADD")?;
                 thread::sleep(pause);
                 field.perform(programs, scenario, &mut pod, "DEL", |call| {
@@ -71,15 +67,15 @@ pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result
 /// The milliseconds of the whole call and of its longest `sendto`.
 type Times = (f64, f64);
 
-/// Traces a call. The times are `None` if perf has lost the end of the call, which happens under load. Only these calls are traced, so that tracing costs a side with many
-/// calls no more than one with few.
+/// Traces a few system calls of a call, so that tracing costs all sides the same. The times are `None` if perf has lost the
+/// end of the call, which happens under load.
 fn trace(call: &Call<'_>, scratch: &Path) -> Result<(Option<Times>, Vec<u8>)> {
     let (text, stdout) = launch::under(call, "perf", &["trace", "-e", "execve,sendto,exit_group"], scratch)?;
     Ok((divide(&text), stdout))
 }
 
-/// Of lines such as `     2.690 ( 0.032 ms): macvlan/28655 sendto(fd: 7, ...) = 52`. They are not in order of time where
-/// several processors have written them.
+/// Parses lines such as `     2.690 ( 0.032 ms): macvlan/28655 sendto(fd: 7, ...) = 52`. Several processors write them, so they
+/// may not be in the order of time.
 fn divide(text: &str) -> Option<(f64, f64)> {
     let (mut end, mut longest): (Option<f64>, f64) = (None, 0.0);
     for line in text.lines() {

@@ -16,13 +16,11 @@ use crate::launch::{children_cpu, milliseconds, prepare};
 use crate::scenario::Scenario;
 use crate::side::{Programs, Side};
 
-/// The interface in the container.
 pub(crate) const IFNAME: &str = "eth0";
 const MARKER: &str = "marker";
-/// Far more than the kernel needs to take a few hundred namespaces apart.
+/// Far more than the kernel needs to remove a few hundred namespaces.
 const GONE_WITHIN: Duration = Duration::from_secs(120);
 
-/// A host on a LAN, and leases.
 pub(crate) struct Field {
     pub(crate) lab: Lab,
     parent: u32,
@@ -30,7 +28,7 @@ pub(crate) struct Field {
     pods: AtomicU32,
 }
 
-/// One container of one side, in a netns of its own.
+/// One container of one side.
 pub(crate) struct Pod {
     pub(crate) side: Side,
     id: String,
@@ -40,7 +38,7 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    /// Takes what a plugin has printed.
+    /// Stores the result of an ADD.
     pub(crate) fn learn(&mut self, command: &str, stdout: &[u8]) -> Result<()> {
         if command == "ADD" && !stdout.is_empty() {
             self.result = serde_json::from_slice(stdout)?;
@@ -49,16 +47,16 @@ impl Pod {
     }
 }
 
-/// One ADD or DEL of a whole chain, timed.
+/// The time of an ADD or DEL of a whole chain.
 pub(crate) struct Done {
     /// In milliseconds.
     pub(crate) wall: f64,
-    /// User and system, in milliseconds. Meaningless where other calls ran beside it.
+    /// User and system time, in milliseconds. It is wrong if other calls ran at the same time.
     pub(crate) cpu: f64,
 }
 
 impl Field {
-    /// The leases go into `data`, which is not there yet.
+    /// Creates `data` for the leases.
     pub(crate) fn new(data: PathBuf) -> Result<Self> {
         fs::create_dir(&data)?;
         let lab = Lab::new(Binaries::HardLinks);
@@ -66,23 +64,22 @@ impl Field {
         Ok(Self { lab, parent, data, pods: AtomicU32::new(0) })
     }
 
-    /// The directory of a side's leases in a scenario. The floor wants its network's to be there.
+    /// The directory of a side's leases in a scenario. It has that of the network, which the floor needs.
     pub(crate) fn leases(&self, scenario: &Scenario, side: Side) -> Result<PathBuf> {
         let path = self.data.join(format!("{}-{}", scenario.key, side.key()));
         fs::create_dir_all(path.join("lan"))?;
         Ok(path)
     }
 
-    /// A container that has nothing yet.
     pub(crate) fn pod(&self, scenario: &Scenario, side: Side) -> Pod {
         let number = self.pods.fetch_add(1, Ordering::Relaxed);
-        // As long as those of runtimes.
+        // The length is that of the IDs of runtimes.
         let id = format!("{number:064x}");
         Pod { side, id, netns: Namespace::new(), addresses: scenario.floor_addresses(number), result: Value::Null }
     }
 
-    /// Makes the calls of an ADD or DEL, one after the other, by way of `run`, which gives what a call printed. Each
-    /// of an ADD's is told the result of the one before, and a DEL's that of the last.
+    /// Makes the calls of an ADD or DEL of a chain. `run` makes a call and returns its stdout. In ADD, each plugin gets the
+    /// result of the one before. In DEL, all get the last result.
     pub(crate) fn perform<'a>(
         &'a self,
         programs: &Programs,
@@ -111,7 +108,7 @@ impl Field {
         command: &str,
     ) -> Result<Call<'a>> {
         let leases = self.leases(scenario, pod.side)?;
-        // What is chained is the reference's in any case.
+        // The other plugins of a chain are always those of the reference.
         let from = if place == 0 { pod.side } else { Side::Reference };
         let plugin = scenario.chain[place];
         let mut conf = scenario.conf(plugin, pod.side, NIC, &leases);
@@ -136,12 +133,12 @@ impl Field {
         Ok(call)
     }
 
-    /// A static process that ends at once.
+    /// A call of a static program that ends at once.
     pub(crate) fn idle<'a>(&'a self, programs: &Programs) -> Call<'a> {
         Plugin::new(&self.lab.host, programs.floor.clone()).bare()
     }
 
-    /// ADD or DEL, timed; in the calling thread's netns, which is the host's.
+    /// Measures an ADD or DEL. The calling thread must be in the netns of the host.
     pub(crate) fn time(&self, programs: &Programs, scenario: &Scenario, pod: &mut Pod, command: &str) -> Result<Done> {
         let mut done = Done { wall: 0.0, cpu: 0.0 };
         self.perform(programs, scenario, pod, command, |call| {
@@ -154,7 +151,7 @@ impl Field {
         Ok(done)
     }
 
-    /// Whether an ADD has made what the scenario promises: what is not the same cannot be compared.
+    /// Returns an error if the ADD has not reached the end state of the scenario.
     pub(crate) fn inspect(&self, scenario: &Scenario, pod: &Pod) -> Result<()> {
         let wrong = |what: &str| Err(format!("{}, {}: {what} after ADD", scenario.title, pod.side.name()).into());
         let ranges = [scenario.leases.v4(), scenario.leases.v6()].into_iter().filter(|has| *has).count();
@@ -181,7 +178,7 @@ impl Field {
         Ok(())
     }
 
-    /// Lets namespaces go, and waits until the kernel has taken their links apart: it does so beside whatever comes next.
+    /// Drops namespaces, and waits until the kernel has removed their links. Otherwise that would disturb the next calls.
     pub(crate) fn retire(&self, pods: Vec<Pod>) -> Result<()> {
         let last = Namespace::new();
         self.lab.host.create_veth(MARKER, &last, MARKER);
@@ -190,7 +187,7 @@ impl Field {
         let deadline = Instant::now() + GONE_WITHIN;
         while self.lab.host.has_link(MARKER) {
             if Instant::now() > deadline {
-                return Err("the kernel does not take namespaces apart".into());
+                return Err("the kernel does not remove namespaces".into());
             }
             thread::sleep(Duration::from_millis(1));
         }
@@ -198,8 +195,7 @@ impl Field {
     }
 }
 
-/// Where leases lie: in memory, where there is such a place and nobody has named another, since a disk's journal is
-/// everybody's on the machine.
+/// A directory for leases: in memory, unless TMPDIR is set. Other programs share the journal of a disk.
 pub(crate) fn scratch() -> Result<TempDir> {
     let memory = Path::new("/dev/shm");
     let mut builder = tempfile::Builder::new();

@@ -9,20 +9,16 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::field::{Field, Pod};
 use crate::scenario::{Scenario, WHOLE};
-use crate::side::{Programs, Side};
+use crate::side::{COMPARED, Programs, Side};
 use crate::{Plan, Result, say};
 
-/// Who takes part.
-pub(crate) const SIDES: [Side; 3] = [Side::Ours, Side::Reference, Side::Floor];
-
-/// How many links share a netns: a thousand namespaces would take longer to make than the measurement.
+/// The number of links in a netns. To create a thousand namespaces would take longer than the measurement.
 const IN_A_NETNS: u32 = 50;
 
-/// One size.
 #[derive(Clone, Debug)]
 pub(crate) struct Stage {
     pub(crate) live: u32,
-    /// By side: ADD, DEL, in milliseconds.
+    /// For each side: ADD and DEL, in milliseconds.
     pub(crate) sides: [[Samples; 2]; 3],
 }
 
@@ -31,7 +27,7 @@ struct Crowd {
     _namespaces: Vec<Namespace>,
 }
 
-/// Measures all sizes, in turns too: what a ratio is of must have met the same.
+/// Measures all sizes alternately, so that the ratios compare equal conditions.
 pub(crate) fn measure(programs: &Programs, plan: &Plan) -> Result<Vec<Stage>> {
     let scenario = Scenario::of(WHOLE);
     say("live attachments: ")?;
@@ -64,11 +60,11 @@ pub(crate) fn measure(programs: &Programs, plan: &Plan) -> Result<Vec<Stage>> {
 impl Field {
     /// ADD and DEL of each side, in milliseconds.
     fn turn(&self, programs: &Programs, scenario: &Scenario, round: usize) -> Result<[[f64; 2]; 3]> {
-        let mut pods: Vec<Pod> = SIDES.iter().map(|side| self.pod(scenario, *side)).collect();
+        let mut pods: Vec<Pod> = COMPARED.iter().map(|side| self.pod(scenario, *side)).collect();
         let mut times = [[0.0; 2]; 3];
         for (which, command) in ["ADD", "DEL"].into_iter().enumerate() {
-            for turn in 0..SIDES.len() {
-                let at = (turn + round) % SIDES.len();
+            for turn in 0..COMPARED.len() {
+                let at = (turn + round) % COMPARED.len();
                 times[at][which] = self.time(programs, scenario, &mut pods[at], command)?.wall;
             }
         }
@@ -85,7 +81,7 @@ impl Crowd {
             if number % IN_A_NETNS == 0 {
                 interrupt::check()?;
                 let netns = Namespace::new();
-                // What these would ask each other in IPv6 is none of the measurement.
+                // Without the traffic of IPv6 between them.
                 netns.set_sysctl("net/ipv6/conf/default/disable_ipv6", "1");
                 namespaces.push(netns);
             }
@@ -95,14 +91,14 @@ impl Crowd {
             netns.add_address(&name, IpNet::V4(Ipv4Net::new(address(number), 16)?));
             netns.set_up(&name);
         }
-        for side in SIDES {
+        for side in COMPARED {
             let network = field.leases(scenario, side)?.join("lan");
             for number in 0..live {
                 fs::write(network.join(address(number).to_string()), format!("live-{number}\r\neth0"))?;
             }
             fs::write(network.join("last_reserved_ip.0"), address(live.max(1) - 1).to_string())?;
         }
-        // Ours walks once over leases that others have written.
+        // Our first call scans leases that others have written.
         field.lab.host.run(|| {
             let mut pod = field.pod(scenario, Side::Ours);
             field.time(programs, scenario, &mut pod, "ADD")?;
@@ -112,7 +108,7 @@ impl Crowd {
     }
 }
 
-/// From 10.50.0.2 on; the floor's own begin above these.
+/// From 10.50.0.2 on. The addresses of the floor begin above these.
 fn address(number: u32) -> std::net::Ipv4Addr {
     let [.., third, fourth] = (number + 2).to_be_bytes();
     std::net::Ipv4Addr::new(10, 50, third, fourth)

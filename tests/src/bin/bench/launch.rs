@@ -1,5 +1,5 @@
-//! Runs one process from start to end as a runtime does, without threads and pipes of ours at that time. With a
-//! tracer, the time does not count.
+//! Runs one process from start to end as a runtime does, without threads or copying during that time. With a tracer, the
+//! time does not count.
 
 use std::fs;
 use std::io::{PipeReader, Read, Write, pipe};
@@ -13,7 +13,6 @@ use nix::sys::time::TimeVal;
 
 use crate::Result;
 
-/// What came of it.
 pub(crate) struct Ended {
     pub(crate) wall: Duration,
     status: ExitStatus,
@@ -21,7 +20,7 @@ pub(crate) struct Ended {
     stderr: Vec<u8>,
 }
 
-/// A process that only has to be started.
+/// A call that is ready to start.
 pub(crate) struct Ready<'a> {
     call: &'a Call<'a>,
     command: Command,
@@ -29,7 +28,7 @@ pub(crate) struct Ready<'a> {
     stderr: PipeReader,
 }
 
-/// Prepares a call. Input and output fit into a pipe (64 KiB).
+/// Prepares a call. Its input and output must fit into a pipe (64 KiB).
 pub(crate) fn prepare<'a>(call: &'a Call<'a>) -> Result<Ready<'a>> {
     let (stdin, mut input) = pipe()?;
     input.write_all(call.input())?;
@@ -41,13 +40,13 @@ pub(crate) fn prepare<'a>(call: &'a Call<'a>) -> Result<Ready<'a>> {
 }
 
 impl Ready<'_> {
-    /// Starts it in the calling thread's netns, and waits for its end.
+    /// Starts the call in the netns of the calling thread, and waits for its end.
     pub(crate) fn go(mut self) -> Result<Ended> {
         let begun = Instant::now();
-        // posix_spawn, since nothing here needs more: the size of this process does not matter.
+        // This uses posix_spawn, so the size of this process does not matter.
         let status = self.command.spawn().and_then(|mut child| child.wait());
         let wall = begun.elapsed();
-        // It holds the other ends of the pipes.
+        // `command` holds the other ends of the pipes.
         drop(self.command);
         let status = status.map_err(|e| format!("start {}: {e}", self.call.program().display()))?;
         Ok(Ended { wall, status, stdout: drain(&mut self.stdout)?, stderr: drain(&mut self.stderr)? })
@@ -61,7 +60,7 @@ fn drain(pipe: &mut PipeReader) -> Result<Vec<u8>> {
 }
 
 impl Ended {
-    /// What it printed, if it succeeded.
+    /// The stdout of a call that succeeded.
     pub(crate) fn success(&self, call: &Call<'_>) -> Result<&[u8]> {
         if self.status.success() {
             return Ok(&self.stdout);
@@ -71,7 +70,7 @@ impl Ended {
     }
 }
 
-/// Runs a call under a tracer, which writes its report where `-o` says: the report, and what the call printed.
+/// Runs a call under a tracer with the option `-o`. Returns the report and the stdout of the call.
 pub(crate) fn under(call: &Call<'_>, tracer: &str, words: &[&str], scratch: &Path) -> Result<(String, Vec<u8>)> {
     let report = scratch.join(tracer);
     let mut command = Command::new(tracer);
@@ -79,7 +78,7 @@ pub(crate) fn under(call: &Call<'_>, tracer: &str, words: &[&str], scratch: &Pat
     command.env_clear().envs(call.environment());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|e| format!("start {tracer}: {e}"))?;
-    // It fits into the pipe. Dropped, so that the plugin sees its end.
+    // It fits into the pipe.
     child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(call.input()))?;
     let output = child.wait_with_output()?;
     if !output.status.success() {
@@ -89,7 +88,7 @@ pub(crate) fn under(call: &Call<'_>, tracer: &str, words: &[&str], scratch: &Pat
     Ok((fs::read_to_string(&report)?, output.stdout))
 }
 
-/// User and system time of all children that have ended, and of theirs.
+/// User and system time of all children that have ended, and of their children.
 pub(crate) fn children_cpu() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let duration = |time: TimeVal| {
@@ -98,7 +97,6 @@ pub(crate) fn children_cpu() -> Result<Duration> {
     Ok(duration(usage.user_time()) + duration(usage.system_time()))
 }
 
-/// In milliseconds.
 pub(crate) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }

@@ -39,15 +39,15 @@ use side::{Programs, Side};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Descriptors for a few hundred namespaces and their processes' pipes.
+/// Enough descriptors for a few hundred namespaces and the pipes of their processes.
 const DESCRIPTORS: u64 = 8192;
 
-/// How much of everything is done.
+/// The numbers of rounds and sizes.
 struct Plan {
     rounds: usize,
-    /// Of those in which the reference waits a second or two for duplicate address detection.
+    /// For scenarios in which the reference waits one or two seconds for duplicate address detection.
     slow_rounds: usize,
-    /// Rounds of each scenario before these, which only warm the caches.
+    /// The first rounds of each scenario only warm the caches.
     warm_up: usize,
     counts: usize,
     bursts: &'static [(usize, usize)],
@@ -59,22 +59,11 @@ struct Plan {
 impl Plan {
     fn new(quick: bool, scratch: &Path) -> Self {
         let scratch = scratch.to_owned();
-        if quick {
-            let (bursts, growth) = (&[(1, 2), (8, 1)], &[1, 10]);
-            return Self {
-                rounds: 3,
-                slow_rounds: 1,
-                warm_up: 1,
-                counts: 1,
-                bursts,
-                growth,
-                growth_rounds: 2,
-                scratch,
-            };
-        }
-        let bursts = &[(1, 100), (8, 30), (64, 10), (256, 4)];
-        let growth = &[1, 10, 100, 300, 1000];
-        Self { rounds: 200, slow_rounds: 25, warm_up: 2, counts: 5, bursts, growth, growth_rounds: 40, scratch }
+        let (rounds, slow_rounds, warm_up, counts, growth_rounds) =
+            if quick { (3, 1, 1, 1, 2) } else { (200, 25, 2, 5, 40) };
+        let bursts: &[_] = if quick { &[(1, 2), (8, 1)] } else { &[(1, 100), (8, 30), (64, 10), (256, 4)] };
+        let growth: &[_] = if quick { &[1, 10] } else { &[1, 10, 100, 300, 1000] };
+        Self { rounds, slow_rounds, warm_up, counts, bursts, growth, growth_rounds, scratch }
     }
 }
 
@@ -84,11 +73,11 @@ struct Findings {
     deletion: Option<Deletion>,
     bursts: Vec<Burst>,
     growth: Vec<Stage>,
-    /// Of macvlan and host-local, by side, in bytes.
+    /// The bytes of macvlan and host-local on disk.
     on_disk: Vec<(Side, u64)>,
-    /// Whose reference it is.
+    /// Name and version of the reference.
     reference: String,
-    /// Of the whole run, in seconds.
+    /// In seconds.
     took: f64,
 }
 
@@ -97,7 +86,7 @@ fn main() -> ExitCode {
         .map_err(Into::into)
         .and_then(|()| Options::read(env::args().skip(1)))
         .and_then(|options| run(&options));
-    // A call that failed since the one who interrupted us interrupted it as well is no news.
+    // After an interrupt, other errors follow from it, so only the interrupt is reported.
     match interrupt::check().map_err(Into::into).and(outcome) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -143,14 +132,14 @@ fn write(options: &Options, findings: &Findings) -> Result<()> {
     say(&format!("\nwrote {out}, and benchmarks.md with its plots in {docs}, after {:.0} s\n", findings.took))
 }
 
-/// Progress, and in the end the result, for whoever watches.
+/// Prints progress and results.
 fn say(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
 
-/// Many shells allow 1,024.
+/// The limit of many shells is 1,024.
 fn allow_descriptors() -> Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < DESCRIPTORS {

@@ -6,18 +6,16 @@ use e2e::document;
 
 use crate::Result;
 
-/// How the benchmark is run.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) quick: bool,
-    /// The JSON file.
     pub(crate) out: PathBuf,
-    /// Where the section and the plots go.
+    /// The directory of the page and the plots.
     pub(crate) docs: PathBuf,
 }
 
 impl Options {
-    /// `[--quick] [--out FILE]`. What a quick run says goes beside its JSON file, and not into docs/.
+    /// `[--quick] [--out FILE]`. A quick run writes the page beside its JSON file, and not into docs/.
     pub(crate) fn read(arguments: impl Iterator<Item = String>) -> Result<Self> {
         let (mut quick, mut out) =
             (false, PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench/bench.json")));
@@ -25,7 +23,7 @@ impl Options {
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--quick" => quick = true,
-                "--out" => out = arguments.next().ok_or("--out wants a file")?.into(),
+                "--out" => out = arguments.next().ok_or("--out needs a file")?.into(),
                 _ => return Err(format!("{argument}: only --quick and --out FILE are known").into()),
             }
         }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use e2e::chart::{Bars, Line, Panel, Values, draw_bars, draw_lines, span};
 
-use crate::side::Side;
-use crate::{Findings, Result, burst, growth};
+use crate::side::{COMPARED, Side};
+use crate::{Findings, Result};
 
 pub(crate) const CONTROL: &str = "control-plane.svg";
 pub(crate) const BURSTS: &str = "bursts.svg";
@@ -13,7 +13,6 @@ pub(crate) const GROWTH: &str = "growth.svg";
 
 const COMMANDS: [&str; 2] = ["ADD", "DEL"];
 
-/// Draws all of them into a directory.
 pub(crate) fn draw(folder: &Path, findings: &Findings) -> Result<()> {
     draw_bars(&folder.join(CONTROL), (1160, 620), &[0, 1].map(|which| control(findings, which)))?;
     draw_lines(&folder.join(BURSTS), (1000, 760), (2, 2), &bursts(findings))?;
@@ -44,16 +43,16 @@ fn line(side: Side, name: String, points: impl Iterator<Item = (f64, f64)>, valu
 fn bursts(findings: &Findings) -> Vec<Panel> {
     let mut panels = Vec::new();
     for (which, command) in COMMANDS.into_iter().enumerate() {
-        let lines = burst::SIDES.iter().enumerate().map(|(at, side)| {
+        let lines = COMPARED.iter().enumerate().map(|(at, side)| {
             let points = findings.bursts.iter().map(|burst| (burst.size as f64, burst.sides[at][which].rates.median()));
-            // The floor is near ours, above.
+            // The floor is near ours.
             let values = if *side == Side::Floor { Values::Hidden } else { Values::Below };
             line(*side, side.name().to_owned(), points, values)
         });
         panels.push(panel(format!("{command}s per second"), "per second", "parallel calls", lines.collect()));
     }
     for (which, command) in COMMANDS.into_iter().enumerate() {
-        let lines = burst::SIDES.iter().enumerate().filter(|(_, side)| **side != Side::Floor).flat_map(|(at, side)| {
+        let lines = COMPARED.iter().enumerate().filter(|(_, side)| **side != Side::Floor).flat_map(|(at, side)| {
             [(0.5, "p50", false), (0.99, "p99", true)].map(|(share, name, written)| {
                 let points = findings
                     .bursts
@@ -77,9 +76,9 @@ fn bursts(findings: &Findings) -> Vec<Panel> {
 }
 
 fn growth(findings: &Findings, which: usize) -> Panel {
-    let lines = growth::SIDES.iter().enumerate().map(|(at, side)| {
+    let lines = COMPARED.iter().enumerate().map(|(at, side)| {
         let points = findings.growth.iter().map(|stage| (f64::from(stage.live), stage.sides[at][which].median()));
-        // The floor is near ours, below.
+        // The floor is near ours.
         let values = if *side == Side::Floor { Values::Hidden } else { Values::Above };
         line(*side, side.name().to_owned(), points, values)
     });

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use crate::Findings;
 use crate::control::{Cell, Measured, Times};
 use crate::count::Counts;
-use crate::side::Side;
+use crate::side::{COMPARED, Side};
 use crate::target::{Bound, targets};
 use crate::{burst, deletion, growth};
 
-/// All of them. Times are milliseconds.
+/// Times are in milliseconds.
 pub(crate) fn json(findings: &Findings) -> Value {
     let control = &findings.control;
     let on_disk: serde_json::Map<_, _> =
@@ -67,7 +67,7 @@ fn deletion(all: &deletion::Deletion) -> Value {
         json!({"side": side.key(), "whole_ms": whole, "deleting_ms": deleting, "rest_ms": rest})
     };
     let pause = |(pause, sides): (&Duration, &[deletion::Divided; 3])| {
-        let sides: Vec<_> = deletion::SIDES.iter().zip(sides).map(side).collect();
+        let sides: Vec<_> = COMPARED.iter().zip(sides).map(side).collect();
         json!({"after_add_ms": pause.as_millis(), "sides": sides})
     };
     deletion::PAUSES.iter().zip(all).map(pause).collect()
@@ -75,13 +75,13 @@ fn deletion(all: &deletion::Deletion) -> Value {
 
 fn burst(burst: &burst::Burst) -> Value {
     let rush = |rush: &burst::Rush| json!({"per_second": samples(&rush.rates), "latency_ms": samples(&rush.latencies), "cpu_ms_each": samples(&rush.cpu)});
-    let sides = burst::SIDES.iter().zip(&burst.sides);
+    let sides = COMPARED.iter().zip(&burst.sides);
     let sides = sides.map(|(side, [add, del])| json!({"side": side.key(), "add": rush(add), "del": rush(del)}));
     json!({"parallel": burst.size, "rounds": burst.rounds, "sides": sides.collect::<Vec<_>>()})
 }
 
 fn stage(stage: &growth::Stage) -> Value {
-    let sides = growth::SIDES.iter().zip(&stage.sides);
+    let sides = COMPARED.iter().zip(&stage.sides);
     let sides =
         sides.map(|(side, [add, del])| json!({"side": side.key(), "add_ms": samples(add), "del_ms": samples(del)}));
     json!({"live": stage.live, "sides": sides.collect::<Vec<_>>()})

@@ -1,4 +1,4 @@
-//! Writes the sections of docs/benchmarks.md. Every figure in them comes from the run.
+//! Writes the sections of docs/benchmarks.md. All figures come from the run.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -8,13 +8,12 @@ use e2e::document::{Section, digits, grouped, setting, wrapped};
 
 use crate::control::Control;
 use crate::scenario::{IPV6, WHOLE};
-use crate::side::Side;
+use crate::side::{COMPARED, Side, index};
 use crate::target::{Bound, targets};
-use crate::{Findings, Result, burst, calls, deletion, growth, plots};
+use crate::{Findings, Result, calls, deletion, plots};
 
 const COMMAND: &str = "make bench";
 
-/// All sections, in the order of the document.
 pub(crate) fn sections(findings: &Findings) -> Result<Vec<(Section, String)>> {
     let section = |name| Section { name, command: COMMAND };
     Ok(vec![
@@ -143,7 +142,7 @@ fn spread(samples: &Samples) -> String {
     format!("{median} ({low}–{high})")
 }
 
-/// Calls that take less than this altogether share a line.
+/// System calls below this time share a row.
 const MICROSECONDS: f64 = 10.0;
 
 fn calls_text(findings: &Findings) -> Result<String> {
@@ -179,7 +178,7 @@ fn calls_text(findings: &Findings) -> Result<String> {
     Ok(text)
 }
 
-/// Name, calls and microseconds of ours, the same of the floor: the largest difference first, the small ones together.
+/// Name, and calls and microseconds of ours and of the floor. The largest difference comes first, the small ones are added up.
 fn calls_rows(ours: &calls::Taken, floor: &calls::Taken) -> Vec<(String, [f64; 4])> {
     let of = |taken: &calls::Taken, name: &str| {
         let spent = taken.by_name.get(name);
@@ -219,14 +218,13 @@ fn deletion_text(findings: &Findings) -> Result<String> {
     );
     text += &wrapped(&how);
     text += "\n| DEL begins | | whole | deleting the link | the rest | the rest, of the reference's |\n|---|---|---:|---:|---:|---:|\n";
-    let at = |side| deletion::SIDES.iter().position(|its| *its == side).unwrap_or_default();
     for (pause, sides) in deletion::PAUSES.iter().zip(all) {
         let begins = match pause.as_millis() {
             0 => "right after its ADD".to_owned(),
             millis => format!("{millis} ms after its ADD"),
         };
-        let reference = sides[at(Side::Reference)].rest.median();
-        for (side, divided) in deletion::SIDES.iter().zip(sides) {
+        let reference = sides[index(Side::Reference)].rest.median();
+        for (side, divided) in COMPARED.iter().zip(sides) {
             let [whole, deleting, rest] = [&divided.whole, &divided.deleting, &divided.rest].map(spread);
             let ratio = divided.rest.median() / reference;
             writeln!(text, "| {begins} | {} | {whole} | {deleting} | {rest} | {ratio:.2} |", side.name())?;
@@ -251,7 +249,7 @@ fn bursts_text(findings: &Findings) -> Result<String> {
         wrapped(&how),
     );
     for burst in &findings.bursts {
-        for (side, rushes) in burst::SIDES.iter().zip(&burst.sides) {
+        for (side, rushes) in COMPARED.iter().zip(&burst.sides) {
             write!(text, "| {} | {} | {} |", burst.size, burst.rounds, side.name())?;
             for rush in rushes {
                 let (p50, p99) = (rush.latencies.median(), rush.latencies.quantile(0.99));
@@ -263,8 +261,7 @@ fn bursts_text(findings: &Findings) -> Result<String> {
         }
     }
     let largest = findings.bursts.last().ok_or("a burst")?;
-    let at = |side: Side| burst::SIDES.iter().position(|its| *its == side).unwrap_or_default();
-    let [ours, theirs] = [Side::Ours, Side::Reference].map(|side| &largest.sides[at(side)]);
+    let [ours, theirs] = [Side::Ours, Side::Reference].map(|side| &largest.sides[index(side)]);
     let verdict = format!(
         "In words: of {} ADDs at once, 99 in 100 are done after {} ms with Underlay and {} with the reference, at {} and \
          {} a second; the DELs come to {} and {} a second, because the kernel deletes one link at a time, under one lock.",
@@ -296,7 +293,7 @@ fn growth_text(findings: &Findings) -> Result<String> {
         wrapped(&how),
     );
     for command in ["ADD", "DEL"] {
-        growth::SIDES.iter().try_for_each(|side| write!(text, " {command}, {} |", side.name()))?;
+        COMPARED.iter().try_for_each(|side| write!(text, " {command}, {} |", side.name()))?;
     }
     text += "\n|---:|---:|---:|---:|---:|---:|---:|\n";
     for stage in &findings.growth {

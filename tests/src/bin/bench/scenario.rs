@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::side::Side;
 
-/// The host-local ranges that a configuration has.
+/// The families of the leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leases {
     None,
@@ -23,13 +23,12 @@ impl Leases {
     }
 }
 
-/// One of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scenario {
     pub(crate) key: &'static str,
     pub(crate) title: &'static str,
     pub(crate) short: &'static str,
-    /// The plugins of the chain, the first of each side, the others always the reference's.
+    /// The plugins of the chain. Only the first is that of the side, the others are those of the reference.
     pub(crate) chain: &'static [&'static str],
     pub(crate) leases: Leases,
     pub(crate) sides: &'static [Side],
@@ -37,62 +36,42 @@ pub(crate) struct Scenario {
 
 use Side::{Copies, Floor, Ours, Reference};
 
-/// The one that most have.
+/// The most common configuration.
 pub(crate) const WHOLE: &str = "ipv4";
 pub(crate) const IPV6: &str = "ipv6";
 
-pub(crate) const SCENARIOS: [Scenario; 6] = [
-    Scenario {
-        key: WHOLE,
-        title: "macvlan + host-local, IPv4",
-        short: "IPv4",
-        chain: &["macvlan"],
-        leases: Leases::V4,
-        sides: &[Ours, Copies, Reference, Floor],
-    },
-    Scenario {
-        key: "host-local",
-        title: "host-local alone",
-        short: "host-local alone",
-        chain: &["host-local"],
-        leases: Leases::V4,
-        sides: &[Ours, Reference, Floor],
-    },
-    Scenario {
-        key: "layer2",
-        title: "macvlan, layer 2 only",
-        short: "layer 2 only",
-        chain: &["macvlan"],
-        leases: Leases::None,
-        sides: &[Ours, Reference, Floor],
-    },
-    Scenario {
-        key: "chain",
-        title: "macvlan + host-local, then tuning",
-        short: "IPv4, then tuning",
-        chain: &["macvlan", "tuning"],
-        leases: Leases::V4,
-        sides: &[Ours, Reference],
-    },
-    Scenario {
-        key: IPV6,
-        title: "macvlan + host-local, IPv6",
-        short: "IPv6",
-        chain: &["macvlan"],
-        leases: Leases::V6,
-        sides: &[Ours, Reference, Floor],
-    },
-    Scenario {
-        key: "dual",
-        title: "macvlan + host-local, dual stack",
-        short: "dual stack",
-        chain: &["macvlan"],
-        leases: Leases::Dual,
-        sides: &[Ours, Reference, Floor],
-    },
-];
+pub(crate) const SCENARIOS: [Scenario; 6] = {
+    const ALL: &[Side] = &[Ours, Reference, Floor];
+    const LINK: &[&str] = &["macvlan"];
+    [
+        scenario(WHOLE, "macvlan + host-local, IPv4", "IPv4", LINK, Leases::V4, &[Ours, Copies, Reference, Floor]),
+        scenario("host-local", "host-local alone", "host-local alone", &["host-local"], Leases::V4, ALL),
+        scenario("layer2", "macvlan, layer 2 only", "layer 2 only", LINK, Leases::None, ALL),
+        scenario(
+            "chain",
+            "macvlan + host-local, then tuning",
+            "IPv4, then tuning",
+            &["macvlan", "tuning"],
+            Leases::V4,
+            &[Ours, Reference],
+        ),
+        scenario(IPV6, "macvlan + host-local, IPv6", "IPv6", LINK, Leases::V6, ALL),
+        scenario("dual", "macvlan + host-local, dual stack", "dual stack", LINK, Leases::Dual, ALL),
+    ]
+};
 
-/// The subnets' gateways, which host-local takes by default.
+const fn scenario(
+    key: &'static str,
+    title: &'static str,
+    short: &'static str,
+    chain: &'static [&'static str],
+    leases: Leases,
+    sides: &'static [Side],
+) -> Scenario {
+    Scenario { key, title, short, chain, leases, sides }
+}
+
+/// The default gateways of the subnets.
 pub(crate) const GATEWAY4: &str = "10.50.0.1";
 pub(crate) const GATEWAY6: &str = "fd51::1";
 
@@ -105,7 +84,6 @@ impl Scenario {
         self.chain[0] == "macvlan"
     }
 
-    /// The configuration of one plugin of the chain.
     pub(crate) fn conf(&self, plugin: &str, side: Side, parent: &str, data_dir: &std::path::Path) -> Value {
         if plugin == "tuning" {
             return json!({"cniVersion": "1.0.0", "name": "lan", "type": "tuning",
@@ -118,7 +96,7 @@ impl Scenario {
             routes.push(json!({"dst": "0.0.0.0/0"}));
         }
         if self.leases.v6() {
-            // Everybody sees everybody's: a range for each, else duplicate address detection finds some.
+            // All sides share the LAN, so each has another range. Otherwise addresses would be duplicates.
             let part = side as u8 + 1;
             let (first, last) = (format!("fd51::{part}:1"), format!("fd51::{part}:ffff"));
             ranges.push(json!([{"subnet": "fd51::/64", "rangeStart": first, "rangeEnd": last}]));
@@ -130,11 +108,11 @@ impl Scenario {
         conf
     }
 
-    /// What the floor is told to assign: the `number`th of its addresses.
+    /// The addresses that the floor assigns to a container.
     pub(crate) fn floor_addresses(&self, number: u32) -> String {
         let mut words = Vec::new();
         if self.leases.v4() {
-            // From 10.50.4.0 on: none that ends a range.
+            // From 10.50.4.0 on.
             let [.., third, fourth] = (number + 1024).to_be_bytes();
             words.push(format!("10.50.{third}.{fourth}/16,{GATEWAY4}"));
         }

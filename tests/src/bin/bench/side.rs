@@ -11,49 +11,48 @@ use plotters::style::RGBColor;
 
 use crate::Result;
 
-/// One of those that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Side {
-    /// Ours, all names one file: IPAM is called as a function.
+    /// Ours as one file: IPAM is a function.
     Ours,
-    /// Ours, each name a file of its own: IPAM is executed.
+    /// Ours as one file for each name: IPAM is executed.
     Copies,
-    /// The reference plugins.
     Reference,
     /// The bare kernel operations in one static process.
     Floor,
 }
 
 impl Side {
-    pub(crate) const fn name(self) -> &'static str {
+    const fn row(self) -> (&'static str, &'static str, RGBColor) {
         match self {
-            Self::Ours => "Underlay",
-            Self::Copies => "Underlay, IPAM executed",
-            Self::Reference => "reference",
-            Self::Floor => "floor",
+            Self::Ours => ("Underlay", "ours", chart::BLUE),
+            Self::Copies => ("Underlay, IPAM executed", "copies", chart::SKY),
+            Self::Reference => ("reference", "reference", chart::VERMILION),
+            Self::Floor => ("floor", "floor", chart::GREY),
         }
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        self.row().0
     }
 
     pub(crate) const fn key(self) -> &'static str {
-        match self {
-            Self::Ours => "ours",
-            Self::Copies => "copies",
-            Self::Reference => "reference",
-            Self::Floor => "floor",
-        }
+        self.row().1
     }
 
     pub(crate) const fn colour(self) -> RGBColor {
-        match self {
-            Self::Ours => chart::BLUE,
-            Self::Copies => chart::SKY,
-            Self::Reference => chart::VERMILION,
-            Self::Floor => chart::GREY,
-        }
+        self.row().2
     }
 }
 
-/// The files of all sides.
+/// The sides of bursts, growth and divided DELs.
+pub(crate) const COMPARED: [Side; 3] = [Side::Ours, Side::Reference, Side::Floor];
+
+/// The index of a side in [`COMPARED`].
+pub(crate) fn index(side: Side) -> usize {
+    COMPARED.iter().position(|its| *its == side).expect("a side that is compared")
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
     ours: PathBuf,
@@ -75,7 +74,7 @@ impl Programs {
         })
     }
 
-    /// The directory of a side's plugins: what `CNI_PATH` gets. The floor has none.
+    /// The directory of a side's plugins, for `CNI_PATH`. The floor has none.
     pub(crate) fn directory(&self, side: Side) -> &Path {
         match side {
             Side::Ours => &self.ours,
@@ -85,7 +84,6 @@ impl Programs {
         }
     }
 
-    /// The program of that name.
     pub(crate) fn program(&self, side: Side, name: &str) -> PathBuf {
         match side {
             Side::Floor => self.floor.clone(),
@@ -93,17 +91,17 @@ impl Programs {
         }
     }
 
-    /// The name and version of the reference, as its macvlan states them on stderr when nothing calls it.
+    /// Name and version of the reference. Its macvlan prints them on stderr if it is called without CNI_COMMAND.
     pub(crate) fn reference_name(&self) -> Result<String> {
         let output =
             Command::new(self.program(Side::Reference, "macvlan")).env_clear().stdin(Stdio::null()).output()?;
         let text = String::from_utf8_lossy(&output.stderr);
         let version = text.lines().next().and_then(|line| line.strip_prefix("CNI macvlan plugin "));
-        let version = version.ok_or_else(|| format!("the reference's macvlan does not state its version: {text}"))?;
+        let version = version.ok_or_else(|| format!("the reference's macvlan does not print its version: {text}"))?;
         Ok(format!("containernetworking/plugins {version}"))
     }
 
-    /// Bytes of macvlan and host-local on disk, counting one file once.
+    /// The bytes of macvlan and host-local on disk.
     pub(crate) fn bytes_on_disk(&self, side: Side) -> Result<u64> {
         let mut files = Vec::new();
         for name in ["macvlan", "host-local"] {

@@ -5,17 +5,14 @@ use e2e::Samples;
 use crate::Findings;
 use crate::deletion::Divided;
 use crate::scenario::{IPV6, WHOLE};
-use crate::side::Side;
-use crate::{burst, deletion};
+use crate::side::{Side, index};
 
-/// One promise.
 pub(crate) struct Target {
     pub(crate) what: &'static str,
     pub(crate) promised: Bound,
     pub(crate) measured: f64,
 }
 
-/// Which side of a figure is the good one.
 #[derive(Clone, Copy)]
 pub(crate) enum Bound {
     AtMost(f64),
@@ -31,10 +28,9 @@ impl Target {
     }
 }
 
-/// The burst in which rates are compared; in a quick run the largest there is.
+/// The size of the burst whose rates are compared. A quick run takes its largest burst.
 const BURST: usize = 64;
 
-/// All promises.
 pub(crate) fn targets(findings: &Findings) -> Vec<Target> {
     let control = &findings.control;
     let wall = |scenario, side, which: usize| {
@@ -44,8 +40,7 @@ pub(crate) fn targets(findings: &Findings) -> Vec<Target> {
     let peak = |side| control.cell(WHOLE, side).map_or(f64::NAN, |cell| cell.counts[0].peak_kib);
     let rate = |side: Side| {
         let burst = findings.bursts.iter().rfind(|burst| burst.size <= BURST);
-        let at = burst::SIDES.iter().position(|its| *its == side);
-        burst.zip(at).map_or(f64::NAN, |(burst, at)| burst.sides[at][0].rates.median())
+        burst.map_or(f64::NAN, |burst| burst.sides[index(side)][0].rates.median())
     };
     let on_disk =
         findings.on_disk.iter().find(|(side, _)| *side == Side::Ours).map_or(f64::NAN, |(_, size)| *size as f64);
@@ -78,9 +73,7 @@ pub(crate) fn targets(findings: &Findings) -> Vec<Target> {
         target("bytes on disk of `bin/`, in millions", Bound::AtMost(2.0), on_disk / 1e6),
     ];
     if let Some([at_once, _]) = &findings.deletion {
-        let divided =
-            |side: Side| deletion::SIDES.iter().zip(at_once).find_map(|(its, of)| (*its == side).then_some(of));
-        let median = |side, figure: fn(&Divided) -> &Samples| divided(side).map_or(f64::NAN, |of| figure(of).median());
+        let median = |side, figure: fn(&Divided) -> &Samples| figure(&at_once[index(side)]).median();
         targets.push(target(
             "whole DEL, wall, of its own request that deletes the link",
             Bound::AtMost(1.15),
