@@ -3,10 +3,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use e2e::patience::await_that;
+use e2e::patience::{PATIENCE, await_that, await_within};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -46,19 +46,32 @@ impl Folders {
         let mut out = BufReader::new(child.stdout.as_mut().expect("stdout is a pipe"));
         out.read_line(&mut line).expect("read a line of bench-lan");
         assert!(line.starts_with("native: ") && line.contains(" ways stand"), "{line}");
-        await_that("bench-lan has started a process", || self.processes() > 1);
+        await_that("bench-lan has started a process", || self.processes().len() > 1);
         child
     }
 
-    fn processes(&self) -> usize {
-        let entries = fs::read_dir("/proc").expect("list the processes");
-        let environments = entries.filter_map(|entry| fs::read(entry.ok()?.path().join("environ")).ok());
+    /// The command lines of its processes.
+    fn processes(&self) -> Vec<String> {
         let mark = format!("{MARK}={}", self.mark).into_bytes();
-        environments.filter(|environment| environment.split(|byte| *byte == 0).any(|pair| pair == mark)).count()
+        let is_ours = |path: &Path| {
+            let environment = fs::read(path.join("environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|pair| pair == mark)
+        };
+        let paths = fs::read_dir("/proc").expect("list the processes").flatten().map(|entry| entry.path());
+        let words =
+            |path: PathBuf| String::from_utf8_lossy(&fs::read(path.join("cmdline")).unwrap_or_default()).into_owned();
+        paths.filter(|path| is_ours(path)).map(words).collect()
+    }
+
+    fn await_no_process(&self) {
+        await_within(2 * PATIENCE, "all of its processes are gone", || match self.processes() {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}")),
+        });
     }
 
     fn assert_nothing_is_left(&self) {
-        await_that("all of its processes are gone", || self.processes() == 0);
+        self.await_no_process();
         assert_empty(self.scratch.path());
     }
 }
@@ -137,6 +150,6 @@ fn the_processes_of_a_killed_run_end() {
     let mut child = folders.begin();
     signal(&child, Signal::SIGKILL);
     child.wait().expect("wait for bench-lan");
-    await_that("all of its processes are gone", || folders.processes() == 0);
+    folders.await_no_process();
     assert_empty(folders.out.path());
 }

@@ -259,7 +259,8 @@ mod tests {
         let row = "| host to host | CPU/Gbit 0.50, RR p50 0.50, RR p99 0.50, CPU/CRR 0.50, CRR p50 0.50, CRR p99 0.50 \
                    | stream 0.50, CRR/s 0.50 |  |\n";
         assert!(text.contains(row), "{text}");
-        let short = "0.50 of the throughput,\n0.50 of the CPU time per Gbit, 0.50 of the connections per second.";
+        let short =
+            "without containers: 0.50 of the throughput,\n0.50 of the CPU time per Gbit, 0.50 of the connections";
         assert!(text.contains(short), "{text}");
         assert!(text.contains("ahead of macvlan bridge in 2, and behind macvlan bridge in 6."), "{text}");
         assert!(text.contains("| ipvlan l2 | 1.00 (1.00-1.00) |"), "{text}");
