@@ -14,23 +14,7 @@ use tempfile::TempDir;
 const MODULE: &str = "etcd";
 
 /// The programs that the script uses.
-const TOOLS: [&str; 15] = [
-    "bash",
-    "cat",
-    "cut",
-    "dirname",
-    "flock",
-    "head",
-    "mkdir",
-    "mv",
-    "rm",
-    "sed",
-    "sh",
-    "sha256sum",
-    "sort",
-    "touch",
-    "true",
-];
+const TOOLS: &str = "bash cat cut dirname flock head mkdir mv rm sed sh sha256sum sort touch true";
 
 /// Logs its calls. If `GATE` is set, a build waits for a line from this FIFO.
 const GO: &str = r#"#!/bin/sh
@@ -60,7 +44,7 @@ impl Bench {
         let scratch = tempfile::tempdir().expect("make a directory");
         let bin = scratch.path().join("bin");
         fs::create_dir(&bin).expect("make a directory for programs");
-        for tool in TOOLS {
+        for tool in TOOLS.split(' ') {
             let places = ["/usr/bin", "/bin"].map(|place| Path::new(place).join(tool));
             let found = places.iter().find(|place| place.exists()).unwrap_or_else(|| panic!("there is no {tool}"));
             symlink(found, bin.join(tool)).expect("link a tool");

@@ -3,7 +3,7 @@
 //! The LAN consists of network namespaces and ends with this process. The network of the machine is not touched. The
 //! exit status is 0 if every step succeeded.
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_macros, reason = "this program talks to a person at a terminal")]
+#![allow(clippy::disallowed_macros, reason = "this program prints to a terminal")]
 
 mod userns;
 
@@ -19,9 +19,9 @@ use serde_json::{Value, json};
 use userns::Power;
 
 const IFNAME: &str = "eth0";
-/// On one machine an answer takes microseconds.
+/// The time for an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// How long to listen for somebody who has gone.
+/// The time without an answer after which an address counts as silent.
 const SILENCE: Duration = Duration::from_millis(400);
 
 fn main() -> ExitCode {
@@ -43,7 +43,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// What has been claimed so far.
 struct Story {
     untrue: u32,
 }
@@ -66,7 +65,7 @@ impl Story {
     }
 }
 
-/// A container with what its ADD said.
+/// A container with its result.
 struct Attached {
     name: &'static str,
     container: Container,
@@ -96,7 +95,7 @@ fn tell(story: &mut Story, power: &Power) {
     detach(story, &lab, &conf, &[first, second]);
 }
 
-/// As text, because the order of its keys is the reader's, not the alphabet's.
+/// Text, because JSON values would sort the keys.
 fn configuration(lab: &Lab) -> String {
     format!(
         r#"{{
@@ -119,9 +118,9 @@ fn configuration(lab: &Lab) -> String {
 
 fn describe_lan(lab: &Lab, power: &Power) {
     match power {
-        Power::Root => println!("   Running as root; only in network namespaces of its own."),
+        Power::Root => println!("   Running as root; in new network namespaces."),
         Power::UserNamespace => {
-            println!("   Running as an ordinary user, inside a user namespace of its own.");
+            println!("   Running as an ordinary user, in a new user namespace.");
         }
     }
     let (host, neighbour) = (&lab.host, &lab.neighbour);
@@ -179,7 +178,7 @@ fn claim_in_kernel(story: &mut Story, container: &Container, addresses: &[IpAddr
         .all_addresses()
         .into_iter()
         .any(|address| addresses.contains(&address.net.addr()) && address.tentative());
-    story.claim(!tentative, "IPv6 was usable at once: its duplicate address detection was waited for");
+    story.claim(!tentative, "IPv6 is usable at once: ADD has waited for duplicate address detection");
 }
 
 fn addresses(result: &Value) -> Vec<IpAddr> {
@@ -205,10 +204,9 @@ fn claim_reachable(story: &mut Story, lab: &Lab, attached: &[&Attached]) {
     }
 }
 
-/// Most of the time of a dual-stack ADD is the kernel asking the LAN whether somebody has the
-/// IPv6 address already. What is left is the plugin's own.
+/// Most of the time of a dual-stack ADD is duplicate address detection in the kernel. The rest is the time of the plugin.
 fn time_without_ipv6(story: &mut Story, lab: &Lab) {
-    story.chapter("The same ADD without IPv6, so without waiting for duplicate address detection");
+    story.chapter("The same ADD without IPv6, so without duplicate address detection");
     let container = lab.container();
     let conf = lab.conf_with(lab.ipam(Families::V4));
     let outcome = lab.macvlan().add(&container, IFNAME, &conf).run();
@@ -226,7 +224,7 @@ fn check(story: &mut Story, lab: &Lab, conf: &Value, attached: &Attached) {
     let conf = with_prev_result(conf, &attached.result);
     let call = lab.macvlan().check(&attached.container, IFNAME, &conf);
     let outcome = call.run();
-    story.claim(outcome.status.success(), &format!("CHECK of {} finds nothing amiss", attached.name));
+    story.claim(outcome.status.success(), &format!("CHECK of {} finds no difference", attached.name));
     attached.container.set_down(IFNAME);
     let outcome = call.run();
     story.claim(
@@ -237,7 +235,7 @@ fn check(story: &mut Story, lab: &Lab, conf: &Value, attached: &Attached) {
 }
 
 fn detach(story: &mut Story, lab: &Lab, conf: &Value, attached: &[Attached]) {
-    story.chapter("DEL: the containers go");
+    story.chapter("DEL: the containers are detached");
     let leased = lab.leases();
     println!("   Leased until now, one file each: {}", leased.join(" "));
     for each in attached {
@@ -250,10 +248,10 @@ fn detach(story: &mut Story, lab: &Lab, conf: &Value, attached: &[Attached]) {
         story.claim(!each.container.has_link(IFNAME), "its link is gone");
         for &ip in &each.addresses {
             let silent = ping(&lab.neighbour, ip, SILENCE).is_none();
-            story.claim(silent, &format!("nobody answers for {ip} any more"));
+            story.claim(silent, &format!("no machine answers for {ip}"));
         }
     }
-    story.claim(lab.leases().is_empty(), "no address is leased any more");
+    story.claim(lab.leases().is_empty(), "no address is leased");
 }
 
 fn with_prev_result(conf: &Value, result: &Value) -> Value {

@@ -8,20 +8,19 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
-/// Says to the second run of this program that it is the second.
+/// Is set in the second run of this program.
 const MARK: &str = "UNDERLAY_DEMO_IN_USERNS";
 
-/// How this process may make network namespaces.
+/// The rights of this process.
 pub(crate) enum Power {
-    /// As the machine's root.
+    /// Root of the machine.
     Root,
-    /// As root of a user namespace.
+    /// Root of a user namespace.
     UserNamespace,
 }
 
-/// Makes sure that this process can make network namespaces, if need be by starting this
-/// program over inside a user namespace. The calling thread ends up in a new, empty network
-/// namespace either way: whatever goes wrong later, it is not the machine's that suffers.
+/// Moves the calling thread into a new network namespace, so that no mistake can change the network of the machine. If that is
+/// not permitted, starts this program again in a user namespace.
 pub(crate) fn acquire() -> Result<Power, String> {
     let marked = env::var_os(MARK).is_some();
     match unshare(CloneFlags::CLONE_NEWNET) {
@@ -32,13 +31,13 @@ pub(crate) fn acquire() -> Result<Power, String> {
     }
 }
 
-/// Does not return unless it fails.
+/// Returns only an error.
 fn start_over() -> String {
     let (uid, gid) = (geteuid(), getegid());
     if let Err(errno) = unshare(CloneFlags::CLONE_NEWUSER) {
         return forbidden("make a user namespace", &errno.to_string());
     }
-    // The kernel takes a group map from an ordinary user only once setgroups is given up.
+    // An ordinary user can write a group map only after setgroups is denied.
     let maps = [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))];
     for (file, text) in maps {
         let path = format!("/proc/self/{file}");

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use crate::Result;
 
-/// An address and the gateway of the default route through it.
 pub(crate) struct Address {
     pub(crate) ip: IpAddr,
     pub(crate) length: u8,
@@ -12,7 +11,7 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// `ADDRESS/LENGTH,GATEWAY`, with spaces between.
+    /// Parses a list of `ADDRESS/LENGTH,GATEWAY`, separated by spaces.
     pub(crate) fn parse_all(text: &str) -> Result<Vec<Self>> {
         text.split_whitespace()
             .map(|word| {

@@ -27,7 +27,6 @@ pub(crate) fn enter(netns: &File) -> Result<()> {
     Ok(setns(netns, CloneFlags::CLONE_NEWNET)?)
 }
 
-/// A socket of the netns in which it was opened.
 pub(crate) struct Socket {
     fd: OwnedFd,
     buffer: [u8; 8192],
@@ -43,7 +42,7 @@ impl Socket {
         Ok(Self { fd, buffer: [0; 8192] })
     }
 
-    /// Sends all in one go and waits for the acknowledgement of the last one. The first that was refused is the error.
+    /// Sends all requests in one message, and waits for the acknowledgement of the last one. Returns the first refusal.
     pub(crate) fn transact(&mut self, requests: &[Request]) -> Result<()> {
         let last = requests.len() as u32;
         let mut bytes = Vec::with_capacity(1024);
@@ -75,7 +74,7 @@ impl Socket {
         })
     }
 
-    /// Waits until so many IPv6 addresses have passed duplicate address detection.
+    /// Waits until this number of IPv6 addresses has passed duplicate address detection.
     pub(crate) fn wait_usable(&mut self, mut addresses: usize) -> Result<()> {
         self.find(|message| {
             // struct ifaddrmsg: family, prefix length, flags, scope.
@@ -84,7 +83,7 @@ impl Socket {
                 return None;
             }
             if flags & IFA_F_DADFAILED != 0 {
-                return Some(Err("somebody else has the address".into()));
+                return Some(Err("another machine has the address".into()));
             }
             addresses -= usize::from(flags & IFA_F_TENTATIVE == 0);
             Some(Ok(())).filter(|_| addresses == 0)
@@ -107,7 +106,7 @@ impl Socket {
     }
 }
 
-/// One message of the kernel's. All that are looked at have 24 bytes at least.
+/// One message of the kernel. The relevant kinds have at least 24 bytes.
 #[derive(Clone, Copy)]
 struct Message<'a>(&'a [u8]);
 

@@ -52,7 +52,7 @@ fn run() -> Result<()> {
 }
 
 struct Attachment {
-    /// The container's netns and the parent's ifindex, where there shall be a link.
+    /// The netns of the container and the ifindex of the parent. `None` creates no link.
     link: Option<(File, u32)>,
     ifname: String,
     owner: String,
@@ -84,14 +84,14 @@ impl Attachment {
             lease::take(directory, &self.owner, &self.addresses)?;
         }
         match &self.link {
-            Some((netns, _)) => self.furnish(netns),
+            Some((netns, _)) => self.configure(netns),
             None => Ok(()),
         }
     }
 
-    /// What a plugin sets inside: announcements on, addresses, up, routes; and for IPv6 the whole of duplicate address
-    /// detection, made as short as ours makes it.
-    fn furnish(&self, netns: &File) -> Result<()> {
+    /// Sets the same state in the container as a plugin. For IPv6 it waits for duplicate address detection, which it shortens as
+    /// our plugin does.
+    fn configure(&self, netns: &File) -> Result<()> {
         kernel::enter(netns)?;
         let mut socket = Socket::open(0)?;
         let ifindex = socket.ifindex(&self.ifname)?;
@@ -137,7 +137,7 @@ impl Attachment {
     }
 }
 
-/// Writes a sysctl of IPv6 and gives what it was.
+/// Writes a sysctl of IPv6 and returns its old value.
 fn replace(key: &str, value: &str) -> Result<String> {
     let path = format!("/proc/sys/net/ipv6/{key}");
     let old = fs::read_to_string(&path)?;

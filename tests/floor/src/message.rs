@@ -43,10 +43,10 @@ const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
 const RTN_UNICAST: u8 = 1;
 
-/// One request without its sequence number, which is at [`SEQUENCE`].
+/// One request without its sequence number.
 pub(crate) struct Request(pub(crate) Vec<u8>);
 
-/// Where the flags and the sequence number are.
+/// The offsets of the flags and of the sequence number.
 pub(crate) const FLAGS: usize = 6;
 pub(crate) const SEQUENCE: usize = 8;
 
@@ -105,7 +105,7 @@ fn family(address: &Address) -> u8 {
     if address.is_v4() { AF_INET } else { AF_INET6 }
 }
 
-/// A macvlan in mode bridge, made in another netns at once.
+/// Creates a macvlan in mode bridge in another netns.
 pub(crate) fn new_macvlan(name: &str, parent: u32, netns: RawFd) -> Request {
     let data = attribute(IFLA_MACVLAN_MODE, &MACVLAN_MODE_BRIDGE.to_ne_bytes());
     let info = [attribute(IFLA_INFO_KIND, b"macvlan"), attribute(IFLA_INFO_DATA, &data)].concat();
@@ -137,7 +137,7 @@ pub(crate) fn delete_link(name: &str) -> Request {
     Request::new(RTM_DELLINK, 0, &link_header(0, 0)).with(IFLA_IFNAME, &terminated(name))
 }
 
-/// An IPv4 one with its broadcast address.
+/// An IPv4 address gets its broadcast address.
 pub(crate) fn new_address(ifindex: u32, address: &Address) -> Request {
     let [a, b, c, d] = ifindex.to_ne_bytes();
     let ip = octets(address.ip);

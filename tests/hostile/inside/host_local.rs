@@ -1,5 +1,5 @@
-//! What strangers can write into a directory of leases. This file is compiled into host-local, because it checks what is
-//! private there; the program is built without it.
+//! Fuzzing of lease directories and other input of host-local. This file is compiled into `host-local`, because it uses
+//! private items. The program is built without it.
 
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use crate::machine::Machine;
 use crate::record::{self, Record};
 use crate::resolv;
 
-/// Reads the keys of an ADD, and does the arithmetic that an ADD does with them.
+/// Reads the keys of an ADD, and checks the arithmetic of ranges.
 pub fn configuration(call: &Call<'_>, attachment: &Attachment) -> Result<(), cni::Error> {
     let config = Config::read(call, Some(attachment))?;
     assert_eq!(config.sets.len(), config.requests.len());
@@ -32,7 +32,7 @@ pub fn configuration(call: &Call<'_>, attachment: &Attachment) -> Result<(), cni
     Ok(())
 }
 
-/// Reads bytes as a lease file, and as an owner's record. Whether they are either.
+/// Reads bytes as a lease file and as a record. Returns true if they are one of them.
 pub fn lease(bytes: &[u8]) -> bool {
     let content = Content::parse(bytes);
     assert!(!content.to_string().chars().any(char::is_control), "{content:?}");
@@ -53,18 +53,18 @@ pub fn lease(bytes: &[u8]) -> bool {
     record.is_some() || matches!(content, Content::Owned { .. } | Content::Legacy { .. })
 }
 
-/// Reads bytes as a resolv.conf.
+/// Reads a resolv.conf.
 pub fn resolv_conf(bytes: &[u8]) -> Dns {
     resolv::parse(&String::from_utf8_lossy(bytes))
 }
 
-/// What the directory's caller may not lose: a file beside it, to which links in it may lead.
+/// A file that must not change. Links in the lease directory may lead to it.
 const PRECIOUS: &str = "precious";
 
-/// Makes a lease directory out of bytes below an empty `folder`, and calls the plugin on it, again and again. Says how
-/// many addresses were leased.
+/// Creates a lease directory from bytes below an empty `folder`, and calls the plugin several times. Returns the number of
+/// addresses that were leased.
 ///
-/// The first byte says how many calls there are, the next ones which. Then come entries: a byte for the kind, one for
+/// The first byte is the number of calls, and the calls follow, one byte each. Then come entries: a byte for the kind, one for
 /// the length of the name, two for the length of the content, name, content.
 pub fn directory(folder: &Path, bytes: &[u8], call: &Call<'_>) -> usize {
     let (calls, entries) = split(bytes);
@@ -86,7 +86,7 @@ pub fn directory(folder: &Path, bytes: &[u8], call: &Call<'_>) -> usize {
         let outcome = match call_byte & 7 {
             0..4 => crate::add(&machine, call, &attachment).map(|result| {
                 for ip in result.ips.iter().map(|ip| ip.address.addr()) {
-                    let content = fs::read(lan.join(lease::file_name(ip))).expect("a lease that was given has a file");
+                    let content = fs::read(lan.join(lease::file_name(ip))).expect("the file of a lease");
                     assert_eq!(Content::parse(&content).to_string(), format!("{container_id} eth0"));
                     let other = leased.iter().find(|(its, owner)| *its == ip && *owner != container_id);
                     assert_eq!(other, None, "leased twice");
@@ -129,7 +129,7 @@ fn populate(lan: &Path, mut bytes: &[u8]) {
             continue;
         }
         let path = lan.join(name);
-        // What the file system does not take is as if it were not there.
+        // Entries that the file system refuses are left out.
         let _ = match kind % 4 {
             0 | 1 => write_new(&path, content),
             2 => symlink(target(content), &path),
@@ -141,20 +141,19 @@ fn populate(lan: &Path, mut bytes: &[u8]) {
         }
     }
     if let Some(stamp) = stamp.filter(|stamp| *stamp < 1 << 33) {
-        // The index is believed only where the directory bears its stamp.
+        // The index counts only if the directory has its modification time.
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(stamp);
         let folder = File::open(lan).expect("open a directory");
         folder.set_times(FileTimes::new().set_modified(time)).expect("set the time of a directory");
     }
 }
 
-/// Only where nothing is yet: a plain write would go through a link of that name that came before, into the precious
-/// file, and the plugin would be blamed for it.
+/// Writes a new file. A plain write would follow an earlier link to the file that must not change.
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     File::options().write(true).create_new(true).open(path)?.write_all(content)
 }
 
-/// Nowhere but into the folder: what is tested here must not be able to do harm on the machine that tests it.
+/// The target of a link. It is inside the folder, so that the test cannot harm the machine.
 fn target(content: &[u8]) -> String {
     let text = String::from_utf8_lossy(content).replace('\0', "");
     match text.is_empty() || text.starts_with('/') || text.contains("..") {

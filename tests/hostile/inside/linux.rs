@@ -1,25 +1,23 @@
-//! One datagram through every decoder. This file is compiled into `linux`, because the decoders are private there; the
-//! program is built without it.
+//! Runs all decoders on one datagram. This file is compiled into `linux`, because the decoders are private. The program is
+//! built without it.
 
 use super::acknowledgement::{end_of_dump, verdict};
 use super::{Attributes, Messages};
 
-/// What was understood of a datagram.
+/// The messages of a datagram that were decoded.
+#[allow(missing_docs, reason = "the names say enough")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Understood {
-    /// Messages whose length fits.
+    /// Messages with a correct length.
     pub messages: usize,
-    /// Those that are links.
     pub links: usize,
-    /// Those that are addresses.
     pub addresses: usize,
-    /// Routes, of which one message may hold many.
+    /// One message may have several routes.
     pub routes: usize,
-    /// Errors of the kernel, with or without its words.
     pub errors: usize,
 }
 
-/// Reads a datagram as whatever it may be: each message goes through each decoder.
+/// Runs all decoders on each message.
 pub fn datagram(bytes: &[u8]) -> Understood {
     let mut understood = Understood::default();
     for message in Messages::new(bytes).flatten() {
@@ -36,7 +34,7 @@ pub fn datagram(bytes: &[u8]) -> Understood {
         }
         let mut routes = 0;
         let _ = crate::route::codec::decode(&message, |_| routes += 1);
-        // A next hop has eight bytes at the least.
+        // A next hop has at least eight bytes.
         assert!(routes <= 1 + message.payload.len() / 8);
         understood.routes += routes;
         for attribute in Attributes::new(message.payload).flatten() {

@@ -10,10 +10,10 @@ use cni::env::{Operation, Variables};
 use cni::{AddResult, Args, Attachment, Call, Error, NetConf, Object, Program, Version, wire};
 use frontend::{Keys, Kind};
 
-/// Reads bytes as one kind.
+/// Reads bytes as one kind of input.
 pub type Read = fn(&[u8]) -> bool;
 
-/// Every kind by its name, which is that of its fuzz target and of its folder of seeds.
+/// All kinds. The name is that of the fuzz target and of the directory of seeds.
 pub const KINDS: [(&str, Read); 7] = [
     ("configuration", configuration),
     ("datagram", datagram),
@@ -32,13 +32,13 @@ static PROGRAM: Program = Program {
     run: cni::RUN_NOTHING,
 };
 
-/// A datagram of the kernel's, with any number of messages of any kind.
+/// A netlink datagram.
 pub fn datagram(bytes: &[u8]) -> bool {
     let understood = linux::fuzz::datagram(bytes);
     understood.links + understood.addresses + understood.routes + understood.errors > 0
 }
 
-/// A network configuration on stdin, a NUL, and CNI_ARGS: through every plugin's reading of it.
+/// A network configuration, a NUL, and CNI_ARGS. All plugins read it.
 pub fn configuration(bytes: &[u8]) -> bool {
     let (json, args) = halves(bytes);
     let _ = cni::config::valid_attachments(json).map_err(|error| answer(&error));
@@ -62,10 +62,10 @@ pub fn configuration(bytes: &[u8]) -> bool {
     })
 }
 
-/// What an IPAM plugin has printed, a result or an error.
+/// The output of an IPAM plugin: a result or an error.
 pub fn result(bytes: &[u8]) -> bool {
     if let Some(error) = Error::from_json(bytes) {
-        // It is passed on, whatever it says.
+        // Any error is passed on.
         assert_eq!(Error::from_json(&error.to_json(Version::NEWEST)).as_ref(), Some(&error));
     }
     let mut decoded = false;
@@ -82,7 +82,7 @@ pub fn result(bytes: &[u8]) -> bool {
     decoded
 }
 
-/// The variables, in the order of [`Variables`], with a NUL between any two.
+/// The variables in the order of [`Variables`], separated by NUL.
 pub fn environment(bytes: &[u8]) -> bool {
     let mut values = bytes.split(|byte| *byte == 0).map(|value| OsStr::from_bytes(value).to_owned());
     let mut next = || values.next().filter(|value| !value.is_empty());
@@ -111,7 +111,7 @@ pub fn environment(bytes: &[u8]) -> bool {
     }
 }
 
-/// A lease file, or the text of an owner's record.
+/// A lease file, or the text of a record.
 pub fn lease(bytes: &[u8]) -> bool {
     host_local::fuzz::lease(bytes)
 }
@@ -127,7 +127,7 @@ pub fn resolv_conf(bytes: &[u8]) -> bool {
     !dns.is_empty()
 }
 
-/// A lease directory, and what host-local is asked to do in it. (`host_local::fuzz::directory` says how it is written)
+/// A lease directory and calls of host-local. `host_local::fuzz::directory` describes the format.
 pub fn directory(bytes: &[u8]) -> bool {
     let folder = tempfile::tempdir().expect("make a folder");
     let data_dir = folder.path().join("networks");
@@ -150,7 +150,7 @@ fn halves(bytes: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Whether `work` accepts the call; it is not asked where the shared keys are wrong already.
+/// Returns true if `work` accepts the call. If the common keys are wrong, `work` does not run.
 fn with_call(json: &[u8], work: impl FnOnce(&Call<'_>) -> bool) -> bool {
     let map = match cni::config::parse(json) {
         Ok(map) => map,
@@ -172,17 +172,17 @@ fn with_call(json: &[u8], work: impl FnOnce(&Call<'_>) -> bool) -> bool {
     }
 }
 
-/// An error is an answer: a runtime must be able to read it.
+/// A runtime must be able to read the error.
 fn answer(error: &Error) {
     assert!(error.code.0 > 0 && error.code != cni::Code::INTERNAL, "{error}");
     assert!(!error.msg.is_empty());
     assert_eq!(Error::from_json(&error.to_json(Version::NEWEST)).as_ref(), Some(error));
 }
 
-/// What was read can be written in every version, and the newest loses nothing.
+/// The result can be written in all versions. In the newest version nothing is lost.
 fn reencode(result: &AddResult) {
     for version in Version::ALL {
-        let again = wire::decode(&wire::encode(result, version), version, "it").expect("what we wrote");
+        let again = wire::decode(&wire::encode(result, version), version, "it").expect("our own result");
         if version == Version::NEWEST {
             assert_eq!(again, *result);
         }

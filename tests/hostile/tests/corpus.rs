@@ -1,4 +1,4 @@
-//! Reads all files in `fuzz/seeds` as untrusted input: none may panic, hang or take much memory.
+//! Reads all files in `fuzz/seeds` as untrusted input. None may panic or take long.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use hostile::KINDS;
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds");
 const TARGETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/fuzz_targets");
 
-/// Far more than any takes, in a debug build on a busy machine.
+/// Far more than any seed takes in a debug build on a busy machine.
 const AT_MOST: Duration = Duration::from_secs(10);
 
 fn names(folder: &str) -> Vec<String> {
@@ -46,15 +46,15 @@ fn every_seed_is_read_and_answered() {
             let took = begun.elapsed();
             assert!(took < AT_MOST, "{} took {took:?}", path.display());
         }
-        // Seeds that nobody understands would lead a fuzzer nowhere.
+        // A fuzzer needs seeds that are accepted.
         assert!(taken > 2, "{name}: {taken} taken, {refused} refused");
         assert!(refused > 0, "{name}: {taken} taken, {refused} refused");
     }
 }
 
-/// As seeds cut short come from a full disk, or from a writer that was killed.
+/// Input is truncated on a full disk, or after the writer was killed.
 #[test]
-fn every_seed_cut_anywhere_is_read_and_answered() {
+fn every_truncated_seed_is_read_and_answered() {
     for (name, read) in KINDS.iter().filter(|(name, _)| *name != "directory") {
         for path in files(&Path::new(SEEDS).join(name)) {
             let bytes = fs::read(path).expect("read a seed");

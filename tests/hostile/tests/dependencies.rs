@@ -1,4 +1,4 @@
-//! Checks licences, sources and duplicates of dependencies against deny.toml, without a tool and without a network.
+//! Checks licences, sources and duplicates of dependencies against deny.toml, without cargo-deny and without a network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -36,11 +36,11 @@ fn text<'a>(package: &'a Value, key: &str) -> &'a str {
     package[key].as_str().unwrap_or_default()
 }
 
-/// Those whose licence cannot be met with the allowed ones.
+/// The packages whose licence is not allowed.
 fn refused(packages: &[Value], allowed: &[String]) -> Vec<String> {
     let is_met = |package: &&Value| {
         let expression = Expression::parse_mode(text(package, "license"), ParseMode::LAX);
-        // An exception only takes away: whoever may use the licence may use it with that.
+        // An exception only gives more rights.
         let is_allowed = |licence: &spdx::LicenseReq| {
             licence.license.id().is_some_and(|id| allowed.iter().any(|allowed| allowed == id.name))
         };
@@ -51,16 +51,16 @@ fn refused(packages: &[Value], allowed: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn every_licence_is_an_allowed_one() {
+fn every_licence_is_allowed() {
     let rules = rules();
     let packages = packages(&rules);
     let allowed = texts(&rules, "licenses", "allow");
     assert!(packages.len() > 20, "{}", packages.len());
     assert_eq!(refused(&packages, &allowed), [""; 0]);
-    // The rule bites: without one of the allowed licences, somebody is refused.
+    // Each allowed licence is needed by a package.
     for missing in &allowed {
         let rest: Vec<_> = allowed.iter().filter(|one| *one != missing).cloned().collect();
-        assert_ne!(refused(&packages, &rest), [""; 0], "nobody needs {missing}: take it out of deny.toml");
+        assert_ne!(refused(&packages, &rest), [""; 0], "no package needs {missing}: remove it from deny.toml");
     }
 }
 
@@ -82,7 +82,7 @@ fn every_package_is_ours_or_from_an_allowed_registry() {
 }
 
 #[test]
-fn no_package_is_there_in_two_versions_but_those_with_a_reason() {
+fn only_packages_with_a_reason_have_two_versions() {
     let rules = rules();
     let skipped = rules["bans"]["skip"].as_array().expect("a list");
     let skipped: BTreeSet<String> = skipped

@@ -1,4 +1,4 @@
-//! The part of the benchmark that needs another kernel: a User-Mode Linux guest, which `lanes` boots.
+//! The part of the benchmark that needs another kernel. `lanes` boots a User-Mode Linux guest for it.
 
 use std::env;
 use std::io::{BufRead, BufReader};
@@ -16,12 +16,12 @@ use serde_json::Value;
 use crate::measure::Effort;
 use crate::scene::{self, Place, Scene};
 
-/// The argument by which this program knows itself in the guest.
+/// The argument of this program in the guest.
 pub(crate) const ARGUMENT: &str = "--guest";
 const RESULT: &str = "result of the guest: ";
-const LOOKS_UP_EVERY: Duration = Duration::from_millis(200);
+const CHECK_EVERY: Duration = Duration::from_millis(200);
 
-/// In the guest.
+/// Runs in the guest.
 pub(crate) fn main(effort: &str) -> Result<(), String> {
     let effort = if effort == "quick" { Effort::Quick } else { Effort::Guest };
     let mut scenes = Scene::all(Place::Guest, effort);
@@ -31,17 +31,16 @@ pub(crate) fn main(effort: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// From outside. Empty where the kernel has everything.
+/// Runs outside. Returns no scenes if the kernel of this machine has everything.
 pub(crate) fn measure(effort: Effort) -> Result<Vec<Scene>, String> {
     if scene::all_is_here() {
         return Ok(Vec::new());
     }
-    println!("booting a guest for what this kernel lacks");
+    println!("booting a guest for features that this kernel lacks");
     let program = env::current_exe().map_err(|e| format!("find this program: {e}"))?;
     let lanes = lanes()?;
     let word = if effort == Effort::Quick { "quick" } else { "whole" };
     let mut command = Command::new("setpriv");
-    // It ends in order when it is asked to.
     command.args(["--pdeathsig", "TERM"]).arg(&lanes).arg("--run").arg(&program).args([ARGUMENT, word]);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut child = child.map_err(|e| format!("start setpriv, of util-linux: {e}"))?;
@@ -50,7 +49,7 @@ pub(crate) fn measure(effort: Effort) -> Result<Vec<Scene>, String> {
     thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
     let mut result = None;
     loop {
-        match heard.recv_timeout(LOOKS_UP_EVERY) {
+        match heard.recv_timeout(CHECK_EVERY) {
             Ok(line) => match line.strip_prefix(RESULT) {
                 Some(json) => result = Some(json.to_owned()),
                 None => println!("{line}"),

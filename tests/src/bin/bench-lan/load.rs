@@ -1,4 +1,4 @@
-//! Creates load: iperf3 for streams, our own programs for small exchanges.
+//! Creates load: iperf3 for streams, and processes of this program for small exchanges.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -13,21 +13,20 @@ use serde_json::Value;
 
 use crate::peer::{self, Samples};
 
-/// A start or an end takes less, also on a guest's one processor.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
-/// Where iperf3 listens.
+/// A start or an end takes less, also in a guest.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 pub(crate) const STREAM_PORT: u16 = 5201;
-/// Where the first server of small exchanges listens; the others follow.
+/// The port of the first server of small exchanges. The ports of the others follow.
 pub(crate) const FIRST_PORT: u16 = 7000;
 
-/// How much a stream carries.
+/// The length of a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Amount {
     Seconds(u32),
     Megabytes(u32),
 }
 
-/// What a TCP stream brought to its end, and in how long.
+/// The bytes that were received, and the time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Stream {
     pub(crate) bytes: f64,
@@ -43,7 +42,7 @@ pub(crate) fn stream(client: &Namespace, server: &Namespace, to: SocketAddr, amo
         let receiver = scope.spawn(move || {
             server.run(|| {
                 let mut command = iperf3();
-                // One client, then the end.
+                // It ends after one client.
                 let mut child = spawn(command.args(["-s", "-1", "-p", port, "--forceflush"]))?;
                 let out = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
                 let mut said = String::new();
@@ -61,17 +60,8 @@ pub(crate) fn stream(client: &Namespace, server: &Namespace, to: SocketAddr, amo
         let sent = listens.recv().map_err(|_| "iperf3 does not listen".to_owned()).and_then(|()| {
             client.run(|| {
                 let mut command = iperf3();
-                command.args([
-                    "-c",
-                    &to.ip().to_string(),
-                    "-p",
-                    port,
-                    "-C",
-                    "cubic",
-                    "-J",
-                    "--connect-timeout",
-                    "5000",
-                ]);
+                let words = format!("-c {} -p {port} -C cubic -J --connect-timeout 5000", to.ip());
+                command.args(words.split(' '));
                 match amount {
                     Amount::Seconds(seconds) => command.args(["-t", &seconds.to_string()]),
                     Amount::Megabytes(megabytes) => command.args(["-n", &format!("{megabytes}M")]),
@@ -85,16 +75,16 @@ pub(crate) fn stream(client: &Namespace, server: &Namespace, to: SocketAddr, amo
     })
 }
 
-/// Ends with us, however we end, and at a deadline.
+/// iperf3, which ends with this process or at a deadline.
 fn iperf3() -> Command {
     let mut command = Command::new("setpriv");
-    let seconds = ANSWERS_WITHIN.as_secs().to_string();
+    let seconds = ANSWER_WITHIN.as_secs().to_string();
     command.args(["--pdeathsig", "KILL", "timeout", "--signal", "KILL", &seconds]);
     command.args(["setpriv", "--pdeathsig", "KILL", "iperf3"]).stdin(Stdio::null());
     command
 }
 
-/// What the receiver of a stream got, as the client's JSON tells.
+/// Reads the JSON of the client.
 fn received(json: &[u8]) -> Result<Stream, String> {
     let report: Value = serde_json::from_slice(json).map_err(|e| format!("iperf3 printed no JSON: {e}"))?;
     if let Some(error) = report["error"].as_str() {
@@ -106,22 +96,22 @@ fn received(json: &[u8]) -> Result<Stream, String> {
     stream.ok_or_else(|| "iperf3's JSON has no end.sum_received with bytes and seconds".to_owned())
 }
 
-/// Small exchanges: on one connection for good, or each on its own.
+/// Small exchanges on one connection, or each on a new one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Exchange {
     Repeat,
     Reconnect,
 }
 
-/// Servers and clients, a pair for each port, that are ready to begin.
+/// A server and a client for each port, ready to start.
 pub(crate) struct Peers {
     clients: Vec<Peer>,
-    /// Ended when dropped.
+    /// They end when they are dropped.
     _servers: Vec<Peer>,
 }
 
 impl Peers {
-    /// Starts them. All are connected, or have been once, when this returns.
+    /// Starts servers and clients. When it returns, each client has connected once.
     pub(crate) fn start(
         client: &Namespace,
         server: &Namespace,
@@ -136,7 +126,7 @@ impl Peers {
             Exchange::Reconnect => "crr",
         };
         let start = |netns: &Namespace, arguments: &dyn Fn(u16) -> Vec<String>| {
-            // All of them at once, and only then is each waited for.
+            // First all are started, then each is waited for.
             let peers = ports.clone().map(|port| Peer::start(netns, &arguments(port)));
             let mut peers = peers.collect::<Result<Vec<_>, _>>()?;
             peers.iter_mut().try_for_each(Peer::await_ready)?;
@@ -149,7 +139,7 @@ impl Peers {
         Ok(Self { clients, _servers: servers })
     }
 
-    /// Lets all clients begin at once, waits for all to end, and gives what each saw.
+    /// Starts all clients at once, and waits for their results.
     pub(crate) fn go(mut self) -> Result<Vec<Samples>, String> {
         for client in &mut self.clients {
             drop(client.child.stdin.take());
@@ -158,7 +148,6 @@ impl Peers {
     }
 }
 
-/// One process.
 struct Peer {
     child: Child,
     stdout: ChildStdout,
@@ -175,7 +164,7 @@ impl Peer {
 
     fn await_ready(&mut self) -> Result<(), String> {
         let mut byte = [0];
-        self.readable(Instant::now() + ANSWERS_WITHIN)?;
+        self.readable(Instant::now() + ANSWER_WITHIN)?;
         match self.stdout.read(&mut byte) {
             Ok(1) if byte == [peer::READY] => Ok(()),
             Ok(_) => Err("a peer ended before it was ready".to_owned()),
@@ -184,7 +173,7 @@ impl Peer {
     }
 
     fn finish(&mut self) -> Result<Samples, String> {
-        let deadline = Instant::now() + ANSWERS_WITHIN;
+        let deadline = Instant::now() + ANSWER_WITHIN;
         let mut bytes = Vec::new();
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -201,14 +190,14 @@ impl Peer {
     fn readable(&self, deadline: Instant) -> Result<(), String> {
         match readable(&self.stdout, deadline) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(format!("a peer has said nothing for {ANSWERS_WITHIN:?}")),
+            Ok(false) => Err(format!("no answer of a peer for {ANSWER_WITHIN:?}")),
             Err(e) => Err(format!("wait for a peer: {e}")),
         }
     }
 }
 
 impl Drop for Peer {
-    /// A client has ended, or something went wrong; a server ends here.
+    /// Ends a server. A client has ended already, except after an error.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -225,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn iperf3_says_what_was_received_or_what_went_wrong() {
+    fn the_result_of_iperf3_is_read_or_its_error() {
         let good = br#"{"end": {"sum_sent": {"bytes": 9}, "sum_received": {"bytes": 7, "seconds": 2}}}"#;
         assert_eq!(received(good), Ok(Stream { bytes: 7.0, seconds: 2.0 }));
         let bad = br#"{"start": {}, "error": "unable to connect"}"#;

@@ -1,11 +1,11 @@
 //! Measures the cost of a packet from a container on one host to a container on another: on a sub-interface, and on
 //! bridges, routes and tunnels. Two hosts are two network namespaces, and all traffic stays in them.
 //!
-//! `bench-lan` measures on this machine's kernel, and in a User-Mode Linux guest what that kernel lacks (ipvlan,
-//! netem). It writes tables, JSON and plots. `QUICK=1` runs one short round and writes nothing. `OUT=DIR` writes to
+//! `bench-lan` measures on the kernel of this machine. What this kernel lacks (ipvlan, netem) is measured in a User-Mode
+//! Linux guest. It writes tables, JSON and plots. `QUICK=1` runs one short round and writes nothing. `OUT=DIR` writes to
 //! DIR instead of docs/.
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_macros, reason = "this program talks to a person at a terminal")]
+#![allow(clippy::disallowed_macros, reason = "this program prints to a terminal")]
 
 mod guest;
 mod load;
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         [peer::ARGUMENT, ref rest @ ..] => peer::main(rest),
         [guest::ARGUMENT, effort] => guest::main(effort),
         [] => run(),
-        _ => Err(format!("{arguments:?}: bench-lan takes no arguments, but QUICK=1 and OUT=DIR in the environment")),
+        _ => Err(format!("{arguments:?}: bench-lan has no arguments, only the variables QUICK=1 and OUT=DIR")),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,7 +50,7 @@ fn run() -> Result<(), String> {
     let begun = Instant::now();
     let quick = env::var("QUICK").is_ok_and(|value| !value.is_empty() && value != "0");
     let effort = if quick { Effort::Quick } else { Effort::Whole };
-    // What a short run measures is not worth a place in docs/.
+    // The figures of a short run are not written to docs/.
     let out = env::var_os("OUT").map(PathBuf::from);
     let out = out.or_else(|| (effort == Effort::Whole).then(document::folder));
     let mut scenes = Scene::all(Place::Native, effort);

@@ -1,4 +1,4 @@
-//! One measurement on one way: a stream, small exchanges on one connection, and many connections in parallel.
+//! One measurement of one setup: a stream, small exchanges on one connection, and many connections in parallel.
 
 use std::fs;
 use std::thread;
@@ -7,18 +7,17 @@ use std::time::{Duration, Instant};
 use crate::load::{self, Amount, Exchange, FIRST_PORT, Peers, STREAM_PORT};
 use crate::way::Built;
 
-/// Clients of TCP_CRR at once on a machine of its own: the most that there are.
+/// The maximum number of parallel clients of TCP_CRR.
 pub(crate) const PAIRS: u16 = 32;
-/// In a guest.
+/// The number of clients in a guest.
 pub(crate) const GUEST_PAIRS: u16 = 8;
 
-/// Ticks of /proc/stat in a second: USER_HZ, which is 100 on whatever Rust's standard library runs on.
+/// The ticks of /proc/stat in a second. (USER_HZ)
 const TICKS: f64 = 100.0;
 
-/// How long it is listened for others on the machine.
-const LISTENS: Duration = Duration::from_millis(400);
+/// How long the load of other processes is measured.
+const LOAD_FOR: Duration = Duration::from_millis(400);
 
-/// How much is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
     Whole,
@@ -27,7 +26,7 @@ pub(crate) enum Effort {
 }
 
 impl Effort {
-    /// How often each way has its turn, if there is time.
+    /// The maximum number of rounds.
     pub(crate) fn rounds(self) -> usize {
         match self {
             Self::Whole => 13,
@@ -36,7 +35,7 @@ impl Effort {
         }
     }
 
-    /// No further round is begun that would end later than this after the first began.
+    /// The time for all rounds. No round starts that would end later.
     pub(crate) fn within(self) -> Duration {
         Duration::from_secs(match self {
             Self::Whole => 9 * 60,
@@ -60,21 +59,19 @@ impl Effort {
         Duration::from_millis(if self == Self::Quick { 50 } else { 1000 })
     }
 
-    /// Clients of TCP_CRR at once, each a process with a server process of its own.
+    /// The parallel clients of TCP_CRR. Each client and each server is a process.
     fn pairs(self) -> u16 {
         match self {
             Self::Whole => PAIRS,
-            // A process takes 20 to 35 ms to start there.
+            // A process takes 20 to 35 ms to start in a guest.
             Self::Guest => GUEST_PAIRS,
             Self::Quick => 4,
         }
     }
 }
 
-/// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Metric {
-    /// In JSON.
     pub(crate) key: &'static str,
     pub(crate) short: &'static str,
     pub(crate) title: &'static str,
@@ -97,19 +94,16 @@ pub(crate) const METRICS: [Metric; 8] = [
     metric("crr_p99_us", "CRR p99", "CRR p99 µs", false),
 ];
 
-/// Where in [`METRICS`].
+/// Indices of [`METRICS`].
 pub(crate) const STREAM: usize = 0;
-/// Where in [`METRICS`].
 pub(crate) const STREAM_CPU: usize = 1;
-/// Where in [`METRICS`].
 pub(crate) const LATENCY: usize = 2;
-/// Where in [`METRICS`].
 pub(crate) const CONNECTIONS: usize = 4;
 
 /// One value of each of [`METRICS`].
 pub(crate) type Sample = [f64; METRICS.len()];
 
-/// One turn, and the mean size of a frame on the wire while the stream ran.
+/// Returns one sample, and the mean size of a frame during the stream.
 pub(crate) fn measure(built: &Built, effort: Effort) -> Result<(Sample, f64), String> {
     let (client, server) = (built.client(), built.server());
 
@@ -142,34 +136,33 @@ pub(crate) fn measure(built: &Built, effort: Effort) -> Result<(Sample, f64), St
     Ok((sample, frame))
 }
 
-/// Seconds of processor time that the whole machine spent while `f` ran: both hosts, and the wire.
+/// Runs `f`, and returns the processor time of the whole machine during it, in seconds.
 fn busy_during<T>(f: impl FnOnce() -> T) -> (T, f64) {
     let before = busy();
     let value = f();
     (value, busy() - before)
 }
 
-/// Seconds since the machine's start in which its processors were not idle.
+/// The processor time of the machine since its boot, in seconds.
 fn busy() -> f64 {
     let stat = fs::read_to_string("/proc/stat").expect("read /proc/stat");
     decode_busy(&stat).expect("/proc/stat begins with all processors") / TICKS
 }
 
-/// User, nice, system, irq and softirq. Not idle and iowait; not steal, which is somebody else's work; guests are in user
-/// already. (proc_stat(5))
+/// User, nice, system, irq and softirq. Not idle, iowait and steal. Guests are part of user. (proc_stat(5))
 fn decode_busy(stat: &str) -> Option<f64> {
     let columns: Vec<f64> =
         stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|column| column.parse().ok()).collect();
     [0, 1, 2, 5, 6].into_iter().map(|column| columns.get(column)).sum()
 }
 
-/// How much of the processors others use, from 0 to 1, seen while nothing of ours runs.
+/// The share of the processors that other processes use, from 0 to 1.
 pub(crate) fn used_by_others() -> f64 {
     let begun = Instant::now();
-    // A thread may be woken before its time.
+    // A thread may wake up early.
     let ((), busy) = busy_during(|| {
-        while begun.elapsed() < LISTENS {
-            thread::park_timeout(LISTENS.saturating_sub(begun.elapsed()));
+        while begun.elapsed() < LOAD_FOR {
+            thread::park_timeout(LOAD_FOR.saturating_sub(begun.elapsed()));
         }
     });
     busy / begun.elapsed().as_secs_f64() / thread::available_parallelism().map_or(1.0, |cpus| cpus.get() as f64)
@@ -181,7 +174,6 @@ fn sorted(nanos: impl Iterator<Item = u32>) -> Vec<u32> {
     nanos
 }
 
-/// The smallest of these sorted values that so many percent of them do not exceed.
 fn percentile(sorted: &[u32], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().map_or(f64::NAN, f64::from)

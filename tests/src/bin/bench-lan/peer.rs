@@ -1,5 +1,5 @@
-//! The two ends of small exchanges: one byte there, one byte back. Each is a process of its own with a time limit, and
-//! ends with its parent.
+//! Client and server of small exchanges of one byte in each direction. Each is a process with a time limit, and ends with
+//! its parent.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,12 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A peer ends after this time, also if a request is lost.
-const LIVES_AT_MOST: Duration = Duration::from_secs(10);
-/// The argument by which such a process knows itself.
+const ENDS_AFTER: Duration = Duration::from_secs(10);
+/// The argument of such a process.
 pub(crate) const ARGUMENT: &str = "--peer";
-/// What a peer says when it is ready; a client then waits for the end of its stdin to begin.
+/// A peer prints this when it is ready. A client then waits for the end of its stdin.
 pub(crate) const READY: u8 = b'!';
-/// Exchanges before a client is ready: addresses are resolved, and caches warm.
+/// The exchanges before a client is ready. They resolve addresses and warm caches.
 const WARM_UP: usize = 50;
 
 /// `--peer serve|rr|crr ADDRESS [MILLISECONDS]`.
@@ -30,11 +30,11 @@ pub(crate) fn main(arguments: &[&str]) -> Result<(), String> {
             let samples = if kind == "rr" { repeat(to, time) } else { reconnect(to, time) };
             samples.and_then(|samples| samples.write()).map_err(|e| format!("{kind} with {to}: {e}"))
         }
-        _ => Err(format!("{arguments:?} is nothing that a peer does")),
+        _ => Err(format!("{arguments:?}: unknown arguments of a peer")),
     }
 }
 
-/// Serves one client after the other, like a server of netperf's, until stdin ends.
+/// Serves one client after the other until stdin ends.
 fn serve(at: SocketAddr) -> io::Result<()> {
     let listener = TcpListener::bind(at)?;
     say_ready()?;
@@ -46,12 +46,12 @@ fn serve(at: SocketAddr) -> io::Result<()> {
         let (mut stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
         let mut byte = [0];
-        // A client that is gone, in whatever way, is done.
+        // An error means that the client is gone.
         while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
     }
 }
 
-/// How long each exchange took, in nanoseconds, and all of them together.
+/// The time of each exchange, in nanoseconds, and of all together.
 pub(crate) struct Samples {
     pub(crate) nanos: Vec<u32>,
     pub(crate) elapsed: Duration,
@@ -76,7 +76,6 @@ impl Samples {
         io::stdout().lock().write_all(&bytes)
     }
 
-    /// What another process wrote.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (elapsed, nanos) = bytes.split_first_chunk::<8>()?;
         let (nanos, rest) = nanos.as_chunks::<4>();
@@ -95,8 +94,7 @@ fn repeat(to: SocketAddr, time: Duration) -> io::Result<Samples> {
     Samples::gather(time, || exchange(&mut stream))
 }
 
-/// TCP_CRR: a connection for each exchange. The client closes first, so that what waits for stray segments (TIME_WAIT)
-/// are its ports and not the server's.
+/// TCP_CRR: a connection for each exchange. The client closes first, so that the ports in TIME_WAIT are those of the client.
 fn reconnect(to: SocketAddr, time: Duration) -> io::Result<Samples> {
     let whole = || exchange(&mut connect(to)?);
     whole()?;
@@ -107,7 +105,7 @@ fn reconnect(to: SocketAddr, time: Duration) -> io::Result<Samples> {
 fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(to)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(LIVES_AT_MOST))?;
+    stream.set_read_timeout(Some(ENDS_AFTER))?;
     Ok(stream)
 }
 
@@ -147,13 +145,13 @@ mod tests {
         let sum: u64 = samples.nanos.iter().copied().map(u64::from).sum();
         assert_eq!(u128::from(sum), samples.elapsed.as_nanos());
         let refused = Samples::gather(Duration::ZERO, || Err(ErrorKind::ConnectionRefused.into()));
-        assert!(refused.is_ok_and(|samples| samples.nanos.is_empty()), "no time, no exchange");
+        assert!(refused.is_ok_and(|samples| samples.nanos.is_empty()), "an exchange without time");
         let refused = Samples::gather(Duration::from_secs(1), || Err(ErrorKind::ConnectionRefused.into()));
         assert_eq!(refused.err().map(|e| e.kind()), Some(ErrorKind::ConnectionRefused));
     }
 
     #[test]
-    fn samples_that_were_cut_short_are_no_samples() {
+    fn truncated_samples_are_refused() {
         let bytes = [1, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0];
         assert_eq!(Samples::decode(&bytes).map(|samples| samples.nanos), Some(vec![5]));
         for length in [0, 7, 8, 11] {

@@ -1,4 +1,4 @@
-//! Draws a scene: for each of four metrics one bar for each way, with quartiles.
+//! Draws a scene: for each of four metrics, one bar for each setup, with quartiles.
 
 use std::error::Error;
 use std::path::Path;
@@ -15,19 +15,17 @@ use crate::way::Way;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Stream, its CPU, median latency, connections per second.
 const SHOWN: [usize; 4] = [STREAM, STREAM_CPU, LATENCY, CONNECTIONS];
 const WIDTH: i32 = 1000;
 const HEADER: i32 = 40;
 const ROW: i32 = 24;
 const CAPTION: i32 = 34;
 const RIM: i32 = 16;
-/// Of a row: the way's name to the left of the bar, the value to the right.
+/// The space for the name to the left of a bar, and for the value to the right.
 const NAMES: i32 = 110;
 const NUMBERS: i32 = 70;
 const SPREAD: RGBColor = RGBColor(40, 40, 40);
 
-/// Draws it.
 pub(crate) fn draw(path: &Path, scene: &Scene) -> Result<()> {
     let rows = i32::try_from(scene.ways.len())?;
     let height = CAPTION + rows * ROW + RIM;

@@ -23,7 +23,6 @@ const TABLES: [(&str, std::ops::Range<usize>); 2] = [
 
 const ENOUGH: usize = 5;
 
-/// All scenes.
 #[derive(Debug)]
 pub(crate) struct Report {
     scenes: Vec<Scene>,
@@ -34,7 +33,7 @@ impl Report {
         Self { scenes }
     }
 
-    /// Writes the document's section, the JSON and the plots into a folder.
+    /// Writes the section, the JSON and the plots into a directory. Returns the paths.
     pub(crate) fn write(&self, folder: &Path) -> Result<Vec<PathBuf>, String> {
         fs::create_dir_all(folder).map_err(|e| format!("make {}: {e}", folder.display()))?;
         let mut written = vec![folder.join("benchmarks.md"), folder.join(JSON)];
@@ -51,7 +50,7 @@ impl Report {
         Ok(written)
     }
 
-    /// The section, and what the terminal shows.
+    /// The text of the section.
     pub(crate) fn markdown(&self) -> String {
         let mut text = format!(
             "## From container to container\n\n\
@@ -84,7 +83,6 @@ fn picture(scene: &Scene) -> String {
     format!("lan-{}-{}.svg", scene.place, scene.wire.name())
 }
 
-/// A scene in a few words.
 pub(crate) fn title(scene: &Scene) -> String {
     let mut about = scene.wire.about().to_owned();
     about[..1].make_ascii_uppercase();
@@ -142,7 +140,7 @@ fn cell(values: &Samples) -> String {
     format!("{median} ({lower}-{upper})")
 }
 
-/// Ours beside each other way: ratios of medians, sorted by who is ahead.
+/// The ratios of medians of ours and each other setup.
 fn compare(scene: &Scene, text: &mut String) {
     for ours in scene.ways.iter().filter(|measured| measured.way.is_ours()) {
         let others = || scene.ways.iter().filter(|other| other.way != ours.way);
@@ -203,13 +201,11 @@ enum Verdict {
     Same,
 }
 
-/// The ratio of one metric, and who is ahead in it.
 fn compare_one(ours: &Measured, other: &Measured, which: usize) -> (f64, Verdict) {
     judge(&ours.values(which), &other.values(which), METRICS[which].more_is_better)
 }
 
-/// A difference counts where half of the rounds of the one are apart from half of the rounds of the other, and where there
-/// are enough of them for that to say something.
+/// A difference counts if the quartile ranges do not overlap and there are enough rounds.
 fn judge(ours: &Samples, other: &Samples, more_is_better: bool) -> (f64, Verdict) {
     let enough = ours.len().min(other.len()) >= ENOUGH;
     let above = enough && ours.quantile(0.25) > other.quantile(0.75);
@@ -232,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_counts_where_the_quartiles_are_apart() {
+    fn a_difference_counts_if_the_quartile_ranges_do_not_overlap() {
         let low = samples([0.5, 1.0, 2.0, 3.0, 9.0]);
         let high = samples([1.0, 4.0, 4.5, 5.0, 5.0]);
         let between = samples([2.0, 2.0, 3.5, 4.0, 4.0]);
@@ -246,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_rounds_decide_nothing() {
+    fn with_few_rounds_no_difference_counts() {
         let (low, high): (Samples, Samples) = ([1.0; 4].into_iter().collect(), [2.0; 4].into_iter().collect());
         assert_eq!(judge(&high, &low, true), (2.0, Verdict::Same));
     }

@@ -1,4 +1,4 @@
-//! A scene: one kind of wire on one kernel, with several ways that are measured alternately.
+//! A scene: one kind of wire on one kernel, with several setups ("ways") that are measured alternately.
 
 use std::fmt;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use crate::measure::{Effort, LATENCY, METRICS, Sample, measure as measure_one, u
 use crate::way::{Built, Way};
 use crate::wire;
 
-/// On which kernel.
+/// The kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     Native,
@@ -29,39 +29,38 @@ impl fmt::Display for Place {
     }
 }
 
-/// What is measured on one way.
+/// The results of one setup.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Measured {
     pub(crate) way: Way,
     pub(crate) samples: Vec<Sample>,
-    /// The mean size of a frame on the wire, in bytes, while streams ran.
+    /// The mean size of a frame during the streams, in bytes.
     pub(crate) frames: Vec<f64>,
 }
 
-/// One table.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Scene {
     pub(crate) place: Place,
     pub(crate) wire: wire::Kind,
     pub(crate) kernel: String,
     pub(crate) cpus: usize,
-    /// How much of the processors others used before each round, from 0 to 1.
+    /// The share of the processors that other processes used before each round, from 0 to 1.
     pub(crate) others: Vec<f64>,
     pub(crate) ways: Vec<Measured>,
 }
 
-/// Whether this kernel has every way and every wire, so that no guest is needed.
+/// Returns true if this kernel has all setups and wires, so that no guest is needed.
 pub(crate) fn all_is_here() -> bool {
     Feature::Ipvlan.is_here() && wire::can_delay()
 }
 
 impl Scene {
-    /// All that this kernel has of what belongs there.
+    /// The scenes that this kernel can measure.
     pub(crate) fn all(place: Place, effort: Effort) -> Vec<Self> {
         let (wires, ways): (&[wire::Kind], &[Way]) = match (place, effort) {
             (Place::Native, _) => (&wire::Kind::ALL, &Way::ALL),
             (Place::Guest, Effort::Quick) => (&[wire::Kind::Delayed], &[Way::Macvlan, Way::Ipvlan]),
-            // A guest is for what is not here, beside something that is.
+            // The guest measures the missing setups, and others to compare with.
             (Place::Guest, _) => (
                 &[wire::Kind::Offloaded, wire::Kind::Delayed],
                 &[Way::Host, Way::Macvlan, Way::Ipvlan, Way::Calico, Way::Vxlan],
@@ -90,7 +89,6 @@ impl Scene {
         Ok(())
     }
 
-    /// For the way out of the guest, and for readers that are programs.
     pub(crate) fn to_json(&self) -> Value {
         let ways: Vec<Value> = self.ways.iter().map(Measured::to_json).collect();
         json!({
@@ -145,7 +143,7 @@ impl Measured {
     }
 }
 
-/// Builds all ways of all scenes, and measures them in turns, so that whatever else the machine does hits all.
+/// Builds all setups, and measures them alternately, so that other load of the machine disturbs all of them.
 pub(crate) fn measure(scenes: &mut [Scene], effort: Effort) -> Result<(), String> {
     let mut stages = Vec::new();
     for (at, scene) in scenes.iter().enumerate() {
@@ -160,7 +158,7 @@ pub(crate) fn measure(scenes: &mut [Scene], effort: Effort) -> Result<(), String
     for round in 1..=effort.rounds() {
         let round_begun = Instant::now();
         let others = used_by_others();
-        println!("{place}: round {round}, others use {:.0} % of the CPU time that is seen here", others * 100.0);
+        println!("{place}: round {round}, other processes use {:.0} % of the CPU time", others * 100.0);
         for (at, scene) in scenes.iter_mut().enumerate() {
             println!("  {}", scene.wire.about());
             scene.others.push(others);
@@ -169,7 +167,7 @@ pub(crate) fn measure(scenes: &mut [Scene], effort: Effort) -> Result<(), String
             }
         }
         if begun.elapsed() + round_begun.elapsed() > effort.within() {
-            println!("{place}: no time for more rounds");
+            println!("{place}: no time for another round");
             break;
         }
     }
@@ -181,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scene_comes_out_of_the_guest_as_it_was() {
+    fn a_scene_can_be_read_from_its_json() {
         let measured = Measured {
             way: Way::Ipvlan,
             samples: vec![[0.1, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.5]],

@@ -1,5 +1,5 @@
-//! A way: how a container on one host reaches a container on another. Each is built on its own hosts, as the software
-//! of its name builds it.
+//! The setups ("ways") in which a container on one host reaches a container on another. Each has its own hosts, and is built
+//! as the software of its name does it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -16,11 +16,10 @@ use crate::load::{FIRST_PORT, STREAM_PORT};
 use crate::measure::PAIRS;
 use crate::wire::{self, NIC, script};
 
-/// The hosts' addresses on the wire.
+/// The addresses of the hosts.
 const HOSTS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(192, 168, 50, 10)), IpAddr::V4(Ipv4Addr::new(192, 168, 50, 20))];
 const IFNAME: &str = "eth0";
 
-/// A way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Way {
     Host,
@@ -33,11 +32,10 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    /// All of them, in the order of the tables.
+    /// In the order of the tables.
     pub(crate) const ALL: [Self; 7] =
         [Self::Host, Self::Macvlan, Self::Ipvlan, Self::Calico, Self::HostGw, Self::Nat, Self::Vxlan];
 
-    /// What a reader sees.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Host => "host to host",
@@ -50,7 +48,6 @@ impl Way {
         }
     }
 
-    /// How it is built, for a reader.
     pub(crate) fn about(self) -> &'static str {
         match self {
             Self::Host => "the hosts themselves, without containers",
@@ -63,37 +60,34 @@ impl Way {
         }
     }
 
-    /// Whether the suite is what made it.
     pub(crate) fn is_ours(self) -> bool {
         matches!(self, Self::Macvlan | Self::Ipvlan)
     }
 
-    /// Whether this kernel has it.
     pub(crate) fn is_here(self) -> bool {
         self != Self::Ipvlan || Feature::Ipvlan.is_here()
     }
 
-    /// By [`Way::name`].
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|way| way.name() == name)
     }
 }
 
-/// A way that stands.
+/// A setup that is built.
 pub(crate) struct Built {
     hosts: [Namespace; 2],
-    /// None where the hosts themselves talk.
+    /// `None` if the hosts themselves are measured.
     containers: Option<[Namespace; 2]>,
     address: IpAddr,
-    /// Whom the server sees.
+    /// The address that the server sees.
     seen: IpAddr,
-    /// A device of the client's host that sends on this way.
+    /// A device of the client's host that the packets must pass.
     passes: &'static str,
     _directory: Option<TempDir>,
 }
 
 impl Built {
-    /// Builds it on a wire of that kind, and asserts that packets go the way that they should.
+    /// Builds it on a wire of that kind, and tests the path of packets.
     pub(crate) fn new(way: Way, kind: wire::Kind) -> Result<Self, String> {
         let hosts = wire::hosts(HOSTS);
         let built = match way {
@@ -115,22 +109,20 @@ impl Built {
         Ok(built)
     }
 
-    /// Where requests come from.
     pub(crate) fn client(&self) -> &Namespace {
         self.containers.as_ref().map_or(&self.hosts[0], |containers| &containers[0])
     }
 
-    /// Where they go to.
     pub(crate) fn server(&self) -> &Namespace {
         self.containers.as_ref().map_or(&self.hosts[1], |containers| &containers[1])
     }
 
-    /// The address by which the client reaches that port of the server.
+    /// The address of a port of the server, for the client.
     pub(crate) fn to(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.address, port)
     }
 
-    /// The mean size of the frames that the client's host has sent while `f` ran: bytes with Ethernet's header.
+    /// Runs `f`, and returns the mean size of the frames that the client's host sent, with the Ethernet header.
     pub(crate) fn frame_size<T>(&self, f: impl FnOnce() -> T) -> (T, f64) {
         let before = wire::sent(&self.hosts[0], NIC);
         let value = f();
@@ -138,7 +130,7 @@ impl Built {
         (value, (after.bytes - before.bytes) as f64 / (after.packets - before.packets).max(1) as f64)
     }
 
-    /// A connection that the server sees from the right address, over the right device.
+    /// Tests that a connection comes from the right address and passes the right device.
     fn prove(&self) -> Result<(), String> {
         let before = wire::sent(&self.hosts[0], self.passes).packets;
         let at = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), STREAM_PORT);
@@ -150,15 +142,15 @@ impl Built {
             let connected = client.join().map_err(|_| "the client panicked".to_owned())?;
             connected.map_err(|e| format!("connect to {to}: {e}"))?;
             if !came {
-                return Err(format!("nobody comes to {at}"));
+                return Err(format!("no connection comes to {at}"));
             }
             listener.accept().map(|(_, seen)| seen.ip()).map_err(|e| format!("accept on {at}: {e}"))
         })?;
         if seen != self.seen {
-            return Err(format!("the server sees {seen}, and not {}", self.seen));
+            return Err(format!("the server sees {seen} instead of {}", self.seen));
         }
         if wire::sent(&self.hosts[0], self.passes).packets == before {
-            return Err(format!("a connection sends nothing by {}", self.passes));
+            return Err(format!("a connection does not pass {}", self.passes));
         }
         Ok(())
     }
@@ -193,7 +185,7 @@ fn sub_interface(hosts: [Namespace; 2], kind: &str) -> Built {
     }
 }
 
-/// The address of the container of that host, in host-gw and VXLAN.
+/// The address of the container of a host, in host-gw and VXLAN.
 fn pod(end: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 244, u8::from(end == 1), 2))
 }
@@ -202,22 +194,20 @@ fn routed(hosts: [Namespace; 2], containers: [Namespace; 2], passes: &'static st
     Built { hosts, containers: Some(containers), address: pod(1), seen: pod(0), passes, _directory: None }
 }
 
-/// A container on a bridge: `10.244.<end>.0/24`, its first address the bridge's, its second the container's.
+/// A container on a bridge in `10.244.<end>.0/24`. The bridge has the first address, the container the second.
 fn bridged(host: &Namespace, end: usize, mtu: u32) -> Result<Namespace, String> {
     let container = Namespace::new();
     host.set_sysctl("net/ipv4/ip_forward", "1");
     host.create_veth("veth0", &container, IFNAME);
-    script(
+    ip(
         host,
-        &["ip", "-batch", "-"],
         &format!(
             "link add cni0 mtu {mtu} type bridge\nlink set cni0 up\naddress add 10.244.{end}.1/24 dev cni0\n\
              link set veth0 mtu {mtu} master cni0 up\n"
         ),
     )?;
-    script(
+    ip(
         &container,
-        &["ip", "-batch", "-"],
         &format!(
             "address add 10.244.{end}.2/24 dev {IFNAME}\nlink set {IFNAME} mtu {mtu} up\n\
              route add default via 10.244.{end}.1\n"
@@ -226,12 +216,16 @@ fn bridged(host: &Namespace, end: usize, mtu: u32) -> Result<Namespace, String> 
     Ok(container)
 }
 
+fn ip(netns: &Namespace, commands: &str) -> Result<(), String> {
+    script(netns, &["ip", "-batch", "-"], commands)
+}
+
 fn host_gw(hosts: [Namespace; 2]) -> Result<Built, String> {
     let containers = [bridged(&hosts[0], 0, 1500)?, bridged(&hosts[1], 1, 1500)?];
     for (end, host) in hosts.iter().enumerate() {
         let other = 1 - end;
         let route = format!("route add 10.244.{other}.0/24 via {} dev {NIC}\n", HOSTS[other]);
-        script(host, &["ip", "-batch", "-"], &route)?;
+        ip(host, &route)?;
     }
     Ok(routed(hosts, containers, "cni0"))
 }
@@ -239,9 +233,8 @@ fn host_gw(hosts: [Namespace; 2]) -> Result<Built, String> {
 fn vxlan(hosts: [Namespace; 2]) -> Result<Built, String> {
     let containers = [bridged(&hosts[0], 0, 1450)?, bridged(&hosts[1], 1, 1450)?];
     for end in 0..2 {
-        script(
+        ip(
             &hosts[end],
-            &["ip", "-batch", "-"],
             &format!(
                 "link add flannel.1 mtu 1450 type vxlan id 1 dev {NIC} local {} dstport 8472 nolearning\n\
                  address add 10.244.{end}.0/32 dev flannel.1\nlink set flannel.1 up\n",
@@ -252,9 +245,8 @@ fn vxlan(hosts: [Namespace; 2]) -> Result<Built, String> {
     for end in 0..2 {
         let other = 1 - end;
         let mac = hosts[other].link("flannel.1").mac;
-        script(
+        ip(
             &hosts[end],
-            &["ip", "-batch", "-"],
             &format!(
                 "neighbour add 10.244.{other}.0 lladdr {mac} dev flannel.1 nud permanent\n\
                  route add 10.244.{other}.0/24 via 10.244.{other}.0 dev flannel.1 onlink\n"
@@ -274,21 +266,19 @@ fn calico(hosts: [Namespace; 2]) -> Result<Built, String> {
         host.create_veth("cali0", container, IFNAME);
         host.set_sysctl("net/ipv4/conf/cali0/proxy_arp", "1");
         host.set_sysctl("net/ipv4/neigh/cali0/proxy_delay", "0");
-        script(
+        ip(
             host,
-            &["ip", "-batch", "-"],
             &format!(
                 "link set cali0 address ee:ee:ee:ee:ee:ee up\nroute add {}/32 dev cali0 scope link\n\
                  route add 10.244.{other}.0/26 via {} dev {NIC}\nroute add default via {} dev {NIC}\n",
                 pod(end),
                 HOSTS[other],
-                // Every host has one, and the kernel answers for 169.254.1.1 only where it has a way there.
+                // With a default route, the kernel answers ARP requests for 169.254.1.1.
                 HOSTS[other]
             ),
         )?;
-        script(
+        ip(
             container,
-            &["ip", "-batch", "-"],
             &format!(
                 "address add {}/32 dev {IFNAME}\nlink set {IFNAME} up\nroute add 169.254.1.1 dev {IFNAME} scope link\n\
                  route add default via 169.254.1.1 dev {IFNAME}\n",
@@ -299,7 +289,7 @@ fn calico(hosts: [Namespace; 2]) -> Result<Built, String> {
     Ok(routed(hosts, containers, "cali0"))
 }
 
-/// The server is reached by its host's address, and sees the client's host.
+/// The client uses the address of the server's host, and the server sees that of the client's host.
 fn nat(hosts: [Namespace; 2]) -> Result<Built, String> {
     let containers = [bridged(&hosts[0], 0, 1500)?, bridged(&hosts[1], 1, 1500)?];
     let last = FIRST_PORT + PAIRS;
@@ -313,8 +303,7 @@ fn nat(hosts: [Namespace; 2]) -> Result<Built, String> {
             pod(end)
         );
         script(host, &["nft", "-f", "-"], &table)?;
-        // A connection of the benchmark lasts a millisecond and would be remembered for two minutes: the table, which all
-        // namespaces share in size, would be full, which is another subject.
+        // Otherwise finished connections stay in the table for two minutes, and fill it.
         host.set_sysctl("net/netfilter/nf_conntrack_tcp_timeout_time_wait", "1");
     }
     Ok(Built {

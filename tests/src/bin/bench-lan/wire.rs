@@ -11,29 +11,26 @@ use ipnet::IpNet;
 
 /// The name of each host's NIC.
 pub(crate) const NIC: &str = "ens3";
-/// How long a frame takes on a wire with delay, each way.
+/// The delay of a frame in each direction.
 pub(crate) const DELAY: &str = "100us";
-/// So no answer can come before, in microseconds.
+/// The minimum time of an answer with this delay, in microseconds.
 const THERE_AND_BACK: f64 = 200.0;
-/// The most that a frame of 1500 bytes has, with Ethernet's header.
+/// The maximum size of a frame with an MTU of 1500, with the Ethernet header.
 const FRAME: f64 = 1514.0;
 
-/// What the wire is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
-    /// As the kernel makes it: a veth pair, on which a frame may hold 64 KiB, as with the best of NICs.
+    /// A veth pair with offloads: a frame may have 64 KiB, as with good NICs.
     Offloaded,
-    /// Frames of 1500 bytes, cut where the wire begins and never put together: offloads off.
+    /// Offloads off: frames of 1500 bytes.
     Segmented,
-    /// The same, and each frame takes [`DELAY`].
+    /// Offloads off, and each frame takes [`DELAY`].
     Delayed,
 }
 
 impl Kind {
-    /// All of them.
     pub(crate) const ALL: [Self; 3] = [Self::Offloaded, Self::Segmented, Self::Delayed];
 
-    /// In file names and JSON.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Offloaded => "offloaded",
@@ -42,7 +39,6 @@ impl Kind {
         }
     }
 
-    /// For a reader.
     pub(crate) fn about(self) -> &'static str {
         match self {
             Self::Offloaded => "a wire with offloads (frames of up to 64 KiB)",
@@ -51,35 +47,33 @@ impl Kind {
         }
     }
 
-    /// By [`Kind::name`].
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Asserts that what was measured can have been measured on such a wire: the mean size of a frame, and how long a byte
-    /// took there and back, in microseconds.
+    /// Returns an error if the mean size of a frame, or the time of an answer in microseconds, is impossible on such a wire.
     pub(crate) fn judge(self, frame: f64, answer: f64) -> Result<(), String> {
         if self != Self::Offloaded && frame > FRAME {
-            return Err(format!("frames of {frame:.0} bytes, where {FRAME} are the most"));
+            return Err(format!("frames of {frame:.0} bytes, more than the maximum of {FRAME}"));
         }
         if self == Self::Delayed && answer < THERE_AND_BACK {
-            return Err(format!("an answer after {answer:.0} µs, where {THERE_AND_BACK} are the least"));
+            return Err(format!("an answer after {answer:.0} µs, before the minimum of {THERE_AND_BACK}"));
         }
         Ok(())
     }
 
-    /// Makes the wire between these hosts so. Last, when all devices are there.
+    /// Changes the wire between these hosts. All devices must exist.
     pub(crate) fn apply(self, hosts: &[Namespace; 2]) -> Result<(), String> {
         if self == Self::Offloaded {
             return Ok(());
         }
         for host in hosts {
-            // Where frames are cut is the same for every way, the NIC: macvlan's own offloads cannot be switched off.
+            // At the NIC for all setups, because the offloads of macvlan itself cannot be switched off.
             let cut = ["tso", "gso", "gro", "tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation"];
             let words = cut.into_iter().flat_map(|feature| [feature, "off"]);
             script(host, &[&["ethtool", "-K", NIC], &words.collect::<Vec<_>>()[..]].concat(), "")?;
             if host.has_link("flannel.1") {
-                // It would put together what the NIC may not.
+                // Otherwise this device would merge frames.
                 script(host, &["ethtool", "-K", "flannel.1", "gro", "off"], "")?;
             }
             if self == Self::Delayed {
@@ -90,7 +84,7 @@ impl Kind {
     }
 }
 
-/// Two hosts on one wire, up, with these addresses in a /24.
+/// Two hosts on one wire, with these addresses in a /24.
 pub(crate) fn hosts(addresses: [IpAddr; 2]) -> [Namespace; 2] {
     let hosts = [Namespace::new(), Namespace::new()];
     hosts[0].create_veth(NIC, &hosts[1], NIC);
@@ -102,30 +96,28 @@ pub(crate) fn hosts(addresses: [IpAddr; 2]) -> [Namespace; 2] {
     hosts
 }
 
-/// What TCP needs for many short connections, and to do the same everywhere.
+/// Settings of TCP for many short connections.
 pub(crate) fn tune(end: &Namespace) {
     end.set_sysctl("net/ipv4/ip_local_port_range", "1024 65535");
     end.set_sysctl("net/ipv4/tcp_tw_reuse", "1");
-    // Whatever the machine prefers: one that paces itself by timers measures the timers. A namespace may always have
-    // reno; streams ask for cubic.
+    // Algorithms that pace themselves would measure timers. Every namespace has reno. Streams ask for cubic.
     end.set_sysctl("net/ipv4/tcp_congestion_control", "reno");
 }
 
-/// Whether this kernel can delay frames.
 pub(crate) fn can_delay() -> bool {
     let host = Namespace::new();
     host.create_stray(NIC);
     script(&host, &["tc", "qdisc", "add", "dev", NIC, "root", "netem", "delay", DELAY], "").is_ok()
 }
 
-/// What a link has sent since it was made.
+/// The counters of a link.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
     pub(crate) bytes: u64,
     pub(crate) packets: u64,
 }
 
-/// Reads it. (proc_pid_net(5): the ninth and tenth column of /proc/net/dev)
+/// Reads the ninth and tenth column of /proc/net/dev. (proc_pid_net(5))
 pub(crate) fn sent(netns: &Namespace, link: &str) -> Sent {
     let table = netns.run(|| fs::read_to_string("/proc/thread-self/net/dev")).expect("read /proc/net/dev");
     decode_sent(&table, link).unwrap_or_else(|| panic!("there is no {link} in {table}"))
@@ -137,7 +129,7 @@ fn decode_sent(table: &str, link: &str) -> Option<Sent> {
     Some(Sent { bytes: *columns.get(8)?, packets: *columns.get(9)? })
 }
 
-/// Runs a command in the namespace, with that as its input.
+/// Runs a command in the namespace, with this input.
 pub(crate) fn script(netns: &Namespace, command: &[&str], input: &str) -> Result<(), String> {
     let (program, arguments) = command.split_first().ok_or("a command without a program")?;
     let output = netns.run(|| {
@@ -146,7 +138,7 @@ pub(crate) fn script(netns: &Namespace, command: &[&str], input: &str) -> Result
         let mut child = command.spawn()?;
         let mut stdin = child.stdin.take().expect("stdin is a pipe");
         thread::scope(|scope| {
-            // Who refuses a line does not read the rest.
+            // The command may end before it has read all.
             scope.spawn(move || drop(stdin.write_all(input.as_bytes())));
             child.wait_with_output()
         })
@@ -163,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wire_that_is_not_what_it_should_be_is_noticed() {
+    fn results_that_are_impossible_on_a_wire_are_errors() {
         assert_eq!(Kind::Offloaded.judge(65_000.0, 10.0), Ok(()));
         assert_eq!(Kind::Segmented.judge(1514.0, 10.0), Ok(()));
         assert!(Kind::Segmented.judge(1515.0, 10.0).is_err_and(|error| error.starts_with("frames of 1515 bytes")));
@@ -171,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_is_read_from_the_right_columns() {
+    fn the_counters_are_read_from_the_right_columns() {
         let table = "Inter-|   Receive   |  Transmit\n face |bytes packets ...\n  \
                      ens3: 1 2 3 4 5 6 7 8 90 10 11 12 13 14 15 16\n ens30: 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
         let sent = decode_sent(table, "ens3").unwrap();

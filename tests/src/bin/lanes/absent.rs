@@ -1,4 +1,4 @@
-//! Stores the tests that this machine's kernel could not run. If the guest lane runs alone, it runs these.
+//! Stores the tests that the kernel of this machine could not run. If the guest lane runs alone, it runs these tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use crate::suite::{Outcome, Report};
 
 const LANES: [Lane; 3] = [Lane::Native, Lane::Runtime, Lane::Compliance];
 
-/// A directory with a file for each lane.
+/// A directory with one file for each lane.
 #[derive(Debug)]
 pub(crate) struct Absent(PathBuf);
 
@@ -20,7 +20,7 @@ impl Absent {
         Ok(Self(target.join("absent")))
     }
 
-    /// Keeps what a complete run of a lane says.
+    /// Stores the result of a complete run of a lane.
     pub(crate) fn keep(&self, lane: Lane, report: &Report) -> Result<(), String> {
         if !LANES.contains(&lane) {
             return Ok(());
@@ -32,7 +32,7 @@ impl Absent {
         written.map_err(|e| format!("write {}: {e}", path.display()))
     }
 
-    /// All tests that could not run, if every lane has run once.
+    /// All tests that could not run. `None` if a lane has never run.
     pub(crate) fn read(&self) -> Option<Vec<String>> {
         let texts = LANES.map(|lane| fs::read_to_string(self.file(lane)).ok());
         let texts: Option<Vec<String>> = texts.into_iter().collect();
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_known_before_every_lane_has_run() {
+    fn the_tests_are_known_after_every_lane_has_run() {
         let directory = tempfile::tempdir().expect("make a directory");
         let absent = Absent(directory.path().join("absent"));
         for lane in LANES {

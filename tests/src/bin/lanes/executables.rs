@@ -1,16 +1,17 @@
-//! Builds the test executables with cargo, and finds them in cargo's output.
+//! Builds the test executables with cargo, and reads their paths from cargo's output.
 
 use std::collections::BTreeSet;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::lane::Lane;
 
 /// One test executable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Executable {
     /// Package and target: `e2e/macvlan` for integration tests, `attach/lib` and `e2e/bin/lanes` for unit tests.
     pub(crate) name: String,
@@ -18,23 +19,10 @@ pub(crate) struct Executable {
     pub(crate) folder: PathBuf,
 }
 
-impl Executable {
-    /// For the guest.
-    pub(crate) fn to_json(&self) -> Value {
-        json!({"name": self.name, "program": self.program, "folder": self.folder})
-    }
-
-    /// The inverse of [`Executable::to_json`].
-    pub(crate) fn from_json(value: &Value) -> Option<Self> {
-        let text = |key: &str| value[key].as_str().map(str::to_owned);
-        Some(Self { name: text("name")?, program: text("program")?.into(), folder: text("folder")?.into() })
-    }
-}
-
-/// Builds those that the lane, or without one every lane, needs for tests with one of these words in their names.
+/// Builds the executables of a lane, or of all lanes, that can have tests with one of these words in their names.
 ///
-/// All packages are named to cargo, whatever is built: cargo chooses the features of dependencies by the packages that it
-/// is given, and would compile everything twice otherwise.
+/// cargo always gets all packages, because it selects the features of dependencies by the given packages. Otherwise it would
+/// compile the dependencies twice.
 pub(crate) fn build(lane: Option<Lane>, words: &[String]) -> Result<Vec<Executable>, String> {
     let mut arguments =
         vec!["test", "--locked", "--workspace", "--no-run", "--message-format", "json-render-diagnostics"];
@@ -45,7 +33,7 @@ pub(crate) fn build(lane: Option<Lane>, words: &[String]) -> Result<Vec<Executab
         return Ok(Vec::new());
     }
     if selected.is_some() && lane.is_none_or(|lane| lane == Lane::Unit) {
-        // A test runs an example. If targets are selected, cargo does not build examples for tests by itself.
+        // A test runs an example. If targets are selected, cargo does not build examples.
         cargo(&["build", "--locked", "--workspace", "--examples"])?;
     }
     arguments.extend(selected.iter().flatten().map(String::as_str));
@@ -66,7 +54,7 @@ fn cargo(arguments: &[&str]) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The options that name the targets to cargo; `None` for all.
+/// The options of cargo that select targets. `None` selects all.
 fn selected(metadata: &Value, lane: Option<Lane>, words: &[String]) -> Option<BTreeSet<String>> {
     let named: Option<Vec<&str>> = words.iter().map(|word| executable_in(word)).collect();
     let named = named.filter(|named| !named.is_empty());
@@ -91,13 +79,13 @@ fn selected(metadata: &Value, lane: Option<Lane>, words: &[String]) -> Option<BT
     Some(options)
 }
 
-/// The executable that a word names, if it ends with a colon or goes on with the name of a test: `e2e/macvlan:`.
+/// The executable in a word such as `e2e/macvlan:` or `e2e/macvlan: mode_vepa`.
 fn executable_in(word: &str) -> Option<&str> {
     let name = word.split_once(": ").map(|(name, _)| name).or_else(|| word.strip_suffix(':'))?;
     (!name.contains(':')).then_some(name)
 }
 
-/// The name of the executable that a target's tests are in. The target may say that it has none.
+/// The name of the executable with a target's tests. `None` if the target has no tests.
 fn name_of(package: Option<&str>, target: &Value) -> Option<String> {
     if target["test"] == false {
         return None;
@@ -111,7 +99,7 @@ fn name_of(package: Option<&str>, target: &Value) -> Option<String> {
     }
 }
 
-/// The executable that one line of cargo's tells of. (The Cargo Book, "External tools", artifact messages)
+/// The executable in a line of cargo's output. (The Cargo Book, "External tools", artifact messages)
 fn artifact(line: &str) -> Option<Executable> {
     let message: Value = serde_json::from_str(line).ok()?;
     if message["profile"]["test"] != true {
@@ -124,7 +112,7 @@ fn artifact(line: &str) -> Option<Executable> {
     Some(Executable { name, program: program.into(), folder: folder.to_owned() })
 }
 
-/// A package's name, which its ID has only where the folder's name is another. (The Cargo Book, "Package ID
+/// The name of a package. Its ID only has the name if the folder has another. (The Cargo Book, "Package ID
 /// Specifications")
 fn package<'a>(id: &'a str, folder: &'a Path) -> Option<&'a str> {
     let fragment = id.rsplit_once('#')?.1;
@@ -136,10 +124,12 @@ fn package<'a>(id: &'a str, folder: &'a Path) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
-    fn only_test_executables_are_taken() {
+    fn only_test_executables_are_selected() {
         let line = |kind: &str, test: bool| {
             json!({
                 "reason": "compiler-artifact",
@@ -156,16 +146,15 @@ mod tests {
             program: "/target/debug/deps/kernel-1".into(),
             folder: "/src/crates/linux".into(),
         };
-        assert_eq!(artifact(&line("test", true)), Some(expected.clone()));
+        assert_eq!(artifact(&line("test", true)), Some(expected));
         assert_eq!(artifact(&line("bin", true)).map(|bin| bin.name), Some("linux/bin/kernel".into()));
         assert_eq!(artifact(&line("bin", false)), None);
         assert_eq!(artifact(&line("bin", true).replace("\"kind\"", "\"test\":false,\"kind\"")), None);
         assert_eq!(artifact("   Compiling linux"), None);
-        assert_eq!(Executable::from_json(&expected.to_json()), Some(expected));
     }
 
     #[test]
-    fn a_package_is_called_by_its_name_where_its_folder_has_another() {
+    fn a_package_has_its_name_if_its_folder_has_another() {
         let name = |id: &'static str| package(id, Path::new("/src/tests"));
         assert_eq!(name("path+file:///src/tests#e2e@0.1.0"), Some("e2e"));
         assert_eq!(name("path+file:///src/tests#0.1.0"), Some("tests"));

@@ -1,8 +1,8 @@
 //! Boots a guest, reads its output and ends it. [`crate::init`] runs inside.
 //!
-//! User-Mode Linux is a program that runs a kernel, with the root file system of the machine as its own (hostfs). Its
-//! processes are processes of the machine too, and would continue on its kernel if it died alone. So it has a PID
-//! namespace, which ends with us and ends all of them.
+//! User-Mode Linux is a program that runs a kernel. It uses the root file system of the machine (hostfs). Its processes are
+//! also processes of the machine, and would continue if only the kernel died. So it runs in a PID namespace, which ends with
+//! this program and ends all of them.
 
 use std::collections::VecDeque;
 use std::env;
@@ -23,53 +23,42 @@ use serde_json::{Value, json};
 use crate::suite::{Report, Suite};
 use crate::watch::{self, Watch};
 
-/// Names the plan, for init in the guest.
+/// The path of the plan, for init in the guest.
 pub(crate) const PLAN_VARIABLE: &str = "UNDERLAY_GUEST_PLAN";
-/// What init says when the guest is up: the boot is over, and what follows is for the terminal.
+/// Init prints this line after the boot. The lines after it are printed to the terminal.
 pub(crate) const UP: &str = "lanes: the guest is up";
 
 const PROGRAM: &str = "linux.uml";
-/// The guest's memory, of which it takes what it needs.
+/// The maximum memory of the guest.
 const MEMORY: &str = "2G";
-/// The longest time until an interruption or a guest that stands still is noticed.
-const LOOKS_UP_EVERY: Duration = Duration::from_millis(500);
-/// From the last word to the end of the process, and from being killed to being gone.
-const GOES_WITHIN: Duration = Duration::from_secs(20);
-/// How much of the console is shown when something went wrong.
+/// The longest time until an interrupt or a guest that hangs is noticed.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
+/// The longest time from the last line to the end of the process, and from the kill to the end.
+const ENDS_WITHIN: Duration = Duration::from_secs(20);
+/// The number of lines of the console that are printed after an error.
 const TAIL: usize = 60;
-const VARIABLES: [&str; 9] = [
-    "PATH",
-    "UNDERLAY_BIN",
-    "UNDERLAY_REFERENCE_BIN",
-    "UNDERLAY_PEERS",
-    "CARGO_TARGET_DIR",
-    "UNDERLAY_FAULTS",
-    "UNDERLAY_FAULTS_OFFSET",
-    "RUST_BACKTRACE",
-    "LANG",
-];
+const VARIABLES: &str = "PATH UNDERLAY_BIN UNDERLAY_REFERENCE_BIN UNDERLAY_PEERS CARGO_TARGET_DIR UNDERLAY_FAULTS \
+    UNDERLAY_FAULTS_OFFSET RUST_BACKTRACE LANG";
 
-/// The directory that this program and the guest share, and the names in it.
+/// The directory that this program and the guest share.
 #[derive(Clone, Debug)]
 pub(crate) struct Exchange(PathBuf);
 
 impl Exchange {
-    /// The one that the plan at this path belongs to.
+    /// The directory of the plan at this path.
     pub(crate) fn of_plan(plan: &Path) -> Self {
         Self(plan.parent().map(Path::to_owned).unwrap_or_default())
     }
 
-    /// What to run.
     pub(crate) fn plan(&self) -> PathBuf {
         self.0.join("plan.json")
     }
 
-    /// What came of it.
     pub(crate) fn report(&self) -> PathBuf {
         self.0.join("report.json")
     }
 
-    /// How init ended: "ok", or what went wrong.
+    /// "ok" or the error of init.
     pub(crate) fn status(&self) -> PathBuf {
         self.0.join("status")
     }
@@ -79,7 +68,6 @@ impl Exchange {
         self.0.join("cover")
     }
 
-    /// This program.
     pub(crate) fn program(&self) -> PathBuf {
         self.0.join("lanes")
     }
@@ -93,16 +81,15 @@ impl Exchange {
     }
 }
 
-/// Boots a guest, runs the suite in it, and brings its report home.
+/// Boots a guest, runs the suite in it, and returns its report.
 pub(crate) fn run(suite: &Suite) -> Result<Report, String> {
     let folders = suite.programs().filter_map(|executable| executable.program.parent().map(Path::to_owned));
-    visit("suite", suite.to_json(), folders, |exchange| {
-        let report = serde_json::from_str(&read(exchange.report())?).ok();
-        report.as_ref().and_then(Report::from_json).ok_or_else(|| "the guest's report cannot be read".to_owned())
+    visit("suite", json!(suite), folders, |exchange| {
+        serde_json::from_str(&read(exchange.report())?).map_err(|e| format!("read the guest's report: {e}"))
     })
 }
 
-/// Boots a guest and runs that command in it: a program and its arguments. What it prints is printed.
+/// Boots a guest, runs a program with its arguments in it, and prints its output.
 pub(crate) fn run_command(command: &[String]) -> Result<(), String> {
     let program = command.first().ok_or("there is no command to run in the guest")?;
     let program = fs::canonicalize(program).map_err(|e| format!("{program}: {e}"))?;
@@ -111,7 +98,7 @@ pub(crate) fn run_command(command: &[String]) -> Result<(), String> {
     visit("command", json!(words), program.parent().map(Path::to_owned).into_iter(), |_| Ok(()))
 }
 
-/// Boots a guest for an errand, and takes home what came of it.
+/// Boots a guest for a suite or a command, and returns the result.
 fn visit<T>(
     kind: &str,
     errand: Value,
@@ -126,7 +113,7 @@ fn visit<T>(
     }
     let plan = plan(kind, errand, folders, &exchange);
     fs::write(exchange.plan(), plan.to_string()).map_err(|e| format!("write {}: {e}", exchange.plan().display()))?;
-    // Not by its own path: building the tests may have replaced the file there.
+    // A copy of the running program: the build of the tests may have replaced the file.
     let program = exchange.program();
     fs::copy("/proc/self/exe", &program).map_err(|e| format!("copy this program to {}: {e}", program.display()))?;
     compile_preload(&exchange.preload())?;
@@ -140,10 +127,10 @@ fn visit<T>(
     outcome.map_err(|error| format!("{error}\n{}", guest.tail()))
 }
 
-/// What to run, with which environment, and what of /tmp and /run has to stay visible: the guest has its own of those.
+/// The suite or command, the environment, and the paths that must stay visible although the guest has its own /tmp and /run.
 fn plan(kind: &str, errand: Value, folders: impl Iterator<Item = PathBuf>, exchange: &Exchange) -> Value {
     let environment: Vec<(&str, String)> =
-        VARIABLES.into_iter().filter_map(|name| Some((name, env::var(name).ok()?))).collect();
+        VARIABLES.split(' ').filter_map(|name| Some((name, env::var(name).ok()?))).collect();
     let mut needed: Vec<PathBuf> = vec![exchange.0.clone(), repository()];
     needed.extend(folders);
     needed.extend(environment.iter().filter(|(name, _)| name.ends_with("_BIN")).map(|(_, path)| path.into()));
@@ -163,15 +150,14 @@ fn compile_preload(to: &Path) -> Result<(), String> {
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("compile {}: cc: {status}", source.display())),
-        Err(e) => Err(format!("start cc, which Rust too needs as its linker: {e}")),
+        Err(e) => Err(format!("start cc: {e}")),
     }
 }
 
 fn read(path: PathBuf) -> Result<String, String> {
-    fs::read_to_string(&path).map_err(|e| format!("the guest ended without leaving {}: {e}", path.display()))
+    fs::read_to_string(&path).map_err(|e| format!("the guest ended without {}: {e}", path.display()))
 }
 
-/// A guest that runs.
 #[derive(Debug)]
 struct Guest {
     child: Child,
@@ -186,13 +172,13 @@ impl Guest {
         if !found {
             return Err(format!("there is no {PROGRAM}: install user-mode-linux (Debian, Ubuntu)"));
         }
-        // The kernel's command line has no way to write them.
+        // The kernel's command line cannot have other characters.
         let plain = |byte: &u8| byte.is_ascii_graphic() && *byte != b'"';
         if !exchange.0.as_os_str().as_encoded_bytes().iter().all(plain) {
             let path = exchange.0.display();
-            return Err(format!("{path}: a path with spaces or the like cannot be named to a guest: set TMPDIR"));
+            return Err(format!("{path}: a guest cannot use a path with spaces or special characters: set TMPDIR"));
         }
-        // A tmpfs of its own for its memory: /dev/shm may be small, or not allow execution.
+        // Its memory is on a new tmpfs, because /dev/shm may be small or not allow execution.
         let script = "mount -t tmpfs -o mode=700 none \"$0\" && exec \"$@\" 2>&1";
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "unshare"]);
@@ -220,12 +206,12 @@ impl Guest {
         Ok(Self { child, console, tail: VecDeque::new() })
     }
 
-    /// Passes on what it says, until it says no more.
+    /// Prints its output until it ends.
     fn listen(&mut self) -> Result<(), String> {
         let mut watch = Watch::new(watch::patience()?, Instant::now());
         let mut up = false;
         loop {
-            match self.console.recv_timeout(LOOKS_UP_EVERY) {
+            match self.console.recv_timeout(CHECK_EVERY) {
                 Ok(line) => {
                     watch.hear(Instant::now());
                     if up {
@@ -251,13 +237,14 @@ impl Guest {
         }
     }
 
-    /// Waits for the end of a guest that has closed its console. How it ended does not matter: what it has left does.
+    /// Waits for the end of a guest that has closed its console. Its exit status does not matter, because the guest has written
+    /// a file with the status.
     fn wait(&mut self) -> Result<(), String> {
         let pid = Pid::from_raw(self.child.id().cast_signed());
         let (done, watched) = mpsc::channel::<()>();
         let killed = thread::scope(|scope| {
             let watch = scope.spawn(move || {
-                let late = watched.recv_timeout(GOES_WITHIN) == Err(RecvTimeoutError::Timeout);
+                let late = watched.recv_timeout(ENDS_WITHIN) == Err(RecvTimeoutError::Timeout);
                 late && kill(pid, Signal::SIGKILL).is_ok()
             });
             let waited = self.child.wait();
@@ -265,7 +252,7 @@ impl Guest {
             let killed = watch.join().unwrap_or_default();
             waited.map(|_| killed).map_err(|e| format!("wait for the guest: {e}"))
         })?;
-        if killed { Err(format!("the guest did not end within {GOES_WITHIN:?}, and was killed")) } else { Ok(()) }
+        if killed { Err(format!("the guest did not end within {ENDS_WITHIN:?}, and was killed")) } else { Ok(()) }
     }
 
     fn tail(&self) -> String {
@@ -275,12 +262,12 @@ impl Guest {
 }
 
 impl Drop for Guest {
-    /// Whatever happened: nothing of it is left. The console closes when its last process is gone.
+    /// Kills the guest if it runs. The console closes when its last process has ended.
     fn drop(&mut self) {
-        // Of a process that has ended already, both are no more than questions.
+        // Both do nothing if the process has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        while self.console.recv_timeout(GOES_WITHIN).is_ok() {}
+        while self.console.recv_timeout(ENDS_WITHIN).is_ok() {}
     }
 }
 
@@ -290,7 +277,7 @@ fn assignment(name: &str, path: &Path) -> OsString {
     text
 }
 
-/// Lines as they come, whatever bytes they hold, without what a terminal adds.
+/// Reads lines of any bytes, without the characters that a terminal adds at their end.
 fn read_lines(from: impl Read, mut take: impl FnMut(String) -> bool) {
     let mut from = BufReader::new(from);
     let mut line = Vec::new();

@@ -1,5 +1,5 @@
-//! Runs inside the guest as its init: prepares a place for tests, lets another process of this program run them, and
-//! always ends the guest.
+//! Init of the guest: prepares mounts and modules, starts another process of this program for the tests, and always ends
+//! the guest.
 
 use std::env;
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::wait::{WaitStatus, wait};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::guest::{Exchange, PLAN_VARIABLE, UP};
 use crate::lane::Lane;
@@ -19,30 +19,15 @@ use crate::modules::Modules;
 use crate::suite::Suite;
 
 const MODULES: &str = "/usr/lib/uml/modules";
-/// What the Lab is made of, and what this machine's own kernel may lack.
-const LOADED: [&str; 14] = [
-    "unix",
-    "ipv6",
-    "af_packet",
-    "veth",
-    "bridge",
-    "macvlan",
-    "ipvlan",
-    "8021q",
-    "dummy",
-    "bonding",
-    "tun",
-    "overlay",
-    "vxlan",
-    "sch_netem",
-];
-/// A signal frame of User-Mode Linux 6.1 has no room for AVX-512: a handler that uses it, as the C library's string
-/// functions do, spoils it for the code that was interrupted. So none does.
+/// The modules that the tests need.
+const LOADED: &str = "unix ipv6 af_packet veth bridge macvlan ipvlan 8021q dummy bonding tun overlay vxlan sch_netem";
+/// A signal frame of User-Mode Linux 6.1 has no space for AVX-512 registers. A signal handler that calls string functions of
+/// the C library would change them for the interrupted code. So the C library must not use AVX-512.
 const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX512F,-AVX512BW,-AVX512VL";
-/// The argument by which the second process knows itself.
+/// The argument of the second process.
 pub(crate) const INSIDE: &str = "--inside";
 
-/// PID 1. Does not come back: when it is done the guest is off.
+/// PID 1. Powers the guest off at the end.
 pub(crate) fn main() -> ! {
     let plan = PathBuf::from(env::var_os(PLAN_VARIABLE).unwrap_or_default());
     let exchange = Exchange::of_plan(&plan);
@@ -55,11 +40,11 @@ pub(crate) fn main() -> ! {
     }
     nix::unistd::sync();
     let Err(errno) = reboot(RebootMode::RB_POWER_OFF);
-    // An init that ends is a kernel panic, and so an end as well.
+    // If init ends, the kernel panics, which also ends the guest.
     panic!("power off: {errno}");
 }
 
-/// The second process: runs the suite and leaves the report, or runs a command.
+/// The second process: runs the suite and writes the report, or runs a command.
 pub(crate) fn inside() -> ExitCode {
     let plan = PathBuf::from(env::var_os(PLAN_VARIABLE).unwrap_or_default());
     let exchange = Exchange::of_plan(&plan);
@@ -67,10 +52,10 @@ pub(crate) fn inside() -> ExitCode {
         if let Some(command) = plan["command"].as_array() {
             return run(&command.iter().filter_map(Value::as_str).collect::<Vec<_>>());
         }
-        let suite = Suite::from_json(&plan["suite"]).ok_or("the plan has no suite")?;
+        let suite: Suite = serde_json::from_value(plan["suite"].clone()).map_err(|e| format!("read the plan: {e}"))?;
         let report = suite.run(Lane::Guest, Path::new("/tmp"))?;
         let path = exchange.report();
-        leave(&path, &report.to_json().to_string()).map_err(|e| format!("write {}: {e}", path.display()))
+        leave(&path, &json!(report).to_string()).map_err(|e| format!("write {}: {e}", path.display()))
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -101,7 +86,7 @@ fn serve(exchange: &Exchange) -> Result<(), String> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").map_err(|e| format!("read the release: {e}"))?;
     let directory = Path::new(MODULES).join(release.trim());
     let mut modules = Modules::read(&directory)?;
-    for module in LOADED {
+    for module in LOADED.split(' ') {
         modules.load(module)?;
     }
     println!("{UP}");
@@ -118,7 +103,7 @@ fn serve(exchange: &Exchange) -> Result<(), String> {
         .env("GLIBC_TUNABLES", TUNABLES)
         .spawn()
         .map_err(|e| format!("start {}: {e}", program.display()))?;
-    // Everybody else's orphans are ours too.
+    // Init also gets all orphans.
     loop {
         match wait() {
             Ok(WaitStatus::Exited(pid, code)) if pid.as_raw() == child.id().cast_signed() => {
@@ -156,12 +141,12 @@ fn mount_kernel_file_systems() -> Result<(), String> {
 
 fn attach(kind: &str, place: &Path) -> Result<(), String> {
     let mounted = mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>);
-    // EBUSY: mounted there already, as the kernel does with /dev.
+    // EBUSY: it is mounted already, for example /dev.
     let mounted = mounted.or_else(|errno| if errno == Errno::EBUSY { Ok(()) } else { Err(errno) });
     mounted.map_err(|errno| format!("mount {kind} on {}: {errno}", place.display()))
 }
 
-/// Puts a tmpfs over `place`, in which only what is needed of the old one is still to be seen.
+/// Mounts a tmpfs on `place`. Only the needed paths of the old one stay visible.
 fn cover(place: &Path, aside: &Path, needed: &[PathBuf]) -> Result<(), String> {
     let failed = |what: &str, path: &Path, why: &dyn std::fmt::Display| format!("{what} {}: {why}", path.display());
     attach("tmpfs", aside)?;
@@ -176,7 +161,7 @@ fn cover(place: &Path, aside: &Path, needed: &[PathBuf]) -> Result<(), String> {
     moved.map_err(|errno| failed("cover", place, &errno))
 }
 
-/// Writes a file that is there whole or not at all, also when the guest dies in the next moment.
+/// Writes a file that is complete or does not exist, also if the guest dies.
 fn leave(path: &Path, text: &str) -> std::io::Result<()> {
     let new = path.with_extension("new");
     let mut file = File::create(&new)?;

@@ -1,26 +1,26 @@
-//! The lanes: where tests run, and which test belongs where.
+//! The lanes, and the tests of each.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Tests that the guest does not run, each with the reason: whole packages, executables, or modules of one.
+/// Packages, executables and modules that the guest does not run, each with the reason.
 const NOT_IN_THE_GUEST: &[(&str, &str)] = &[
-    ("e2e/benchmark", "the benchmarks: a guest is for truth, not for timing"),
-    ("e2e/bench_lan", "boots a guest of its own"),
-    ("e2e/compliance: ends", "every kernel is the same to both sides; of ipvlan there is only the guest's"),
-    ("e2e/compliance: host_local", "as the one before"),
-    ("e2e/compliance: macvlan", "as the one before"),
-    ("e2e/compliance: protocol", "as the one before"),
+    ("e2e/benchmark", "a guest is too slow for figures"),
+    ("e2e/bench_lan", "boots another guest"),
+    ("e2e/compliance: ends", "both sides have the same kernel, and native has run it"),
+    ("e2e/compliance: host_local", "as the one above"),
+    ("e2e/compliance: macvlan", "as the one above"),
+    ("e2e/compliance: protocol", "as the one above"),
     ("e2e/containerd", "a container runtime, which does not depend on the kernel"),
-    ("e2e/documents", "about words"),
-    ("e2e/faults", "ipvlan has its own there: hundreds of traced calls, each thirty times as slow"),
-    ("e2e/budget", "what a call costs: a guest is for truth, not for timing"),
-    ("e2e/guest", "boots a guest of its own"),
+    ("e2e/documents", "about text"),
+    ("e2e/faults", "hundreds of traced calls, each thirty times as slow; e2e/faults_ipvlan runs there"),
+    ("e2e/budget", "a guest is too slow for figures"),
+    ("e2e/guest", "boots another guest"),
     ("e2e/host_local_faults", "about files, not links: hundreds of traced calls, each thirty times as slow there"),
     ("e2e/host_local_mixed", "about files, not links: thousands of calls, each thirty times as slow there"),
-    ("e2e/host_local_reclaim", "about processes that come and go all the time: a guest has one processor"),
+    ("e2e/host_local_reclaim", "about processes that start and end all the time: a guest has one processor"),
     ("e2e/peers", "about a script that builds programs"),
-    ("e2e/races", "calls beside each other: a guest has one processor"),
+    ("e2e/races", "parallel calls: a guest has one processor"),
     ("e2e/install", "about files, not links"),
     ("e2e/privilege", "about files, not links"),
     ("kubernetes/", "as e2e/containerd"),
@@ -31,36 +31,35 @@ const NOT_IN_THE_GUEST: &[(&str, &str)] = &[
     ("runtimes/recipes", "as e2e/containerd"),
 ];
 
-/// Executables of which the guest runs only the tests that this machine's kernel could not, each with the reason. The same
-/// is so for all tests of the reference: it is no news there, and its Go programs start thirty times as slowly.
+/// Executables of which the guest runs only the tests that the kernel of this machine could not run, each with the reason. The
+/// same applies to all tests of the reference, because its Go programs start thirty times as slowly there.
 const LEFT_OVER: &[(&str, &str)] = &[
-    ("e2e/bad_config", "about words: what is refused before any kernel is asked"),
+    ("e2e/bad_config", "refusals before any request to the kernel"),
     ("e2e/host_local", "about files, not links"),
-    ("e2e/protocol", "about words, on stdin, stdout and in the environment"),
+    ("e2e/protocol", "about stdin, stdout and the environment"),
     ("runtimes/libcni", "a client and plugins in Go, each thirty times as slow there"),
 ];
 
-/// A part of all tests that runs by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
-    /// Tests of the crates by themselves. They need no built program.
+    /// Tests of the crates. They need no built program.
     Unit,
-    /// Tests of the built program on this machine's own kernel.
+    /// Tests of the built program on the kernel of this machine.
     Native,
     Runtime,
     /// The same calls by the reference and by ours.
     Compliance,
-    /// User-Mode Linux, for the tests that need more than this machine's kernel has, and as a second kernel.
+    /// User-Mode Linux: a second kernel, with features that the kernel of this machine may lack.
     Guest,
     Kubernetes,
 }
 
 impl Lane {
-    /// All of them, in the order in which they run. The guest comes after all lanes that may leave it something.
+    /// In the order in which they run. The guest comes after the lanes whose tests it may have to run.
     pub(crate) const ALL: [Self; 6] =
         [Self::Unit, Self::Native, Self::Runtime, Self::Compliance, Self::Guest, Self::Kubernetes];
 
-    /// The lane on this machine's own kernel that a test or an executable belongs to, by its full name.
+    /// The lane of a test or an executable, by its full name. Not the guest.
     fn of(name: &str) -> Self {
         let executable = name.split_once(": ").map_or(name, |(executable, _)| executable);
         match executable.split_once('/') {
@@ -81,8 +80,7 @@ impl Lane {
         }
     }
 
-    /// The factor by which a call may take longer than on a machine of its own. A guest has one processor, and starts a
-    /// process in 20 to 35 ms.
+    /// The factor by which a call may take longer. A guest has one processor, and starts a process in 20 to 35 ms.
     pub(crate) fn patience(self) -> u32 {
         if self == Self::Guest { 4 } else { 1 }
     }
@@ -133,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_guest_runs_neither_an_excluded_executable_nor_an_excluded_module() {
+    fn the_guest_does_not_run_excluded_executables_and_modules() {
         for name in
             ["e2e/install: place::one_file", "e2e/install", "e2e/compliance: macvlan::mode_vepa", "kubernetes/pods"]
         {
@@ -147,15 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn the_guest_does_not_repeat_what_is_not_about_links_or_not_about_ours() {
+    fn the_guest_repeats_only_tests_that_are_about_links_and_about_ours() {
         assert!(is_left_over("e2e/protocol: hard_links::version"));
         assert!(is_left_over("e2e/macvlan: reference::mtu"));
         assert!(!is_left_over("e2e/macvlan: hard_links::mtu") && !is_left_over("e2e/compliance: ipvlan::mtu"));
     }
 
-    /// The guest runs some of them once more.
     #[test]
-    fn every_test_belongs_to_one_lane_besides_the_guest() {
+    fn every_test_belongs_to_one_lane_except_the_guest() {
         for (name, lane) in [
             ("attach/lib: add::tests::order", Lane::Unit),
             ("e2e/bin/lanes: lane::tests::names", Lane::Unit),
@@ -191,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_no_lane_is_refused_with_all_names() {
+    fn an_unknown_name_of_a_lane_is_refused_with_all_names() {
         let refused = "nativ: the lanes are unit, native, runtime, compliance, guest, kubernetes";
         assert_eq!("nativ".parse::<Lane>(), Err(refused.to_owned()));
         assert_eq!("guest".parse(), Ok(Lane::Guest));

@@ -1,12 +1,12 @@
-//! Runs all tests, lane by lane: on this machine's own kernel, and in a User-Mode Linux guest. Says at the end which tests
-//! ran where and how long they took, and fails if a test failed or ran nowhere.
+//! Runs all tests, lane by lane: on the kernel of this machine, and in a User-Mode Linux guest. Prints at the end where
+//! tests ran and how long they took. Fails if a test failed or ran in no lane.
 //!
-//! `lanes [--only LANE] [--meanwhile COMMAND] [WORD]...`: a word restricts the tests to those whose name contains one. If a
-//! lane is named, tests that ran nowhere are not judged. The shell command runs beside the guest.
+//! `lanes [--only LANE] [--meanwhile COMMAND] [WORD]...`: with words, only tests run whose name contains one of them. With a
+//! lane, tests that ran in no lane are not a failure. The shell command runs while the guest runs.
 //!
-//! `lanes --run PROGRAM [ARGUMENT]...`: no tests; that program in a guest, its output here.
+//! `lanes --run PROGRAM [ARGUMENT]...`: runs that program in a guest.
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_macros, reason = "this program talks to a person at a terminal")]
+#![allow(clippy::disallowed_macros, reason = "this program prints to a terminal")]
 
 mod absent;
 mod executables;
@@ -72,7 +72,6 @@ fn fail(error: String) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The command line.
 #[derive(Debug, Default)]
 struct Wishes {
     only: Option<Lane>,
@@ -123,7 +122,7 @@ fn run(wishes: &Wishes) -> Result<(Verdict, Times), String> {
             && wishes.words.is_empty()
             && let Some(missing) = absent.read()
         {
-            println!("lanes: tests that the guest only repeats are left out, by the last runs of the other lanes");
+            println!("lanes: tests that passed in the last runs of the other lanes are left out");
             due = due.left_over(&missing.iter().map(String::as_str).collect::<Vec<_>>());
             verdict = Verdict::new(&due, false);
         }
@@ -152,7 +151,7 @@ fn run(wishes: &Wishes) -> Result<(Verdict, Times), String> {
             if let Err(error) = meanwhile.wait() {
                 verdict.add_error(error);
             }
-            times.add("waiting for the build beside the guest", begun.elapsed());
+            times.add("waiting for the build during the guest", begun.elapsed());
         }
     }
     Ok((verdict, times))
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_is_named_by_its_name_and_nothing_else() {
+    fn a_lane_is_selected_by_its_name() {
         let wishes = read(&["--only", "guest", "e2e/ipvlan:"]).expect("a command line");
         assert!(wishes.wants(Lane::Guest) && !wishes.wants(Lane::Native));
         assert_eq!(wishes.words, ["e2e/ipvlan:"]);

@@ -1,8 +1,8 @@
-//! A command that runs beside the guest, which leaves the machine a processor: it builds something that a later lane needs.
+//! A command that runs while the guest runs, which uses only one processor. It builds programs for a later lane.
 
 use std::process::{Child, Command, Stdio};
 
-/// A shell command in the background. It ends with this program, however this program ends.
+/// A shell command in the background. It ends with this program, also if this program is killed.
 #[derive(Debug)]
 pub(crate) struct Meanwhile {
     command: String,
@@ -10,9 +10,9 @@ pub(crate) struct Meanwhile {
 }
 
 impl Meanwhile {
-    /// Starts it, at the lowest priority.
+    /// Starts the command with the lowest priority.
     pub(crate) fn start(command: &str) -> Result<Self, String> {
-        // A PID namespace: its end is the end of all processes that the command starts.
+        // The PID namespace ends all processes that the command has started.
         let mut words = vec!["--pdeathsig", "KILL", "--", "unshare"];
         if !nix::unistd::geteuid().is_root() {
             words.extend(["--user", "--map-root-user"]);
@@ -26,7 +26,6 @@ impl Meanwhile {
         Ok(Self { command: command.to_owned(), child })
     }
 
-    /// Waits for its end.
     pub(crate) fn wait(mut self) -> Result<(), String> {
         let status = self.child.wait().map_err(|e| format!("wait for {}: {e}", self.command))?;
         if status.success() { Ok(()) } else { Err(format!("{}: {status}", self.command)) }
@@ -35,7 +34,7 @@ impl Meanwhile {
 
 impl Drop for Meanwhile {
     fn drop(&mut self) {
-        // It has ended already, except after an error elsewhere.
+        // Both do nothing if the command has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -45,9 +44,8 @@ impl Drop for Meanwhile {
 mod tests {
     use super::*;
 
-    /// A build goes on in processes that the shell has started.
     #[test]
-    fn dropped_it_ends_with_all_its_processes() {
+    fn dropping_it_ends_all_its_processes() {
         let folder = tempfile::tempdir().expect("make a directory");
         let pipe = folder.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("make a pipe");
@@ -56,7 +54,7 @@ mod tests {
         let mut text = String::new();
         std::io::BufRead::read_line(&mut reader, &mut text).expect("read a pipe");
         drop(meanwhile);
-        // It ends when nobody has the other end any more.
+        // The pipe ends when no process has its other end.
         std::io::Read::read_to_string(&mut reader, &mut text).expect("read a pipe");
         assert_eq!(text, "begun\n");
     }

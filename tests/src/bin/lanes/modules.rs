@@ -1,4 +1,4 @@
-//! Loading kernel modules, without modprobe: a guest has neither /lib/modules nor need of the program.
+//! Loads kernel modules without modprobe, because a guest has no /lib/modules.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
@@ -11,23 +11,22 @@ use nix::kmod::{ModuleInitFlags, finit_module};
 #[derive(Debug)]
 pub(crate) struct Modules<'a> {
     directory: &'a Path,
-    /// By name: the file, and the files that have to be loaded before it.
+    /// For each name: the file, and the files that must be loaded before it.
     table: BTreeMap<String, (String, Vec<String>)>,
     loaded: HashSet<String>,
 }
 
 impl<'a> Modules<'a> {
-    /// Reads `modules.dep` in that directory.
     pub(crate) fn read(directory: &'a Path) -> Result<Self, String> {
         let path = directory.join("modules.dep");
         let text = fs::read_to_string(&path).map_err(|e| format!("read {}: {e}", path.display()))?;
         Ok(Self { directory, table: table(&text), loaded: HashSet::new() })
     }
 
-    /// Loads a module and what it depends on. One that the kernel has built in is no file, and needs none.
+    /// Loads a module and its dependencies. A module that is built into the kernel has no file.
     pub(crate) fn load(&mut self, name: &str) -> Result<(), String> {
         let Some((file, dependencies)) = self.table.get(name).cloned() else { return Ok(()) };
-        // Listed with the nearest dependency first.
+        // The nearest dependency is the first in the list.
         for file in dependencies.iter().rev().chain([&file]) {
             if self.loaded.insert(file.clone()) {
                 let path = self.directory.join(file);
@@ -56,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_files_and_dependencies() {
+    fn the_table_has_names_files_and_dependencies() {
         let table = table("kernel/net/802/stp.ko:\nkernel/net/bridge/bridge.ko: kernel/net/802/stp.ko a/llc.ko\n");
         assert_eq!(table["stp"], ("kernel/net/802/stp.ko".into(), vec![]));
         assert_eq!(table["bridge"].1, ["kernel/net/802/stp.ko", "a/llc.ko"]);

@@ -1,4 +1,4 @@
-//! Which container runtimes took part: a table for the end, and whether those that must have, did.
+//! The table of container runtimes that ran. Some runtimes must run.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use e2e::binaries;
 use crate::lane::Lane;
 use crate::verdict::Verdict;
 
-/// A runtime, and the executables whose tests run containers or networks by it.
+/// A runtime, and the executables with its tests.
 struct Runtime {
     name: &'static str,
     executables: &'static [&'static str],
@@ -35,7 +35,7 @@ const RUNTIMES: [Runtime; 5] = [
     Runtime { name: "Kubernetes", executables: &["kubernetes/cluster"], version: kubernetes, is_required: true },
 ];
 
-/// The programs that the tests run, not those of the machine.
+/// The versions of the programs that the tests run.
 fn containerd() -> String {
     let Ok(programs) = binaries::find_peers("containerd") else { return "its version is not known".to_owned() };
     // "containerd", the package, the version, and the commit if it is known.
@@ -52,7 +52,7 @@ fn kubernetes() -> String {
     pinned("kubernetes", "k8s.io/kubernetes")
 }
 
-/// A Go module and its version in the go.mod of tests/peers.
+/// A Go module and its version in a go.mod of tests/peers.
 fn pinned(directory: &str, module: &str) -> String {
     let modules = PathBuf::from(format!("{}/peers/{directory}/go.mod", env!("CARGO_MANIFEST_DIR")));
     let text = std::fs::read_to_string(&modules).unwrap_or_default();
@@ -61,7 +61,7 @@ fn pinned(directory: &str, module: &str) -> String {
     line.unwrap_or("its version is not known").to_owned()
 }
 
-/// The first line that a program says about its version.
+/// The first line of `--version`.
 fn first_line(program: &Path) -> String {
     let output = Command::new(program).arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -77,10 +77,10 @@ const NOT_HERE: [(&str, &str); 2] = [
     ("nerdctl", "is neither in Debian 12 nor a Go module; its network is run by libcni, with what nerdctl passes"),
 ];
 
-/// Where the hierarchy of version 2 is mounted on a machine that has no other.
+/// This file exists on a machine with only version 2 of control groups.
 const CONTROL_GROUPS: &str = "/sys/fs/cgroup/cgroup.controllers";
 
-/// A line for a machine that has control groups of version 1. The kubelet refuses such a machine by default.
+/// A line for a machine with version 1. The kubelet refuses such a machine by default.
 fn lack_of_control_groups() -> Option<(String, String)> {
     let why =
         "not run: it needs a machine with version 2; on this one, with version 1, the kubelet has failCgroupV1: false";
@@ -88,12 +88,11 @@ fn lack_of_control_groups() -> Option<(String, String)> {
     (!is_here).then(|| ("Kubernetes, cgroup v2".to_owned(), why.to_owned()))
 }
 
-/// Whether a test may run nowhere: it is of a runtime that not every machine has.
+/// Returns true if a test is for an optional runtime, so it may run in no lane.
 pub(crate) fn is_dispensable(test: &str) -> bool {
     RUNTIMES.iter().any(|runtime| !runtime.is_required && runtime.has(test))
 }
 
-/// The table.
 #[derive(Debug)]
 pub(crate) struct Table {
     lines: Vec<(String, String)>,
@@ -101,7 +100,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Of what ran in that lane, or in all lanes.
+    /// The table for one lane or all lanes.
     pub(crate) fn of(verdict: &Verdict, only: Option<Lane>) -> Self {
         let mut lines = Vec::new();
         let mut lacking = false;
@@ -126,7 +125,7 @@ impl Table {
         Self { lines, lacking }
     }
 
-    /// True if a runtime did not run that must run.
+    /// Returns true if a required runtime did not run.
     pub(crate) fn is_lacking(&self) -> bool {
         self.lacking
     }

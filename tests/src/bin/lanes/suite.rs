@@ -1,4 +1,4 @@
-//! The tests of all executables, and one run of them on the kernel that this program finds itself on.
+//! The tests of all executables, and a run of them on the current kernel.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,43 +10,40 @@ use std::time::{Duration, Instant};
 use e2e::interrupt;
 use e2e::needs::LEDGER_VARIABLE;
 use e2e::plugin::PATIENCE_VARIABLE;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use crate::executables::Executable;
 use crate::lane::{Lane, is_left_over};
 
-/// What came of one test in one lane.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The outcome of one test in one lane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Outcome {
     Passed,
     Failed,
     Absent(String),
-    /// It did not run, for whatever other reason.
+    /// The test did not run for another reason.
     Lost(String),
 }
 
-/// The outcome of every test that was due, by its full name, such as `e2e/macvlan: hard_links::mtu`.
+/// The outcomes of tests by their full names, such as `e2e/macvlan: hard_links::mtu`.
 pub(crate) type Outcomes = BTreeMap<String, Outcome>;
 
-/// One run.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) outcomes: Outcomes,
-    /// From beginning to end.
     pub(crate) took: Duration,
     pub(crate) times: BTreeMap<String, Duration>,
-    /// Which kernel it was.
     pub(crate) kernel: String,
 }
 
-/// All tests that are wanted.
-#[derive(Clone, Debug, Default)]
+/// The selected tests.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Suite {
     executables: Vec<(Executable, Vec<String>)>,
 }
 
 impl Suite {
-    /// Asks each executable for its tests, and keeps those whose full name contains one of the words, if there are any.
+    /// Lists the tests of each executable. With words, only those whose full name contains one of them.
     pub(crate) fn list(executables: Vec<Executable>, words: &[String]) -> Result<Self, String> {
         let mut listed = Vec::new();
         for executable in executables {
@@ -68,7 +65,6 @@ impl Suite {
         self.executables.iter().flat_map(|(executable, tests)| tests.iter().map(|test| full_name(executable, test)))
     }
 
-    /// The executables.
     pub(crate) fn programs(&self) -> impl Iterator<Item = &Executable> {
         self.executables.iter().map(|(executable, _)| executable)
     }
@@ -91,27 +87,11 @@ impl Suite {
         Self { executables: self.executables.iter().map(keep).filter(|(_, tests)| !tests.is_empty()).collect() }
     }
 
-    /// True if there is no test.
     pub(crate) fn is_empty(&self) -> bool {
         self.executables.is_empty()
     }
 
-    /// For the guest.
-    pub(crate) fn to_json(&self) -> Value {
-        let entry = |(executable, tests): &(Executable, Vec<String>)| json!([executable.to_json(), tests]);
-        self.executables.iter().map(entry).collect()
-    }
-
-    /// The inverse of [`Suite::to_json`].
-    pub(crate) fn from_json(value: &Value) -> Option<Self> {
-        let entry = |entry: &Value| {
-            let tests = entry[1].as_array()?.iter().map(|test| test.as_str().map(str::to_owned));
-            Some((Executable::from_json(&entry[0])?, tests.collect::<Option<_>>()?))
-        };
-        Some(Self { executables: value.as_array()?.iter().map(entry).collect::<Option<_>>()? })
-    }
-
-    /// Runs all tests, here. `scratch` is a directory for the ledgers.
+    /// Runs all tests. `scratch` is a directory for the ledgers.
     pub(crate) fn run(&self, lane: Lane, scratch: &Path) -> Result<Report, String> {
         let begun = Instant::now();
         let mut report = Report { kernel: kernel(), ..Report::default() };
@@ -150,7 +130,7 @@ fn list(executable: &Executable) -> Result<Vec<String>, String> {
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
-/// Runs these tests of one executable, its output going on to ours.
+/// Runs tests of one executable and prints its output.
 fn run(executable: &Executable, tests: &[String], lane: Lane, ledger: &Path) -> Result<Outcomes, String> {
     println!("-- {}", executable.name);
     let failed = |what: &str, e: std::io::Error| format!("{what} {}: {e}", executable.program.display());
@@ -158,7 +138,7 @@ fn run(executable: &Executable, tests: &[String], lane: Lane, ledger: &Path) -> 
         .arg("--exact")
         .args(tests)
         .current_dir(&executable.folder)
-        // Two at least, for the ledger; more, for the tests that wait.
+        // The ledger needs at least two. More are faster, because many tests wait.
         .env("RUST_TEST_THREADS", threads().to_string())
         .env(LEDGER_VARIABLE, ledger)
         .env(PATIENCE_VARIABLE, lane.patience().to_string())
@@ -181,17 +161,17 @@ fn run(executable: &Executable, tests: &[String], lane: Lane, ledger: &Path) -> 
         (Some("ok"), None) => Outcome::Passed,
         (Some(word), _) if word.starts_with("FAILED") => Outcome::Failed,
         (Some(word), _) => Outcome::Lost(format!("the harness said \"{word}\"")),
-        (None, _) => Outcome::Lost(format!("the harness said nothing of it and ended with {status}")),
+        (None, _) => Outcome::Lost(format!("the harness did not report it and ended with {status}")),
     };
     Ok(tests.iter().map(|test| (test.clone(), outcome(test))).collect())
 }
 
-/// More than processors, since tests wait a good deal: for duplicate address detection, for silence on the wire.
+/// More threads than processors, because many tests wait.
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).saturating_mul(2).clamp(4, 8)
 }
 
-/// A test's name and its outcome in a line of the harness's: `test hard_links::mtu ... ok`.
+/// The name and outcome in a line of the test harness such as `test hard_links::mtu ... ok`.
 fn test_line(line: &str) -> Option<(&str, &str)> {
     let (name, outcome) = line.strip_prefix("test ")?.split_once(" ... ")?;
     Some((name.strip_suffix(" - should panic").unwrap_or(name), outcome.trim()))
@@ -207,73 +187,15 @@ fn read_ledger(ledger: &Path) -> Result<BTreeMap<String, String>, String> {
     Ok(text.lines().filter_map(line).collect())
 }
 
-impl Report {
-    /// For the way out of the guest.
-    pub(crate) fn to_json(&self) -> Value {
-        let outcome = |outcome: &Outcome| match outcome {
-            Outcome::Passed => json!(["passed", ""]),
-            Outcome::Failed => json!(["failed", ""]),
-            Outcome::Absent(what) => json!(["absent", what]),
-            Outcome::Lost(why) => json!(["lost", why]),
-        };
-        let outcomes: BTreeMap<_, _> = self.outcomes.iter().map(|(name, what)| (name, outcome(what))).collect();
-        let times: BTreeMap<_, _> = self.times.iter().map(|(name, took)| (name, took.as_millis())).collect();
-        json!({"outcomes": outcomes, "millis": self.took.as_millis(), "times": times, "kernel": self.kernel})
-    }
-
-    /// The inverse of [`Report::to_json`].
-    pub(crate) fn from_json(value: &Value) -> Option<Self> {
-        let outcome = |value: &Value| {
-            let text = value[1].as_str()?.to_owned();
-            Some(match value[0].as_str()? {
-                "passed" => Outcome::Passed,
-                "failed" => Outcome::Failed,
-                "absent" => Outcome::Absent(text),
-                "lost" => Outcome::Lost(text),
-                _ => return None,
-            })
-        };
-        let outcomes = value["outcomes"].as_object()?.iter();
-        let times = value["times"].as_object()?.iter();
-        Some(Self {
-            outcomes: outcomes.map(|(name, what)| Some((name.clone(), outcome(what)?))).collect::<Option<_>>()?,
-            took: Duration::from_millis(value["millis"].as_u64()?),
-            times: times
-                .map(|(name, millis)| Some((name.clone(), Duration::from_millis(millis.as_u64()?))))
-                .collect::<Option<_>>()?,
-            kernel: value["kernel"].as_str()?.to_owned(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_the_harness() {
+    fn lines_of_the_harness_have_a_name_and_an_outcome() {
         assert_eq!(test_line("test hard_links::mtu ... ok"), Some(("hard_links::mtu", "ok")));
         assert_eq!(test_line("test a - should panic ... FAILED"), Some(("a", "FAILED")));
         assert_eq!(test_line("test result: ok. 3 passed; 0 failed"), None);
         assert_eq!(test_line("test a ... ignored, slow"), Some(("a", "ignored, slow")));
-    }
-
-    #[test]
-    fn a_report_comes_out_of_the_guest_as_it_was() {
-        let outcomes = [
-            ("a", Outcome::Passed),
-            ("b", Outcome::Failed),
-            ("c", Outcome::Absent("ipvlan".into())),
-            ("d", Outcome::Lost("why".into())),
-        ];
-        let report = Report {
-            outcomes: outcomes.into_iter().map(|(name, what)| (name.to_owned(), what)).collect(),
-            took: Duration::from_millis(1500),
-            times: BTreeMap::from([("e2e/macvlan".to_owned(), Duration::from_millis(1200))]),
-            kernel: "Linux 6.1".into(),
-        };
-        let back = Report::from_json(&report.to_json()).unwrap();
-        assert_eq!((back.outcomes, back.took, back.kernel), (report.outcomes, report.took, report.kernel));
-        assert_eq!(back.times, report.times);
     }
 }

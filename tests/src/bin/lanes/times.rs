@@ -8,12 +8,11 @@ use std::time::Duration;
 use crate::lane::Lane;
 use crate::suite::Report;
 
-/// Names the file to which `tests/run.sh` has added a line for each phase before this program: seconds, a tab, a name.
+/// The path of a file with the phases of `tests/run.sh` before this program. Each line has seconds, a tab, and a name.
 pub(crate) const PHASES_VARIABLE: &str = "UNDERLAY_PHASES";
 
 const SLOWEST: usize = 12;
 
-/// The times of one run.
 #[derive(Debug, Default)]
 pub(crate) struct Times {
     phases: Vec<(String, Duration)>,
@@ -21,7 +20,6 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    /// With the phases of that file.
     pub(crate) fn read(file: &Path) -> Result<Self, String> {
         let text = fs::read_to_string(file).map_err(|e| format!("read {}: {e}", file.display()))?;
         let phase = |line: &str| {
@@ -32,12 +30,11 @@ impl Times {
         Ok(Self { phases: phases.collect::<Result<_, _>>()?, ..Self::default() })
     }
 
-    /// Adds a phase.
     pub(crate) fn add(&mut self, name: &str, took: Duration) {
         self.phases.push((name.to_owned(), took));
     }
 
-    /// Adds a lane, and the executables that ran in it.
+    /// Adds a lane and its executables.
     pub(crate) fn add_lane(&mut self, lane: Lane, report: &Report) {
         self.add(&lane.to_string(), report.took);
         self.executables.extend(report.times.iter().map(|(name, took)| (*took, lane, name.clone())));
@@ -78,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn phases_are_in_order_and_executables_by_their_time_over_all_lanes() {
+    fn phases_are_in_order_and_executables_are_sorted_by_time() {
         let directory = tempfile::tempdir().expect("make a directory");
         let file = directory.path().join("phases");
         fs::write(&file, "3\tpackages\n61\tbuild of bin/\n").expect("write the phases");
@@ -92,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_twelve_executables_are_listed() {
+    fn at_most_twelve_executables_are_listed() {
         let mut times = Times::default();
         let names: Vec<String> = (0..20).map(|number| format!("e2e/{number}")).collect();
         times.add_lane(Lane::Native, &report(&names.iter().zip(1..).map(|(n, s)| (n.as_str(), s)).collect::<Vec<_>>()));

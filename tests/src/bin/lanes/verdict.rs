@@ -1,4 +1,4 @@
-//! What ran where, over all lanes, and whether that is good.
+//! The outcomes of all lanes, and the verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,34 +7,30 @@ use crate::lane::Lane;
 use crate::runtimes::is_dispensable;
 use crate::suite::{Outcome, Report, Suite};
 
-/// The reports of all lanes.
 #[derive(Debug)]
 pub(crate) struct Verdict {
     tests: BTreeSet<String>,
     reports: BTreeMap<Lane, Report>,
-    /// Whether every lane was wanted, so that a test that ran in none is a failure.
+    /// True if all lanes were selected. Then a test that ran in no lane is a failure.
     whole: bool,
-    /// Errors that ended a lane before its end, or a build.
+    /// Errors of a lane or a build.
     errors: Vec<String>,
 }
 
 impl Verdict {
-    /// Of no lane yet.
     pub(crate) fn new(suite: &Suite, whole: bool) -> Self {
         Self { tests: suite.names().collect(), reports: BTreeMap::new(), whole, errors: Vec::new() }
     }
 
-    /// Adds a lane.
     pub(crate) fn add(&mut self, lane: Lane, report: Report) {
         self.reports.insert(lane, report);
     }
 
-    /// Adds an error that is not of one test.
     pub(crate) fn add_error(&mut self, error: String) {
         self.errors.push(error);
     }
 
-    /// The tests that could not run in any lane so far: a lane lacked something that they need.
+    /// The tests that could not run in any lane so far.
     pub(crate) fn absent(&self) -> Vec<&str> {
         let is_absent = |test: &&str| {
             let mut outcomes = self.reports.values().filter_map(|report| report.outcomes.get(*test));
@@ -48,17 +44,15 @@ impl Verdict {
         self.tests.iter().filter(|test| !self.ran(test)).map(|test| (test.as_str(), self.why_not(test))).collect()
     }
 
-    /// The full names of all tests.
     pub(crate) fn tests(&self) -> impl Iterator<Item = &str> {
         self.tests.iter().map(String::as_str)
     }
 
-    /// Whether a test ran in any lane.
     pub(crate) fn ran(&self, test: &str) -> bool {
         self.reports.values().any(|report| has_run(report, test))
     }
 
-    /// Why a test ran in no lane, lane by lane.
+    /// The reasons why a test ran in no lane.
     pub(crate) fn why_not(&self, test: &str) -> String {
         let why = |(lane, report): (&Lane, &Report)| match report.outcomes.get(test) {
             Some(Outcome::Absent(why) | Outcome::Lost(why)) => Some(format!("{lane}: {why}")),
@@ -81,12 +75,12 @@ impl Verdict {
         failed
     }
 
-    /// The tests that ran in no lane and should have.
+    /// The tests that ran in no lane, without optional ones.
     fn lost(&self) -> impl Iterator<Item = (&str, String)> {
         self.missing().into_iter().filter(|(test, _)| !is_dispensable(test))
     }
 
-    /// Whether no test failed, and, if every lane was wanted, each ran in one.
+    /// Returns true if no test failed. With all lanes, each test must have run in one.
     pub(crate) fn good(&self) -> bool {
         self.failed().is_empty()
             && self.errors.is_empty()
@@ -138,13 +132,13 @@ impl fmt::Display for Verdict {
                 writeln!(f, "RAN NOWHERE: {test} ({why})")?;
             }
         } else {
-            writeln!(f, "(one lane was asked for: a test that cannot run there is not judged)")?;
+            writeln!(f, "(only one lane ran, so a test that cannot run there is not a failure)")?;
         }
         for error in &self.errors {
             writeln!(f, "FAILED: {error}")?;
         }
         if self.tests.is_empty() {
-            writeln!(f, "NO TEST is in that lane and has such a name")?;
+            writeln!(f, "NO TEST in that lane has such a name")?;
         }
         Ok(())
     }
@@ -175,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_run_in_one_lane_may_run_in_the_other() {
+    fn a_test_that_cannot_run_in_one_lane_may_run_in_another() {
         assert_eq!(verdict(&[("a", Outcome::Passed), ("b", absent())], None).absent(), ["b"]);
         let verdict = verdict(&[("a", Outcome::Passed), ("b", absent())], Some(&[("b", Outcome::Passed)]));
         assert_eq!(verdict.absent(), [""; 0]);
@@ -184,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ran_nowhere_is_a_failure() {
+    fn a_test_that_ran_in_no_lane_is_a_failure() {
         let verdict = verdict(&[("a", Outcome::Passed), ("b", absent())], Some(&[("b", absent())]));
         assert!(!verdict.good());
         let why = "RAN NOWHERE: b (native: the kernel has no ipvlan; guest: the kernel has no ipvlan)";
@@ -192,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_in_either_lane_is_one() {
+    fn a_failure_in_any_lane_is_a_failure() {
         let passed = [("a", Outcome::Passed), ("b", Outcome::Passed)];
         assert!(verdict(&passed, None).good());
         let failed = verdict(&passed, Some(&[("a", Outcome::Failed)]));
@@ -201,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_that_runs_alone_is_asked_for_its_own_runtimes() {
+    fn a_lane_that_runs_alone_needs_only_its_own_runtimes() {
         let verdict = verdict(&[("a", Outcome::Passed)], None);
         assert!(Table::of(&verdict, Some(Lane::Runtime)).is_lacking());
         for lane in [Lane::Unit, Lane::Native, Lane::Compliance, Lane::Guest] {
@@ -210,7 +204,7 @@ mod tests {
         }
     }
 
-    /// An ignored test, or one whose executable died, has not run, whatever its lane was asked for.
+    /// An ignored test, or one whose executable died.
     #[test]
     fn a_lost_test_is_a_failure_and_has_not_run() {
         let lost = Outcome::Lost("the harness said \"ignored\"".into());
@@ -220,9 +214,8 @@ mod tests {
         assert!(!verdict.good());
     }
 
-    /// The reports of the other lanes are not lost by it.
     #[test]
-    fn an_error_that_is_not_of_one_test_is_a_failure() {
+    fn an_error_of_a_lane_is_a_failure_and_keeps_the_other_reports() {
         let mut verdict = verdict(&[("a", Outcome::Passed), ("b", Outcome::Passed)], None);
         verdict.add_error("lane guest: the guest has said nothing".to_owned());
         assert!(!verdict.good());
@@ -234,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_that_no_lane_has_ran_nowhere() {
+    fn a_test_that_no_lane_has_is_a_failure() {
         let mut verdict = verdict(&[("a", Outcome::Passed), ("b", Outcome::Passed)], None);
         verdict.tests.insert("c".to_owned());
         assert!(!verdict.good());
@@ -253,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_podman_is_told_so_and_is_good_enough() {
+    fn without_podman_the_run_succeeds_and_says_so() {
         let verdict = with_runtimes(Outcome::Absent("podman 5 has no CNI".into()), Some(Outcome::Passed));
         let table = Table::of(&verdict, None);
         assert!(

@@ -1,46 +1,44 @@
-//! Judges from outside whether a guest still moves: by its words, and by the processor time that it uses.
+//! Decides from outside if a guest hangs, by its output and its processor time.
 //!
-//! A total for the whole run would fail a run in which all is well, on a machine that has much else to do.
+//! A limit for the whole run would be wrong on a machine under load.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Names how many seconds a guest may stand still.
+/// The number of seconds that a guest may hang.
 pub(crate) const PATIENCE_VARIABLE: &str = "UNDERLAY_GUEST_PATIENCE";
-/// No test is silent for so long and uses no processor.
+/// Longer than any test prints nothing and uses no processor.
 const SILENT_FOR: Duration = Duration::from_secs(180);
-/// A guest that uses less than this part of a processor stands still. Its idle kernel uses some.
+/// A guest that uses less than this part of a processor hangs. An idle kernel uses some time.
 const IDLE_PART: u32 = 20;
-/// The processor time that a guest may use without a word, in units of the patience.
+/// The processor time that a guest may use without output, in units of the patience.
 const SILENT_WORK: u32 = 3;
-/// The unit of times in /proc, on every machine that Rust's tier 1 and 2 have. (proc(5), USER_HZ)
+/// The unit of times in /proc. (proc(5), USER_HZ)
 const TICK: Duration = Duration::from_millis(10);
 
-/// A guest that is watched.
 #[derive(Debug)]
 pub(crate) struct Watch {
     patience: Duration,
     moved: Instant,
-    /// The processor time when it moved last.
+    /// The processor time at its last sign of life.
     seen: Duration,
     at_word: Option<Duration>,
 }
 
 impl Watch {
-    /// Of a guest that starts now.
     pub(crate) fn new(patience: Duration, now: Instant) -> Self {
         Self { patience, moved: now, seen: Duration::ZERO, at_word: None }
     }
 
-    /// It has said something.
+    /// The guest has printed a line.
     pub(crate) fn hear(&mut self, now: Instant) {
         self.moved = now;
         self.at_word = None;
     }
 
-    /// An error if it is to be given up, in view of the processor time that it has used so far.
+    /// `used` is its processor time so far. Returns an error if the guest hangs.
     pub(crate) fn look(&mut self, now: Instant, used: Duration) -> Result<(), String> {
         let silent_work = used.saturating_sub(*self.at_word.get_or_insert(used));
         if used.saturating_sub(self.seen) >= self.patience / IDLE_PART {
@@ -57,14 +55,13 @@ impl Watch {
     }
 }
 
-/// The patience that the environment asks for.
 pub(crate) fn patience() -> Result<Duration, String> {
     let Some(text) = std::env::var_os(PATIENCE_VARIABLE) else { return Ok(SILENT_FOR) };
     let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds > 0);
     seconds.map(Duration::from_secs).ok_or_else(|| format!("{PATIENCE_VARIABLE}: a number of seconds"))
 }
 
-/// The processor time that all processes have used that are in the PID namespace which this process has for its children.
+/// The processor time of all processes in the PID namespace of the children of a process.
 pub(crate) fn processor_time(parent: u32) -> Duration {
     let inode = |path: &Path| fs::metadata(path).ok().map(|namespace| namespace.ino());
     let Some(wanted) = inode(Path::new(&format!("/proc/{parent}/ns/pid_for_children"))) else { return Duration::ZERO };
@@ -74,9 +71,9 @@ pub(crate) fn processor_time(parent: u32) -> Duration {
     TICK * ticks.sum::<u32>()
 }
 
-/// User and system time, of the process and of those of its children that it has waited for. (proc(5), /proc/pid/stat)
+/// User and system time of the process and of the children that it has waited for. (proc(5), /proc/pid/stat)
 fn ticks(stat: &str) -> Option<u32> {
-    // The name before it may have spaces and brackets.
+    // The name of the process may have spaces and brackets.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     fields.get(11..15)?.iter().map(|field| field.parse::<u32>().ok()).sum()
 }
@@ -85,7 +82,7 @@ fn ticks(stat: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// Looks once a second. Returns after how many seconds it is given up, and why.
+    /// Looks once a second. Returns the number of seconds until the error, and the error.
     fn watch(says: impl Fn(u64) -> bool, percent: u64) -> Option<(u64, String)> {
         let begun = Instant::now();
         let mut watch = Watch::new(SILENT_FOR, begun);
@@ -101,35 +98,35 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_stands_still_is_given_up_though_its_kernel_ticks() {
+    fn a_guest_that_hangs_is_an_error_although_its_kernel_uses_some_time() {
         for percent in [0, 1, 4] {
-            let (after, why) = watch(|second| second < 10, percent).expect("it is given up");
+            let (after, why) = watch(|second| second < 10, percent).expect("an error");
             assert!((180..=200).contains(&after), "after {after} s");
             assert_eq!(why, "has said nothing and used no processor for 180 s");
         }
     }
 
     #[test]
-    fn a_guest_that_speaks_now_and_then_is_never_given_up() {
+    fn a_guest_that_sometimes_prints_a_line_is_never_an_error() {
         assert_eq!(watch(|second| second % 170 == 0, 0), None);
         assert_eq!(watch(|second| second % 170 == 0, 100), None);
     }
 
-    /// It gets a tenth of a processor, and a test that takes a minute by itself takes ten.
+    /// The guest gets a tenth of a processor, so a test of one minute takes ten.
     #[test]
-    fn a_guest_on_a_loaded_machine_is_given_time() {
+    fn a_guest_on_a_loaded_machine_has_enough_time() {
         assert_eq!(watch(|second| second % 600 == 0, 10), None);
     }
 
     #[test]
-    fn a_guest_that_works_for_ever_without_a_word_is_given_up() {
-        let (after, why) = watch(|second| second < 10, 100).expect("it is given up");
+    fn a_guest_that_works_without_output_for_ever_is_an_error() {
+        let (after, why) = watch(|second| second < 10, 100).expect("an error");
         assert!((540..560).contains(&after), "after {after} s");
         assert_eq!(why, "has used 541 s of processor time without a word");
     }
 
     #[test]
-    fn times_are_read_behind_a_name_of_any_kind() {
+    fn the_name_of_a_process_does_not_disturb_the_times() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 12 3 40 5 20 0 1 0 100 0 0";
         assert_eq!(ticks(stat), Some(60));
         assert_eq!(ticks("7 (a) S 1"), None);
