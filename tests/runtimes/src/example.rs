@@ -64,7 +64,7 @@ pub fn live(lab: &Lab, list: &Value, runtime: &Libcni<'_>, judge: impl Fn(&Conta
     let network = list["name"].as_str().expect("a name");
     let container = lab.container();
     // Two addresses: the neighbour remembers for a while at which MAC one was.
-    for (is_kept, own) in [(true, "192.168.10.77/24"), (false, "192.168.10.78/24")] {
+    for (is_kept, own) in [(true, "192.168.50.77/24"), (false, "192.168.50.78/24")] {
         let result = runtime.add(&container);
         assert_on_the_lan(lab, &container, list, &result, own.parse().expect("a prefix"));
         judge(&container, &result);
@@ -97,7 +97,7 @@ fn assert_on_the_lan(lab: &Lab, container: &Container, list: &Value, result: &Va
     if addresses.is_empty() {
         assert_eq!(list["plugins"][0]["ipam"], json!({}), "no addresses: {result}");
         container.add_address("eth0", own);
-        addresses.push((own, "192.168.10.1".parse().expect("an address")));
+        addresses.push((own, "192.168.50.1".parse().expect("an address")));
     }
     for (address, router) in addresses {
         if !lab.neighbour.has_address(router) {

@@ -105,7 +105,7 @@ fn list(file: &str) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-const IP: &str = "192.168.10.230";
+const IP: &str = "192.168.50.230";
 const MAC: &str = "02:00:5e:10:00:01";
 
 fn a_runtime_with_ips(runtime: Libcni<'_>) -> Libcni<'_> {
@@ -154,7 +154,7 @@ fn has_both(lab: &Lab, container: &Container, result: &Value) {
 
 fn has_two_families(_: &Lab, container: &Container, _: &Value) {
     let addresses = container.address_texts("eth0");
-    let are = [addresses[0].starts_with("192.168.10.2"), addresses[1].starts_with("fd00:10::c:")];
+    let are = [addresses[0].starts_with("192.168.50.2"), addresses[1].starts_with("fd00:10::c:")];
     assert!(addresses.len() == 2 && are == [true; 2], "{addresses:?}");
 }
 
@@ -188,8 +188,8 @@ fn is_routed_by_source(_: &Lab, container: &Container, _: &Value) {
 
 fn is_tagged(lab: &Lab, _: &Container, result: &Value) {
     // The neighbour's address is on its VLAN only, and nobody else is there to answer.
-    assert_eq!(result["ips"][0]["gateway"], "192.168.10.1");
-    assert!(!lab.neighbour.address_texts(lab.neighbour.nic).contains(&"192.168.10.1/24".to_owned()));
+    assert_eq!(result["ips"][0]["gateway"], "192.168.50.1");
+    assert!(!lab.neighbour.address_texts(lab.neighbour.nic).contains(&"192.168.50.1/24".to_owned()));
 }
 
 /// `bandwidth` shapes the host's end of a veth pair, and a macvlan link has none. That is what conf-examples/README.md

@@ -18,7 +18,7 @@ fn start(lab: &Lab) -> Option<Podman<'_>> {
     let path = recipe::path("podman.conflist");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let list: Value = serde_json::from_str(&text).expect("JSON");
-    lab.neighbour.add_address(lab.neighbour.nic, "192.168.10.1/24".parse().expect("a prefix"));
+    lab.neighbour.add_address(lab.neighbour.nic, "192.168.50.1/24".parse().expect("a prefix"));
     Some(Podman::with_network(lab, &example::settle(lab, list)))
 }
 
@@ -33,17 +33,17 @@ cases! {
         let Some(podman) = start(lab) else { return };
         podman.serve("web", &[]).done();
         let said = podman.run(&["inspect", "--format", "{{.NetworkSettings.Networks.lan.IPAddress}}", "web"]);
-        assert_eq!(said.done().trim(), "192.168.10.200");
-        assert_eq!(get(&lab.neighbour, ip("192.168.10.200")), PAGE);
+        assert_eq!(said.done().trim(), "192.168.50.200");
+        assert_eq!(get(&lab.neighbour, ip("192.168.50.200")), PAGE);
         let netns = podman.netns("web");
         assert_eq!(netns.link("eth0").parent, Some(lab.host.link(NIC).ifindex));
-        assert_reaches(&netns, ip("192.168.10.1"));
+        assert_reaches(&netns, ip("192.168.50.1"));
         drop(netns);
 
         podman.run(&["rm", "--force", "--time", "0", "web"]).done();
         assert_eq!(lab.leases(), [""; 0]);
         assert_eq!(podman.remains(), [""; 0]);
-        await_silence(&lab.neighbour, ip("192.168.10.200"));
+        await_silence(&lab.neighbour, ip("192.168.50.200"));
         await_that("the host's links are as before", || lab.host.links() == before);
     }
 
@@ -51,16 +51,16 @@ cases! {
     #[reference(passes)]
     fn an_address_and_a_mac_that_were_asked_for_are_there_after_a_restart_too(lab) {
         let Some(podman) = start(lab) else { return };
-        podman.serve("web", &["--ip", "192.168.10.222", "--mac-address", "02:00:5e:10:00:07"]).done();
+        podman.serve("web", &["--ip", "192.168.50.222", "--mac-address", "02:00:5e:10:00:07"]).done();
         for restarted in [false, true] {
             if restarted {
                 podman.run(&["restart", "--time", "0", "web"]).done();
             }
             let netns = podman.netns("web");
-            assert_eq!(netns.address_texts("eth0"), ["192.168.10.222/24"]);
+            assert_eq!(netns.address_texts("eth0"), ["192.168.50.222/24"]);
             assert_eq!(netns.link("eth0").mac, "02:00:5e:10:00:07");
-            assert_eq!(get(&lab.neighbour, ip("192.168.10.222")), PAGE);
-            assert_eq!(lab.leases(), ["192.168.10.222"]);
+            assert_eq!(get(&lab.neighbour, ip("192.168.50.222")), PAGE);
+            assert_eq!(lab.leases(), ["192.168.50.222"]);
         }
         podman.run(&["rm", "--force", "--time", "0", "web"]).done();
         assert_eq!(lab.leases(), [""; 0]);

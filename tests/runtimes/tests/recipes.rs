@@ -46,11 +46,11 @@ cases! {
     #[reference(passes)]
     fn the_network_of_multus_attaches_a_container(lab) {
         let list = example::settle(lab, network_of_multus());
-        let asked = json!({"ips": ["192.168.10.231/24"], "mac": "02:00:5e:10:00:02"});
+        let asked = json!({"ips": ["192.168.50.231/24"], "mac": "02:00:5e:10:00:02"});
         let pod = [("IgnoreUnknown", "true"), ("K8S_POD_NAMESPACE", "default"), ("K8S_POD_NAME", "web-0")];
         let runtime = Libcni::new(lab, &list).capabilities(asked).args(&pod);
         example::live(lab, &list, &runtime, |container, _| {
-            assert_eq!(container.address_texts("eth0"), ["192.168.10.231/24"]);
+            assert_eq!(container.address_texts("eth0"), ["192.168.50.231/24"]);
             assert_eq!(container.link("eth0").mac, "02:00:5e:10:00:02");
         });
     }
@@ -62,7 +62,7 @@ fn the_configuration_of_containerd_and_the_network_for_pods_make_a_node() {
     let lab = Lab::new(Binaries::HardLinks);
     let text = std::fs::read_to_string(recipe::path("kubernetes-primary.conflist")).expect("read an example");
     let list = example::settle(&lab, serde_json::from_str(&text).expect("JSON"));
-    lab.neighbour.add_address(lab.neighbour.nic, "192.168.10.1/16".parse().expect("a prefix"));
+    lab.neighbour.add_address(lab.neighbour.nic, "192.168.50.1/16".parse().expect("a prefix"));
     let containerd = Containerd::for_kubernetes(&lab, &recipe::containerd(), &list);
     let cri = Cri::connect(&containerd);
     let pod = cri.run_pod("web");

@@ -42,8 +42,10 @@ pub(crate) fn stream(client: &Namespace, server: &Namespace, to: SocketAddr, amo
         let receiver = scope.spawn(move || {
             server.run(|| {
                 let mut command = iperf3();
-                // It ends after one client.
-                let mut child = spawn(command.args(["-s", "-1", "-p", port, "--forceflush"]))?;
+                // It ends after one client, or without one at a deadline. `timeout` may be killed before setpriv(1) binds
+                // iperf3 to it. Then only this deadline ends it.
+                let idle = ANSWER_WITHIN.as_secs().to_string();
+                let mut child = spawn(command.args(["-s", "-1", "-p", port, "--forceflush", "--idle-timeout", &idle]))?;
                 let out = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
                 let mut said = String::new();
                 for line in out.lines().map_while(Result::ok) {
