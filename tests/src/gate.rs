@@ -23,7 +23,8 @@ impl Gate {
         Self(OpenOptions::new().read(true).write(true).open(&path).expect("open a FIFO"))
     }
 
-    /// Waits until the other side has written a line. Returns false if it did not: calls that wait must be let go first.
+    /// Waits until the other side has written a line. Returns false if it did not: calls that wait must be let go
+    /// first.
     #[must_use]
     pub fn wait(&mut self) -> bool {
         let asked = readable(&self.0, Instant::now() + PATIENCE).expect("wait for a FIFO");

@@ -197,8 +197,8 @@ impl Lab {
         self.files_in(network).into_iter().filter(|name| name.parse::<IpAddr>().is_ok()).collect()
     }
 
-    /// The names of all files in the lease directory of the network `lan`, sorted. Without the owners' records, which are
-    /// links that lead nowhere, and caches.
+    /// The names of all files in the lease directory of the network `lan`, sorted. Without the owners' records, which
+    /// are links that lead nowhere, and caches.
     pub fn lease_files(&self) -> Vec<String> {
         self.files_in("lan")
     }

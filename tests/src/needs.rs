@@ -55,8 +55,8 @@ impl Feature {
     }
 }
 
-/// Whether the calling test can run on this kernel. If not, the lane's ledger learns of it; without a ledger there is no
-/// other lane, and the test fails.
+/// Whether the calling test can run on this kernel. If not, the lane's ledger learns of it; without a ledger there is
+/// no other lane, and the test fails.
 pub fn here(needs: &[Feature]) -> bool {
     let missing: Vec<&str> = needs.iter().copied().filter(|feature| !feature.is_here()).map(Feature::name).collect();
     if missing.is_empty() {
@@ -66,8 +66,8 @@ pub fn here(needs: &[Feature]) -> bool {
     false
 }
 
-/// Notes in the lane's ledger why the calling test cannot run here. Without a ledger there is no other lane, nor anybody to
-/// judge, and the test fails.
+/// Notes in the lane's ledger why the calling test cannot run here. Without a ledger there is no other lane, nor
+/// anybody to judge, and the test fails.
 pub fn note(why: &str) {
     let Some(ledger) = env::var_os(LEDGER_VARIABLE) else {
         panic!("{why}: `make test` runs this test in a guest, where that helps");

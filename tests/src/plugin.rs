@@ -180,7 +180,8 @@ impl Call<'_> {
         self.run_under_trace(Watch::KillAt(stop)).0
     }
 
-    /// Makes the call and notes its system calls, and those of all that it starts. With a fault, one of them goes wrong.
+    /// Makes the call and notes its system calls, and those of all that it starts. With a fault, one of them goes
+    /// wrong.
     pub fn run_stepwise(&self, fault: Option<&Fault>) -> (Outcome, Trace) {
         self.run_under_trace(Watch::Steps(fault.cloned()))
     }

@@ -73,8 +73,9 @@ impl Lab {
         assert_eq!(self.leases(), [""; 0]);
     }
 
-    /// Writes an IPAM plugin named `fake`: a shell script with this body. It notes each command in the file `calls`. The
-    /// variable `$answer` is a result with 192.168.50.77, and `$LAB` the Lab's directory. Returns a configuration with it.
+    /// Writes an IPAM plugin named `fake`: a shell script with this body. It notes each command in the file `calls`.
+    /// The variable `$answer` is a result with 192.168.50.77, and `$LAB` the Lab's directory. Returns a configuration
+    /// with it.
     pub fn fake_ipam(&self, body: &str) -> Value {
         fs::create_dir(self.path("fake")).expect("make a directory");
         let answer = r#"{"cniVersion": "1.0.0", "ips": [{"address": "192.168.50.77/24", "gateway": "192.168.50.1"}]}"#;

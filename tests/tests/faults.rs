@@ -1,5 +1,5 @@
-//! macvlan and host-local are killed at every system call, or the call fails. Each day tests a part, `make faults FULL=1`
-//! all of it. ipvlan is in `faults_ipvlan`.
+//! macvlan and host-local are killed at every system call, or the call fails. Each day tests a part, `make faults
+//! FULL=1` all of it. ipvlan is in `faults_ipvlan`.
 
 use e2e::Binaries;
 use e2e::faults::{Command, Layers, Scenario, Selection};

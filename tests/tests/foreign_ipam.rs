@@ -117,8 +117,8 @@ cases! {
         live_with_static(lab, lab.ipvlan_conf("l2"));
     }
 
-    /// The daemon sends DHCPRELEASE from the leased address. DEL had already removed that address from the link, so nothing was
-    /// sent, and each container cost an address of the server.
+    /// The daemon sends DHCPRELEASE from the leased address. DEL had already removed that address from the link, so
+    /// nothing was sent, and each container cost an address of the server.
     #[reference(passes)]
     fn a_dhcp_lease_goes_back_to_the_server_with_del(lab) {
         let dhcp = Dhcp::start(lab, &[]);

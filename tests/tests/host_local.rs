@@ -63,8 +63,8 @@ fn run_with_inodes(lab: &Lab, call: &Call<'_>, inodes: u32) -> (e2e::Outcome, Ve
 }
 
 cases! {
-    /// Two networks of one directory had a common range, or the name of a network was changed. Then two containers got one
-    /// address, without a message.
+    /// Two networks of one directory had a common range, or the name of a network was changed. Then two containers got
+    /// one address, without a message.
     #[reference(fails: "no remark")]
     fn an_address_that_another_network_has_leased_is_a_remark_that_names_it(lab) {
         let plugin = lab.host_local();

@@ -28,8 +28,9 @@ fn assert_zero(lab: &Lab, container: &Container, when: &str) {
     assert!(rest.is_empty(), "{when}: {rest:?} left in the lease directory");
 }
 
-/// Makes each system call that `which` selects fail, each in a separate run. `which` gets the last requests to the kernel
-/// and the number of the system call. `then` looks at the state after each run, and after a run without a failure.
+/// Makes each system call that `which` selects fail, each in a separate run. `which` gets the last requests to the
+/// kernel and the number of the system call. `then` looks at the state after each run, and after a run without a
+/// failure.
 fn failing_at_each<'a>(
     errno: Errno,
     which: impl Fn(&[u16], i64) -> bool,
@@ -131,8 +132,8 @@ cases! {
         });
     }
 
-    /// The kernel's answer was lost, so ADD did not know if it had created the link. It took an existing link that was down
-    /// for its own.
+    /// The kernel's answer was lost, so ADD did not know if it had created the link. It took an existing link that was
+    /// down for its own.
     #[reference(not_run: "its threads make every run another one")]
     fn an_add_that_misses_an_answer_leaves_a_link_that_was_there_and_is_down(lab) {
         let conf = lab.conf();
@@ -188,8 +189,8 @@ cases! {
         assert_silent(&lab.neighbour, lan4(100));
     }
 
-    /// A pod is deleted while it starts. On dual stack, ADD takes a second for duplicate address detection, and DEL does
-    /// not wait for it.
+    /// A pod is deleted while it starts. On dual stack, ADD takes a second for duplicate address detection, and DEL
+    /// does not wait for it.
     #[reference(not_run: "it succeeds with a link that is gone, or panics")]
     fn a_del_during_its_add_leaves_nothing(lab) {
         let container = lab.container();

@@ -17,7 +17,8 @@ fn l2(flag: &str) -> Ipvlan {
     Ipvlan { mode: "l2".into(), flag: flag.into(), noarp: false }
 }
 
-/// A configuration for layer 3: a subnet for the containers, which the host routes. The first has 10.66.0.2 and fd66::2.
+/// A configuration for layer 3: a subnet for the containers, which the host routes. The first has 10.66.0.2 and
+/// fd66::2.
 fn routed(lab: &Lab, mode: &str) -> Value {
     let ranges = json!([[{"subnet": "10.66.0.0/24"}], [{"subnet": "fd66::/64"}]]);
     let routes = json!([{"dst": LAN4}, {"dst": LAN6}]);
@@ -151,8 +152,8 @@ cases! {
         assert_reaches(&lab.neighbour, lan4(101));
     }
 
-    /// Their packets go to the switch, which must send them back. All slaves have one MAC, so an ARP request that comes back
-    /// looks like the parent's own. So the test sets the neighbour entries.
+    /// Their packets go to the switch, which must send them back. All slaves have one MAC, so an ARP request that comes
+    /// back looks like the parent's own. So the test sets the neighbour entries.
     #[needs(Ipvlan)]
     #[reference(not_run: "it has no flags")]
     fn siblings_with_the_flag_vepa_reach_each_other_through_the_switch(lab) {

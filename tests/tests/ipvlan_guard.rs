@@ -1,5 +1,5 @@
-//! The guard of ipvlan's mode. All slaves of a parent share mode and flag, so ADD is refused if it would change them for
-//! running containers.
+//! The guard of ipvlan's mode. All slaves of a parent share mode and flag, so ADD is refused if it would change them
+//! for running containers.
 
 use std::fs::File;
 use std::net::UdpSocket;
@@ -174,8 +174,8 @@ cases! {
         add_that_changes_nothing(lab, &lab.ipvlan_conf("l2"), &[]).fails(7, &["flag \"bridge\"", "flag private"]);
     }
 
-    /// A socket keeps the namespace alive, but there is no path to it. The kernel says that the parent has a slave, but its
-    /// mode is unknown, so ADD is refused.
+    /// A socket keeps the namespace alive, but there is no path to it. The kernel says that the parent has a slave, but
+    /// its mode is unknown, so ADD is refused.
     #[needs(Ipvlan)]
     #[reference(not_run: "it has no guard")]
     fn a_slave_counts_in_a_netns_without_a_path(lab) {
@@ -220,8 +220,8 @@ cases! {
         }
     }
 
-    /// The links of a container that ended without a DEL go a moment later. The search of another test may hold the namespace
-    /// for a moment, so one refusal is allowed.
+    /// The links of a container that ended without a DEL go a moment later. The search of another test may hold the
+    /// namespace for a moment, so one refusal is allowed.
     #[needs(Ipvlan)]
     #[reference(passes)]
     fn a_container_that_is_just_ending_does_not_prevent_another_mode(lab) {

@@ -368,7 +368,8 @@ cases! {
         assert!(outcome.stderr.contains("stdout: it is closed"), "{}", outcome.text());
     }
 
-    /// A stdout that was /dev/null, opened also for reading, was taken for a closed one. Python's subprocess.DEVNULL is so.
+    /// A stdout that was /dev/null, opened also for reading, was taken for a closed one. Python's subprocess.DEVNULL is
+    /// so.
     #[reference(passes)]
     fn an_add_whose_stdout_is_dev_null_works(lab) {
         for (at, to_null) in (100..).zip([">", "1<>"]) {

@@ -277,8 +277,8 @@ fn a_panic_of_a_permit_leaves_no_link_and_leases_nothing() {
     stage.assert_can_be_attached();
 }
 
-/// While an ADD waited for IPAM, its link was deleted, and another ADD for the same interface made one and succeeded. The
-/// first one failed, and released the lease of the second one, since IPAM knows only the owner. (C8)
+/// While an ADD waited for IPAM, its link was deleted, and another ADD for the same interface made one and succeeded.
+/// The first one failed, and released the lease of the second one, since IPAM knows only the owner. (C8)
 #[test]
 fn an_add_that_fails_late_leaves_the_lease_to_a_later_add_of_its_interface() {
     for can_give_back in [false, true] {

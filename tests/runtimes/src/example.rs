@@ -58,8 +58,8 @@ fn route_through_host(lab: &Lab, plugin: &Value) {
     lab.neighbour.ip(&format!("route add {subnet} via {}", lab.host.v4));
 }
 
-/// Two lives of one container: libcni keeps the result of the first ADD to its DEL, and loses that of the second. `judge`
-/// looks at the container and the result while it lives.
+/// Two lives of one container: libcni keeps the result of the first ADD to its DEL, and loses that of the second.
+/// `judge` looks at the container and the result while it lives.
 pub fn live(lab: &Lab, list: &Value, runtime: &Libcni<'_>, judge: impl Fn(&Container, &Value)) {
     let network = list["name"].as_str().expect("a name");
     let container = lab.container();

@@ -65,7 +65,8 @@ impl<'a> Libcni<'a> {
         self.call("DEL", container).unwrap_or_else(|e| panic!("DelNetworkList: {e}"));
     }
 
-    /// Loses all results that were kept, as an operator does who empties the directory, and an older runtime that kept none.
+    /// Loses all results that were kept, as an operator does who empties the directory, and an older runtime that kept
+    /// none.
     pub fn forget(&self) {
         fs::remove_dir_all(self.cache()).expect("remove the cached results");
     }

@@ -8,8 +8,8 @@ use e2e::{Lab, cases};
 use runtimes::{example, recipe};
 use serde_json::Value;
 
-/// podman, on that network, of which the neighbour is the router; none where this machine cannot run it, which the table
-/// at the end of all tests says.
+/// podman, on that network, of which the neighbour is the router; none where this machine cannot run it, which the
+/// table at the end of all tests says.
 fn start(lab: &Lab) -> Option<Podman<'_>> {
     if let Some(why) = Podman::why_not() {
         e2e::needs::note(why);
