@@ -357,7 +357,8 @@ cases! {
     #[reference(fails: "another code")]
     fn ranges_that_overlap_are_refused(lab) {
         let range = json!({"subnet": "192.168.50.0/24"});
-        lab.host_local().refuses(lab, &lab.conf_over(json!([[range, range]])), 7, &["ipam.ranges[0][1]", "192.168.50.0/24", "overlap"]);
+        let names = ["ipam.ranges[0][1]", "192.168.50.0/24", "overlap"];
+        lab.host_local().refuses(lab, &lab.conf_over(json!([[range, range]])), 7, &names);
         lab.host_local().refuses(lab, &lab.conf_over(json!([[range], [range]])), 7, &["ipam.ranges[1]", "overlap"]);
     }
 

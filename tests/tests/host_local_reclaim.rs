@@ -338,7 +338,8 @@ fn keeps_a_lease_with_a_mount_outside_of_the_root(root: &str, beside: &str) {
     fs::create_dir(new_root.join("bin")).expect("make a directory");
     fs::copy("/bin/busybox", new_root.join("bin/busybox")).expect("copy busybox");
     let words = format!(
-        "mount --bind {netns} {at}; {root} {new_root}; {beside} echo ready; exec chroot {new_root} /bin/busybox sleep 600",
+        "mount --bind {netns} {at}; {root} {new_root}; {beside} echo ready; \
+         exec chroot {new_root} /bin/busybox sleep 600",
         netns = container.path().display(),
         at = at.display(),
         new_root = new_root.display(),

@@ -327,8 +327,8 @@ cases! {
         let add = || lab.behind(without_threads).add(&container, "eth0", &lab.conf()).run();
         let outcome = lab.unchanged(&[&container], add);
         // As a separate program, IPAM cannot be started.
-        let cause = if lab.binaries() == Binaries::HardLinks { "no thread can be started to wait for it" } else { "host-local" };
-        outcome.fails(11, &[cause]);
+        let is_called = lab.binaries() == Binaries::HardLinks;
+        outcome.fails(11, &[if is_called { "no thread can be started to wait for it" } else { "host-local" }]);
     }
 
     /// The kernel had created the link, but its answer was lost, and ADD left the link. Here each answer is lost once.

@@ -55,7 +55,8 @@ cases! {
     fn its_error_object_is_passed_on_with_its_code(lab) {
         let conf = lab.fake_ipam(concat!(
             "[ $CNI_COMMAND = ADD ] || exit 0\n",
-            r#"echo '{"cniVersion": "1.0.0", "code": 142, "msg": "the pool is empty", "details": "since noon"}'; exit 1"#,
+            r#"echo '{"cniVersion": "1.0.0", "code": 142, "msg": "the pool is empty", "details": "since noon"}'"#,
+            "\nexit 1",
         ));
         let error = lab.plugin_with_fake("macvlan").refuses(lab, &conf, 142, &["the pool is empty"]);
         assert_eq!(error.details, "since noon");
@@ -188,7 +189,8 @@ cases! {
     fn del_with_such_ipam_takes_the_link_and_says_that_the_lease_stays(lab) {
         let (container, conf) = lab.macvlan().attach(lab, &lab.conf());
         let edited = with(conf.clone(), "ipam", json!({"type": "macvlan"}));
-        lab.macvlan().del(&container, "eth0", &edited).run().fails(7, &["ipam.type", "macvlan", "is not an IPAM plugin"]);
+        let del = lab.macvlan().del(&container, "eth0", &edited).run();
+        del.fails(7, &["ipam.type", "macvlan", "is not an IPAM plugin"]);
         assert_eq!(container.link_names(), ["lo"]);
         assert_eq!(lab.leases(), ["192.168.50.100"]);
         lab.macvlan().detach(lab, &container, &conf);

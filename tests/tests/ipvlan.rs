@@ -73,7 +73,7 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(passes)]
     fn siblings_reach_each_other(lab) {
-        let ((first, _), (second, _)) = (lab.ipvlan().attached(lab, &dual(lab, "l2")), lab.ipvlan().attached(lab, &dual(lab, "l2")));
+        let [first, second] = [1, 2].map(|_| lab.ipvlan().attached(lab, &dual(lab, "l2")).0);
         assert_reaches(&first, lan4(101));
         assert_reaches(&second, lan6(100));
         echo(&first, &second, lan4(101), 100_000);
@@ -124,7 +124,8 @@ cases! {
             let outcome = lab.ipvlan().add(&container, "eth0", &conf).run();
             outcome.result();
             assert_eq!(outcome.stderr.lines().count(), remarks, "{}", outcome.text());
-            let named = ["is in 192.168.50.0/24, the network of parent", &format!("in mode {mode} no machine"), "use mode l2"];
+            let in_mode = format!("in mode {mode} no machine");
+            let named = ["is in 192.168.50.0/24, the network of parent", &in_mode, "use mode l2"];
             assert!(remarks == 0 || named.iter().all(|part| outcome.stderr.contains(part)), "{}", outcome.text());
             lab.ipvlan().del(&container, "eth0", &conf).run().done();
         }

@@ -187,7 +187,8 @@ cases! {
             },
         );
         for mode in ["l2", "l3"] {
-            add_that_changes_nothing(lab, &lab.ipvlan_conf(mode), &[]).fails(7, &["master", NIC, "the plugin cannot enter"]);
+            let outcome = add_that_changes_nothing(lab, &lab.ipvlan_conf(mode), &[]);
+            outcome.fails(7, &["master", NIC, "the plugin cannot enter"]);
         }
         drop(socket);
     }
@@ -238,12 +239,11 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(not_run: "it has no guard")]
     fn of_parallel_adds_with_different_modes_those_of_one_mode_succeed(lab) {
-        let wishes = [("l2", "bridge"), ("l3", "bridge"), ("l2", "private"), ("l3s", "bridge"), ("l2", "bridge"), ("l3", "bridge")];
+        let [l2, l3] = ["l2", "l3"].map(|mode| (mode, "bridge"));
+        let wishes = [l2, l3, ("l2", "private"), ("l3s", "bridge"), l2, l3];
         for _ in 0..3 {
             let containers = wishes.map(|_| lab.container());
-            let confs = wishes.map(|(mode, flag)| {
-                with(lab.ipvlan_conf(mode), "flag", json!(flag))
-            });
+            let confs = wishes.map(|(mode, flag)| with(lab.ipvlan_conf(mode), "flag", json!(flag)));
             let outcomes = thread::scope(|scope| {
                 let calls: Vec<_> = containers
                     .iter()
@@ -256,7 +256,8 @@ cases! {
             for ((container, outcome), wish) in containers.iter().zip(&outcomes).zip(wishes) {
                 if outcome.status.success() {
                     let there = container.ipvlan("eth0");
-                    assert_eq!((there.mode.as_str(), there.flag.as_str()), wish, "has another mode now: {}", outcome.text());
+                    let has = (there.mode.as_str(), there.flag.as_str());
+                    assert_eq!(has, wish, "the mode has changed: {}", outcome.text());
                     winners.push(wish);
                 } else {
                     outcome.fails(7, &[NIC]);

@@ -175,7 +175,8 @@ cases! {
         let status = |program: &str, conf: &Value| {
             lab.unchanged(&[&container], || lab.plugin(program).call("STATUS", conf).run())
         };
-        let full = "no free address in ipam.ranges[0] (192.168.50.100-192.168.50.100): 1 addresses, 1 leases, 0 reclaimed";
+        let full = "no free address in ipam.ranges[0] (192.168.50.100-192.168.50.100): \
+                    1 addresses, 1 leases, 0 reclaimed";
         for word in [json!(null), json!("available")] {
             conf["ipam"]["statusWhenFull"] = word;
             for program in ["macvlan", "host-local"] {

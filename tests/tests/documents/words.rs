@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-/// Words that readers whose first language is another do not find in a technical dictionary.
-const NOT_OURS: [&str; 14] = [
+/// Words that readers with another first language may not know.
+const RARE_WORDS: [&str; 14] = [
     "shall",
     "lest",
     "amiss",
@@ -36,7 +36,7 @@ fn prose(text: &str) -> String {
     outside("`", &outside("```", text))
 }
 
-/// The anchors of a page, as hosts of git repositories make them.
+/// The anchors of the headings of a page.
 fn anchors(path: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let headings = text
@@ -48,13 +48,13 @@ fn anchors(path: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_word_is_plain_and_every_link_leads_somewhere() {
+fn pages_have_no_rare_words_and_no_dead_links() {
     let mut wrong = Vec::new();
     for page in pages() {
         let text = fs::read_to_string(&page).expect("read a page");
         let lower = prose(&text).to_lowercase();
         let words = lower.split(|c: char| !c.is_alphabetic());
-        wrong.extend(words.filter(|word| NOT_OURS.contains(word)).map(|word| format!("{}: {word}", page.display())));
+        wrong.extend(words.filter(|word| RARE_WORDS.contains(word)).map(|word| format!("{}: {word}", page.display())));
         for link in
             text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|link| !link.contains("://"))
         {
