@@ -263,7 +263,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn on_dual_stack_one_address_may_be_asked_for_and_the_other_not(lab) {
+    fn with_dual_stack_one_address_can_be_requested_and_the_other_not(lab) {
         let mut conf = lab.conf_with(lab.ipam(Families::Dual));
         conf["runtimeConfig"] = json!({"ips": ["fd50::123"]});
         assert_eq!(next(lab, &conf), "192.168.50.100/24 fd50::123/64");

@@ -342,7 +342,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn one_container_may_have_several_interfaces_of_one_network(lab) {
+    fn a_container_can_have_several_interfaces_of_one_network(lab) {
         let container = lab.container();
         for name in ["eth0", "eth1"] {
             lab.macvlan().add(&container, name, &lab.conf()).run().result();

@@ -122,7 +122,7 @@ impl Drop for Machine {
 }
 
 #[test]
-fn the_package_works_beside_that_of_debian_through_upgrades_of_both() {
+fn the_package_and_that_of_debian_can_both_be_upgraded() {
     let (scratch, machine) = (Plugins::none(), Machine::new());
     let before = machine.plugins();
     assert!(before.contains(&"macvlan".to_owned()), "containernetworking-plugins is not installed");
