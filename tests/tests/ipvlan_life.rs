@@ -100,7 +100,7 @@ cases! {
     }
 
     #[needs(Ipvlan)]
-    #[reference(fails: "left == right")]
+    #[reference(fails: "GC frees the lease")]
     fn gc_frees_the_leases_of_attachments_that_are_not_in_its_list(lab) {
         let conf = version_1_1(lab.ipvlan_conf("l2"));
         let ((first, _), (second, _)) = (lab.ipvlan().attach(lab, &conf), lab.ipvlan().attach(lab, &conf));

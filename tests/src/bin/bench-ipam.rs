@@ -232,18 +232,18 @@ fn section(
 ) -> Result<String> {
     let mut text = format!(
         "## host-local\n\n![Time of each command by the number of leases](host-local.svg)\n\n\
-         Milliseconds of a whole process: medians of {} calls of Underlay and {ROUNDS} of the reference, all sizes and both\n\
-         programs alternately. In brackets: the ratio to 10 leases. The leases are files as the reference writes them, in a\n\
-         /16, with container IDs of 64 characters. {}, {file_system}.\n\
-         To repeat: `make bench-ipam`.\n\n",
+         A time is that of a whole process, in milliseconds. It is the median of {} calls of Underlay, or of\n\
+         {ROUNDS} calls of the reference. All sizes and both programs are measured alternately. The ratio to 10\n\
+         leases is in brackets. The leases are files as the reference writes them, in a /16, with container\n\
+         IDs of 64 characters. {}, {file_system}. To repeat: `make bench-ipam`.\n\n",
         OURS_IN_A_ROUND * ROUNDS,
         document::setting(),
     );
     text += "| leases |";
-    for name in ["ours", "reference"] {
+    for name in ["Underlay", "reference"] {
         text.extend(COMMANDS.map(|command| format!(" {name} {command} |")));
     }
-    text += " peak KiB ours / reference |\n|---|";
+    text += " peak KiB Underlay / reference |\n|---|";
     text += &"---:|".repeat(9);
     text += "\n";
     let row = |text: &mut String, name: &str, medians: &[Medians; 2], peaks: &str| {
@@ -261,8 +261,9 @@ fn section(
     }
     let name = format!("{}, the {FREE} free addresses far apart", grouped(u64::from(ADDRESSES - FREE)));
     row(&mut text, &name, scattered, "");
-    text += "\nThe first call of Underlay on a directory of the reference scans it once and creates a record for every owner.\n\
-             The first call after the reference was used again, or after a reboot, scans it too:\n\n| leases | ms | peak KiB |\n|---:|---:|---:|\n";
+    text += "\nThe first call of Underlay on a directory of the reference scans it once, and creates a record for every\n\
+             owner. If the reference was used in between, or after a reboot, the next call also scans the directory:\n\n\
+             | leases | ms | peak KiB |\n|---:|---:|---:|\n";
     for Takeover { size, milliseconds, peak_kib } in takeovers {
         let _ = writeln!(text, "| {} | {milliseconds:.1} | {peak_kib} |", grouped(u64::from(*size)));
     }

@@ -117,12 +117,12 @@ impl Lane {
 }
 
 fn page(native: &Lane, guest: &Lane) -> String {
-    let mut text = format!("Run to the end on {}, {} CPUs.\n", document::today(), cpus());
+    let mut text = format!("All faults were run on {}, with {} CPUs.\n", document::today(), cpus());
     for (name, lane) in [("Native", native), ("User-Mode Linux", guest)] {
         let minutes = lane.took.as_secs_f64() / 60.0;
         text += &format!(
             "\n**{name}, {}**, in {minutes:.0} minutes:\n\n\
-             | call | system calls | faults | killed | returned an error | succeeded all the same | aborted | call did not come | leaks |\n\
+             | call | system calls | faults | killed | returned an error | succeeded nevertheless | aborted | call did not come | leaks |\n\
              |---|---|---|---|---|---|---|---|---|\n",
             lane.kernel
         );

@@ -17,8 +17,8 @@ use crate::wire;
 const SECTION: Section = Section { name: "lan", command: "make bench-lan" };
 const JSON: &str = "lan.json";
 const TABLES: [(&str, std::ops::Range<usize>); 2] = [
-    ("One stream (iperf3) and one connection with one byte there and back (RR)", 0..4),
-    ("Connect, one byte there and back, close (CRR)", 4..8),
+    ("One stream (iperf3), and one connection that sends one byte there and back (RR)", 0..4),
+    ("Connect, send one byte there and back, close (CRR)", 4..8),
 ];
 
 const ENOUGH: usize = 5;
@@ -54,25 +54,25 @@ impl Report {
     pub(crate) fn markdown(&self) -> String {
         let mut text = format!(
             "## From container to container\n\n\
-             There are two hosts on one wire, a container on each, and the same load on each way between them. Hosts are\n\
-             network namespaces of one machine. The wire is a veth pair. All ways and wires are measured alternately. A cell\n\
-             is the median of all rounds, with the quartiles in brackets: half of the rounds are between them.\n\n\
-             CPU is the time of the whole machine: both hosts and the wire (/proc/stat: user, system, \
-         interrupts). RR: one\n\
-             connection with TCP_NODELAY, a process at each end. CRR: {PAIRS} client processes at once ({GUEST_PAIRS} in the guest), each with\n\
-             a server process of its own; the client closes first. Every namespace has tcp_tw_reuse 1 and all ports from 1024\n\
-             up, and streams use cubic. With NAT, finished connections are forgotten after a second, because the\n\
-             benchmark would fill the table. \"Offloads off\" means at the NICs: on every way, frames are cut at the beginning of\n\
-             the wire. No way has rules of a kube-proxy or a network policy. {}. To repeat: `make bench-lan`.\n\n",
+             Two hosts are connected by a wire, and each has a container. Each setup connects the two containers in another\n\
+             way, and all get the same load. The hosts are network namespaces of one machine. The wire is a veth pair. All\n\
+             setups and wires are measured alternately. A cell is the median of all rounds, with the quartiles in brackets.\n\n\
+             - CPU is the time of the whole machine, which includes both hosts and the wire (/proc/stat).\n\
+             - RR is one connection with TCP_NODELAY, with a process at each end.\n\
+             - CRR has {PAIRS} client processes at once ({GUEST_PAIRS} in the guest). Each has its own server process. The client closes first.\n\
+             - Every namespace has tcp_tw_reuse 1 and all ports from 1024 up. Streams use cubic.\n\
+             - With NAT, ended connections are forgotten after a second. Otherwise the benchmark would fill the table.\n\
+             - \"Offloads off\" means that the NICs have no offloads. So all setups send single frames on the wire.\n\
+             - No setup has rules of a kube-proxy or a network policy.\n\n\
+             {}. To repeat: `make bench-lan`.\n\n",
             document::today(),
         );
-        text += "| way | how it is built |\n|---|---|\n";
+        text += "| setup | how it is built |\n|---|---|\n";
         for way in Way::ALL {
             let _ = writeln!(text, "| {} | {} |", way.name(), way.about());
         }
         if !self.scenes.iter().any(|scene| scene.place == Place::Native && scene.wire == wire::Kind::Delayed) {
-            text += "\nThe kernel of this machine cannot delay frames (it has no netem), so this is measured in the \
-         guest.\n";
+            text += "\nThe kernel of this machine has no netem, so it cannot delay frames. The wire with a delay is measured in a guest.\n";
         }
         self.scenes.iter().for_each(|scene| describe(scene, &mut text));
         text
@@ -102,15 +102,18 @@ fn describe(scene: &Scene, text: &mut String) {
         scene.kernel
     );
     if scene.place == Place::Guest {
-        text.push_str("One processor does all the work, so compare these figures only with each other.\n");
+        text.push_str("The guest has one processor for all the work. Compare these figures only with each other.\n");
     } else {
         let others: Samples = scene.others.iter().map(|share| share * 100.0).collect();
         let [median, most] = [0.5, 1.0].map(|share| others.quantile(share));
-        let _ = writeln!(text, "Others used {median:.0} % of the processors before a round, and at most {most:.0} %.");
+        let _ = writeln!(
+            text,
+            "Before a round, other processes used {median:.0} % of the processors (median), and at most {most:.0} %."
+        );
     }
     for (caption, metrics) in TABLES {
         let with_frames = metrics.start == 0;
-        let _ = write!(text, "\n{caption}:\n\n| way |");
+        let _ = write!(text, "\n{caption}:\n\n| setup |");
         for metric in &METRICS[metrics.clone()] {
             let _ = write!(text, " {} |", metric.title);
         }
@@ -142,7 +145,7 @@ fn compare(scene: &Scene, text: &mut String) {
     for ours in scene.ways.iter().filter(|measured| measured.way.is_ours()) {
         let others = || scene.ways.iter().filter(|other| other.way != ours.way);
         let _ = write!(text, "\n{}", in_short(ours, others()));
-        text.push_str("\n\n| compared with | ahead | behind | no difference beyond the spread |\n|---|---|---|---|\n");
+        text.push_str("\n\n| compared with | ahead | behind | the ranges overlap |\n|---|---|---|---|\n");
         for other in others() {
             let mut columns = [Vec::new(), Vec::new(), Vec::new()];
             for (which, metric) in METRICS.iter().enumerate() {
@@ -156,7 +159,7 @@ fn compare(scene: &Scene, text: &mut String) {
 
 fn in_short<'a>(ours: &Measured, others: impl Iterator<Item = &'a Measured>) -> String {
     let name = ours.way.name();
-    let mut text = format!("{name} divided by each other way, as a ratio of medians.\n");
+    let mut text = format!("{name} compared with each other setup: the ratio of the medians.\n");
     let (mut ahead, mut behind) = (Vec::new(), Vec::new());
     for other in others {
         let verdicts = || (0..METRICS.len()).map(|which| compare_one(ours, other, which).1);
@@ -165,8 +168,8 @@ fn in_short<'a>(ours: &Measured, others: impl Iterator<Item = &'a Measured>) -> 
             let ratio = |which| compare_one(ours, other, which).0;
             let _ = write!(
                 text,
-                "Compared with the hosts without containers: {:.2} of the throughput,\n\
-                 {:.2} of the CPU time per Gbit, {:.2} of the connections per second.",
+                "Compared with the hosts without containers, the throughput is {:.2}, the CPU time per Gbit {:.2},\n\
+                 and the connections per second {:.2}.",
                 ratio(STREAM),
                 ratio(STREAM_CPU),
                 ratio(CONNECTIONS)
@@ -182,7 +185,7 @@ fn in_short<'a>(ours: &Measured, others: impl Iterator<Item = &'a Measured>) -> 
     let listed = |list: Vec<String>| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
     let _ = write!(
         text,
-        "\nCompared with the others, in these {} measures, it is ahead of {}, and behind {}.\n\
+        "\nOf these {} measures, it is ahead of {}, and behind {}.\n\
          A difference counts only if the ranges in brackets do not overlap, with at least {ENOUGH} rounds.",
         METRICS.len(),
         listed(ahead),
@@ -259,8 +262,7 @@ mod tests {
         let row = "| host to host | CPU/Gbit 0.50, RR p50 0.50, RR p99 0.50, CPU/CRR 0.50, CRR p50 0.50, CRR p99 0.50 \
                    | stream 0.50, CRR/s 0.50 |  |\n";
         assert!(text.contains(row), "{text}");
-        let short =
-            "without containers: 0.50 of the throughput,\n0.50 of the CPU time per Gbit, 0.50 of the connections";
+        let short = "the throughput is 0.50, the CPU time per Gbit 0.50,\nand the connections per second 0.50.";
         assert!(text.contains(short), "{text}");
         assert!(text.contains("ahead of macvlan bridge in 2, and behind macvlan bridge in 6."), "{text}");
         assert!(text.contains("| ipvlan l2 | 1.00 (1.00-1.00) |"), "{text}");

@@ -50,13 +50,13 @@ impl Way {
 
     pub(crate) fn about(self) -> &'static str {
         match self {
-            Self::Host => "no containers: the hosts themselves",
-            Self::Macvlan => "this suite's macvlan and host-local, default mode",
-            Self::Ipvlan => "this suite's ipvlan and host-local, default mode",
-            Self::Calico => "Calico without a tunnel: a veth, a /32 route, proxy ARP; no bridge",
-            Self::HostGw => "Flannel's host-gw: veth, bridge, a route to the other host's subnet",
-            Self::Nat => "veth, bridge, masquerade on the one host, DNAT on the other (nftables)",
-            Self::Vxlan => "Flannel's VXLAN: veth, bridge, VNI 1 on port 8472, permanent entries, MTU 1450",
+            Self::Host => "the hosts themselves, without containers",
+            Self::Macvlan => "Underlay: macvlan and host-local, default mode",
+            Self::Ipvlan => "Underlay: ipvlan and host-local, default mode",
+            Self::Calico => "as Calico without a tunnel: a veth, a /32 route and proxy ARP, without a bridge",
+            Self::HostGw => "as Flannel with host-gw: a veth, a bridge, and a route to the other host's subnet",
+            Self::Nat => "a veth, a bridge, masquerade on one host and DNAT on the other (nftables)",
+            Self::Vxlan => "as Flannel with VXLAN: a veth, a bridge, VNI 1 on port 8472, permanent entries, MTU 1450",
         }
     }
 

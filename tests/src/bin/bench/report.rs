@@ -28,12 +28,12 @@ pub(crate) fn sections(findings: &Findings) -> Result<Vec<(Section, String)>> {
 
 fn targets_text(findings: &Findings) -> Result<String> {
     let about = format!(
-        "Ratios of medians of one run. `{COMMAND}` computes each row from the next sections. A whole ADD or DEL \
-         is macvlan with host-local, IPv4, all names one file. {}.",
+        "Each row is a ratio of two medians of one run, or a size. `{COMMAND}` computes it from the figures of the \
+         next sections. A whole ADD or DEL is macvlan with host-local and IPv4, all names one file. {}.",
         setting()
     );
     let mut text =
-        format!("## Targets\n\n{}\n| what | target | measured | met |\n|---|---:|---:|---|\n", wrapped(&about));
+        format!("## Targets\n\n{}\n| measure | target | measured | met |\n|---|---:|---:|---|\n", wrapped(&about));
     for target in targets(findings) {
         let promised = match target.promised {
             Bound::AtMost(most) => format!("at most {most}"),
@@ -48,18 +48,20 @@ fn targets_text(findings: &Findings) -> Result<String> {
 fn control_text(findings: &Findings) -> Result<String> {
     let control = &findings.control;
     let how = format!(
-        "Whole processes, from posix_spawn to wait, one at a time, each in a new netns, Underlay and the \
-         others alternately in one run. The figures are medians, with the quartiles in brackets. `user+sys` is the CPU time of all processes of the call. `peak` is the resident set of the \
-         largest process (VmHWM). `calls` is the number of system calls (`strace -f -c`). The last two \
-         come from separate runs. The reference is {}. There are fewer rounds with IPv6, because the reference takes one or two seconds for each. {}. To repeat: `{COMMAND}`.",
+        "A time is that of a whole process, from posix_spawn to wait. The calls run one at a time, each in a new \
+         netns. Underlay and the others are measured alternately in one run. The figures are medians, with the \
+         quartiles in brackets. `user+sys` is the CPU time of all processes of the call. `peak` is the resident set \
+         of the largest process (VmHWM). `calls` is the number of system calls (`strace -f -c`). `peak` and `calls` \
+         come from separate runs. The reference is {}. With IPv6 there are fewer rounds, because the reference needs \
+         one or two seconds for each. {}. To repeat: `{COMMAND}`.",
         findings.reference,
         setting(),
     );
-    let floor = "The *floor* is one static process that does only the kernel operations for the same end state \
-         (link, addresses, up, default route, `arp_notify`, `ndisc_notify`, `keep_addr_on_down`, lease \
-         file). It sends several operations in one message, and has no protocol, no checks and no undo. \
-         With IPv6 it does the complete duplicate address detection, as fast as Underlay. In the chain, \
-         `tuning` is the reference's on both sides.";
+    let floor = "The *floor* is one static process that only does the kernel operations for the same end state. \
+        These are: link, addresses, up, default route, `arp_notify`, `ndisc_notify`, `keep_addr_on_down` and lease \
+        file. It sends several operations in one message, and has no protocol, no checks and no undo. With IPv6 it \
+        does the complete duplicate address detection, as fast as Underlay. In the chain, both sides call the \
+        reference's `tuning`.";
     let mut text = format!(
         "## Control plane\n\n![Time of ADD and DEL by configuration]({})\n\n{}\n{}",
         plots::CONTROL,
@@ -69,13 +71,13 @@ fn control_text(findings: &Findings) -> Result<String> {
     for (which, command) in ["ADD", "DEL"].into_iter().enumerate() {
         text += &control_table(control, which, command)?;
     }
-    text += "\n| | bytes on disk of macvlan and host-local |\n|---|---:|\n";
+    text += "\n| program | bytes on disk of macvlan and host-local |\n|---|---:|\n";
     for (side, bytes) in &findings.on_disk {
         writeln!(text, "| {} | {} |", side.name(), grouped(*bytes))?;
     }
     let (empty, counts) = (&control.empty, &control.empty_counts);
     let rest = format!(
-        "An empty static process takes {} ms, {} ms of user+sys, {} KiB and {} system calls.",
+        "An empty static process needs {} ms, {} ms of user+sys, {} KiB and {} system calls.",
         spread(&empty.wall),
         digits(empty.cpu.median()),
         grouped(counts.peak_kib as u64),
@@ -87,7 +89,7 @@ fn control_text(findings: &Findings) -> Result<String> {
 
 fn control_table(control: &Control, which: usize, command: &str) -> Result<String> {
     let mut text = format!(
-        "\n| {command} | | rounds | wall ms | of the reference's | user+sys ms | peak KiB | calls | processes |\n\
+        "\n| {command} | program | rounds | wall ms | ratio to the reference | user+sys ms | peak KiB | calls | processes |\n\
          |---|---|---:|---:|---:|---:|---:|---:|---:|\n"
     );
     for measured in &control.scenarios {
@@ -119,11 +121,13 @@ fn verdict(control: &Control) -> String {
     };
     let (ours, theirs, floor) = (Side::Ours, Side::Reference, Side::Floor);
     format!(
-        "In words: a whole ADD takes {} ms; the reference takes {}. An empty process takes {} of them, and with \
-         the kernel's work and a lease file it is {}. The rest is the protocol, the checks and the code for the undo. If IPAM is a separate process, \
-         an ADD takes {} ms. With IPv6, a usable address is there after {} ms instead of {}. Nearly all of it is the \
-         kernel's duplicate address detection, which takes {} for the floor. A DEL takes {} ms instead of {}. Nearly all of it \
-         is the kernel's time to delete the link: see the section on deletion.",
+        "Summary: a whole ADD takes {} ms with Underlay and {} ms with the reference. An empty process takes {} ms. \
+         The floor, which adds the kernel's work and a lease file, takes {} ms. The difference between Underlay and \
+         the floor is the protocol, the checks and the code for the undo. If IPAM is a separate process, an ADD \
+         takes {} ms. With IPv6, the address is usable after {} ms with Underlay and {} ms with the reference. Most \
+         of this is the kernel's duplicate address detection: the floor takes {} ms. A DEL takes {} ms with Underlay \
+         and {} ms with the reference. Most of this is the kernel's time to delete the link (see the section on \
+         deletion).",
         wall(WHOLE, ours, 0),
         wall(WHOLE, theirs, 0),
         digits(control.empty.wall.median()),
@@ -152,9 +156,9 @@ fn calls_text(findings: &Findings) -> Result<String> {
         return Ok(text);
     };
     let how = format!(
-        "The time of a whole ADD and a whole DEL inside the process, from execve to exit, as `perf trace` shows it. \
-         (Tracing adds some time.) Medians of {} runs, in microseconds. {}. To repeat: `{COMMAND}`, with the package \
-         linux-perf.",
+        "The time of a whole ADD and of a whole DEL inside the process, from execve to exit, as `perf trace` shows \
+         it. Tracing adds some time. The figures are medians of {} runs, in microseconds. {}. To repeat: \
+         `{COMMAND}`, with the package linux-perf.",
         all[0][0].rest.len(),
         setting(),
     );
@@ -164,7 +168,7 @@ fn calls_text(findings: &Findings) -> Result<String> {
     for (which, command) in ["ADD", "DEL"].into_iter().enumerate() {
         write!(
             text,
-            "\n| {command}, in | Underlay: calls | microseconds | floor: calls | microseconds | difference |\n\
+            "\n| {command}, time in | Underlay: calls | microseconds | floor: calls | microseconds | difference |\n\
              |---|---:|---:|---:|---:|---:|\n"
         )?;
         let mut rows = calls_rows(&ours[which], &floor[which]);
@@ -187,7 +191,7 @@ fn calls_rows(ours: &calls::Taken, floor: &calls::Taken) -> Vec<(String, [f64; 4
     };
     let names: BTreeSet<&String> = ours.by_name.keys().chain(floor.by_name.keys()).collect();
     let mut rows =
-        vec![("no call: code, first touch of pages".to_owned(), [0.0, ours.rest.median(), 0.0, floor.rest.median()])];
+        vec![("no system call: code, page faults".to_owned(), [0.0, ours.rest.median(), 0.0, floor.rest.median()])];
     let mut small = [0.0; 4];
     for name in names {
         let ([calls, spent], [floor_calls, floor_spent]) = (of(ours, name), of(floor, name));
@@ -199,7 +203,7 @@ fn calls_rows(ours: &calls::Taken, floor: &calls::Taken) -> Vec<(String, [f64; 4
         }
     }
     rows.sort_by(|(_, a), (_, b)| (b[1] - b[3]).total_cmp(&(a[1] - a[3])));
-    rows.push((format!("calls of less than {MICROSECONDS} each"), small));
+    rows.push((format!("system calls below {MICROSECONDS} each"), small));
     rows
 }
 
@@ -210,15 +214,19 @@ fn deletion_text(findings: &Findings) -> Result<String> {
         return Ok(text);
     };
     let how = format!(
-        "The kernel waits for RCU grace periods when it deletes a link. The wait takes milliseconds. It depends on the work \
-         of all processors just before, and it is the same for every plugin. So each DEL is divided: the longest `sendto`, \
-         which is the request that deletes the link, and the rest. Whole processes under `perf trace`, which traces these \
-         calls alone; macvlan with host-local, IPv4; medians of {} runs, with the quartiles in brackets, in milliseconds, the sides alternately. {}. To repeat: `{COMMAND}`, with the package linux-perf.",
+        "When the kernel deletes a link, it waits for RCU grace periods. The wait takes milliseconds. It depends on \
+         the work of all processors just before, and it is the same for every plugin. So the time of each DEL is \
+         divided into two parts: the request that deletes the link, and the rest. This request is the longest \
+         `sendto`. The times are those of whole processes under `perf trace`, which traces only these system calls. \
+         The plugins are macvlan with host-local and IPv4. The figures are medians of {} runs in milliseconds, with \
+         the quartiles in brackets. The programs are measured alternately. {}. To repeat: `{COMMAND}`, with the \
+         package linux-perf.",
         all[0][0].whole.len(),
         setting(),
     );
     text += &wrapped(&how);
-    text += "\n| DEL begins | | whole | deleting the link | the rest | the rest, of the reference's |\n|---|---|---:|---:|---:|---:|\n";
+    text += "\n| DEL begins | program | whole | deleting the link | the rest | the rest, ratio to the reference |\n\
+             |---|---|---:|---:|---:|---:|\n";
     for (pause, sides) in deletion::PAUSES.iter().zip(all) {
         let begins = match pause.as_millis() {
             0 => "right after its ADD".to_owned(),
@@ -236,15 +244,15 @@ fn deletion_text(findings: &Findings) -> Result<String> {
 
 fn bursts_text(findings: &Findings) -> Result<String> {
     let how = format!(
-        "N ADDs are started in parallel, in prepared namespaces, by threads that are waiting. Then come N \
-         DELs. macvlan with host-local, IPv4. A rate is the median of the rounds, from the first start to \
-         the last end. A latency is the time from the start of the burst to the end of one call, over all \
-         rounds. {}. To repeat: `{COMMAND}`.",
+        "N ADDs of macvlan with host-local and IPv4 are started in parallel, in prepared namespaces, by threads that \
+         are waiting. Then N DELs are started in the same way. A rate counts the calls from the first start to the \
+         last end, and is the median of all rounds. A latency is the time from the start of the burst to the end of \
+         one call, over all rounds. {}. To repeat: `{COMMAND}`.",
         setting(),
     );
     let mut text = format!(
         "## Bursts\n\n![Rate and latency by the number of parallel calls]({})\n\n{}\n\
-         | parallel | rounds | | ADDs/s | p50 ms | p99 ms | user+sys ms each | DELs/s | p50 ms | p99 ms | user+sys ms each |\n\
+         | parallel | rounds | program | ADDs/s | p50 ms | p99 ms | user+sys ms each | DELs/s | p50 ms | p99 ms | user+sys ms each |\n\
          |---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
         plots::BURSTS,
         wrapped(&how),
@@ -264,8 +272,9 @@ fn bursts_text(findings: &Findings) -> Result<String> {
     let largest = findings.bursts.last().ok_or("a burst")?;
     let [ours, theirs] = [Side::Ours, Side::Reference].map(|side| &largest.sides[index(side)]);
     let verdict = format!(
-        "In words: of {} ADDs at once, 99 in 100 are done after {} ms with Underlay and {} with the reference, at {} and \
-         {} a second; the DELs come to {} and {} a second, because the kernel deletes one link at a time, under one lock.",
+        "Summary: of {} parallel ADDs, 99 % have ended after {} ms with Underlay and after {} ms with the reference. \
+         The rates are {} and {} ADDs per second, and {} and {} DELs per second. The kernel deletes one link at a \
+         time, under one lock.",
         largest.size,
         digits(ours[0].latencies.quantile(0.99)),
         digits(theirs[0].latencies.quantile(0.99)),
@@ -282,14 +291,14 @@ fn growth_text(findings: &Findings) -> Result<String> {
     let first = findings.growth.first().ok_or("a number of live attachments")?;
     let last = findings.growth.last().ok_or("a number of live attachments")?;
     let how = format!(
-        "One ADD and one DEL, while N attachments exist on the same parent, each with an address and a lease. macvlan \
-         with host-local, IPv4. Medians of {} rounds, all N alternately, in milliseconds. In brackets: the ratio to the \
-         smallest N. {}. To repeat: `{COMMAND}`.",
+        "One ADD and one DEL of macvlan with host-local and IPv4, while N attachments exist on the same parent. Each \
+         of them has an address and a lease. The figures are medians of {} rounds in milliseconds. All N are \
+         measured alternately. The ratio to the smallest N is in brackets. {}. To repeat: `{COMMAND}`.",
         first.sides[0][0].len(),
         setting(),
     );
     let mut text = format!(
-        "## Growth\n\n![Time of ADD and DEL by the number of live attachments on the parent]({})\n\n{}\n| live |",
+        "## Growth\n\n![Time of ADD and DEL by the number of live attachments on the parent]({})\n\n{}\n| existing |",
         plots::GROWTH,
         wrapped(&how),
     );
@@ -309,9 +318,10 @@ fn growth_text(findings: &Findings) -> Result<String> {
     }
     let grown = |at: usize| last.sides[at][0].median() / first.sides[at][0].median();
     let verdict = format!(
-        "In words: from {} to {} live attachments, the time of an ADD grows to {:.2} times with Underlay, to {:.2} times \
-         with the reference, which reads every lease each time, and to {:.2} times with the floor, which is the kernel's own \
-         growth. The time of a DEL is mostly the kernel's wait for grace periods, so its ratios say little.",
+        "Summary: from {} to {} attachments, the time of an ADD grows by the factor {:.2} with Underlay. With the \
+         reference, which reads every lease each time, the factor is {:.2}. With the floor, which shows the growth \
+         of the kernel alone, it is {:.2}. The time of a DEL is mostly the kernel's wait for grace periods, so its \
+         ratios say little.",
         grouped(u64::from(first.live)),
         grouped(u64::from(last.live)),
         grown(0),
