@@ -1,45 +1,40 @@
-//! Where the programs under test come from, and how their files lie on disk.
+//! The directories of the programs that the tests run.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// Names the directory of the built program; `bin` in the repository without it.
+/// Names the directory of the built program. Without it, that is `bin` in the repository.
 pub const BIN_VARIABLE: &str = "UNDERLAY_BIN";
 
 /// Names the directory of the reference plugins. Without it, they are those that `make peers` builds.
 pub const REFERENCE_VARIABLE: &str = "UNDERLAY_REFERENCE_BIN";
 
-/// Names the directory of the programs of others that the tests run, as `make peers` leaves them: one directory for
-/// each module of tests/peers. Without it, the directory is `peers` in cargo's target directory.
+/// Names the directory of other programs that the tests run, with one directory for each module of tests/peers. `make
+/// peers` fills it. Without the variable, it is `peers` in cargo's target directory.
 pub const PEERS_VARIABLE: &str = "UNDERLAY_PEERS";
 
-/// Which programs a case runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Binaries {
-    /// All names are one file, as `make build` leaves them: IPAM is called in the process.
+    /// All names are one file, as after `make build`. IPAM is then called in the same process.
     HardLinks,
-    /// Each name is a file of its own, as a copying installer leaves them: IPAM is executed.
+    /// Each name is a separate file, as after an installer that copies. IPAM is then executed.
     PlainCopies,
     Reference,
 }
 
-/// The names that `CNI_PATH` offers.
+/// The names that a directory of copies has.
 const NAMES: [&str; 4] = ["macvlan", "host-local", "ipvlan", "loopback"];
 
 impl Binaries {
-    /// A directory with these programs under their names; `scratch` is there for copies.
+    /// The directory of these programs. Copies are made in `scratch`.
     pub fn directory(self, scratch: &Path) -> PathBuf {
         match self {
             Self::HardLinks => {
                 let directory = built();
-                assert!(
-                    one_file(&directory),
-                    "{} are not one file in {}: `make build` makes hard links",
-                    NAMES.join(" and "),
-                    directory.display()
-                );
+                let names = NAMES.join(" and ");
+                assert!(one_file(&directory), "{names} are not one file in {}: run `make build`", directory.display());
                 directory
             }
             Self::PlainCopies => {
@@ -55,11 +50,8 @@ impl Binaries {
                 let Some(directory) = env::var_os(REFERENCE_VARIABLE).map(PathBuf::from) else {
                     return peers("reference");
                 };
-                assert!(
-                    directory.join(NAMES[0]).is_file(),
-                    "the reference plugins are not in {}, which {REFERENCE_VARIABLE} names",
-                    directory.display()
-                );
+                let is_there = directory.join(NAMES[0]).is_file();
+                assert!(is_there, "the reference is not in {}: change {REFERENCE_VARIABLE}", directory.display());
                 fs::canonicalize(&directory).unwrap_or(directory)
             }
         }
@@ -71,36 +63,32 @@ pub fn peers(module: &str) -> PathBuf {
     find_peers(module).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// As [`peers`], with an error if it is not there.
+/// As [`peers`], with an error if the directory does not exist.
 pub fn find_peers(module: &str) -> Result<PathBuf, String> {
     let directory = env::var_os(PEERS_VARIABLE).map_or_else(|| target().join("peers"), PathBuf::from).join(module);
     if directory.join(".version").is_file() {
         return Ok(fs::canonicalize(&directory).unwrap_or(directory));
     }
     Err(format!(
-        "the programs of tests/peers/{module} are not in {}: run `make peers`, or say in {PEERS_VARIABLE} where they are",
+        "the programs of tests/peers/{module} are not in {}: run `make peers`, or set {PEERS_VARIABLE}",
         directory.display()
     ))
 }
 
-/// The program that does the bare kernel operations, static, as `make floor` leaves it.
+/// The static program `floor`, which makes only the kernel operations of a plugin. `make floor` builds it.
 pub fn floor() -> PathBuf {
     let target = target();
-    // One folder for each target; debug/ and release/ beside them hold what is not static.
+    // Each target has a directory with its static programs. Those in debug/ and release/ are not static.
     let programs = fs::read_dir(&target).into_iter().flatten();
     let programs = programs.filter_map(|entry| Some(entry.ok()?.path().join("release/floor")));
     let newest = programs.filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path))).max();
-    newest.unwrap_or_else(|| panic!("there is no floor in {}: `make floor` builds it", target.display())).1
+    newest.unwrap_or_else(|| panic!("there is no floor in {}: run `make floor`", target.display())).1
 }
 
 fn built() -> PathBuf {
     let directory = directory_from(BIN_VARIABLE, concat!(env!("CARGO_MANIFEST_DIR"), "/../bin"));
     let program = directory.join(NAMES[0]);
-    assert!(
-        program.is_file(),
-        "there is no {}: run `make build`, or say in {BIN_VARIABLE} where the programs are",
-        program.display()
-    );
+    assert!(program.is_file(), "there is no {}: run `make build`, or set {BIN_VARIABLE}", program.display());
     directory
 }
 
@@ -122,8 +110,8 @@ fn one_file(directory: &Path) -> bool {
     identity(NAMES[0]) == identity(NAMES[1])
 }
 
-/// Copies in another process: a file that this process has open for writing while another
-/// thread forks could not be executed until that child is gone (ETXTBSY).
+/// Copies in another process. If this process wrote the file while another thread forks, the child would hold it open,
+/// and the kernel would not execute it (ETXTBSY).
 fn copy(from: &Path, to: &Path) {
     let status = Command::new("cp").args([from, to]).status().expect("start cp");
     assert!(status.success(), "cp {} {}", from.display(), to.display());

@@ -1,15 +1,14 @@
-//! How one test body becomes several tests whose names say on which programs they ran.
+//! Makes several tests of one body. Their names say which programs they run.
 
-/// Turns each body into a test on hard links, one on plain copies, and, as its mark says,
-/// one on the reference:
+/// Makes a test with hard links, a test with plain copies, and a test with the reference. The mark says what the
+/// reference does:
 ///
-/// - `#[reference(passes)]`: it behaves the same.
-/// - `#[reference(fails: "text")]`: it does not, and the test fails there with that text. The
-///   day it passes there, the mark is what fails.
-/// - `#[reference(not_run: "why")]`: there is nothing to compare.
+/// - `#[reference(passes)]`: the test passes.
+/// - `#[reference(fails: "text")]`: the test must fail with that text.
+/// - `#[reference(not_run: "why")]`: there is no such test.
 ///
-/// `#[needs(Ipvlan, Vlan)]` before that mark names what the kernel must have ([`crate::needs`]); on
-/// one that has not, the test is left to another lane.
+/// `#[needs(Ipvlan, Vlan)]` names kernel features ([`crate::needs`]). On a kernel without them, the test runs in
+/// another lane.
 ///
 /// ```ignore
 /// cases! {
@@ -61,7 +60,7 @@ macro_rules! cases {
     };
 }
 
-/// The reference's part of [`cases!`].
+/// The part of [`cases!`] for the reference.
 #[macro_export]
 macro_rules! on_reference {
     ([$($feature:ident),*] passes => $name:ident) => {
@@ -76,7 +75,7 @@ macro_rules! on_reference {
         #[test]
         #[should_panic(expected = $text)]
         fn $name() {
-            // For the harness it passes by failing; the ledger knows better.
+            // On a kernel without the features, this panics as the test must, and the ledger has the reason.
             assert!($crate::needs::here(&[$($crate::needs::Feature::$feature),*]), $text);
             super::body::$name(&$crate::Lab::new($crate::Binaries::Reference));
         }

@@ -1,28 +1,28 @@
-//! docs/benchmarks.md, whose sections are written by the programs that measure, and the words and numbers in them.
+//! The sections of docs/benchmarks.md, which the benchmarks write, and the form of numbers and dates in them.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// The repository's docs/.
+/// The directory docs/ of the repository.
 pub fn folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"))
 }
 
-/// A part of docs/benchmarks.md between two markers, which one program writes.
+/// A part of docs/benchmarks.md between two markers. One program writes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Section {
-    /// In the markers.
+    /// The name in the markers.
     pub name: &'static str,
     pub command: &'static str,
 }
 
 impl Section {
-    /// Puts the text into `folder`/benchmarks.md, in place of the one that was there, else at the end.
+    /// Replaces the section in `folder`/benchmarks.md. A new section is added at the end.
     pub fn insert(&self, folder: &Path, text: &str) -> io::Result<()> {
         self.insert_into(&folder.join("benchmarks.md"), text)
     }
 
-    /// As [`Section::insert`], into another page.
+    /// As [`Section::insert`], for another page.
     pub fn insert_into(&self, page: &Path, text: &str) -> io::Result<()> {
         let old = match fs::read_to_string(page) {
             Ok(old) => old,
@@ -62,13 +62,13 @@ pub fn wrapped(paragraph: &str) -> String {
     text + "\n"
 }
 
-/// Where and when: kernel, processors, date.
+/// The kernel, the number of processors, and the date.
 pub fn setting() -> String {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     format!("Linux {}, {cpus} CPUs, {}", kernel(), today())
 }
 
-/// The kernel's release, without what a distribution adds.
+/// The release of the kernel, without the part that a distribution adds.
 pub fn kernel() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     release.trim().split('-').next().unwrap_or_default().to_owned()
@@ -81,7 +81,7 @@ pub fn grouped(number: u64) -> String {
     }
 }
 
-/// A number with three digits that say something, at least.
+/// A number with at least three significant digits, except for small ones.
 pub fn digits(value: f64) -> String {
     match value.abs() {
         size if size >= 1000.0 => grouped(value.round() as u64),
@@ -99,7 +99,7 @@ pub fn today() -> String {
 
 /// Year, month and day of a time in seconds since 1970.
 pub fn date(seconds: u64) -> String {
-    // Days to a date of the proleptic Gregorian calendar, counted in years that begin in March.
+    // Computes the Gregorian date, with years that begin in March.
     let days = seconds / 86_400 + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;

@@ -1,5 +1,5 @@
-//! Fault injection. A run without a fault records the system calls. Then each call fails with each possible error, each in
-//! a separate run. Afterwards, DEL must leave nothing and another ADD must work.
+//! Fault injection. A run without a fault records the system calls. Then each call fails with each possible error, each
+//! in a separate run. Afterwards, DEL must leave nothing and another ADD must work.
 
 mod calls;
 mod figures;
@@ -145,8 +145,8 @@ fn judge(command: Command, fault: &Fault, outcome: &Outcome, struck: bool) -> En
     }
 }
 
-/// The program aborts if it gets no memory, or if it cannot leave the netns of the container: its next calls would change the
-/// wrong network.
+/// The program aborts if it gets no memory, or if it cannot leave the netns of the container: its next calls would
+/// change the wrong network.
 fn may_abort(fault: &Fault) -> bool {
     calls::takes_memory(fault) || calls::name(fault.step.number) == "setns"
 }
@@ -155,7 +155,8 @@ fn writes(fault: &Fault) -> bool {
     matches!(fault.deed, Deed::Fail(_)) && calls::name(fault.step.number) == "write"
 }
 
-/// Makes a test of each line: a plugin, and three words of a [`Scenario`]. `count` is the default number of faults of each.
+/// Makes a test of each line: a plugin, and three words of a [`Scenario`]. `count` is the default number of faults of
+/// each.
 /// `needs` has the kernel features ([`crate::needs`]).
 #[macro_export]
 macro_rules! scenarios {

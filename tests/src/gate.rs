@@ -19,18 +19,19 @@ impl Gate {
     pub fn new(lab: &Lab, name: &str) -> Self {
         let path = lab.path(name);
         mkfifo(&path, Mode::S_IRWXU).expect("make a FIFO");
-        // Opened in both directions: so it does not wait for the other side.
+        // With both directions, the open does not wait for the other side.
         Self(OpenOptions::new().read(true).write(true).open(&path).expect("open a FIFO"))
     }
 
-    /// Waits until the other side has written a line. Returns false if it did not: calls that wait must be let go first.
+    /// Waits until the other side has written a line. Returns false if it did not, so that the caller can first let its
+    /// calls continue.
     #[must_use]
     pub fn wait(&mut self) -> bool {
-        let asked = readable(&self.0, Instant::now() + PATIENCE).expect("wait for a FIFO");
-        if asked {
+        let is_written = readable(&self.0, Instant::now() + PATIENCE).expect("wait for a FIFO");
+        if is_written {
             self.0.read_exact(&mut [0]).expect("read from a FIFO");
         }
-        asked
+        is_written
     }
 
     /// Lets the other side continue.

@@ -1,4 +1,4 @@
-//! A LAN: a host with a NIC, a switch, another machine, and containers on the host.
+//! A LAN: a switch, a host with a NIC and containers, and another machine.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,18 +12,18 @@ use tempfile::TempDir;
 
 use crate::{Binaries, Namespace, Plugin};
 
-/// The LAN's IPv4 subnet, in every Lab: namespaces keep them apart.
+/// The IPv4 subnet of the LAN. All Labs have the same, because they are in different namespaces.
 pub const LAN4: &str = "192.168.50.0/24";
-/// The LAN's IPv6 subnet.
+/// The IPv6 subnet of the LAN.
 pub const LAN6: &str = "fd50::/64";
-/// The host's NIC. A realistic name that no container uses.
+/// The NIC of the host, with a name that no container uses.
 pub const NIC: &str = "ens3";
 const BRIDGE: &str = "br0";
-/// What the names of its ports begin with.
+/// The names of its ports begin with this.
 const PORT: &str = "port";
-/// The NIC of every machine that is not the host.
+/// The NIC of all other machines.
 pub const MACHINE_NIC: &str = "eth0";
-/// The last part of the host's addresses, v4 and v6 alike ("10" is read as hexadecimal in v6).
+/// The last part of both addresses of the host. In IPv6, "10" is hexadecimal.
 const HOST: u8 = 10;
 const NEIGHBOUR: u8 = 20;
 
@@ -33,9 +33,7 @@ pub struct Machine {
     netns: Namespace,
     /// The name of its NIC.
     pub nic: &'static str,
-    /// Its address.
     pub v4: IpAddr,
-    /// Its other address.
     pub v6: IpAddr,
 }
 
@@ -47,11 +45,11 @@ impl Deref for Machine {
     }
 }
 
-/// A container on the host: an empty network namespace and an identity.
+/// A container on the host: a network namespace and an ID.
 #[derive(Debug)]
 pub struct Container {
     netns: Namespace,
-    /// What `CNI_CONTAINERID` gets.
+    /// The value of `CNI_CONTAINERID`.
     pub id: String,
 }
 
@@ -63,10 +61,10 @@ impl Deref for Container {
     }
 }
 
-/// One LAN, its machines, and a directory for everything that lies on disk.
+/// One LAN, its machines, and a directory for all files of the test.
 #[derive(Debug)]
 pub struct Lab {
-    /// The host: plugins run here, and its NIC is the parent.
+    /// Plugins run on the host, and its NIC is the parent of their links.
     pub host: Machine,
     pub neighbour: Machine,
     switch: Namespace,
@@ -77,7 +75,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A LAN with a host and a neighbour; nobody has a default route.
+    /// A LAN with a host and a neighbour. Neither has a default route.
     pub fn new(binaries: Binaries) -> Self {
         let directory =
             tempfile::Builder::new().prefix("underlay-lab.").tempdir().expect("make a directory for the Lab");
@@ -95,17 +93,17 @@ impl Lab {
         }
     }
 
-    /// One more machine, with `last` as the last part of both addresses.
+    /// Adds a machine, with `last` as the last part of both addresses.
     pub fn machine(&self, last: u8) -> Machine {
         machine(&self.switch, MACHINE_NIC, last)
     }
 
-    /// One more NIC, on the same LAN, up, without addresses: the host's or a container's.
+    /// Adds a NIC on the LAN to a machine or a container. It is up and has no addresses.
     pub fn plug(&self, netns: &Namespace, nic: &str) {
         plug(&self.switch, netns, nic);
     }
 
-    /// Pulls the plug of the host's NIC: it stays up, and has no carrier.
+    /// Takes the carrier from the NIC of the host, which stays up.
     pub fn unplug(&self) {
         let peer = self.host.link(NIC).parent;
         let links = self.switch.links();
@@ -113,8 +111,8 @@ impl Lab {
         self.switch.set_down(&port.name);
     }
 
-    /// Makes the switch send frames back out of the port that they came in by where that is the
-    /// way to their destination (802.1Qbg's reflective relay): what vepa asks of a switch.
+    /// Makes the switch send frames back through the port on which they arrived, if their destination is there. The
+    /// mode vepa needs this. (reflective relay in IEEE 802.1Qbg)
     pub fn reflect(&self) {
         for port in self.switch.link_names().iter().filter(|name| name.starts_with(PORT)) {
             self.switch.ip(&format!("link set {port} type bridge_slave hairpin on"));
@@ -131,43 +129,39 @@ impl Lab {
         self.host.ip(&format!("route add default via fd50::1 dev {NIC}"));
     }
 
-    /// A new, empty container of the host.
+    /// Creates a container on the host.
     pub fn container(&self) -> Container {
         let number = self.containers.fetch_add(1, Ordering::Relaxed) + 1;
         Container { netns: Namespace::new(), id: format!("container-{number}") }
     }
 
-    /// Which programs this Lab runs.
     pub fn binaries(&self) -> Binaries {
         self.binaries
     }
 
-    /// The directory with the programs.
+    /// The directory of the plugins.
     pub fn bin(&self) -> &Path {
         &self.bin
     }
 
-    /// A path in the Lab's own directory, which goes with the Lab.
+    /// A path in the directory of the Lab, which is deleted with the Lab.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// The program of that name, run on the host.
+    /// The plugin with that name, on the host.
     pub fn plugin(&self, name: &str) -> Plugin<'_> {
         Plugin::new(&self.host, self.bin.join(name)).search(&self.bin)
     }
 
-    /// The program `macvlan`, run on the host.
     pub fn macvlan(&self) -> Plugin<'_> {
         self.plugin("macvlan")
     }
 
-    /// The program `ipvlan`, run on the host.
     pub fn ipvlan(&self) -> Plugin<'_> {
         self.plugin("ipvlan")
     }
 
-    /// The program `host-local`, run on the host.
     pub fn host_local(&self) -> Plugin<'_> {
         self.plugin("host-local")
     }
@@ -187,18 +181,18 @@ impl Lab {
         fs::write(self.lease_file(name), content).expect("write a lease");
     }
 
-    /// The addresses leased in the network `lan`, sorted as text.
+    /// The leased addresses of the network `lan`, sorted as text.
     pub fn leases(&self) -> Vec<String> {
         self.leases_in("lan")
     }
 
-    /// The addresses leased in the network of that name, sorted as text.
+    /// The leased addresses of a network, sorted as text.
     pub fn leases_in(&self, network: &str) -> Vec<String> {
         self.files_in(network).into_iter().filter(|name| name.parse::<IpAddr>().is_ok()).collect()
     }
 
-    /// The names of all files in the lease directory of the network `lan`, sorted. Without the owners' records, which are
-    /// links that lead nowhere, and caches.
+    /// The sorted names of all files in the lease directory of the network `lan`. Owners' records and caches are links
+    /// that lead nowhere, and are left out.
     pub fn lease_files(&self) -> Vec<String> {
         self.files_in("lan")
     }
@@ -218,8 +212,7 @@ impl Lab {
         names
     }
 
-    /// A host-local configuration over the ranges 192.168.50.100-149 and, if asked for,
-    /// fd50::100-149.
+    /// A configuration of host-local with the ranges 192.168.50.100-149 and fd50::100-149.
     pub fn ipam(&self, families: Families) -> Value {
         let v4 = json!([{"subnet": LAN4, "rangeStart": "192.168.50.100", "rangeEnd": "192.168.50.149"}]);
         let v6 = json!([{"subnet": LAN6, "rangeStart": "fd50::100", "rangeEnd": "fd50::149"}]);
@@ -236,12 +229,12 @@ impl Lab {
         self.conf_with(json!({"type": "host-local", "dataDir": self.data_dir(), "ranges": ranges}))
     }
 
-    /// As [`Lab::conf`], over a part of the LAN.
+    /// As [`Lab::conf`], with a range of the LAN.
     pub fn conf_of(&self, first: &str, last: &str) -> Value {
         self.conf_over(json!([[{"subnet": LAN4, "rangeStart": first, "rangeEnd": last}]]))
     }
 
-    /// As [`Lab::conf`], over as many addresses from 10.0.0.10 on, in the old form of the keys.
+    /// As [`Lab::conf`], with so many addresses from 10.0.0.10, and the old form of the keys.
     pub fn conf_of_ten(&self, addresses: usize) -> Value {
         self.conf_with(json!({
             "type": "host-local", "dataDir": self.data_dir(), "subnet": "10.0.0.0/24",
@@ -249,7 +242,7 @@ impl Lab {
         }))
     }
 
-    /// An ipvlan configuration named `lan` on the host's NIC, IPv4 from host-local.
+    /// As [`Lab::conf`], for ipvlan.
     pub fn ipvlan_conf(&self, mode: &str) -> Value {
         let mut conf = self.conf();
         conf["type"] = json!("ipvlan");
@@ -257,7 +250,7 @@ impl Lab {
         conf
     }
 
-    /// A macvlan configuration named `lan` on the host's NIC, IPv4 from host-local.
+    /// A configuration of macvlan: the network `lan` on the NIC of the host, with IPv4 from host-local.
     pub fn conf(&self) -> Value {
         self.conf_with(self.ipam(Families::V4))
     }
@@ -274,23 +267,20 @@ impl Lab {
     }
 }
 
-/// Which addresses a configuration asks for.
+/// The addresses that a configuration leases.
 #[derive(Clone, Copy, Debug)]
 pub enum Families {
-    /// IPv4 only.
     V4,
-    /// IPv6 only.
     V6,
-    /// One of each.
+    /// One address of each family.
     Dual,
 }
 
-/// The IPv4 address of the LAN with that last part.
 pub fn lan4(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(192, 168, 50, last))
 }
 
-/// The IPv6 address of the LAN whose text ends in these decimal digits.
+/// The IPv6 address of the LAN whose text ends with these digits.
 pub fn lan6(last: u8) -> IpAddr {
     let address: Ipv6Addr = format!("fd50::{last}").parse().expect("an address");
     IpAddr::V6(address)
@@ -298,7 +288,7 @@ pub fn lan6(last: u8) -> IpAddr {
 
 fn machine(switch: &Namespace, nic: &'static str, last: u8) -> Machine {
     let netns = Namespace::new();
-    // Our own machines have unique addresses; the kernel need not spend seconds to find out.
+    // The addresses are unique, so duplicate address detection would only cost time.
     netns.set_sysctl("net/ipv6/conf/default/accept_dad", "0");
     netns.set_sysctl("net/ipv6/conf/all/accept_dad", "0");
     plug(switch, &netns, nic);
@@ -308,7 +298,6 @@ fn machine(switch: &Namespace, nic: &'static str, last: u8) -> Machine {
     Machine { netns, nic, v4, v6 }
 }
 
-/// Connects `netns` to the switch by a NIC of that name.
 fn plug(switch: &Namespace, netns: &Namespace, nic: &str) {
     let port = format!("{PORT}{}", switch.links().len());
     switch.create_veth(&port, netns, nic);

@@ -1,9 +1,7 @@
 //! The Lab: a temporary LAN of network namespaces for one test. It runs the built programs, and reads the state of the
-//! kernel and the frames on the wire. It does not know the code of the plugins.
-//!
-//! Errors panic: without a Lab, a test cannot continue.
+//! kernel and the frames on the wire. It shares no code with the plugins. All errors panic.
 #![forbid(unsafe_code)]
-#![allow(missing_docs, reason = "only the tests of this repository use it, and many names say enough")]
+#![allow(missing_docs, reason = "only the tests of this repository use it")]
 
 pub mod binaries;
 pub mod cases;

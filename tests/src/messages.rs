@@ -7,14 +7,14 @@ use std::sync::OnceLock;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/troubleshooting.md");
 
-/// The rows of the page's tables: their cells.
+/// The cells of all rows of the tables.
 pub fn rows() -> Vec<Vec<String>> {
     let text = fs::read_to_string(PAGE).unwrap_or_else(|e| panic!("read {PAGE}: {e}"));
     let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
     rows.map(|row| row.split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
-/// The messages that the rows are about: the texts between backquotes in the first cells.
+/// The messages of the rows: the texts between backquotes in the first cells.
 pub fn described() -> &'static [String] {
     static DESCRIBED: OnceLock<Vec<String>> = OnceLock::new();
     DESCRIBED.get_or_init(|| {
@@ -23,13 +23,14 @@ pub fn described() -> &'static [String] {
     })
 }
 
-/// The parts of a message that are always the same. A word in capitals, or N, stands for anything.
+/// The fixed parts of a message. A word in capitals, or N, is a placeholder.
 pub fn fixed(message: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     for word in message.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
         let letters = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-        let stands_for = letters == "N" || letters.len() > 1 && letters.bytes().all(|byte| byte.is_ascii_uppercase());
-        if stands_for && !is_word_of_ours(letters) {
+        let is_placeholder =
+            letters == "N" || letters.len() > 1 && letters.bytes().all(|byte| byte.is_ascii_uppercase());
+        if is_placeholder && !is_abbreviation(letters) {
             parts.push(word[letters.len()..].to_owned());
         } else if let Some(part) = parts.last_mut() {
             part.push_str(word);
@@ -39,18 +40,18 @@ pub fn fixed(message: &str) -> Vec<String> {
     parts.into_iter().map(|part| part.trim().to_owned()).filter(is_text).collect()
 }
 
-fn is_word_of_ours(word: &str) -> bool {
-    const OURS: [&str; 15] = [
+fn is_abbreviation(word: &str) -> bool {
+    const ALL: [&str; 15] = [
         "ADD", "CAP", "CHECK", "CNI", "DEL", "GC", "IP", "LAN", "MAC", "MTU", "PID", "RFC", "SIGTERM", "STATUS", "UTF",
     ];
-    OURS.contains(&word)
+    ALL.contains(&word)
 }
 
 /// Returns true if a text has all fixed parts of a message, in their order.
 pub fn is_about(message: &str, text: &str) -> bool {
     let parts = fixed(message);
     let mut rest = text;
-    // A word such as `open` is somewhere in many texts: it has to begin one.
+    // A short word such as `open` is in many texts, so the text must begin with it.
     let is_short = parts.concat().len() < 8;
     if is_short && !message.starts_with(|c: char| c.is_ascii_lowercase()) {
         return false;
@@ -75,7 +76,7 @@ pub fn assert_described(text: &str) {
     );
 }
 
-/// Returns true if three words of a message that follow each other are in the bytes of a program.
+/// Returns true if three consecutive words of a message are in the bytes of a program.
 pub fn is_said_by(program: &[u8], message: &str) -> bool {
     let parts = fixed(message);
     let pieces = parts.iter().flat_map(|part| part.split(|c: char| !c.is_ascii_alphabetic() && !" ,.'_-".contains(c)));

@@ -5,7 +5,8 @@ use std::path::Path;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-/// Gives the calling thread its own mount namespace. Call it in a thread that ends soon, as in [`crate::Namespace::run`].
+/// Gives the calling thread its own mount namespace. Call it in a thread that ends soon, as in
+/// [`crate::Namespace::run`].
 pub fn own() {
     unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace of our own");
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;

@@ -1,5 +1,5 @@
-//! The kernel features that a test needs. If one is missing, the test is noted and must run in another lane. A test
-//! that ran in no lane fails the build.
+//! The kernel features that a test needs. If one is missing, the test must run in another lane. A test that ran in no
+//! lane fails the build.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -8,18 +8,15 @@ use std::{env, thread};
 
 use crate::Namespace;
 
-/// Names the file to which the tests of one executable add a line for each that cannot run here: its name, a tab, what
-/// is missing.
+/// Names the ledger, a file with a line for each test of one executable that cannot run here: its name, a tab, and the
+/// reason.
 pub const LEDGER_VARIABLE: &str = "UNDERLAY_LEDGER";
 
-/// Something that not every kernel has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
     Ipvlan,
-    /// 802.1Q links.
     Vlan,
     Dummy,
-    /// bond links.
     Bond,
 }
 
@@ -33,7 +30,7 @@ impl Feature {
         }
     }
 
-    /// Returns true if this kernel can create such a link. It is tried once, in a namespace of its own.
+    /// Returns true if this kernel can create such a link. The first call tries it in a new namespace.
     pub fn is_here(self) -> bool {
         static KNOWN: [OnceLock<bool>; 4] = [const { OnceLock::new() }; 4];
         *KNOWN[self as usize].get_or_init(|| {
@@ -47,16 +44,15 @@ impl Feature {
             };
             match netns.try_ip(&format!("link add {link}")) {
                 Ok(()) => true,
-                // No such kind of link, and no module for it.
+                // The kernel does not know this kind of link and has no module for it.
                 Err(e) if e.contains("Unknown device type") || e.contains("not supported") => false,
-                Err(e) => panic!("ask the kernel for {}: {e}", self.name()),
+                Err(e) => panic!("find out whether the kernel has {}: {e}", self.name()),
             }
         })
     }
 }
 
-/// Whether the calling test can run on this kernel. If not, the lane's ledger learns of it; without a ledger there is no
-/// other lane, and the test fails.
+/// Returns true if the calling test can run on this kernel, and otherwise notes the missing features.
 pub fn here(needs: &[Feature]) -> bool {
     let missing: Vec<&str> = needs.iter().copied().filter(|feature| !feature.is_here()).map(Feature::name).collect();
     if missing.is_empty() {
@@ -66,21 +62,21 @@ pub fn here(needs: &[Feature]) -> bool {
     false
 }
 
-/// Notes in the lane's ledger why the calling test cannot run here. Without a ledger there is no other lane, nor anybody to
-/// judge, and the test fails.
+/// Writes to the ledger why the calling test cannot run here. Without a ledger, there is no other lane, and the test
+/// fails.
 pub fn note(why: &str) {
     let Some(ledger) = env::var_os(LEDGER_VARIABLE) else {
-        panic!("{why}: `make test` runs this test in a guest, where that helps");
+        panic!("{why}: run `make test`, which runs such tests in a guest");
     };
-    // The test harness names the thread after the test, as long as it runs more than one at a time.
+    // With more than one thread, cargo's test runner gives each thread the name of its test.
     let test = thread::current().name().filter(|&name| name != "main").map(str::to_owned);
-    let test = test.expect("a test that runs in a thread of its own: let the harness use two threads at least");
+    let test = test.expect("the test needs a thread with its name: use at least two test threads");
     let line = format!("{test}\t{why}\n");
     let noted = OpenOptions::new()
         .append(true)
         .create(true)
         .open(&ledger)
-        // One write: other tests add theirs at the same time.
+        // Other tests write at the same time, so this must be one write.
         .and_then(|mut file| file.write_all(line.as_bytes()));
     noted.unwrap_or_else(|e| panic!("write to {}: {e}", ledger.display()));
 }

@@ -1,5 +1,4 @@
-//! A network namespace that lives as long as its value. A thread creates it, a descriptor keeps it, and other threads
-//! enter it.
+//! A network namespace that exists as long as its value. A thread creates it, and other threads enter it.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -12,8 +11,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::kernel::Netlink;
 
-/// A network namespace of our own. The kernel frees it with the last descriptor and socket
-/// in it, so it cannot outlive the process, not even one that was killed.
+/// A network namespace. The kernel frees it with its last descriptor and socket, also after the process was killed.
 #[derive(Debug)]
 pub struct Namespace {
     file: File,
@@ -22,43 +20,45 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// A new namespace with nothing in it but `lo`, which is up.
+    /// A new namespace that has only `lo`, which is up.
     pub fn new() -> Self {
         let (file, netlink) = in_new_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace needs root, or a user namespace");
             let file = File::open("/proc/thread-self/ns/net").expect("open our own netns");
             (file, Netlink::open())
         });
-        let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
-        let namespace = Self { file, path, netlink: Mutex::new(netlink) };
+        let namespace = Self::of(file, netlink);
         namespace.set_up("lo");
         namespace
     }
 
-    /// The namespace of somebody else, by a path to it. Our value keeps it alive, links and
-    /// all, as long as it lives itself.
+    /// An existing namespace at a path. The value keeps it and its links alive.
     pub fn open(path: &Path) -> std::io::Result<Self> {
         let file = File::open(path)?;
         let netlink = in_new_thread(|| {
             setns(&file, CloneFlags::CLONE_NEWNET)?;
             Ok::<_, nix::Error>(Netlink::open())
         })?;
-        let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
-        Ok(Self { file, path, netlink: Mutex::new(netlink) })
+        Ok(Self::of(file, netlink))
     }
 
-    /// A path that any process of ours can open: what `CNI_NETNS` gets.
+    fn of(file: File, netlink: Netlink) -> Self {
+        let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+        Self { file, path, netlink: Mutex::new(netlink) }
+    }
+
+    /// A path that other processes can open, for `CNI_NETNS`.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The descriptor that holds the namespace.
+    /// The descriptor that keeps the namespace alive.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Runs `f` in a new thread inside the namespace. Sockets opened and processes started
-    /// by `f` belong to the namespace for good. A panic of `f` goes on in the caller.
+    /// Runs `f` in a new thread in the namespace. Sockets that `f` opens and processes that it starts stay in the
+    /// namespace. A panic of `f` continues in the caller.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         in_new_thread(|| {
             setns(&self.file, CloneFlags::CLONE_NEWNET).expect("enter a netns of the Lab");
@@ -66,25 +66,24 @@ impl Namespace {
         })
     }
 
-    /// The namespace's netlink socket, one user at a time.
     pub(crate) fn netlink<T>(&self, f: impl FnOnce(&mut Netlink) -> T) -> T {
-        // A panic while the lock was held has spoiled that test already; the socket is fine.
+        // After a panic with the lock, the socket still works.
         let mut netlink = self.netlink.lock().unwrap_or_else(|e| e.into_inner());
         f(&mut netlink)
     }
 
-    /// Reads `/proc/sys/<key>` as it is inside, without the newline.
+    /// Reads `/proc/sys/<key>` in the namespace, without the newline.
     pub fn sysctl(&self, key: &str) -> String {
         self.try_sysctl(key).unwrap_or_else(|e| panic!("read /proc/sys/{key}: {e}"))
     }
 
-    /// As [`Namespace::sysctl`], for a key that may not be there.
+    /// As [`Namespace::sysctl`], for a key that may not exist.
     pub fn try_sysctl(&self, key: &str) -> std::io::Result<String> {
         // /proc/sys/net shows the netns of the thread that opens it.
         self.run(|| fs::read_to_string(Path::new("/proc/sys").join(key))).map(|text| text.trim_end().to_owned())
     }
 
-    /// Writes `/proc/sys/<key>` inside.
+    /// Writes `/proc/sys/<key>` in the namespace.
     pub fn set_sysctl(&self, key: &str, value: &str) {
         self.run(|| fs::write(Path::new("/proc/sys").join(key), value))
             .unwrap_or_else(|e| panic!("write {value} to /proc/sys/{key}: {e}"));

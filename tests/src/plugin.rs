@@ -1,4 +1,4 @@
-//! One call of a plugin, with exactly the environment and input that the test sets, and its outcome.
+//! One call of a plugin, with the environment and the input that a test sets, and its outcome.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -19,10 +19,10 @@ use crate::messages::assert_described;
 use crate::trace::{Fault, Step, Trace, Watch, trace};
 use crate::{Container, Namespace};
 
-/// Longer than any plugin may take, DAD included; one that hangs is killed then.
+/// A plugin that takes longer is killed. This is longer than any plugin needs, including duplicate address detection.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Names how many times that long it may be, on a slow machine; once without it.
+/// A factor for [`DEADLINE`], for slow machines.
 pub const PATIENCE_VARIABLE: &str = "UNDERLAY_PATIENCE";
 
 fn deadline() -> Duration {
@@ -30,7 +30,7 @@ fn deadline() -> Duration {
     DEADLINE * times.unwrap_or(1)
 }
 
-/// A plugin's program, and where it runs.
+/// The program of a plugin, and the namespace in which it runs.
 #[derive(Clone, Debug)]
 pub struct Plugin<'a> {
     host: &'a Namespace,
@@ -39,7 +39,6 @@ pub struct Plugin<'a> {
 }
 
 impl<'a> Plugin<'a> {
-    /// The program at that path, run in the namespace `host`.
     pub fn new(host: &'a Namespace, program: PathBuf) -> Self {
         Self { host, program, path: None }
     }
@@ -50,28 +49,26 @@ impl<'a> Plugin<'a> {
         self
     }
 
-    /// Runs in another namespace.
+    /// Changes the namespace in which it runs.
     pub fn on(mut self, host: &'a Namespace) -> Self {
         self.host = host;
         self
     }
 
-    /// An ADD of `ifname` to a container.
     pub fn add(&self, container: &Container, ifname: &str, conf: &Value) -> Call<'a> {
         self.attachment("ADD", container, ifname, conf)
     }
 
-    /// A DEL of `ifname` from a container.
     pub fn del(&self, container: &Container, ifname: &str, conf: &Value) -> Call<'a> {
         self.attachment("DEL", container, ifname, conf)
     }
 
-    /// A CHECK of `ifname` in a container. `conf` holds the prevResult, as for a real one.
+    /// `conf` must have the `prevResult`.
     pub fn check(&self, container: &Container, ifname: &str, conf: &Value) -> Call<'a> {
         self.attachment("CHECK", container, ifname, conf)
     }
 
-    /// A command about one attachment, with the environment that a runtime gives it.
+    /// A call about one attachment, with the environment that a runtime sets.
     pub fn attachment(&self, command: &str, container: &Container, ifname: &str, conf: &Value) -> Call<'a> {
         self.call(command, conf)
             .env("CNI_CONTAINERID", &container.id)
@@ -79,7 +76,7 @@ impl<'a> Plugin<'a> {
             .env("CNI_IFNAME", ifname)
     }
 
-    /// A command about no attachment: STATUS, GC, VERSION.
+    /// A call about no attachment, such as STATUS, GC or VERSION.
     pub fn call(&self, command: &str, conf: &Value) -> Call<'a> {
         let call = self.bare().env("CNI_COMMAND", command).stdin(conf.to_string());
         match &self.path {
@@ -94,7 +91,7 @@ impl<'a> Plugin<'a> {
     }
 }
 
-/// A call that has not been made yet.
+/// A call before it is made.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
     host: &'a Namespace,
@@ -104,7 +101,6 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Sets a variable.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.environment.insert(name.into(), value.as_ref().to_owned());
         self
@@ -158,8 +154,7 @@ impl Call<'_> {
         self.host.run(|| self.run_here())
     }
 
-    /// As [`Call::run`], in the calling thread's namespaces instead of the host's: for a test
-    /// that has prepared more of them than the network's.
+    /// As [`Call::run`], in all namespaces of the calling thread, for a test that has prepared them.
     pub fn run_here(&self) -> Outcome {
         let start = Instant::now();
         let child = self.spawn();
@@ -169,23 +164,23 @@ impl Call<'_> {
         Outcome::new(self, status, stdout, stderr, start.elapsed())
     }
 
-    /// Makes the call and counts its processes and their memory on the way.
+    /// Makes the call and counts its processes and their memory.
     pub fn run_traced(&self) -> (Outcome, Trace) {
         self.run_under_trace(Watch::Cost)
     }
 
-    /// Makes the call, and kills it the `stop`th time that it enters or leaves a system call
-    /// after it was given its input. A call that ends before was not killed.
+    /// Makes the call, and kills it when it enters or leaves a system call for the `stop`th time after it got its
+    /// input. It may end before.
     pub fn run_killed_at(&self, stop: usize) -> Outcome {
         self.run_under_trace(Watch::KillAt(stop)).0
     }
 
-    /// Makes the call and notes its system calls, and those of all that it starts. With a fault, one of them goes wrong.
+    /// Makes the call and records the system calls of all its processes. With a fault, one of these fails.
     pub fn run_stepwise(&self, fault: Option<&Fault>) -> (Outcome, Trace) {
         self.run_under_trace(Watch::Steps(fault.cloned()))
     }
 
-    /// Makes the call, and lets something happen while it is held at that step.
+    /// Makes the call, stops it at that step, and calls `meanwhile` before it continues.
     pub fn run_held_at(&self, step: &Step, meanwhile: impl FnOnce() + Send) -> (Outcome, Trace) {
         self.run_under_trace(Watch::Hold(step.clone(), Box::new(meanwhile)))
     }
@@ -193,8 +188,7 @@ impl Call<'_> {
     fn run_under_trace(&self, watch: Watch<'_>) -> (Outcome, Trace) {
         self.host.run(|| {
             let start = Instant::now();
-            // The plugin reads its whole input before it does anything, and gets none before
-            // the tracer is in place: nothing is missed.
+            // The plugin first reads its input, and it gets the input after the tracer has attached.
             let child = self.spawn();
             let tracer = trace(Pid::from_raw(child.id().cast_signed()), watch);
             let ((status, trace), stdout, stderr) = self.talk(child, |_| tracer.wait(deadline()));
@@ -202,7 +196,7 @@ impl Call<'_> {
         })
     }
 
-    /// Makes the call with a stdout that nobody reads any more.
+    /// Makes the call with a stdout that is a closed pipe.
     pub fn run_unheard(&self) -> Outcome {
         self.host.run(|| {
             let start = Instant::now();
@@ -224,14 +218,14 @@ impl Call<'_> {
         })
     }
 
-    /// Feeds and drains the child's pipes while `wait` waits for it.
+    /// Writes the input and reads the output of the child while `wait` waits for it.
     fn talk<T>(&self, mut child: Child, wait: impl FnOnce(Child) -> T) -> (T, Vec<u8>, Vec<u8>) {
         let mut stdin = child.stdin.take().expect("stdin is a pipe");
         let mut stdout = child.stdout.take().expect("stdout is a pipe");
         let mut stderr = child.stderr.take().expect("stderr is a pipe");
         thread::scope(|scope| {
             scope.spawn(move || {
-                // A plugin may refuse its input and go: EPIPE is its right.
+                // A plugin may end without reading its input. The write then fails.
                 let _ = stdin.write_all(&self.stdin);
             });
             let out = scope.spawn(move || drain(&mut stdout));
@@ -249,10 +243,14 @@ fn drain(pipe: &mut impl Read) -> Vec<u8> {
     bytes
 }
 
-/// Kills `pid` if `wait` has not come back by the deadline.
+/// Kills `pid` if `wait` does not return within [`DEADLINE`].
 pub fn with_deadline<T>(pid: u32, wait: impl FnOnce() -> T) -> T {
+    killed_after(deadline(), pid, wait)
+}
+
+/// Kills `pid` if `wait` does not return within this time.
+pub fn killed_after<T>(deadline: Duration, pid: u32, wait: impl FnOnce() -> T) -> T {
     let (done, watched) = mpsc::channel::<()>();
-    let deadline = deadline();
     thread::scope(|scope| {
         scope.spawn(move || {
             if watched.recv_timeout(deadline) == Err(mpsc::RecvTimeoutError::Timeout) {
@@ -268,23 +266,21 @@ pub fn with_deadline<T>(pid: u32, wait: impl FnOnce() -> T) -> T {
 /// The error object that a plugin printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CniError {
-    /// Its number.
     pub code: u64,
-    /// What happened.
     pub msg: String,
     pub details: String,
 }
 
-/// What came of a call.
+/// The end of a call, and its output.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub status: ExitStatus,
     pub stdout: Vec<u8>,
     pub stderr: String,
-    /// From the start of the process to its end.
+    /// The time from the start of the process to its end.
     pub wall: Duration,
     label: String,
-    /// Whether only programs of the repository can have spoken: CNI_PATH leads to no others.
+    /// Whether CNI_PATH leads only to programs of this repository.
     is_ours: bool,
 }
 
@@ -309,7 +305,7 @@ impl Outcome {
         }
     }
 
-    /// Everything about it, for an assertion's message.
+    /// All of it, for the text of an assertion.
     pub fn text(&self) -> String {
         let stdout = String::from_utf8_lossy(&self.stdout);
         format!("{}: {} after {:?}\nstdout: {stdout}\nstderr: {}", self.label, self.status, self.wall, self.stderr)
@@ -333,7 +329,7 @@ impl Outcome {
         self
     }
 
-    /// The error object of a call that must have failed in the plugin's own words.
+    /// The error object of a call that must have failed with one.
     pub fn error(&self) -> CniError {
         assert_eq!(self.status.signal(), None, "was killed: {}", self.text());
         assert_eq!(self.status.code(), Some(1), "did not fail: {}", self.text());
@@ -348,8 +344,7 @@ impl Outcome {
         }
     }
 
-    /// Asserts the error's code, that its message names all of these, and that the object says
-    /// which version it is of.
+    /// Asserts that the error has this code, a message with these names, and a cniVersion.
     pub fn fails(&self, code: u64, names: &[&str]) -> CniError {
         let error = self.error();
         assert_eq!(error.code, code, "another code: {}", self.text());
@@ -361,10 +356,8 @@ impl Outcome {
     }
 }
 
-/// A plugin of the test's own: a shell script at `path`.
-///
-/// Written by another process, since a file that this one has open for writing while another
-/// thread forks could not be executed until that child is gone (ETXTBSY).
+/// Writes a shell script that can be executed. Another process writes it. If this process wrote the file while another
+/// thread forks, the child would hold it open, and the kernel would not execute it (ETXTBSY).
 pub fn write_script(path: &Path, body: &str) {
     let mut writer = Command::new("/bin/sh")
         .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])

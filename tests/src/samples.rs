@@ -1,16 +1,13 @@
-//! A series of measurements, with median and quartiles.
+//! A series of measured values, with its quantiles.
 
-/// Measured values, in whatever unit.
 #[derive(Clone, Debug, Default)]
 pub struct Samples(Vec<f64>);
 
 impl Samples {
-    /// One more.
     pub fn push(&mut self, value: f64) {
         self.0.push(value);
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -19,7 +16,7 @@ impl Samples {
         self.0.is_empty()
     }
 
-    /// The value that this share of all does not exceed: 0.5 for the median, 0.99 for p99. NaN without values.
+    /// The largest value of this share of all values: 0.5 for the median, 0.99 for p99. NaN without values.
     pub fn quantile(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! Steps that many tests share: attaching a container, a call that must be refused, an IPAM plugin of the test's own.
+//! Steps that many tests share, such as attaching a container, a refused call, and a fake IPAM plugin.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use crate::plugin::{CniError, write_script};
 use crate::{Call, Container, Lab, Outcome, Plugin};
 
-/// Where scripts find their programs: a plugin's environment has only what the test sets.
+/// The search path of scripts. The environment of a plugin has no PATH.
 pub const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A configuration with one more key, or another value of a key.
+/// A configuration with a new value of a key.
 pub fn with(mut conf: Value, key: &str, value: Value) -> Value {
     conf[key] = value;
     conf
@@ -42,39 +42,41 @@ impl Plugin<'_> {
         (container, conf["prevResult"].take())
     }
 
-    /// DEL of `eth0`, which leaves neither a link nor a lease.
+    /// Calls DEL for `eth0`, and asserts that no link and no lease is left.
     #[track_caller]
     pub fn detach(&self, lab: &Lab, container: &Container, conf: &Value) {
         self.del(container, "eth0", conf).run().done();
         lab.assert_gone(container);
     }
 
-    /// A CHECK must fail with this code and a message that names all of these, and change nothing.
+    /// Asserts that CHECK fails with this code, that its message has these names, and that it changes nothing.
     #[track_caller]
     pub fn differs(&self, lab: &Lab, container: &Container, conf: &Value, code: u64, names: &[&str]) {
         lab.unchanged(&[container], || self.check(container, "eth0", conf).run()).fails(code, names);
     }
 
-    /// An ADD to a new container must fail with this code and a message that names all of these, and change nothing.
+    /// Asserts that an ADD to a new container fails with this code, that its message has these names, and that it
+    /// changes nothing.
     #[track_caller]
     pub fn refuses(&self, lab: &Lab, conf: &Value, code: u64, names: &[&str]) -> CniError {
         let container = lab.container();
         let error = lab.unchanged(&[&container], || self.add(&container, "eth0", conf).run()).fails(code, names);
-        assert!(!error.msg.ends_with("busy"), "a bare errno: {}", error.msg);
+        assert!(!error.msg.ends_with("busy"), "only the text of an errno: {}", error.msg);
         error
     }
 }
 
 impl Lab {
-    /// The container has no link but `lo`, and no address is leased.
+    /// Asserts that the container has only `lo`, and that no address is leased.
     #[track_caller]
     pub fn assert_gone(&self, container: &Container) {
         assert_eq!(container.link_names(), ["lo"]);
         assert_eq!(self.leases(), [""; 0]);
     }
 
-    /// Writes an IPAM plugin named `fake`: a shell script with this body. It notes each command in the file `calls`. The
-    /// variable `$answer` is a result with 192.168.50.77, and `$LAB` the Lab's directory. Returns a configuration with it.
+    /// Writes an IPAM plugin `fake`, which is a shell script with this body, and returns a configuration that uses it.
+    /// The script writes each command to the file `calls`. Its variable `$answer` is a result with 192.168.50.77, and
+    /// `$LAB` is the directory of the Lab.
     pub fn fake_ipam(&self, body: &str) -> Value {
         fs::create_dir(self.path("fake")).expect("make a directory");
         let answer = r#"{"cniVersion": "1.0.0", "ips": [{"address": "192.168.50.77/24", "gateway": "192.168.50.1"}]}"#;
@@ -85,7 +87,7 @@ impl Lab {
         self.conf_with(json!({"type": "fake"}))
     }
 
-    /// As [`Lab::fake_ipam`]: it answers ADD with this result, and any other command with nothing.
+    /// As [`Lab::fake_ipam`], with this result for ADD and no answer to other commands.
     pub fn ipam_answering(&self, answer: &Value) -> Value {
         self.fake_ipam(&format!("[ $CNI_COMMAND = ADD ] || exit 0\necho '{answer}'"))
     }
@@ -95,7 +97,8 @@ impl Lab {
         self.plugin(name).search(self.search_path())
     }
 
-    /// The program `macvlan` behind a line of shell. There, `$PLUGIN` is its path and `$LAB` the Lab's directory.
+    /// A plugin `macvlan` that is a shell script with this line. `$PLUGIN` is the path of the real program, and `$LAB`
+    /// is the directory of the Lab.
     pub fn behind(&self, line: &str) -> Plugin<'_> {
         let directory = tempfile::tempdir_in(self.path("")).expect("make a directory").keep();
         let script = directory.join("macvlan");
@@ -105,11 +108,11 @@ impl Lab {
         Plugin::new(&self.host, script).search(self.search_path())
     }
 
-    /// A path below a plain file, and one of a socket: no network namespace can be there.
+    /// A path below a file, and the path of a socket. Neither can be a network namespace.
     pub fn odd_paths(&self) -> [PathBuf; 2] {
         let (file, socket) = (self.path("plain"), self.path("socket"));
         fs::write(&file, "").expect("write a file");
-        // The file stays when the listener goes.
+        // The file stays after the end of the listener.
         UnixListener::bind(&socket).expect("make a socket");
         [file.join("netns"), socket]
     }
@@ -118,13 +121,13 @@ impl Lab {
         format!("{}:{}", self.bin().display(), self.path("fake").display())
     }
 
-    /// The commands that the IPAM plugin of [`Lab::fake_ipam`] was called with.
+    /// The commands of all calls of [`Lab::fake_ipam`].
     pub fn fake_calls(&self) -> Vec<String> {
         fs::read_to_string(self.path("calls")).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 }
 
-/// Makes a call so many times at once. Returns what came of each.
+/// Makes so many calls at the same time. Returns all outcomes.
 pub fn all_at_once(count: usize, call: impl Fn() -> Outcome + Sync) -> Vec<Outcome> {
     thread::scope(|scope| {
         let calls: Vec<_> = (0..count).map(|_| scope.spawn(&call)).collect();
@@ -132,7 +135,7 @@ pub fn all_at_once(count: usize, call: impl Fn() -> Outcome + Sync) -> Vec<Outco
     })
 }
 
-/// A call about a container that has no network namespace here.
+/// A call for a container whose network namespace does not exist.
 pub fn call<'a>(plugin: &Plugin<'a>, command: &str, id: &str, conf: &Value) -> Call<'a> {
     let call = plugin.call(command, conf).env("CNI_CONTAINERID", id);
     call.env("CNI_IFNAME", "eth0").env("CNI_NETNS", "/run/netns/none")
@@ -145,7 +148,7 @@ pub fn address(outcome: &Outcome) -> String {
     address.split('/').next().expect("an address").to_owned()
 }
 
-/// Every lease file of the network `lan` with its content.
+/// All leases of the network `lan`, each with the content of its file.
 pub fn leases(lab: &Lab) -> BTreeMap<String, String> {
     let read = |name: String| {
         let content = fs::read_to_string(lab.lease_file(&name)).expect("read a lease");

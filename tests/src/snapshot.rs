@@ -1,4 +1,4 @@
-//! The state that a call may change, as lines of text, so that differences can be read.
+//! The state that a call can change, as lines of text that can be compared.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,6 @@ impl Snapshot {
 }
 
 impl Lab {
-    /// What there is now, on the host, in these containers, and on disk.
     pub fn snapshot(&self, containers: &[&Container]) -> Snapshot {
         let mut lines = BTreeSet::new();
         describe("host", &self.host, &mut lines);
@@ -32,7 +31,7 @@ impl Lab {
         Snapshot(lines)
     }
 
-    /// Does something that must not change anything, and asserts that it did not.
+    /// Asserts that `deed` changes nothing.
     #[track_caller]
     pub fn unchanged<T>(&self, containers: &[&Container], deed: impl FnOnce() -> T) -> T {
         let before = self.snapshot(containers);
@@ -46,7 +45,7 @@ impl Lab {
 fn describe(whose: &str, netns: &Namespace, lines: &mut BTreeSet<String>) {
     lines.extend(netns.links().iter().map(|link| format!("{whose} {link:?}")));
     for address in netns.all_addresses() {
-        // The kernel makes the link-local ones itself, in its own time.
+        // The kernel adds link-local addresses itself, at any time.
         if !address.link_local() {
             lines.insert(format!("{whose} {address:?}"));
         }
@@ -72,13 +71,14 @@ fn read_sysctls(directory: &Path, sysctls: &mut Vec<String>) {
         if path.is_dir() {
             read_sysctls(&path, sysctls);
         } else if let Ok(text) = fs::read_to_string(&path) {
-            // Some keys can only be written, and stable_secret not be read until it is set.
+            // Some sysctls cannot be read, and stable_secret cannot be read before it is set.
             sysctls.push(format!("{} = {}", path.display(), text.trim_end()));
         }
     }
 }
 
-/// All files below a directory that may not be there. The lock says nothing by its presence.
+/// Adds all files below a directory, which may not exist. The lock is left out, because an empty lock file means
+/// nothing.
 fn describe_files(directory: &Path, lines: &mut BTreeSet<String>) {
     let Ok(entries) = fs::read_dir(directory) else {
         return;
@@ -89,7 +89,7 @@ fn describe_files(directory: &Path, lines: &mut BTreeSet<String>) {
             describe_files(&path, lines);
         } else if path.file_name().is_some_and(|name| name != "lock") {
             let content = match fs::read_link(&path) {
-                // An owner's record, say, which leads nowhere.
+                // Such as an owner's record, which leads nowhere.
                 Ok(target) => target.into_os_string().into_encoded_bytes(),
                 Err(_) => fs::read(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display())),
             };

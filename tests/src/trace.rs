@@ -44,8 +44,8 @@ impl Trace {
     }
 }
 
-/// One system call of a traced process. In the next run it is identified by its task, its number, and the count of calls of
-/// that number in the task.
+/// One system call of a traced process. In the next run it is identified by its task, its number, and the count of
+/// calls of that number in the task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// `0` is the plugin, `0.1` the first thread or process that it starts, and so on.

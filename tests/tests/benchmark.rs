@@ -4,12 +4,11 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use e2e::document::{Section, date, digits, grouped, wrapped};
 use e2e::lab::{Families, NIC};
+use e2e::plugin::killed_after;
 use e2e::{Binaries, Container, Lab, Plugin, Samples, binaries, with};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -38,22 +37,6 @@ fn quick(scratch: &Path, out: &Path) -> Child {
         .expect("start the benchmark")
 }
 
-/// Kills a child that has not ended by the deadline.
-fn within_patience<T>(child: &Child, wait: impl FnOnce() -> T) -> T {
-    let pid = Pid::from_raw(child.id().cast_signed());
-    let (done, watched) = mpsc::channel::<()>();
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            if watched.recv_timeout(QUIET_FOR) == Err(mpsc::RecvTimeoutError::Timeout) {
-                let _ = kill(pid, Signal::SIGKILL);
-            }
-        });
-        let waited = wait();
-        drop(done);
-        waited
-    })
-}
-
 fn entries(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("read a directory");
     entries.map(|entry| entry.expect("read a directory").file_name().to_string_lossy().into_owned()).collect()
@@ -63,23 +46,9 @@ fn entries(folder: &Path) -> Vec<String> {
 fn a_quick_run_writes_all_figures_and_leaves_no_other_file() {
     let (scratch, results) = (folder(), folder());
     let out = results.path().join("bench.json");
-    let mut child = quick(scratch.path(), &out);
-    let mut stderr = child.stderr.take().expect("stderr is a pipe");
-    let mut stdout = child.stdout.take().expect("stdout is a pipe");
-    let (text, errors) = within_patience(&child, || {
-        thread::scope(|scope| {
-            let errors = scope.spawn(move || {
-                let mut errors = String::new();
-                stderr.read_to_string(&mut errors).expect("read stderr");
-                errors
-            });
-            let mut text = String::new();
-            stdout.read_to_string(&mut text).expect("read stdout");
-            (text, errors.join().expect("read stderr"))
-        })
-    });
-    let status = child.wait().expect("wait for the benchmark");
-    assert!(status.success(), "{status}\n{text}\n{errors}");
+    let child = quick(scratch.path(), &out);
+    let output = killed_after(QUIET_FOR, child.id(), || child.wait_with_output().expect("wait for the benchmark"));
+    assert!(output.status.success(), "{output:?}");
 
     let document = fs::read_to_string(results.path().join("benchmarks.md")).expect("read the document");
     for name in ["targets", "control-plane", "calls", "deletion", "bursts", "growth"] {
@@ -122,7 +91,7 @@ fn an_interrupted_run_leaves_nothing() {
         let mut child = quick(scratch.path(), &results.path().join("bench.json"));
         let stdout = child.stdout.take().expect("stdout is a pipe");
         let mut stderr = child.stderr.take().expect("stderr is a pipe");
-        let errors = within_patience(&child, || {
+        let errors = killed_after(QUIET_FOR, child.id(), || {
             let mut lines = BufReader::new(stdout).lines();
             // After the first scenario there are temporary files.
             lines.next().expect("a line").expect("read stdout");

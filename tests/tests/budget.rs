@@ -17,8 +17,8 @@ fn is_release(lab: &Lab) -> bool {
     fs::metadata(lab.bin().join("macvlan")).expect("the program").size() < 4 << 20
 }
 
-/// The budgets are eight per cent above the measured figures. Calls differ by 0.1 %, because of the seeds of hashes. The C
-/// library also selects other code for other processors.
+/// The budgets are eight per cent above the measured figures. Calls differ by 0.1 %, because of the seeds of hashes.
+/// The C library also selects other code for other processors.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn instructions_stay_in_their_budget() {
@@ -76,8 +76,8 @@ fn assert_system_calls(lab: &Lab, what: &str, conf: &Value, budget: &Budget) {
     }
 }
 
-/// Instructions in user space of calls that are one process, as callgrind counts them. Under valgrind, a program that asks for
-/// its own file gets that of valgrind, so macvlan would start IPAM as another process.
+/// Instructions in user space of calls that are one process, as callgrind counts them. Under valgrind, a program that
+/// asks for its own file gets that of valgrind, so macvlan would start IPAM as another process.
 #[track_caller]
 fn assert_instructions(lab: &Lab, name: &str, conf: &Value, budget: &Budget) {
     let log = lab.path("callgrind");
@@ -97,7 +97,8 @@ fn assert_instructions(lab: &Lab, name: &str, conf: &Value, budget: &Budget) {
 }
 
 cases! {
-    /// On dual stack, each event of duplicate address detection costs about 10 calls. These budgets include one more event.
+    /// On dual stack, each event of duplicate address detection costs about 10 calls. These budgets include one more
+    /// event.
     #[reference(not_run: "its threads make every run another one")]
     fn system_calls_stay_in_their_budget(lab) {
         let copies = lab.binaries() == Binaries::PlainCopies;

@@ -4,9 +4,7 @@ use std::fs;
 
 use e2e::needs::{self, Feature};
 use e2e::plugin::write_script;
-use e2e::{Binaries, Container, Lab, Outcome, Plugin};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use e2e::{Binaries, Container, Lab, Outcome, Plugin, mounts};
 use serde_json::{Value, json};
 
 const BOTH: &str = ",+net_admin,+sys_admin";
@@ -21,16 +19,14 @@ fn with_only<'a>(lab: &'a Lab, name: &str, capabilities: &str) -> Plugin<'a> {
     Plugin::new(&lab.host, script).search(lab.bin())
 }
 
-/// Calls the plugin for a netns that is mounted, as runtimes have it: the Lab's own paths lead through a process, which
-/// takes CAP_SYS_PTRACE to look into.
+/// Calls the plugin with the path of a mounted netns, as runtimes do. The paths of the Lab lead through a process,
+/// which needs CAP_SYS_PTRACE.
 fn call(lab: &Lab, name: &str, capabilities: &str, command: &str, container: &Container, conf: &Value) -> Outcome {
     let netns = lab.path("netns");
     fs::write(&netns, "").expect("make a file");
     lab.host.run(|| {
-        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace of our own");
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("keep our mounts to ourselves");
-        mount(Some(container.path()), &netns, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("mount");
+        mounts::own();
+        mounts::bind(container.path(), &netns);
         let plugin = with_only(lab, name, capabilities);
         plugin.attachment(command, container, "eth0", conf).env("CNI_NETNS", &netns).run_here()
     })
@@ -50,22 +46,22 @@ fn assert_two_are_needed(lab: &Lab, name: &str, conf: &Value) {
 }
 
 #[test]
-fn macvlan_needs_two_and_says_which_one_is_missing() {
+fn macvlan_needs_two_capabilities_and_names_a_missing_one() {
     let lab = Lab::new(Binaries::HardLinks);
     assert_two_are_needed(&lab, "macvlan", &lab.conf());
 }
 
 #[test]
-fn ipvlan_needs_the_same_two_on_a_parent_of_its_own() {
+fn ipvlan_needs_the_same_two_capabilities_on_a_free_parent() {
     if needs::here(&[Feature::Ipvlan]) {
         let lab = Lab::new(Binaries::HardLinks);
         assert_two_are_needed(&lab, "ipvlan", &lab.ipvlan_conf("l2"));
     }
 }
 
-/// The container that is there is held by a process which may more than the plugin.
+/// The plugin cannot look at the process that holds the other container.
 #[test]
-fn ipvlan_without_sys_ptrace_refuses_what_it_cannot_see_and_with_it_sees() {
+fn ipvlan_refuses_a_parent_that_it_cannot_check_without_sys_ptrace() {
     if !needs::here(&[Feature::Ipvlan]) {
         return;
     }
@@ -80,7 +76,7 @@ fn ipvlan_without_sys_ptrace_refuses_what_it_cannot_see_and_with_it_sees() {
 }
 
 #[test]
-fn host_local_needs_none_where_the_directory_is_its_own() {
+fn host_local_needs_no_capability_in_its_own_directory() {
     let lab = Lab::new(Binaries::HardLinks);
     fs::create_dir_all(lab.data_dir()).expect("make a directory");
     let conf = lab.conf_with(json!({"type": "host-local", "dataDir": lab.data_dir(), "subnet": "10.0.0.0/24"}));

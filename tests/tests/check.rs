@@ -95,7 +95,7 @@ cases! {
     #[reference(fails: "another code")]
     fn an_address_that_is_gone_is_named(lab) {
         let (container, conf) = attached(lab);
-        container.delete_address("eth0", "192.168.50.100/24".parse().expect("a prefix"));
+        container.ip("address delete 192.168.50.100/24 dev eth0");
         lab.macvlan().differs(lab, &container, &conf, DIFFERS, &["eth0", "192.168.50.100/24"]);
     }
 

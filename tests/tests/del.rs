@@ -177,8 +177,8 @@ cases! {
         assert!(containers.iter().all(|container| !container.has_link("eth0")));
     }
 
-    /// A container restarts on a range of one address. Whichever call is first, the new container gets the address, or its
-    /// ADD fails and leaves nothing.
+    /// A container restarts on a range of one address. Whichever call is first, the new container gets the address, or
+    /// its ADD fails and leaves nothing.
     #[reference(not_run: "if its ADD is first, it fails and leaves the link (U1)")]
     fn del_of_the_old_container_and_add_of_the_new_one_share_a_range_of_one(lab) {
         let conf = lab.conf_of("192.168.50.100", "192.168.50.100");

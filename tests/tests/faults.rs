@@ -1,5 +1,5 @@
-//! macvlan and host-local are killed at every system call, or the call fails. Each day tests a part, `make faults FULL=1`
-//! all of it. ipvlan is in `faults_ipvlan`.
+//! Kills macvlan and host-local at their system calls, or makes a system call fail. Each day tests a part. `make faults
+//! FULL=1` tests all. ipvlan is in `faults_ipvlan`.
 
 use e2e::Binaries;
 use e2e::faults::{Command, Layers, Scenario, Selection};
@@ -40,11 +40,11 @@ fn a_del_killed_at_any_step_leaves_nothing_after_another() {
 }
 
 #[test]
-fn an_add_killed_at_any_step_of_it_or_of_ipam_leaves_nothing_after_del() {
+fn an_add_with_a_separate_ipam_killed_at_any_step_leaves_nothing_after_del() {
     survives_kills(Command::Add, Binaries::PlainCopies);
 }
 
 #[test]
-fn a_del_killed_at_any_step_of_it_or_of_ipam_leaves_nothing_after_another() {
+fn a_del_with_a_separate_ipam_killed_at_any_step_leaves_nothing_after_another() {
     survives_kills(Command::Del, Binaries::PlainCopies);
 }

@@ -1,4 +1,4 @@
-//! Faults in ipvlan, see `faults`. The part of a day is small, because a guest is slow.
+//! Faults in ipvlan, as in `faults`. Each day tests a small part, because a guest is slow.
 
 e2e::scenarios! {
     count: 6,

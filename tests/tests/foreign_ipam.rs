@@ -107,20 +107,20 @@ fn live_with_static(lab: &Lab, mut conf: Value) {
 
 cases! {
     #[reference(passes)]
-    fn static_addresses_of_the_references_plugin_live_on_a_macvlan(lab) {
+    fn macvlan_works_with_the_reference_plugin_static(lab) {
         live_with_static(lab, lab.conf());
     }
 
     #[needs(Ipvlan)]
     #[reference(passes)]
-    fn static_addresses_of_the_references_plugin_live_on_an_ipvlan(lab) {
+    fn ipvlan_works_with_the_reference_plugin_static(lab) {
         live_with_static(lab, lab.ipvlan_conf("l2"));
     }
 
-    /// The daemon sends DHCPRELEASE from the leased address. DEL had already removed that address from the link, so nothing was
-    /// sent, and each container cost an address of the server.
+    /// The daemon sends DHCPRELEASE from the leased address. DEL had already removed that address from the link, so
+    /// nothing was sent, and each container cost an address of the server.
     #[reference(passes)]
-    fn a_dhcp_lease_goes_back_to_the_server_with_del(lab) {
+    fn del_returns_a_dhcp_lease(lab) {
         let dhcp = Dhcp::start(lab, &[]);
         let plugin = with_theirs(lab, "macvlan");
         let (container, conf) = plugin.attach(lab, &dhcp.conf());
@@ -137,7 +137,7 @@ cases! {
 
     /// The kernel refuses a route of the server, so ADD fails after the address is on the link.
     #[reference(fails: "the link stayed")]
-    fn a_dhcp_lease_goes_back_to_the_server_when_add_fails(lab) {
+    fn a_failed_add_returns_its_dhcp_lease(lab) {
         let dhcp = Dhcp::start(lab, &["--dhcp-option-force=121,10.9.0.0/16,172.31.0.1"]);
         let container = lab.container();
         let failed = with_theirs(lab, "macvlan").add(&container, "eth0", &dhcp.conf()).run();

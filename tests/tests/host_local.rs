@@ -63,8 +63,8 @@ fn run_with_inodes(lab: &Lab, call: &Call<'_>, inodes: u32) -> (e2e::Outcome, Ve
 }
 
 cases! {
-    /// Two networks of one directory had a common range, or the name of a network was changed. Then two containers got one
-    /// address, without a message.
+    /// Two networks of one directory had a common range, or the name of a network was changed. Then two containers got
+    /// one address, without a message.
     #[reference(fails: "no remark")]
     fn an_address_that_another_network_has_leased_is_a_remark_that_names_it(lab) {
         let plugin = lab.host_local();
@@ -263,7 +263,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn on_dual_stack_one_address_may_be_asked_for_and_the_other_not(lab) {
+    fn with_dual_stack_one_address_can_be_requested_and_the_other_not(lab) {
         let mut conf = lab.conf_with(lab.ipam(Families::Dual));
         conf["runtimeConfig"] = json!({"ips": ["fd50::123"]});
         assert_eq!(next(lab, &conf), "192.168.50.100/24 fd50::123/64");
@@ -357,7 +357,8 @@ cases! {
     #[reference(fails: "another code")]
     fn ranges_that_overlap_are_refused(lab) {
         let range = json!({"subnet": "192.168.50.0/24"});
-        lab.host_local().refuses(lab, &lab.conf_over(json!([[range, range]])), 7, &["ipam.ranges[0][1]", "192.168.50.0/24", "overlap"]);
+        let names = ["ipam.ranges[0][1]", "192.168.50.0/24", "overlap"];
+        lab.host_local().refuses(lab, &lab.conf_over(json!([[range, range]])), 7, &names);
         lab.host_local().refuses(lab, &lab.conf_over(json!([[range], [range]])), 7, &["ipam.ranges[1]", "overlap"]);
     }
 

@@ -334,7 +334,8 @@ fn gc_keeps_a_lease_as_long_as_its_netns_exists() {
         outcome.stderr
     };
     let said = gc();
-    let kept = "kept 10.0.0.10 of container-1 eth0: it is not in the runtime's list of valid attachments, but its network namespace (";
+    let kept = "kept 10.0.0.10 of container-1 eth0: it is not in the runtime's list of valid attachments, \
+                but its network namespace (";
     assert!(said.contains(kept), "{said}");
     assert!(
         said.contains("freed 10.0.0.11 of nowhere eth0: it is not in the runtime's list of valid attachments"),

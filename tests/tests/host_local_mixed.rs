@@ -87,8 +87,8 @@ fn after_a_change_to_the_reference_and_back_no_lease_is_lost() {
     assert_eq!(records(&lab), BTreeSet::from(expected));
 }
 
-/// The number of records was the number of leases, so GC did not look for a record without a lease. It was found only if the
-/// directory listed its entries in a certain order.
+/// The number of records was the number of leases, so GC did not look for a record without a lease. It was found only
+/// if the directory listed its entries in a certain order.
 #[test]
 fn gc_removes_a_record_without_a_lease_if_another_lease_has_no_record() {
     let lab = Lab::new(Binaries::HardLinks);
@@ -105,8 +105,8 @@ fn gc_removes_a_record_without_a_lease_if_another_lease_has_no_record() {
     assert_eq!(leases(&lab), BTreeMap::from([("10.0.0.11".to_owned(), "c1\r\neth0".to_owned())]));
 }
 
-/// The reference leases a broadcast address that is `rangeEnd`. After it, host-local started at the first range again, and
-/// leased an address that had just been freed.
+/// The reference leases a broadcast address that is `rangeEnd`. After it, host-local started at the first range again,
+/// and leased an address that had just been freed.
 #[test]
 fn after_a_broadcast_address_of_the_reference_the_next_range_follows() {
     let lab = Lab::new(Binaries::HardLinks);
@@ -168,8 +168,8 @@ fn share_data_dir(lab: &Lab) {
     mounts::file_system("ramfs", &lab.data_dir(), "");
 }
 
-/// A machine took all leases with another boot ID for leases from before its own reboot. So it freed the leases of another
-/// machine that shares the directory.
+/// A machine took all leases with another boot ID for leases from before its own reboot. So it freed the leases of
+/// another machine that shares the directory.
 #[test]
 fn the_leases_of_another_machine_that_shares_the_directory_are_never_freed() {
     let lab = Lab::new(Binaries::HardLinks);

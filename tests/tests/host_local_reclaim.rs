@@ -32,8 +32,8 @@ fn conf(lab: &Lab, addresses: usize) -> Value {
     conf
 }
 
-/// Containers whose namespaces have numbers that the kernel does not use again soon. The kernel gives a new namespace of any
-/// kind the lowest free number, and host-local would take a namespace with the number of the old one for it.
+/// Containers whose namespaces have numbers that the kernel does not use again soon. The kernel gives a new namespace
+/// of any kind the lowest free number, and host-local would take a namespace with the number of the old one for it.
 fn containers<const N: usize>(lab: &Lab) -> [Container; N] {
     let lower = thread::scope(|scope| {
         let made = scope.spawn(|| {
@@ -93,8 +93,9 @@ fn keeps(lab: &Lab, conf: &Value) {
     keeps_with(lab, || call(&lab.host_local(), "ADD", "next", conf).run(), str::is_empty);
 }
 
-/// An ADD that cannot search everywhere for this cause, and changes nothing. For a moment, a namespace of another test may
-/// have the number of the one that is gone, or processes of other tests end during the search. Then ADD is repeated.
+/// An ADD that cannot search everywhere for this cause, and changes nothing. For a moment, a namespace of another test
+/// may have the number of the one that is gone, or processes of other tests end during the search. Then ADD is
+/// repeated.
 #[track_caller]
 fn doubts(lab: &Lab, plugin: &Plugin<'_>, conf: &Value, cause: &str) {
     let is_it = |said: &str| said.lines().any(|line| line.starts_with(DOUBT) && line.contains(cause));
@@ -202,9 +203,9 @@ fn both_addresses_of_a_container_that_is_gone_are_reclaimed() {
     assert_eq!(lab.leases(), ["10.0.0.10", "fd00::11"]);
 }
 
-/// A range of so many addresses. container-1 has the first address and is gone. The returned container has a namespace with
-/// the number of the namespace of container-1. A test cannot make the kernel use a number again, so the number is written
-/// into the record of container-1.
+/// A range of so many addresses. container-1 has the first address and is gone. The returned container has a namespace
+/// with the number of the namespace of container-1. A test cannot make the kernel use a number again, so the number is
+/// written into the record of container-1.
 fn with_the_number_of_a_container_that_is_gone(lab: &Lab, addresses: usize) -> (Value, Container) {
     let conf = conf(lab, addresses);
     let [lost, container] = containers(lab);
@@ -219,8 +220,8 @@ fn with_the_number_of_a_container_that_is_gone(lab: &Lab, addresses: usize) -> (
     (conf, container)
 }
 
-/// The kernel gives the lowest free number to the next namespace. So the container whose ADD found the range full often had
-/// the number of the lost lease, and the lease seemed to belong to a container that lives.
+/// The kernel gives the lowest free number to the next namespace. So the container whose ADD found the range full often
+/// had the number of the lost lease, and the lease seemed to belong to a container that lives.
 #[test]
 fn a_lease_is_reclaimed_by_a_container_whose_namespace_has_its_number() {
     let lab = Lab::new(Binaries::HardLinks);
@@ -232,8 +233,8 @@ fn a_lease_is_reclaimed_by_a_container_whose_namespace_has_its_number() {
     assert_eq!(outcome.stderr, reclaimed("10.0.0.10"));
 }
 
-/// A pod reclaimed the lease of another container that was gone, and its namespace had the number of the first one. So the
-/// lease of the first one was never freed, and the third pod of the node got no address.
+/// A pod reclaimed the lease of another container that was gone, and its namespace had the number of the first one. So
+/// the lease of the first one was never freed, and the third pod of the node got no address.
 #[test]
 fn a_lease_with_the_number_of_the_new_container_is_reclaimed_first() {
     let lab = Lab::new(Binaries::HardLinks);
@@ -247,8 +248,8 @@ fn a_lease_with_the_number_of_the_new_container_is_reclaimed_first() {
     await_success(|| call(&lab.host_local(), "ADD", "next", &conf).run(), |_| {});
 }
 
-/// A running container lost its lease. The namespace of a container that was gone had had the same number. The running one
-/// had the address of the other in another network, and did not have its own address yet.
+/// A running container lost its lease. The namespace of a container that was gone had had the same number. The running
+/// one had the address of the other in another network, and did not have its own address yet.
 #[test]
 fn a_running_container_with_the_address_of_another_keeps_its_lease() {
     let lab = Lab::new(Binaries::HardLinks);
@@ -326,8 +327,8 @@ fn a_namespace_that_only_a_mount_in_another_mount_namespace_holds_keeps_its_leas
     reclaims(&lab, &conf);
 }
 
-/// A process of another mount namespace mounts the namespace, and then changes its root, from which the mount is not visible.
-/// With `beside`, another process of that mount namespace, with a higher PID, sees the mount.
+/// A process of another mount namespace mounts the namespace, and then changes its root, from which the mount is not
+/// visible. With `beside`, another process of that mount namespace, with a higher PID, sees the mount.
 fn keeps_a_lease_with_a_mount_outside_of_the_root(root: &str, beside: &str) {
     let lab = Lab::new(Binaries::HardLinks);
     let (conf, container) = full(&lab);
@@ -337,7 +338,8 @@ fn keeps_a_lease_with_a_mount_outside_of_the_root(root: &str, beside: &str) {
     fs::create_dir(new_root.join("bin")).expect("make a directory");
     fs::copy("/bin/busybox", new_root.join("bin/busybox")).expect("copy busybox");
     let words = format!(
-        "mount --bind {netns} {at}; {root} {new_root}; {beside} echo ready; exec chroot {new_root} /bin/busybox sleep 600",
+        "mount --bind {netns} {at}; {root} {new_root}; {beside} echo ready; \
+         exec chroot {new_root} /bin/busybox sleep 600",
         netns = container.path().display(),
         at = at.display(),
         new_root = new_root.display(),
@@ -356,8 +358,8 @@ fn a_mount_that_the_first_process_in_a_chroot_does_not_see_keeps_its_lease() {
     keeps_a_lease_with_a_mount_outside_of_the_root("test -d", SLEEPER);
 }
 
-/// The roots of both processes have the same device and inode. The mount was not found, and a running container lost its
-/// lease.
+/// The roots of both processes have the same device and inode. The mount was not found, and a running container lost
+/// its lease.
 #[test]
 fn a_mount_that_the_first_process_in_a_bind_mount_of_the_root_does_not_see_keeps_its_lease() {
     keeps_a_lease_with_a_mount_outside_of_the_root("mount --bind /", SLEEPER);
@@ -369,8 +371,8 @@ fn a_mount_that_no_process_sees_keeps_its_lease() {
     keeps_a_lease_with_a_mount_outside_of_the_root("mount --bind /", "");
 }
 
-/// Only one process at a time is in the namespace. It starts the next one and ends, so the process of the list has ended
-/// when the search looks at it.
+/// Only one process at a time is in the namespace. It starts the next one and ends, so the process of the list has
+/// ended when the search looks at it.
 #[test]
 fn a_namespace_that_is_handed_from_process_to_process_keeps_its_lease() {
     const CHAIN: &str = "import os, sys, time\n\

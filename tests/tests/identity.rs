@@ -1,5 +1,5 @@
-//! DEL and CHECK find the link of an attachment by its mark, also if its name, MAC or addresses have changed. Each test is
-//! a bug of an earlier release.
+//! DEL and CHECK find the link of an attachment by its mark, also if its name, MAC or addresses have changed. Each test
+//! is a bug of an earlier release.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -170,8 +170,8 @@ fn of_eight_adds_at_once_one_succeeds_if_the_host_has_a_link_of_that_name() {
     }
 }
 
-/// As above, with both ADDs stopped at the worst moments. The first has made its link, and the second makes its own and is
-/// about to rename it. Then the first looks at the link, and it took that of the second for its own.
+/// As above, with both ADDs stopped at the worst moments. The first has made its link, and the second makes its own and
+/// is about to rename it. Then the first looks at the link, and it took that of the second for its own.
 #[test]
 fn two_adds_of_one_interface_never_take_each_others_link() {
     const RTM_NEWLINK: u16 = 16;
@@ -229,8 +229,8 @@ fn a_refusal_has_its_reason_also_if_the_host_has_a_link_of_that_name() {
     );
 }
 
-/// While an ADD waited for IPAM, its link was deleted, and a second ADD for the same interface succeeded. Then the first
-/// one failed and released the lease of the second, because the owner was the same.
+/// While an ADD waited for IPAM, its link was deleted, and a second ADD for the same interface succeeded. Then the
+/// first one failed and released the lease of the second, because the owner was the same.
 #[test]
 fn an_add_that_fails_late_does_not_release_the_lease_of_a_later_add() {
     let lab = Lab::new(Binaries::HardLinks);
@@ -272,8 +272,8 @@ fn ipvlan<'a>(lab: &'a Lab, container: &Container) -> Call<'a> {
     lab.ipvlan().add(container, "eth0", &lab.ipvlan_conf("l2"))
 }
 
-/// The guard created a macvlan on the parent and deleted it. If it was killed in between, no ipvlan could be created on that
-/// parent until the DEL of that container.
+/// The guard created a macvlan on the parent and deleted it. If it was killed in between, no ipvlan could be created on
+/// that parent until the DEL of that container.
 #[test]
 fn an_ipvlan_add_that_is_killed_anywhere_does_not_stop_other_adds() {
     let Some(_turn) = turn() else { return };
@@ -295,8 +295,8 @@ fn an_ipvlan_add_that_is_killed_anywhere_does_not_stop_other_adds() {
     }
 }
 
-/// The lock was a file of procfs. Each mount of procfs has its own inode for it, so two callers could hold the lock at once.
-/// Now only root can open the file.
+/// The lock was a file of procfs. Each mount of procfs has its own inode for it, so two callers could hold the lock at
+/// once. Now only root can open the file.
 #[test]
 fn callers_with_different_mounts_of_procfs_share_the_lock_of_the_guard() {
     let Some(_turn) = turn() else { return };

@@ -28,8 +28,9 @@ fn assert_zero(lab: &Lab, container: &Container, when: &str) {
     assert!(rest.is_empty(), "{when}: {rest:?} left in the lease directory");
 }
 
-/// Makes each system call that `which` selects fail, each in a separate run. `which` gets the last requests to the kernel
-/// and the number of the system call. `then` looks at the state after each run, and after a run without a failure.
+/// Makes each system call that `which` selects fail, each in a separate run. `which` gets the last requests to the
+/// kernel and the number of the system call. `then` looks at the state after each run, and after a run without a
+/// failure.
 fn failing_at_each<'a>(
     errno: Errno,
     which: impl Fn(&[u16], i64) -> bool,
@@ -131,8 +132,8 @@ cases! {
         });
     }
 
-    /// The kernel's answer was lost, so ADD did not know if it had created the link. It took an existing link that was down
-    /// for its own.
+    /// The kernel's answer was lost, so ADD did not know if it had created the link. It took an existing link that was
+    /// down for its own.
     #[reference(not_run: "its threads make every run another one")]
     fn an_add_that_misses_an_answer_leaves_a_link_that_was_there_and_is_down(lab) {
         let conf = lab.conf();
@@ -188,8 +189,8 @@ cases! {
         assert_silent(&lab.neighbour, lan4(100));
     }
 
-    /// A pod is deleted while it starts. On dual stack, ADD takes a second for duplicate address detection, and DEL does
-    /// not wait for it.
+    /// A pod is deleted while it starts. On dual stack, ADD takes a second for duplicate address detection, and DEL
+    /// does not wait for it.
     #[reference(not_run: "it succeeds with a link that is gone, or panics")]
     fn a_del_during_its_add_leaves_nothing(lab) {
         let container = lab.container();
@@ -326,8 +327,8 @@ cases! {
         let add = || lab.behind(without_threads).add(&container, "eth0", &lab.conf()).run();
         let outcome = lab.unchanged(&[&container], add);
         // As a separate program, IPAM cannot be started.
-        let cause = if lab.binaries() == Binaries::HardLinks { "no thread can be started to wait for it" } else { "host-local" };
-        outcome.fails(11, &[cause]);
+        let is_called = lab.binaries() == Binaries::HardLinks;
+        outcome.fails(11, &[if is_called { "no thread can be started to wait for it" } else { "host-local" }]);
     }
 
     /// The kernel had created the link, but its answer was lost, and ADD left the link. Here each answer is lost once.

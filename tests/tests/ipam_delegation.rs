@@ -44,7 +44,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn what_it_says_on_stderr_is_passed_on(lab) {
+    fn the_stderr_of_an_ipam_plugin_is_passed_on(lab) {
         let conf = lab.fake_ipam(&format!("echo 'the pool is getting small' >&2\n{ONE_ADDRESS}"));
         let outcome = add(lab, &lab.container(), &conf).run();
         outcome.result();
@@ -52,10 +52,11 @@ cases! {
     }
 
     #[reference(fails: "something was changed")]
-    fn its_error_object_is_passed_on_with_its_code(lab) {
+    fn the_error_object_of_an_ipam_plugin_is_passed_on_with_its_code(lab) {
         let conf = lab.fake_ipam(concat!(
             "[ $CNI_COMMAND = ADD ] || exit 0\n",
-            r#"echo '{"cniVersion": "1.0.0", "code": 142, "msg": "the pool is empty", "details": "since noon"}'; exit 1"#,
+            r#"echo '{"cniVersion": "1.0.0", "code": 142, "msg": "the pool is empty", "details": "since noon"}'"#,
+            "\nexit 1",
         ));
         let error = lab.plugin_with_fake("macvlan").refuses(lab, &conf, 142, &["the pool is empty"]);
         assert_eq!(error.details, "since noon");
@@ -68,7 +69,7 @@ cases! {
     }
 
     #[reference(fails: "something was changed")]
-    fn nothing_on_its_stdout_is_an_error_that_names_it(lab) {
+    fn an_ipam_plugin_without_an_answer_is_an_error_that_names_it(lab) {
         let conf = lab.fake_ipam("exit 0");
         lab.plugin_with_fake("macvlan").refuses(lab, &conf, 6, &[&lab.path("fake/fake").to_string_lossy()]);
     }
@@ -99,7 +100,7 @@ cases! {
 
     /// It closes its stdout, so there is no answer, and does not end.
     #[reference(not_run: "it waits for ever")]
-    fn one_that_hangs_is_killed_and_the_error_says_to_try_again(lab) {
+    fn an_ipam_plugin_that_hangs_is_killed_and_the_error_says_to_try_again(lab) {
         let conf = lab.fake_ipam(concat!(
             "[ $CNI_COMMAND = ADD ] || exit 0\n",
             "echo $$ >$LAB/pid; exec >&- 2>&-; exec sleep 3600",
@@ -115,7 +116,7 @@ cases! {
 
     /// The caller was killed during the IPAM call. The IPAM plugin continued, and leased an address after the DEL.
     #[reference(not_run: "its IPAM outlives it")]
-    fn one_whose_caller_is_killed_ends_with_it(lab) {
+    fn an_ipam_plugin_ends_when_its_caller_is_killed(lab) {
         let conf = lab.fake_ipam("echo $$ >$LAB/pid; exec 2>/dev/null; kill -KILL $PPID; exec sleep 3600");
         let container = lab.container();
         let outcome = add(lab, &container, &conf).run();
@@ -188,7 +189,8 @@ cases! {
     fn del_with_such_ipam_takes_the_link_and_says_that_the_lease_stays(lab) {
         let (container, conf) = lab.macvlan().attach(lab, &lab.conf());
         let edited = with(conf.clone(), "ipam", json!({"type": "macvlan"}));
-        lab.macvlan().del(&container, "eth0", &edited).run().fails(7, &["ipam.type", "macvlan", "is not an IPAM plugin"]);
+        let del = lab.macvlan().del(&container, "eth0", &edited).run();
+        del.fails(7, &["ipam.type", "macvlan", "is not an IPAM plugin"]);
         assert_eq!(container.link_names(), ["lo"]);
         assert_eq!(lab.leases(), ["192.168.50.100"]);
         lab.macvlan().detach(lab, &container, &conf);

@@ -17,7 +17,8 @@ fn l2(flag: &str) -> Ipvlan {
     Ipvlan { mode: "l2".into(), flag: flag.into(), noarp: false }
 }
 
-/// A configuration for layer 3: a subnet for the containers, which the host routes. The first has 10.66.0.2 and fd66::2.
+/// A configuration for layer 3: a subnet for the containers, which the host routes. The first has 10.66.0.2 and
+/// fd66::2.
 fn routed(lab: &Lab, mode: &str) -> Value {
     let ranges = json!([[{"subnet": "10.66.0.0/24"}], [{"subnet": "fd66::/64"}]]);
     let routes = json!([{"dst": LAN4}, {"dst": LAN6}]);
@@ -72,7 +73,7 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(passes)]
     fn siblings_reach_each_other(lab) {
-        let ((first, _), (second, _)) = (lab.ipvlan().attached(lab, &dual(lab, "l2")), lab.ipvlan().attached(lab, &dual(lab, "l2")));
+        let [first, second] = [1, 2].map(|_| lab.ipvlan().attached(lab, &dual(lab, "l2")).0);
         assert_reaches(&first, lan4(101));
         assert_reaches(&second, lan6(100));
         echo(&first, &second, lan4(101), 100_000);
@@ -123,7 +124,8 @@ cases! {
             let outcome = lab.ipvlan().add(&container, "eth0", &conf).run();
             outcome.result();
             assert_eq!(outcome.stderr.lines().count(), remarks, "{}", outcome.text());
-            let named = ["is in 192.168.50.0/24, the network of parent", &format!("in mode {mode} no machine"), "use mode l2"];
+            let in_mode = format!("in mode {mode} no machine");
+            let named = ["is in 192.168.50.0/24, the network of parent", &in_mode, "use mode l2"];
             assert!(remarks == 0 || named.iter().all(|part| outcome.stderr.contains(part)), "{}", outcome.text());
             lab.ipvlan().del(&container, "eth0", &conf).run().done();
         }
@@ -151,8 +153,8 @@ cases! {
         assert_reaches(&lab.neighbour, lan4(101));
     }
 
-    /// Their packets go to the switch, which must send them back. All slaves have one MAC, so an ARP request that comes back
-    /// looks like the parent's own. So the test sets the neighbour entries.
+    /// Their packets go to the switch, which must send them back. All slaves have one MAC, so an ARP request that comes
+    /// back looks like the parent's own. So the test sets the neighbour entries.
     #[needs(Ipvlan)]
     #[reference(not_run: "it has no flags")]
     fn siblings_with_the_flag_vepa_reach_each_other_through_the_switch(lab) {

@@ -1,5 +1,5 @@
-//! The guard of ipvlan's mode. All slaves of a parent share mode and flag, so ADD is refused if it would change them for
-//! running containers.
+//! The guard of ipvlan's mode. All slaves of a parent share mode and flag, so ADD is refused if it would change them
+//! for running containers.
 
 use std::fs::File;
 use std::net::UdpSocket;
@@ -174,8 +174,8 @@ cases! {
         add_that_changes_nothing(lab, &lab.ipvlan_conf("l2"), &[]).fails(7, &["flag \"bridge\"", "flag private"]);
     }
 
-    /// A socket keeps the namespace alive, but there is no path to it. The kernel says that the parent has a slave, but its
-    /// mode is unknown, so ADD is refused.
+    /// A socket keeps the namespace alive, but there is no path to it. The kernel says that the parent has a slave, but
+    /// its mode is unknown, so ADD is refused.
     #[needs(Ipvlan)]
     #[reference(not_run: "it has no guard")]
     fn a_slave_counts_in_a_netns_without_a_path(lab) {
@@ -187,7 +187,8 @@ cases! {
             },
         );
         for mode in ["l2", "l3"] {
-            add_that_changes_nothing(lab, &lab.ipvlan_conf(mode), &[]).fails(7, &["master", NIC, "the plugin cannot enter"]);
+            let outcome = add_that_changes_nothing(lab, &lab.ipvlan_conf(mode), &[]);
+            outcome.fails(7, &["master", NIC, "the plugin cannot enter"]);
         }
         drop(socket);
     }
@@ -220,8 +221,8 @@ cases! {
         }
     }
 
-    /// The links of a container that ended without a DEL go a moment later. The search of another test may hold the namespace
-    /// for a moment, so one refusal is allowed.
+    /// The links of a container that ended without a DEL go a moment later. The search of another test may hold the
+    /// namespace for a moment, so one refusal is allowed.
     #[needs(Ipvlan)]
     #[reference(passes)]
     fn a_container_that_is_just_ending_does_not_prevent_another_mode(lab) {
@@ -238,12 +239,11 @@ cases! {
     #[needs(Ipvlan)]
     #[reference(not_run: "it has no guard")]
     fn of_parallel_adds_with_different_modes_those_of_one_mode_succeed(lab) {
-        let wishes = [("l2", "bridge"), ("l3", "bridge"), ("l2", "private"), ("l3s", "bridge"), ("l2", "bridge"), ("l3", "bridge")];
+        let [l2, l3] = ["l2", "l3"].map(|mode| (mode, "bridge"));
+        let wishes = [l2, l3, ("l2", "private"), ("l3s", "bridge"), l2, l3];
         for _ in 0..3 {
             let containers = wishes.map(|_| lab.container());
-            let confs = wishes.map(|(mode, flag)| {
-                with(lab.ipvlan_conf(mode), "flag", json!(flag))
-            });
+            let confs = wishes.map(|(mode, flag)| with(lab.ipvlan_conf(mode), "flag", json!(flag)));
             let outcomes = thread::scope(|scope| {
                 let calls: Vec<_> = containers
                     .iter()
@@ -256,7 +256,8 @@ cases! {
             for ((container, outcome), wish) in containers.iter().zip(&outcomes).zip(wishes) {
                 if outcome.status.success() {
                     let there = container.ipvlan("eth0");
-                    assert_eq!((there.mode.as_str(), there.flag.as_str()), wish, "has another mode now: {}", outcome.text());
+                    let has = (there.mode.as_str(), there.flag.as_str());
+                    assert_eq!(has, wish, "the mode has changed: {}", outcome.text());
                     winners.push(wish);
                 } else {
                     outcome.fails(7, &[NIC]);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 fn fresh(lab: &Lab) -> Container {
     let container = lab.container();
     container.set_down("lo");
-    container.delete_address("lo", "127.0.0.1/8".parse().expect("a prefix"));
+    container.ip("address delete 127.0.0.1/8 dev lo");
     assert!(!container.link("lo").up);
     container
 }
@@ -208,7 +208,7 @@ cases! {
         let container = fresh(lab);
         let mut conf = conf("1.0.0");
         conf["prevResult"] = add(lab, &container, &conf);
-        container.delete_address("lo", "127.0.0.1/8".parse().expect("a prefix"));
+        container.ip("address delete 127.0.0.1/8 dev lo");
         lab.plugin("loopback").check(&container, "lo", &conf).run().fails(102, &["lo", "127.0.0.1/8"]);
     }
 }

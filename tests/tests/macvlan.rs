@@ -50,7 +50,7 @@ cases! {
 
     #[reference(passes)]
     fn siblings_in_bridge_mode_reach_each_other(lab) {
-        let ((first, _), (second, _)) = (lab.macvlan().attached(lab, &lab.conf()), lab.macvlan().attached(lab, &lab.conf()));
+        let [first, second] = [1, 2].map(|_| lab.macvlan().attached(lab, &lab.conf()).0);
         assert_reaches(&first, lan4(101));
         assert_reaches(&second, lan4(100));
         echo(&first, &second, lan4(101), 100_000);
@@ -342,7 +342,7 @@ cases! {
     }
 
     #[reference(passes)]
-    fn one_container_may_have_several_interfaces_of_one_network(lab) {
+    fn a_container_can_have_several_interfaces_of_one_network(lab) {
         let container = lab.container();
         for name in ["eth0", "eth1"] {
             lab.macvlan().add(&container, name, &lab.conf()).run().result();
@@ -375,7 +375,8 @@ cases! {
         write_script(&script, &format!("exec unshare -m sh -c '{mounted}'"));
         let outcome = Plugin::new(&lab.host, script).search(lab.bin()).add(&lab.container(), "eth0", &lab.conf()).run();
         outcome.result();
-        let warned = outcome.stderr.contains(&format!("parent {NIC} is wireless")) && outcome.stderr.contains("use ipvlan");
+        let wireless = format!("parent {NIC} is wireless");
+        let warned = outcome.stderr.contains(&wireless) && outcome.stderr.contains("use ipvlan");
         assert!(warned, "no warning: {}", outcome.text());
     }
 

@@ -8,8 +8,8 @@ use e2e::scenario::all_at_once;
 use e2e::{Call, Container, Lab, cases};
 use serde_json::Value;
 
-/// An IPAM plugin that waits in ADD, and in the DEL of the runtime, until the test lets it continue. It does not wait in
-/// the DEL of a failed ADD.
+/// An IPAM plugin that waits in ADD, and in the DEL of the runtime, until the test lets it continue. It does not wait
+/// in the DEL of a failed ADD.
 struct SlowIpam {
     conf: Value,
     add_asked: Gate,

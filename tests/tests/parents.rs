@@ -44,7 +44,7 @@ fn tagged(lab: &Lab) -> String {
     let there = format!("{}.100", lab.neighbour.nic);
     lab.neighbour.create_vlan(&there, lab.neighbour.nic, 100);
     // The untagged network has the same subnet, so its address goes.
-    lab.neighbour.delete_address(lab.neighbour.nic, IpNet::new(lab.neighbour.v4, 24).expect("a prefix length"));
+    lab.neighbour.ip(&format!("address delete {}/24 dev {}", lab.neighbour.v4, lab.neighbour.nic));
     add_lan_address(&lab.neighbour, &there, 21);
     name
 }

@@ -239,7 +239,8 @@ fn names_that_are_paths_reach_no_file() {
     place.assert_untouched();
 }
 
-/// The annotations of a pod come as CNI_ARGS, `args` and `runtimeConfig`. Only requested addresses and a MAC have an effect.
+/// The annotations of a pod come as CNI_ARGS, `args` and `runtimeConfig`. Only requested addresses and a MAC have an
+/// effect.
 #[test]
 fn the_owner_of_a_pod_can_only_select_an_address_of_the_range() {
     let place = Place::new();
@@ -353,7 +354,8 @@ fn the_ipam_plugin_inherits_only_what_the_runtime_gave() {
     assert_eq!(fs::read_to_string(said("folder")).expect("what the fake has seen"), "/\n");
 }
 
-/// The file in place of a closed stderr was closed on exec. So the first file that the IPAM plugin opened was its stderr.
+/// The file in place of a closed stderr was closed on exec. So the first file that the IPAM plugin opened was its
+/// stderr.
 #[test]
 fn if_the_runtime_has_closed_our_stderr_that_of_the_ipam_plugin_is_dev_null() {
     let lab = Lab::new(Binaries::PlainCopies);

@@ -111,7 +111,7 @@ cases! {
     }
 
     #[reference(not_run: "it names only the first one")]
-    fn everything_malformed_is_named_at_once(lab) {
+    fn all_malformed_lines_are_named_at_once(lab) {
         let names = ["CNI_CONTAINERID", "../x", "CNI_IFNAME", "a/b", "CNI_NETNS"];
         let call = lab.macvlan().call("ADD", &lab.conf()).env("CNI_CONTAINERID", "../x").env("CNI_IFNAME", "a/b");
         lab.unchanged(&[], || call.run()).fails(4, &names);
@@ -368,7 +368,8 @@ cases! {
         assert!(outcome.stderr.contains("stdout: it is closed"), "{}", outcome.text());
     }
 
-    /// A stdout that was /dev/null, opened also for reading, was taken for a closed one. Python's subprocess.DEVNULL is so.
+    /// A stdout that was /dev/null, opened also for reading, was taken for a closed one. Python's subprocess.DEVNULL is
+    /// so.
     #[reference(passes)]
     fn an_add_whose_stdout_is_dev_null_works(lab) {
         for (at, to_null) in (100..).zip([">", "1<>"]) {

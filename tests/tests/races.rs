@@ -155,8 +155,8 @@ fn gc_does_not_free_the_leases_of_an_add_at_the_same_time() {
     assert_eq!(leases, addresses);
 }
 
-/// On a busy node, links are created and deleted all the time: on the same parent, and also in the container, for example
-/// by a VPN. If a list changes while it is read, it must be read again.
+/// On a busy node, links are created and deleted all the time: on the same parent, and also in the container, for
+/// example by a VPN. If a list changes while it is read, it must be read again.
 #[test]
 fn add_and_del_work_while_other_links_are_created_and_deleted() {
     let lab = Lab::new(Binaries::HardLinks);

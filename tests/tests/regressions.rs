@@ -166,8 +166,8 @@ cases! {
         lab.unchanged(&[], || lab.macvlan().call("STATUS", &conf).run()).fails(50, &["master", "nope0"]);
     }
 
-    /// A full range was code 50 in an earlier release. A runtime calls STATUS every few seconds, and one such answer made
-    /// the node NotReady: running pods were removed from their Services and evicted.
+    /// A full range was code 50 in an earlier release. A runtime calls STATUS every few seconds, and one such answer
+    /// made the node NotReady: running pods were removed from their Services and evicted.
     #[reference(fails: "no remark")]
     fn s1_a_full_range_is_a_remark_of_status_and_an_error_only_if_the_configuration_asks_for_it(lab) {
         let mut conf = version_1_1(one_address(lab));
@@ -175,7 +175,8 @@ cases! {
         let status = |program: &str, conf: &Value| {
             lab.unchanged(&[&container], || lab.plugin(program).call("STATUS", conf).run())
         };
-        let full = "no free address in ipam.ranges[0] (192.168.50.100-192.168.50.100): 1 addresses, 1 leases, 0 reclaimed";
+        let full = "no free address in ipam.ranges[0] (192.168.50.100-192.168.50.100): \
+                    1 addresses, 1 leases, 0 reclaimed";
         for word in [json!(null), json!("available")] {
             conf["ipam"]["statusWhenFull"] = word;
             for program in ["macvlan", "host-local"] {

@@ -54,8 +54,8 @@ version_tests! {
     v1_1_0 = "1.1.0";
 }
 
-/// The reference knows all versions but the last. Three cases are not run on it: its error objects have no version, it has
-/// no code for an attachment that is gone, and below 0.3.0 it fails without addresses and leaves the link.
+/// The reference knows all versions but the last. Three cases are not run on it: its error objects have no version, it
+/// has no code for an attachment that is gone, and below 0.3.0 it fails without addresses and leaves the link.
 mod reference {
     macro_rules! since_0_1 {
         ($($module:ident = $version:literal;)+) => {

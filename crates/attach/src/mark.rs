@@ -75,9 +75,9 @@ mod tests {
         Mark::of(&Attachment { container_id, ifname, netns: None, may_be_home: false })
     }
 
-    /// Links keep their marks during an upgrade. So the mark of an attachment must be the same in all releases.
+    /// Links keep their marks during an upgrade, so an attachment must have the same mark in all releases.
     #[test]
-    fn a_mark_follows_from_the_attachment_alone() {
+    fn a_mark_depends_on_the_attachment_only() {
         assert_eq!(mark("c", "eth0"), mark("c", "eth0"));
         assert_ne!(mark("c", "eth0"), mark("c", "eth1"));
         assert_ne!(mark("ce", "th0"), mark("c", "eth0"));
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_fits_what_iproute2_shows_and_is_no_group_that_means_something_else() {
+    fn iproute2_can_show_a_mark_and_no_mark_has_another_meaning() {
         for number in 0..10_000 {
             let mark = mark(&format!("c{number}"), "eth0");
             for group in [mark.group(), mark.begun()] {

@@ -1,5 +1,5 @@
-//! Tests ADD and DEL through the types of this crate, without CNI's environment and configuration. Needs root: each
-//! test runs in its own network namespaces.
+//! ADD and DEL through the types of this crate, without a CNI environment or configuration. The tests need root. Each
+//! runs in its own network namespaces.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -19,19 +19,19 @@ const IN_PERMIT: &str = "a bug in a permit";
 
 const BRIDGE: LinkKind = LinkKind::Macvlan { mode: MacvlanMode::Bridge, bcqueuelen: None };
 
-/// IPAM that leases 192.0.2.7, or has bugs.
+/// An IPAM that leases 192.0.2.7. It can have bugs.
 #[derive(Default)]
 struct Leases {
     add_panics: bool,
     del_panics: bool,
     can_give_back: bool,
-    /// The calls that it got.
+    /// The calls so far.
     asked: RefCell<Vec<&'static str>>,
-    /// Runs in the middle of its ADD.
+    /// Runs during ADD.
     meanwhile: RefCell<Option<Box<dyn FnOnce()>>>,
-    /// True if a link had the address at the last release.
+    /// True if a link had an address during the last DEL.
     was_on_link: Cell<bool>,
-    /// The container, to see that.
+    /// The container in which DEL looks for that.
     container: Cell<Option<&'static Netns>>,
 }
 
@@ -40,7 +40,7 @@ impl Leases {
         self.asked.borrow_mut().push(what);
     }
 
-    /// The calls since the last time.
+    /// The calls since the last call of this function.
     fn asked(&self) -> Vec<&'static str> {
         self.asked.take()
     }
@@ -89,7 +89,7 @@ impl Ipam for Leases {
     }
 }
 
-/// A guard that has a bug.
+/// A guard with a bug.
 struct Unsound;
 
 impl Guard for Unsound {
@@ -108,7 +108,7 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let (host, container) = (netns(), netns());
-        let path = PathBuf::from(format!("/proc/self/fd/{}", container.as_fd().as_raw_fd()));
+        let path = path_of(&container);
         let stage = Self { host, container, path };
         stage.host.enter(|| ip("link add nic0 type veth peer name wire0")).expect("enter the host");
         for name in ["nic0", "wire0"] {
@@ -121,13 +121,13 @@ impl Stage {
         Attachment { container_id: "container", ifname: "eth0", netns: Some(&self.path), may_be_home: false }
     }
 
-    /// Works on a task on the host. The outer error is what it panicked with.
+    /// Works on a task on the host. The outer error is the text of a panic.
     fn with<T>(&self, ipam: &Leases, work: impl FnOnce(&Task<'_>) -> T) -> Result<T, String> {
         let task = Task { attachment: self.attachment(), ipam: Some(ipam), remark: &|_| {} };
         let caught = self.host.enter(|| panic::catch_unwind(AssertUnwindSafe(|| work(&task)))).expect("enter");
         caught.map_err(|payload| match payload.downcast::<String>() {
             Ok(text) => *text,
-            Err(_) => "something else than text".into(),
+            Err(_) => "a panic without a text".into(),
         })
     }
 
@@ -158,12 +158,12 @@ impl Stage {
         links(&self.container)
     }
 
-    /// The names of the container's links.
+    /// The names of the links of the container.
     fn names(&self) -> Vec<String> {
         self.links().into_iter().map(|link| link.name).collect()
     }
 
-    /// An ADD without a bug works: nothing is in its way.
+    /// Asserts that ADD, CHECK and DEL succeed.
     fn assert_can_be_attached(&self) {
         let ipam = Leases::default();
         let result = self.add(&ipam).expect("no panic").expect("an ADD");
@@ -180,7 +180,7 @@ fn links(container: &Netns) -> Vec<Link> {
     Rtnl::open_in(container).expect("a socket in the container").links().expect("the links of the container")
 }
 
-/// The addresses of `eth0`, of IPv4.
+/// The IPv4 addresses of `eth0`.
 fn addresses(container: &Netns) -> Vec<String> {
     let mut rtnl = Rtnl::open_in(container).expect("a socket in the container");
     let Some(link) = rtnl.link("eth0").expect("look for eth0") else { return Vec::new() };
@@ -188,18 +188,22 @@ fn addresses(container: &Netns) -> Vec<String> {
     addresses.filter(|one| one.address.addr().is_ipv4()).map(|one| one.address.to_string()).collect()
 }
 
-/// A new network namespace: that of a process which needs not live any longer than until it is opened.
+/// A new network namespace. A process creates it, and ends when this function has opened it.
 fn netns() -> Netns {
     let spawned = Command::new("unshare").args(["--net", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut child = spawned.expect("start unshare");
     let (mut stdin, mut stdout) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
-    // An answer of cat proves that it runs in its new namespace.
+    // When cat answers, it runs in the new namespace.
     stdin.write_all(b"!").expect("write to cat");
-    stdout.read_exact(&mut [0]).expect("a network namespace of one's own: needs root");
+    stdout.read_exact(&mut [0]).expect("a new network namespace needs root");
     let netns = Netns::open(Path::new(&format!("/proc/{}/ns/net", child.id()))).expect("open the new namespace");
     drop(stdin);
     child.wait().expect("wait for cat");
     netns
+}
+
+fn path_of(netns: &Netns) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", netns.as_fd().as_raw_fd()))
 }
 
 /// Runs `ip` in the namespace of the calling thread.
@@ -209,7 +213,7 @@ fn ip(arguments: &str) {
 }
 
 #[test]
-fn a_container_is_attached_compared_and_detached() {
+fn a_container_is_attached_checked_and_detached() {
     Stage::new().assert_can_be_attached();
 }
 
@@ -222,7 +226,7 @@ fn the_link_has_the_mark_of_its_attachment() {
 }
 
 #[test]
-fn the_address_is_off_the_link_before_it_is_released() {
+fn the_link_loses_its_address_before_ipam_releases_it() {
     let stage = Stage::new();
     let container: &'static Netns =
         Box::leak(Box::new(Netns::open(&stage.path).expect("open the container a second time")));
@@ -231,11 +235,11 @@ fn the_address_is_off_the_link_before_it_is_released() {
     assert_eq!(addresses(container), ["192.0.2.7/24"]);
     ipam.was_on_link.set(true);
     stage.del(&ipam).expect("no panic").expect("a DEL");
-    assert!(!ipam.was_on_link.get(), "it was released while a link answered for it");
+    assert!(!ipam.was_on_link.get(), "a link had the address during its release");
 }
 
 #[test]
-fn a_panic_of_ipam_leaves_no_link_and_gives_the_lease_back() {
+fn a_panic_in_the_add_of_ipam_leaves_no_link_and_no_lease() {
     let stage = Stage::new();
     let ipam = Leases { add_panics: true, ..Leases::default() };
     assert_eq!(stage.add(&ipam), Err(IN_ADD.into()));
@@ -244,9 +248,9 @@ fn a_panic_of_ipam_leaves_no_link_and_gives_the_lease_back() {
     stage.assert_can_be_attached();
 }
 
-/// Two panics at once would end the process before it has said anything, and the link would stay.
+/// A panic during a panic would end the process without a message, and the link would stay.
 #[test]
-fn a_second_panic_while_the_first_is_undone_is_no_end_and_the_link_goes_all_the_same() {
+fn a_second_panic_in_the_del_of_ipam_leaves_no_link() {
     let stage = Stage::new();
     let ipam = Leases { add_panics: true, del_panics: true, ..Leases::default() };
     assert_eq!(stage.add(&ipam), Err(IN_ADD.into()));
@@ -255,9 +259,9 @@ fn a_second_panic_while_the_first_is_undone_is_no_end_and_the_link_goes_all_the_
     stage.assert_can_be_attached();
 }
 
-/// DEL ended with the first panic, and left the link.
+/// DEL ended with the panic and left the link.
 #[test]
-fn a_panic_in_the_release_does_not_keep_a_del_from_deleting_the_link() {
+fn del_deletes_the_link_after_a_panic_in_the_del_of_ipam() {
     let stage = Stage::new();
     let ipam = Leases { del_panics: true, ..Leases::default() };
     stage.add(&ipam).expect("no panic").expect("an ADD");
@@ -268,7 +272,7 @@ fn a_panic_in_the_release_does_not_keep_a_del_from_deleting_the_link() {
 }
 
 #[test]
-fn a_panic_of_a_permit_leaves_no_link_and_leases_nothing() {
+fn a_panic_in_a_permit_leaves_no_link_and_no_lease() {
     let stage = Stage::new();
     let ipam = Leases::default();
     assert_eq!(stage.add_with(&ipam, Some(&Unsound)), Err(IN_PERMIT.into()));
@@ -277,30 +281,20 @@ fn a_panic_of_a_permit_leaves_no_link_and_leases_nothing() {
     stage.assert_can_be_attached();
 }
 
-/// While an ADD waited for IPAM, its link was deleted, and another ADD for the same interface made one and succeeded. The
-/// first one failed, and released the lease of the second one, since IPAM knows only the owner. (C8)
+/// While an ADD waited for IPAM, its link was deleted, and another ADD for the same interface succeeded. The first ADD
+/// failed and released the lease of the second one, because IPAM knows only the owner. (C8)
 #[test]
-fn an_add_that_fails_late_leaves_the_lease_to_a_later_add_of_its_interface() {
+fn an_add_that_fails_late_keeps_the_lease_of_a_later_add() {
     for can_give_back in [false, true] {
         let stage = Stage::new();
-        let name = format!("/proc/self/fd/{}", stage.container.as_fd().as_raw_fd());
-        let (host, container) =
-            (Netns::open(Path::new(&format!("/proc/self/fd/{}", stage.host.as_fd().as_raw_fd()))), name);
-        let host = host.expect("open the host a second time");
-        let (group, path) = (Mark::of(&stage.attachment()).group(), container);
+        let host = Netns::open(&path_of(&stage.host)).expect("open the host a second time");
+        let (group, path) = (Mark::of(&stage.attachment()).group(), stage.path.clone());
         let meanwhile = move || {
-            let container = Netns::open(Path::new(&path)).expect("open the container");
+            let container = Netns::open(&path).expect("open the container");
             container.enter(|| ip("link delete eth0")).expect("enter the container");
             let parent = Rtnl::open_in(&host).expect("a socket").link("nic0").expect("look").expect("nic0").ifindex;
-            let link = linux::NewLink {
-                name: "eth0",
-                kind: BRIDGE,
-                parent,
-                mtu: None,
-                mac: None,
-                group,
-                netns: Some(&container),
-            };
+            let netns = Some(&container);
+            let link = linux::NewLink { name: "eth0", kind: BRIDGE, parent, mtu: None, mac: None, group, netns };
             Rtnl::open_in(&host).expect("a socket").new_link(&link).expect("make the later link");
         };
         let ipam = Leases { can_give_back, ..Leases::default() };
@@ -313,14 +307,14 @@ fn an_add_that_fails_late_leaves_the_lease_to_a_later_add_of_its_interface() {
     }
 }
 
-/// With nobody else there, an ADD that fails gives back what it was given, and no more where that can be told.
+/// If IPAM can give back a single lease, a failed ADD uses that, and otherwise the DEL of IPAM.
 #[test]
-fn an_add_that_fails_gives_back_its_own_lease() {
+fn a_failed_add_releases_its_own_lease() {
     for (can_give_back, expected) in [(false, "DEL"), (true, "give back")] {
         let stage = Stage::new();
-        let path = format!("/proc/self/fd/{}", stage.container.as_fd().as_raw_fd());
+        let path = stage.path.clone();
         let meanwhile = move || {
-            let container = Netns::open(Path::new(&path)).expect("open the container");
+            let container = Netns::open(&path).expect("open the container");
             container.enter(|| ip("link delete eth0")).expect("enter the container");
         };
         let ipam = Leases { can_give_back, ..Leases::default() };

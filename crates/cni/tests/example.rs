@@ -1,4 +1,4 @@
-//! Runs the example plugin as a runtime and as another plugin call it.
+//! The example plugin, called as a runtime and another plugin call it.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -6,11 +6,11 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-/// cargo builds examples with the tests of their package, beside them.
+/// cargo builds the examples of a package together with its tests.
 fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a test has a program");
     let built = test.ancestors().nth(2).expect("target/debug").join("examples/fixed-address");
-    assert!(built.is_file(), "there is no {}: `cargo build -p cni --examples` makes it", built.display());
+    assert!(built.is_file(), "{} is missing: run `cargo build -p cni --examples`", built.display());
     built
 }
 
@@ -56,18 +56,13 @@ fn refused(output: &Output) -> (u64, String) {
 }
 
 #[test]
-fn it_gives_the_address_checks_it_and_lets_it_go() {
+fn all_commands_succeed() {
     let added = call("ADD", ipam(), None);
     assert!(added.status.success(), "{added:?}");
     let result = answer(&added);
-    let expected = json!({
-        "cniVersion": "1.1.0",
-        "ips": [{"address": "10.0.0.5/24", "gateway": "10.0.0.1"}],
-        "routes": [{"dst": "0.0.0.0/0"}],
-    });
-    for key in ["cniVersion", "ips", "routes"] {
-        assert_eq!(result[key], expected[key], "{result}");
-    }
+    assert_eq!(result["cniVersion"], "1.1.0");
+    assert_eq!(result["ips"], json!([{"address": "10.0.0.5/24", "gateway": "10.0.0.1"}]));
+    assert_eq!(result["routes"], json!([{"dst": "0.0.0.0/0"}]));
     for command in ["CHECK", "DEL", "STATUS", "GC"] {
         let output = call(command, ipam(), Some(result.clone()));
         assert!(output.status.success() && output.stdout.is_empty(), "{command}: {output:?}");
@@ -75,7 +70,7 @@ fn it_gives_the_address_checks_it_and_lets_it_go() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_its_place_and_a_code() {
+fn an_error_names_the_field_and_has_a_code() {
     let without = call("ADD", json!({"type": "fixed-address"}), None);
     assert_eq!(refused(&without), (7, "ipam.address: is missing".to_owned()));
     let wrong = call("STATUS", json!({"type": "fixed-address", "address": "here"}), None);
@@ -85,7 +80,7 @@ fn what_is_wrong_is_said_with_its_place_and_a_code() {
 }
 
 #[test]
-fn it_speaks_every_version_and_helps_a_person() {
+fn it_supports_all_versions_and_prints_help() {
     let output = call("VERSION", ipam(), None);
     assert_eq!(answer(&output)["supportedVersions"].as_array().map(Vec::len), Some(7), "{output:?}");
     let help = Command::new(program()).env_clear().arg("--help").output().expect("start the example");
@@ -93,9 +88,9 @@ fn it_speaks_every_version_and_helps_a_person() {
     assert!(text.starts_with("fixed-address: gives the one address that the configuration names"), "{text}");
 }
 
-/// As the crate's documentation says.
+/// The documentation of the crate says so.
 #[test]
-fn the_example_is_under_sixty_lines() {
+fn the_example_has_fewer_than_sixty_lines() {
     let text = include_str!("../examples/fixed-address.rs");
     assert!(text.lines().count() < 60, "{} lines", text.lines().count());
 }

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proc_that_does_not_show_every_process_is_known_by_its_mount() {
+    fn the_mount_of_proc_shows_whether_it_hides_processes() {
         let line =
             |point: &str, options: &str| format!("22 27 0:21 / {point} rw,relatime shared:5 - proc proc {options}");
         for (point, options) in [

@@ -76,7 +76,7 @@ mod tests {
     use crate::NetnsId;
 
     #[test]
-    fn a_socket_names_its_namespace_and_other_files_do_not() {
+    fn only_a_socket_has_a_namespace() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let ours = Task::process(std::process::id()).unwrap();
         let of = |number| ours.duplicate(number).and_then(|duplicate| netns_of_socket(&duplicate));
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_with_descriptors_of_its_own_is_known() {
+    fn a_thread_with_its_own_descriptors_is_found_out() {
         let thread = || {
             let link = std::fs::read_link("/proc/thread-self").unwrap();
             link.file_name().unwrap().to_str().unwrap().parse().unwrap()

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_own_words_follow_the_errno() {
+    fn the_text_of_the_kernel_follows_the_errno() {
         let error = Error::Kernel {
             operation: "add route 10.0.0.0/8".into(),
             errno: Errno::ENETUNREACH,
@@ -200,14 +200,14 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_letter_of_an_errno_is_lowered() {
+    fn the_text_of_an_errno_begins_in_lower_case() {
         assert_eq!(words(Errno::EBUSY), "device or resource busy");
         assert_eq!(words(Errno::EIO), "I/O error");
         assert_eq!(words(Errno::ENOENT), "no such file or directory");
     }
 
     #[test]
-    fn an_io_error_reads_like_a_kernel_error() {
+    fn an_io_error_has_the_form_of_a_kernel_error() {
         let error = Error::Io {
             operation: "write /proc/sys/net/ipv4/ip_forward".into(),
             source: io::Error::from_raw_os_error(Errno::EROFS as i32),
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_can_give_better_words() {
+    fn a_caller_can_replace_the_operation() {
         let error =
             Error::Kernel { operation: "create macvlan eth0 on ifindex 2".into(), errno: Errno::EBUSY, ext_ack: None };
         assert_eq!(

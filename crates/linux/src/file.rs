@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_at_the_path_itself_is_never_waited_for_and_no_link_followed() {
+    fn open_itself_does_not_wait_for_a_fifo_or_follow_a_link() {
         let folder = tempfile::tempdir().unwrap();
         let [file, link, fifo] = ["file", "link", "fifo"].map(|name| folder.path().join(name));
         fs::write(&file, "text").unwrap();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_held_by_one_and_its_directory_and_file_are_the_owners_alone() {
+    fn a_lock_has_one_holder_and_private_files() {
         let folder = tempfile::tempdir().unwrap();
         let (directory, path) = (folder.path().join("ours"), folder.path().join("ours/lock"));
         let held = Lock::take(&path, Duration::ZERO).unwrap();
@@ -212,11 +212,11 @@ mod tests {
         fs::remove_file(&path).unwrap();
         symlink(folder.path().join("elsewhere"), &path).unwrap();
         Lock::take(&path, Duration::ZERO).unwrap_err();
-        assert!(!folder.path().join("elsewhere").exists(), "it followed a link");
+        assert!(!folder.path().join("elsewhere").exists(), "the lock followed a link");
     }
 
     #[test]
-    fn everything_in_a_directory_is_listed_once_and_links_are_no_files() {
+    fn entries_lists_everything_and_links_are_not_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::write(path("file"), "text").unwrap();
@@ -224,11 +224,11 @@ mod tests {
         symlink(path("file"), path("link")).unwrap();
         let mut found: Vec<_> = entries(folder.path()).unwrap().collect::<io::Result<_>>().unwrap();
         found.sort_by(|a, b| a.name.cmp(&b.name));
-        let unsaid = |entry: &Entry| Entry { kind: None, ..entry.clone() }.is_file(folder.path());
-        let said: Vec<_> =
+        let without_kind = |entry: &Entry| Entry { kind: None, ..entry.clone() }.is_file(folder.path());
+        let files: Vec<_> =
             found.iter().map(|entry| (entry.name.to_str().unwrap(), entry.is_file(folder.path()))).collect();
-        assert_eq!(said, [("file", true), ("folder", false), ("link", false)]);
-        assert_eq!(found.iter().map(unsaid).collect::<Vec<_>>(), [true, false, false]);
+        assert_eq!(files, [("file", true), ("folder", false), ("link", false)]);
+        assert_eq!(found.iter().map(without_kind).collect::<Vec<_>>(), [true, false, false]);
         let gone = entries(&path("gone")).err().unwrap();
         assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     }

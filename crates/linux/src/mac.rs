@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_separator_is_read_and_colons_written() {
+    fn a_mac_is_read_with_any_separator_and_written_with_colons() {
         for text in ["02:AB:cd:00:01:ff", "02-ab-CD-00-01-ff", "02ab.Cd00.01ff"] {
             let mac: Mac = text.parse().unwrap();
             assert_eq!(mac.octets(), [0x02, 0xab, 0xcd, 0x00, 0x01, 0xff]);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_an_error_that_names_it() {
+    fn the_error_names_a_text_that_is_not_a_mac() {
         for text in [
             "",
             "02:ab",
@@ -124,7 +124,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(octets in any::<[u8; 6]>()) {
+        fn a_mac_reads_back(octets in any::<[u8; 6]>()) {
             prop_assert_eq!(Mac(octets).to_string().parse(), Ok(Mac(octets)));
         }
     }

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn namespaces_among_other_mounts() {
+    fn mounts_of_namespaces_are_found() {
         let mountinfo = "22 1 0:21 / /proc rw,nosuid - proc proc rw\n\
                          90 25 0:4 net:[4026532300] /run/netns/a\\040b rw shared:9 - nsfs nsfs rw\n\
                          91 25 0:4 mnt:[4026532301] /run/ns/m rw - nsfs nsfs rw\n\
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn octal_and_what_only_looks_like_it() {
+    fn octal_escapes_are_replaced_and_other_backslashes_kept() {
         assert_eq!(unescape("a\\134b\\"), "a\\b\\");
         assert_eq!(unescape("\\xyz\\0"), "\\xyz\\0");
     }

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn input_and_variable_arrive_and_answer_and_status_come_back() {
+    fn a_program_gets_its_input_and_its_answer_and_status_are_returned() {
         assert_eq!(answer("echo $0 $WORD; cat", b"{}").split_once(' ').unwrap().1, "a b\n{}");
         let path = env::var("PATH").unwrap();
         assert_eq!(answer("echo \"$PATH\"", b""), format!("{path}\n"));
@@ -309,13 +309,13 @@ mod tests {
     }
 
     #[test]
-    fn a_megabyte_passes_in_both_directions() {
+    fn input_and_answer_can_be_a_megabyte_each() {
         let input = "0123456789abcdef".repeat(1 << 16);
         assert_eq!(answer("cat", input.as_bytes()), input);
     }
 
     #[test]
-    fn input_that_nobody_reads_blocks_nothing() {
+    fn a_program_need_not_read_its_input() {
         assert_eq!(answer("echo done", &[b' '; 1 << 20]), "done\n");
         assert_eq!(answer("exec <&-; echo done", &[b' '; 1 << 20]), "done\n");
         assert_eq!(answer("exec <&-; echo done", b"{}"), "done\n");
@@ -323,12 +323,12 @@ mod tests {
 
     /// This process ignores SIGPIPE. A child must not inherit that.
     #[test]
-    fn writing_to_a_closed_pipe_ends_the_program_as_usual() {
+    fn sigpipe_ends_a_child_of_the_program() {
         assert_eq!(answer("(sh -c 'kill -PIPE $$; echo lives'); echo $?", b""), "141\n");
     }
 
     #[test]
-    fn without_a_pidfd_the_end_of_a_program_is_seen_too() {
+    fn the_end_of_a_program_is_seen_without_a_pidfd() {
         let ((stdin, to), (_from, stdout)) = (io::pipe().unwrap(), io::pipe().unwrap());
         let mut cat = start(Path::new("/bin/cat"), ("WORD", ""), stdin.as_raw_fd(), stdout.as_raw_fd()).unwrap();
         cat.pidfd = None;
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_breaks_a_limit_is_killed() {
+    fn a_program_that_exceeds_a_limit_is_killed() {
         let refused = |text: &str, limits: [Duration; 2]| {
             let error = script(text, b"", limits).unwrap_err();
             assert_eq!(error.raw_os_error(), None);
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_why_a_program_does_not_start_is_the_kernels() {
+    fn the_error_of_a_program_that_does_not_start_is_that_of_the_kernel() {
         let refused = |path: &Path| run(path, ("WORD", ""), b"", LONG, LONG, MOST).unwrap_err();
         assert_eq!(refused(Path::new("/nonexistent/ipam")).raw_os_error(), Some(libc::ENOENT));
         let folder = tempfile::tempdir().unwrap();

@@ -68,9 +68,9 @@ mod tests {
     use crate::netlink::reference::only;
 
     proptest! {
-        /// All negative numbers are read as none.
+        /// A negative number is read as none.
         #[test]
-        fn a_namespace_number_reads_back(number in prop_oneof![-2..2_i32, any::<i32>()]) {
+        fn the_number_of_a_namespace_reads_back(number in prop_oneof![-2..2_i32, any::<i32>()]) {
             let mut answer = Request::new(RTM_NEWNSID, 0, &[AF_UNSPEC, 0, 0, 0]);
             answer.u32(NETNSA_NSID, number.cast_unsigned());
             prop_assert_eq!(nsid(&only(answer.sealed(1, 2))), Ok((number >= 0).then_some(number)));

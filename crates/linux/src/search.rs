@@ -357,7 +357,7 @@ mod tests {
     use crate::NetnsId;
 
     #[test]
-    fn our_own_namespace_is_looked_into_once() {
+    fn the_search_visits_our_own_namespace_once() {
         let own = NetnsId::current().unwrap().inode();
         let mut search = NetnsSearch::default();
         let mut times = 0;
@@ -371,9 +371,9 @@ mod tests {
         assert_eq!(times, 1);
     }
 
-    /// If a path leads to another namespace by the time it is opened, neither of the two is missed.
+    /// If a path leads to another namespace when it is opened, the search must miss neither.
     #[test]
-    fn what_leads_elsewhere_meanwhile_is_not_taken_for_seen() {
+    fn a_path_that_changed_meanwhile_does_not_count_as_visited() {
         let own = NetnsId::current().unwrap().inode();
         let elsewhere = own + 1;
         let mut search = NetnsSearch::default();

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_cannot_leave_proc_sys() {
+    fn a_key_cannot_lead_out_of_proc_sys() {
         for key in ["net/../../self/mem", "", "/net", "net//ipv4", "net/ipv4/."] {
             let error = path(key).unwrap_err();
             assert_eq!(error.to_string(), format!("open /proc/sys/{key}: not a sysctl key"));

@@ -204,7 +204,8 @@ fn claim_reachable(story: &mut Story, lab: &Lab, attached: &[&Attached]) {
     }
 }
 
-/// Most of the time of a dual-stack ADD is duplicate address detection in the kernel. The rest is the time of the plugin.
+/// Most of the time of a dual-stack ADD is duplicate address detection in the kernel. The rest is the time of the
+/// plugin.
 fn time_without_ipv6(story: &mut Story, lab: &Lab) {
     story.chapter("The same ADD without IPv6, so without duplicate address detection");
     let container = lab.container();

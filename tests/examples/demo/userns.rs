@@ -19,8 +19,8 @@ pub(crate) enum Power {
     UserNamespace,
 }
 
-/// Moves the calling thread into a new network namespace, so that no mistake can change the network of the machine. If that is
-/// not permitted, starts this program again in a user namespace.
+/// Moves the calling thread into a new network namespace, so that no mistake can change the network of the machine. If
+/// that is not permitted, starts this program again in a user namespace.
 pub(crate) fn acquire() -> Result<Power, String> {
     let marked = env::var_os(MARK).is_some();
     match unshare(CloneFlags::CLONE_NEWNET) {

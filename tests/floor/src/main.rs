@@ -89,8 +89,8 @@ impl Attachment {
         }
     }
 
-    /// Sets the same state in the container as a plugin. For IPv6 it waits for duplicate address detection, which it shortens as
-    /// our plugin does.
+    /// Sets the same state in the container as a plugin. For IPv6 it waits for duplicate address detection, which it
+    /// shortens as our plugin does.
     fn configure(&self, netns: &File) -> Result<()> {
         kernel::enter(netns)?;
         let mut socket = Socket::open(0)?;

@@ -61,11 +61,11 @@ pub fn resolv_conf(bytes: &[u8]) -> Dns {
 /// A file that must not change. Links in the lease directory may lead to it.
 const PRECIOUS: &str = "precious";
 
-/// Creates a lease directory from bytes below an empty `folder`, and calls the plugin several times. Returns the number of
-/// addresses that were leased.
+/// Creates a lease directory from bytes below an empty `folder`, and calls the plugin several times. Returns the number
+/// of addresses that were leased.
 ///
-/// The first byte is the number of calls, and the calls follow, one byte each. Then come entries: a byte for the kind, one for
-/// the length of the name, two for the length of the content, name, content.
+/// The first byte is the number of calls, and the calls follow, one byte each. Then come entries: a byte for the kind,
+/// one for the length of the name, two for the length of the content, name, content.
 pub fn directory(folder: &Path, bytes: &[u8], call: &Call<'_>) -> usize {
     let (calls, entries) = split(bytes);
     let lan = folder.join("networks/lan");

@@ -1,5 +1,5 @@
-//! Runs all decoders on one datagram. This file is compiled into `linux`, because the decoders are private. The program is
-//! built without it.
+//! Runs all decoders on one datagram. This file is compiled into `linux`, because the decoders are private. The program
+//! is built without it.
 
 use super::acknowledgement::{end_of_dump, verdict};
 use super::{Attributes, Messages};

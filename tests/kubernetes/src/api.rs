@@ -1,11 +1,11 @@
-//! A client of the API server: plain HTTP on the socket of `kubectl proxy`, which encrypts and has the token of the
-//! administrator.
+//! A client of the API server. It speaks plain HTTP to the socket of `kubectl proxy`, which adds TLS and the token of
+//! the administrator.
 
-use e2e::patience::PATIENCE;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use e2e::patience::PATIENCE;
 use serde_json::{Value, json};
 
 /// The API server of one cluster.
@@ -14,27 +14,26 @@ pub struct Api {
     socket: PathBuf,
 }
 
-/// An answer: its status and its body, which is an object of Kubernetes.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The status of HTTP.
+    /// The status code of HTTP.
     pub status: u16,
-    /// The object, or the text if it is none.
+    /// The object of Kubernetes. If the body is not JSON, its text.
     pub body: Value,
 }
 
 impl Api {
-    /// The client of the proxy that listens on that socket.
+    /// `socket` is that of the proxy.
     pub fn new(socket: PathBuf) -> Self {
         Self { socket }
     }
 
-    /// Sends one request. An error is a connection that failed.
+    /// Sends one request. Only a failed connection is an error.
     pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, String> {
         let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let body = body.map(Value::to_string).unwrap_or_default();
         let length = body.len();
-        // Version 1.0 asks for an answer in one piece, and for the end of the connection after it.
+        // With HTTP 1.0, the server sends the answer in one piece and then closes the connection.
         let request = format!(
             "{method} {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\
              Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
@@ -56,20 +55,12 @@ impl Api {
     }
 
     /// The items of the list at that path.
-    #[track_caller]
-    pub fn list(&self, path: &str) -> Vec<Value> {
-        match self.get(path)["items"].take() {
-            Value::Array(items) => items,
-            _ => panic!("{path} is no list"),
+    pub fn list(&self, path: &str) -> Result<Vec<Value>, String> {
+        let mut answer = self.request("GET", path, None)?;
+        match answer.body["items"].take() {
+            Value::Array(items) => Ok(items),
+            _ => Err(format!("GET {path} is not a list: {answer:?}")),
         }
-    }
-
-    /// Whether there is an object at that path.
-    #[track_caller]
-    pub fn has(&self, path: &str) -> bool {
-        let answer = self.request("GET", path, None).unwrap_or_else(|e| panic!("{e}"));
-        assert!(matches!(answer.status, 200 | 404), "GET {path}: {answer:?}");
-        answer.status == 200
     }
 
     /// Creates an object in the list at that path.
@@ -84,13 +75,13 @@ impl Api {
         self.must("PATCH", path, Some(fields))
     }
 
-    /// Deletes an object, and what it owns in the background.
+    /// Deletes an object. Kubernetes then deletes the objects that it owns.
     #[track_caller]
     pub fn delete(&self, path: &str) {
         self.must("DELETE", path, Some(&json!({"propagationPolicy": "Background"})));
     }
 
-    /// Deletes an object at once, as `kubectl delete --force --grace-period=0` does: nobody waits for the kubelet.
+    /// Deletes an object without waiting for the kubelet, as `kubectl delete --force --grace-period=0` does.
     #[track_caller]
     pub fn force_delete(&self, path: &str) {
         self.must("DELETE", path, Some(&json!({"gracePeriodSeconds": 0, "propagationPolicy": "Background"})));
@@ -118,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_has_a_status_and_an_object_or_a_text() {
+    fn the_status_and_the_body_of_an_answer_are_read() {
         let answer = parse("HTTP/1.0 200 OK\r\nA: b\r\n\r\n{\"kind\": \"Pod\"}").unwrap();
         assert_eq!((answer.status, answer.body), (200, json!({"kind": "Pod"})));
         let answer = parse("HTTP/1.0 502 Bad Gateway\r\n\r\n").unwrap();

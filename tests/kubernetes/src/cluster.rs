@@ -1,5 +1,5 @@
-//! The cluster: two nodes and a gateway on the LAN of a Lab, and the control plane on the first node. All tests of one
-//! executable share it and take turns.
+//! The cluster: two nodes and a gateway on the LAN of a Lab. The control plane runs on the first node. All tests of one
+//! executable share the cluster, and only one of them runs at a time.
 
 use std::fs;
 use std::ops::Deref;
@@ -12,12 +12,12 @@ use std::{iter, thread};
 
 use e2e::binaries::peers;
 use e2e::lab::{MACHINE_NIC, Machine};
+use e2e::patience::await_within;
 use e2e::{Binaries, Lab};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::{Api, Node};
-use e2e::patience::await_within;
 
 /// The names of the nodes, and the last part of their addresses.
 const NODES: [(&str, u8); 2] = [("node1", 11), ("node2", 12)];
@@ -28,10 +28,10 @@ const SERVER: &str = "https://192.168.50.11:6443";
 
 const SERVICES: &str = "10.96.0.0/16";
 
-/// How long one step of a cluster's start may take: it is seconds on a quiet machine.
+/// The longest time that one step may take. On a quiet machine it takes seconds.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// The users of the API server, each with its groups. The token of each is made of its name.
+/// The users of the API server, each with its group. The token of a user is made from its name.
 const USERS: [(&str, &str); 5] = [
     ("admin", "system:masters"),
     ("system:kube-scheduler", ""),
@@ -40,20 +40,18 @@ const USERS: [(&str, &str); 5] = [
     ("system:node:node2", "system:nodes"),
 ];
 
-/// A cluster that runs. Dropping it ends everything in it.
+/// A running cluster. Its drop ends all processes in it.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The API server's client.
     pub api: Api,
     pub nodes: [Node; 2],
     pub gateway: Machine,
-    /// The LAN.
     pub lab: Lab,
     containerds: Mutex<[Pid; 2]>,
     is_spoilt: AtomicBool,
 }
 
-/// The cluster of the moment, for as long as one test has its turn.
+/// The shared cluster, while one test has it for itself.
 #[derive(Debug)]
 pub struct Turn {
     cluster: Arc<Cluster>,
@@ -61,8 +59,8 @@ pub struct Turn {
 }
 
 impl Cluster {
-    /// The cluster that the tests of this executable share, when it is the caller's turn. The first test starts it. It
-    /// ends with the last test that has it or waits for it, or when a test has failed in it.
+    /// Waits until no other test uses the cluster, and returns it. The first test starts it. The cluster ends when no
+    /// test uses it or waits for it, or after a test has failed in it.
     pub fn shared() -> Turn {
         static TURN: Mutex<()> = Mutex::new(());
         let waiting = Self::current();
@@ -105,10 +103,7 @@ impl Cluster {
         let api = Api::new(nodes[0].root().join("run/kubectl.sock"));
         let cluster =
             Self { api, nodes, gateway, lab, containerds: Mutex::new(containerds), is_spoilt: AtomicBool::new(false) };
-        cluster.until("the API server is ready", || match cluster.api.request("GET", "/readyz", None)? {
-            answer if answer.status == 200 => Ok(()),
-            answer => Err(format!("{answer:?}")),
-        });
+        cluster.await_path("/readyz");
         start_controllers(&cluster.nodes[0]);
         for node in &cluster.nodes {
             node.start_kubelet();
@@ -117,30 +112,33 @@ impl Cluster {
         for node in &cluster.nodes {
             cluster.await_readiness(node, true);
         }
-        cluster.until("there is an account for pods", || {
-            let account = "/api/v1/namespaces/default/serviceaccounts/default";
-            if cluster.api.has(account) { Ok(()) } else { Err("not yet".to_owned()) }
-        });
+        cluster.await_path("/api/v1/namespaces/default/serviceaccounts/default");
         cluster
     }
 
-    /// Waits for a condition. If it does not hold in time, the panic has the ends of all logs.
+    /// Waits for a condition. If the test fails, [`Turn`] prints the ends of all logs.
     #[track_caller]
     pub fn until<T>(&self, what: &str, is_so: impl FnMut() -> Result<T, String>) -> T {
         await_within(READY_WITHIN, what, is_so)
     }
 
-    /// Waits until a node is ready, or is not. Returns the message of the condition.
+    /// Waits until the API server answers a GET of that path with status 200.
+    #[track_caller]
+    pub fn await_path(&self, path: &str) {
+        self.until(&format!("GET {path} succeeds"), || match self.api.request("GET", path, None)? {
+            answer if answer.status == 200 => Ok(()),
+            answer => Err(format!("{answer:?}")),
+        });
+    }
+
+    /// Waits until the condition `Ready` of a node is true, or is false. Returns the message of the condition.
     #[track_caller]
     pub fn await_readiness(&self, node: &Node, is_ready: bool) -> String {
         let wanted = if is_ready { "True" } else { "False" };
         self.until(&format!("{} has Ready = {wanted}", node.name), || {
             let path = format!("/api/v1/nodes/{}", node.name);
             let answer = self.api.request("GET", &path, None)?;
-            let condition = answer.body["status"]["conditions"]
-                .as_array()
-                .and_then(|conditions| conditions.iter().find(|condition| condition["type"] == "Ready").cloned());
-            match condition {
+            match ready_condition(&answer.body) {
                 Some(condition) if condition["status"] == wanted => {
                     Ok(condition["message"].as_str().unwrap_or_default().to_owned())
                 }
@@ -168,8 +166,7 @@ impl Cluster {
     }
 
     fn evidence(&self) -> String {
-        let events = self.api.request("GET", "/api/v1/events", None).map(|answer| answer.body).unwrap_or_default();
-        let events = events["items"].as_array().map_or(&[][..], Vec::as_slice);
+        let events = self.api.list("/api/v1/events").unwrap_or_default();
         let warnings = events.iter().rev().filter(|event| event["type"] == "Warning").take(20);
         let warnings = warnings.map(|event| format!("{}: {}\n", event["reason"], event["message"]));
         let ends = self.nodes.iter().map(|node| node.log_ends(12));
@@ -186,7 +183,7 @@ impl Deref for Turn {
 }
 
 impl Drop for Turn {
-    #[allow(clippy::disallowed_macros, reason = "the harness shows it with the failed test")]
+    #[allow(clippy::disallowed_macros, reason = "cargo prints it with the failed test")]
     fn drop(&mut self) {
         if thread::panicking() {
             self.cluster.is_spoilt.store(true, Ordering::Relaxed);
@@ -195,7 +192,7 @@ impl Drop for Turn {
     }
 }
 
-/// A machine that routes by way of the gateway and forwards, as a node does.
+/// A machine that has a default route through the gateway and forwards packets, as a node does.
 fn machine(lab: &Lab, gateway: &Machine, last: u8) -> Machine {
     let machine = lab.machine(last);
     machine.ip(&format!("route add default via {}", gateway.v4));
@@ -203,14 +200,29 @@ fn machine(lab: &Lab, gateway: &Machine, last: u8) -> Machine {
     machine
 }
 
-/// The network of a node: the example for Kubernetes with the LAN of the test, and 64 addresses for each node.
+/// The network of a node: the example for Kubernetes on the LAN of the test, with 64 addresses for each node.
 pub fn network(node: &Node) -> Value {
+    let (start, end) = if node.name == NODES[0].0 { (64, 127) } else { (128, 191) };
+    network_of(start, end)
+}
+
+/// The addresses of [`small_network`].
+pub const THREE: [&str; 3] = ["192.168.50.200", "192.168.50.201", "192.168.50.202"];
+
+/// The text with which our plugin refuses an address when all of [`THREE`] are taken.
+pub const REFUSAL: &str = "no free address in ipam.ranges[0] (192.168.50.200-192.168.50.202)";
+
+/// A network of three addresses.
+pub fn small_network() -> Value {
+    network_of(200, 202)
+}
+
+fn network_of(start: u8, end: u8) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conf-examples/kubernetes-primary.conflist");
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut list: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let plugin = &mut list["plugins"][0];
     plugin["master"] = json!(MACHINE_NIC);
-    let (start, end) = if node.name == NODES[0].0 { (64, 127) } else { (128, 191) };
     plugin["ipam"]["ranges"] = json!([[{
         "subnet": "192.168.50.0/24",
         "rangeStart": format!("192.168.50.{start}"),
@@ -220,12 +232,16 @@ pub fn network(node: &Node) -> Value {
     list
 }
 
-/// The token of a user.
+/// The condition `Ready` of a node or a pod.
+pub fn ready_condition(object: &Value) -> Option<&Value> {
+    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Ready")
+}
+
 pub(crate) fn token(user: &str) -> String {
     format!("token-of-{}", user.replace(':', "-"))
 }
 
-/// The file with which a client finds the API server.
+/// The configuration with which a client connects to the API server.
 pub(crate) fn kubeconfig(token: &str) -> String {
     json!({
         "apiVersion": "v1",
@@ -238,7 +254,8 @@ pub(crate) fn kubeconfig(token: &str) -> String {
     .to_string()
 }
 
-/// Our plugins, the network, containerd and its images. Returns the process ID of containerd.
+/// Installs our plugins and the network, and starts containerd with the test images. Returns the process ID of
+/// containerd.
 fn start_runtime(node: &Node, lab: &Lab) -> Pid {
     copy_plugins(lab.bin(), &node.plugin_dir());
     node.set_network(&network(node));
@@ -247,14 +264,14 @@ fn start_runtime(node: &Node, lab: &Lab) -> Pid {
     pid
 }
 
-/// Copies a directory of plugins as it is, with its hard links.
+/// Copies a directory of plugins and keeps its hard links.
 pub fn copy_plugins(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap_or_else(|e| panic!("make {}: {e}", to.display()));
     let status = Command::new("cp").arg("--archive").arg(from.join(".")).arg(to).status().expect("start cp");
     assert!(status.success(), "copy {} to {}", from.display(), to.display());
 }
 
-/// The users, and the key that signs the tokens of service accounts.
+/// Writes the files of the users, and the key that signs the tokens of service accounts.
 fn prepare_control_plane(node: &Node, lab: &Lab) {
     fs::create_dir_all(lab.path("images")).expect("make a directory for images");
     let tokens = USERS.map(|(user, group)| format!("{},{user},{user},\"{group}\"\n", token(user)));
@@ -265,13 +282,13 @@ fn prepare_control_plane(node: &Node, lab: &Lab) {
     let key = node.root().join("etc/kubernetes/accounts.key");
     let arguments = ["genpkey", "-quiet", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out"];
     let status = Command::new("openssl").args(arguments).arg(&key).status();
-    assert!(status.expect("start openssl").success(), "make a key with openssl");
+    assert!(status.expect("start openssl").success(), "openssl makes a key");
     let public = node.root().join("etc/kubernetes/accounts.pub");
     let status = Command::new("openssl").args(["pkey", "-pubout", "-in"]).arg(&key).arg("-out").arg(&public).status();
-    assert!(status.expect("start openssl").success(), "read a key with openssl");
+    assert!(status.expect("start openssl").success(), "openssl reads a key");
 }
 
-/// etcd, the API server, and the proxy by which the tests talk to it.
+/// Starts etcd, the API server, and the proxy through which the tests call the API server.
 fn start_store_and_server(node: &Node) {
     let etcd = [
         "etcd",
@@ -319,7 +336,7 @@ fn start_controllers(node: &Node) {
             .chain(["--kube-api-burst=400".to_owned()])
             .collect()
     };
-    // With the rights of its own user alone, it would need an account of its own for each controller.
+    // A user with fewer rights would need a service account for each controller.
     let mut manager = common("kube-controller-manager", "admin");
     manager.push("--service-account-private-key-file=/etc/kubernetes/accounts.key".to_owned());
     let scheduler = common("kube-scheduler", "scheduler");

@@ -1,4 +1,4 @@
-//! containerd in a node, with plugins and networks in its default places.
+//! containerd on a node, with plugins and networks in the default directories.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -18,11 +18,11 @@ pub const SOCKET: &str = "/run/containerd/containerd.sock";
 
 pub const PLUGINS: &str = "/opt/cni/bin";
 
-/// The directory of the networks, and the file of the one that there is.
+/// The directory of the networks, and the file of the only network.
 const NETWORKS: &str = "/etc/cni/net.d";
 const NETWORK: &str = "10-lan.conflist";
 
-/// The name of the log.
+/// The name of its log.
 pub const LOG: &str = "containerd";
 
 impl Node {
@@ -37,7 +37,7 @@ impl Node {
         pid
     }
 
-    /// Imports the images of the tests for Kubernetes. The first call makes them, in that directory.
+    /// Imports the test images. The first call builds them in `scratch`.
     pub fn import_test_images(&self, scratch: &Path) {
         let scratch = scratch.join(self.name);
         let made = scratch.join("image.tar");
@@ -45,13 +45,13 @@ impl Node {
         self.import(&archive);
     }
 
-    /// Imports an archive, with the command of packaging/README.md.
+    /// Imports an archive with the command that packaging/README.md shows.
     pub fn import(&self, archive: &Path) {
         let archive = archive.to_str().expect("a path that is text");
         self.ctr(&["image", "import", archive]);
     }
 
-    /// Calls `ctr` in the namespace of Kubernetes. Returns what it prints.
+    /// Calls `ctr` in the namespace of Kubernetes. Returns its stdout.
     pub fn ctr(&self, arguments: &[&str]) -> String {
         let socket = self.socket();
         let mut command = Command::new(peers("containerd").join("ctr"));
@@ -71,12 +71,12 @@ impl Node {
         self.root().join(PLUGINS.trim_start_matches('/'))
     }
 
-    /// Makes that list the only network. containerd watches the directory.
+    /// Replaces the only network of the node. containerd watches the directory.
     pub fn set_network(&self, list: &Value) {
-        // In one step: containerd must not read half of it.
+        // The rename is atomic, so containerd never reads half a file.
         self.write(&format!("{NETWORKS}/.new"), &list.to_string());
         let directory = self.root().join(NETWORKS.trim_start_matches('/'));
-        fs::rename(directory.join(".new"), directory.join(NETWORK)).expect("name a network's file");
+        fs::rename(directory.join(".new"), directory.join(NETWORK)).expect("rename the file of a network");
     }
 }
 
@@ -88,7 +88,7 @@ pub fn kill_now(pid: Pid) {
     });
 }
 
-/// Whether a process is there. One that nobody has waited for yet counts.
+/// Whether a process exists. A zombie counts.
 pub fn is_alive(pid: Pid) -> bool {
     kill(pid, None).is_ok()
 }
@@ -106,7 +106,7 @@ sandbox = "{PAUSE_IMAGE}"
 [plugins."io.containerd.cri.v1.runtime"]
 restrict_oom_score_adj = true
 
-# For `ctr image import` without further options, as for the CRI.
+# `ctr image import` without options then unpacks as the CRI does.
 [plugins."io.containerd.transfer.v1.local"]
 unpack_config = [{{ platform = "linux", snapshotter = "native" }}]
 "#

@@ -1,16 +1,14 @@
-//! The control groups of one node. The node sees them as the whole tree.
+//! The control groups of one node. In the node, they look like the whole tree of the machine.
 
-use e2e::patience::PATIENCE;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
+use e2e::patience::{PATIENCE, await_within};
 use nix::mount::{MsFlags, mount};
 
 /// The mount point of all hierarchies.
 const TREE: &str = "/sys/fs/cgroup";
 
-/// One hierarchy of the machine.
 #[derive(Debug)]
 struct Hierarchy {
     mount_point: PathBuf,
@@ -18,7 +16,7 @@ struct Hierarchy {
     controllers: String,
 }
 
-/// A group of that name in every hierarchy.
+/// Groups with the same name, one in each hierarchy of the machine.
 #[derive(Debug)]
 pub(crate) struct Group {
     name: String,
@@ -26,7 +24,7 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Finds the hierarchies. Makes nothing yet.
+    /// Finds the hierarchies. [`Group::enter`] creates the groups.
     pub(crate) fn new(name: &str) -> Result<Self, String> {
         let read = |path: &str| fs::read_to_string(path).map_err(|e| format!("read {path}: {e}"));
         let (own, mounts) = (read("/proc/self/cgroup")?, read("/proc/self/mountinfo")?);
@@ -43,7 +41,7 @@ impl Group {
         Ok(Self { name: name.to_owned(), hierarchies })
     }
 
-    /// Makes the groups and puts this process into them.
+    /// Creates the groups and moves this process into them.
     pub(crate) fn enter(&self) -> Result<(), String> {
         for hierarchy in &self.hierarchies {
             let group = hierarchy.mount_point.join(&self.name);
@@ -53,8 +51,8 @@ impl Group {
         Ok(())
     }
 
-    /// Mounts the groups as the whole tree. This process has a mount namespace and a cgroup namespace of its own, and
-    /// was in the groups when it made the latter.
+    /// Mounts the groups over the tree of the machine. This process must have its own mount namespace and its own
+    /// cgroup namespace, and it must have entered the groups before it created the cgroup namespace.
     pub(crate) fn mount(&self) -> Result<(), String> {
         let tree = Path::new(TREE);
         if self.hierarchies.iter().all(|hierarchy| hierarchy.mount_point != tree) {
@@ -63,12 +61,12 @@ impl Group {
         }
         for Hierarchy { mount_point, controllers } in &self.hierarchies {
             fs::create_dir_all(mount_point).map_err(|e| format!("make {}: {e}", mount_point.display()))?;
-            let is_second = controllers.is_empty();
-            let (kind, data) = if is_second { ("cgroup2", None) } else { ("cgroup", Some(controllers.as_str())) };
+            let is_version_2 = controllers.is_empty();
+            let (kind, data) = if is_version_2 { ("cgroup2", None) } else { ("cgroup", Some(controllers.as_str())) };
             mount(Some("cgroup"), mount_point, Some(kind), MsFlags::empty(), data)
                 .map_err(|e| format!("mount {}: {e}", mount_point.display()))?;
-            if is_second {
-                // A group of version 2 hands controllers to groups below it only if no process is in it itself.
+            if is_version_2 {
+                // In version 2, a group with processes cannot enable controllers for its children.
                 let leaf = mount_point.join("init");
                 make(mount_point, &leaf)?;
                 write(&leaf.join("cgroup.procs"), &std::process::id().to_string())?;
@@ -77,19 +75,12 @@ impl Group {
         Ok(())
     }
 
-    /// Removes the groups and all groups below them. All processes are gone or about to be.
-    pub(crate) fn remove(&self) -> Result<(), String> {
-        let deadline = Instant::now() + PATIENCE;
+    /// Removes the groups with their children. Their processes must have ended, or must be about to end.
+    pub(crate) fn remove(&self) {
         for hierarchy in &self.hierarchies {
             let group = hierarchy.mount_point.join(&self.name);
-            while let Err(error) = remove_below(&group) {
-                if Instant::now() >= deadline {
-                    return Err(error);
-                }
-                std::thread::park_timeout(Duration::from_millis(10));
-            }
+            await_within(PATIENCE, "the control groups are removed", || remove_below(&group));
         }
-        Ok(())
     }
 }
 
@@ -116,7 +107,7 @@ fn make(parent: &Path, group: &Path) -> Result<(), String> {
     if !group.is_dir() {
         fs::create_dir(group).map_err(|e| format!("make {}: {e}", group.display()))?;
     }
-    // A new group of version 1 has no processors and no memory, and takes no process until it has.
+    // In version 1, a new group accepts no process until it has processors and memory.
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let own = group.join(file);
         if let Ok(text) = fs::read_to_string(&own)
@@ -134,7 +125,7 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
     fs::write(path, text).map_err(|e| format!("write {text} to {}: {e}", path.display()))
 }
 
-/// Depth first. A group with a process in it refuses to go.
+/// Children first. The kernel does not remove a group that has a process.
 fn remove_below(group: &Path) -> Result<(), String> {
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -159,7 +150,7 @@ mod tests {
 ";
 
     #[test]
-    fn hierarchies_are_found_by_their_controllers() {
+    fn the_mount_point_of_a_hierarchy_is_found_by_its_controllers() {
         assert_eq!(find(MOUNTS, "cpu"), Some("/sys/fs/cgroup/cpu".into()));
         assert_eq!(find(MOUNTS, "name=systemd"), Some("/sys/fs/cgroup/systemd".into()));
         assert_eq!(find(MOUNTS, ""), Some("/sys/fs/cgroup/unified".into()));

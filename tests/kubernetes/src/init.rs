@@ -1,9 +1,9 @@
-//! The processes that carry a node. A supervisor starts the node's first process, which has the node's namespaces and
-//! starts the daemons. The first process ends with the test. Then the supervisor kills every process of the node and
+//! The program `node`. Its supervisor starts the first process of a node. The first process creates the namespaces of
+//! the node and starts the daemons, and it ends with the test. Then the supervisor kills all processes of the node and
 //! removes its control groups.
 //!
-//! Nodes have no PID namespace of their own. A real host has none either, and host-local searches for network
-//! namespaces only if it can see all processes.
+//! A node has no PID namespace of its own, because host-local searches for network namespaces only if it sees all
+//! processes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, Write};
@@ -22,14 +22,14 @@ use serde_json::Value;
 
 use crate::group::Group;
 
-/// The word for the first process; without it, the program is the supervisor.
+/// The argument of the first process. Without it, the program is the supervisor.
 const FIRST: &str = "--first";
 
-/// The directories that each node has for itself. Everything else is the machine's.
+/// The directories that each node has for itself. It shares all others with the machine.
 pub(crate) const PRIVATE: [&str; 5] = ["etc", "opt", "run", "var/lib", "var/log"];
 
-/// Files of /proc that a node sees as files of its own, each with the name of that file. A reboot changes the boot ID.
-/// The kubelet writes to the others, and they are the whole machine's.
+/// Files of /proc that each node replaces by a file of its own, with the name of that file. A reboot changes the boot
+/// ID. The kubelet writes to the others, and must not change the machine.
 pub(crate) const OWN_FILES: [(&str, &str); 7] = [
     ("/proc/sys/kernel/random/boot_id", "boot_id"),
     ("/proc/sys/kernel/panic", "panic"),
@@ -40,10 +40,10 @@ pub(crate) const OWN_FILES: [(&str, &str); 7] = [
     ("/proc/sys/vm/panic_on_oom", "panic_on_oom"),
 ];
 
-/// Where the logs of the daemons are, below the node's directory.
+/// The directory of the logs, below the directory of the node.
 pub(crate) const LOGS: &str = "logs";
 
-/// `node ROOT NAME GROUP`, with commands on standard input; see [`crate::Node`].
+/// `node ROOT NAME GROUP`. [`crate::Node`] writes commands to its stdin.
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard error is the node's own log.
+            // Stderr is the log of the node.
             let _ = writeln!(io::stderr(), "node: {error}");
             ExitCode::FAILURE
         }
@@ -63,28 +63,29 @@ pub fn main() -> ExitCode {
 }
 
 fn supervise(root: &str, name: &str, group: &str) -> Result<(), String> {
-    // Ctrl-C goes to the test, and its end ends the node.
+    // Ctrl-C must end only the test. The end of the test then ends the node.
     setsid().map_err(|e| format!("leave the terminal: {e}"))?;
     set_child_subreaper(true).map_err(|e| format!("become the parent of orphans: {e}"))?;
     let groups = Group::new(group)?;
     let program = std::env::current_exe().map_err(|e| format!("find this program: {e}"))?;
     let first = Command::new(program).args([FIRST, root, name, group]).spawn();
     let first = first.map_err(|e| format!("start the first process: {e}"))?;
-    // The test reads the answers of the first process to their end.
+    // The test reads stdout until the first process closes it, so the supervisor must not hold it open.
     let null = OpenOptions::new().write(true).open("/dev/null").map_err(|e| format!("open /dev/null: {e}"))?;
-    dup2_stdout(&null).map_err(|e| format!("give up standard output: {e}"))?;
+    dup2_stdout(&null).map_err(|e| format!("replace stdout: {e}"))?;
     let first = pid(first.id());
-    // Orphans of the node that end on the way are reaped here too.
+    // This loop also reaps orphans of the node.
     while waitpid(None, None).map_err(|e| format!("wait for a process: {e}"))?.pid() != Some(first) {}
     end_all()?;
-    groups.remove()
+    groups.remove();
+    Ok(())
 }
 
-/// Kills all children. The kernel makes their children ours, so in the end none is left.
+/// Kills all children until none is left. The kernel makes the children of a killed process our children.
 fn end_all() -> Result<(), String> {
     loop {
         for child in children()? {
-            // It may have ended since.
+            // The process may have ended already.
             let _ = kill(child, Signal::SIGKILL);
         }
         match waitpid(None, None) {
@@ -97,18 +98,22 @@ fn end_all() -> Result<(), String> {
 
 fn children() -> Result<Vec<Pid>, String> {
     let own = std::process::id();
-    let entries = fs::read_dir("/proc").map_err(|e| format!("read /proc: {e}"))?;
-    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    Ok(numbers.filter(|number| parent(*number) == Some(own)).map(pid).collect())
+    Ok(processes()?.filter(|number| parent(*number) == Some(own)).map(pid).collect())
 }
 
-/// The second field after the name, which is in parentheses and may contain any character. (proc_pid_stat(5))
+/// The numbers of all processes.
+pub(crate) fn processes() -> Result<impl Iterator<Item = u32>, String> {
+    let entries = fs::read_dir("/proc").map_err(|e| format!("read /proc: {e}"))?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+}
+
+/// The number of the parent is the second field after the name, which is in parentheses. (proc_pid_stat(5))
 fn parent(process: u32) -> Option<u32> {
     let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-fn pid(number: u32) -> Pid {
+pub(crate) fn pid(number: u32) -> Pid {
     Pid::from_raw(i32::try_from(number).unwrap_or(i32::MAX))
 }
 
@@ -131,7 +136,7 @@ fn be_first(root: &Path, name: &str, group: &str) -> Result<(), String> {
     serve(root)
 }
 
-/// Starts a program for each line, and answers with its process ID.
+/// Starts a program for each line of stdin, and answers with its process ID.
 fn serve(root: &Path) -> Result<(), String> {
     answer(std::process::id())?;
     for line in io::stdin().lock().lines() {
@@ -150,7 +155,7 @@ fn start(command: &Value, log: &File) -> Result<Child, String> {
     let words = command["command"].as_array().map_or(&[][..], Vec::as_slice);
     let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
     let (program, arguments) = words.split_first().ok_or("a command without a program")?;
-    let copy = || log.try_clone().map_err(|e| format!("a second descriptor of a log: {e}"));
+    let copy = || log.try_clone().map_err(|e| format!("copy the descriptor of a log: {e}"));
     Command::new(program)
         .args(arguments)
         .env_clear()

@@ -6,8 +6,8 @@ use nix::unistd::Pid;
 use crate::Node;
 use crate::cluster::{kubeconfig, token};
 
-/// Nothing on the node is to be evicted, and its control groups are left to containerd. `failCgroupV1` lets the kubelet
-/// run on a machine with control groups of version 1. The fast updates make the conditions of the node visible at once.
+/// The kubelet must not evict pods, and must leave control groups to containerd. `failCgroupV1` lets it run on a
+/// machine with control groups of version 1. Frequent updates show a changed condition of the node soon.
 const CONFIGURATION: &str = "\
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration

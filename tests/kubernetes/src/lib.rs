@@ -1,7 +1,7 @@
-//! The fixture of this package: a Kubernetes of two nodes on the LAN of a Lab. Each node runs natively in its own
-//! namespaces, with the built plugins as the only CNI plugins.
+//! The library of this package: a Kubernetes cluster of two nodes on the LAN of a Lab. Each node is a set of processes
+//! in namespaces of its own. The built plugins are its only CNI plugins.
 #![forbid(unsafe_code)]
-#![allow(missing_docs, reason = "only the tests of this repository use it, and many names say enough")]
+#![allow(missing_docs, reason = "only the tests of this repository use it")]
 
 pub mod api;
 pub mod cluster;

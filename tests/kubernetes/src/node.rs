@@ -1,5 +1,5 @@
-//! A node: a machine of the LAN with its own directories, mounts, control groups and host name. Programs find their
-//! files at the default paths.
+//! A node: a machine of the LAN with its own directories, mounts, control groups and host name. Its programs use their
+//! default paths.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -9,25 +9,20 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use e2e::lab::Machine;
+use e2e::patience::await_within;
+use e2e::runtime::{PATH, copy_shared_etc};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::init::{LOGS, OWN_FILES, PRIVATE};
-use e2e::patience::await_within;
-
-/// Debian's own for root. The caller's may lack the directories for administration.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// The files of the machine's /etc that programs may need.
-const SHARED_ETC: [&str; 5] = ["group", "hosts", "ld.so.cache", "passwd", "resolv.conf"];
+use crate::init::{self, LOGS, OWN_FILES, PRIVATE, pid};
 
 const FIRST_LOG: &str = "node";
 
-/// How long all processes of a node may take to end.
+/// The longest time that all processes of a node may take to end.
 const END: Duration = Duration::from_secs(60);
 
-/// A node that runs. Dropping it ends all its processes.
+/// A running node. Its drop ends all its processes.
 #[derive(Debug)]
 pub struct Node {
     /// Its name in Kubernetes.
@@ -41,28 +36,22 @@ pub struct Node {
 #[derive(Debug)]
 struct Processes {
     supervisor: Child,
-    // None once the node has ended.
+    // None after the end of the node.
     commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     first: u32,
 }
 
 impl Node {
-    /// Makes the directories of a node below `root`, and starts it with nothing in it.
+    /// Creates the directories of a node below `root`, and starts it without any daemon.
     pub fn new(name: &'static str, machine: Machine, root: &Path) -> Self {
         for directory in PRIVATE {
-            let hidden = Path::new("/").join(directory);
-            let is_hidden = |path: &Path| path.starts_with(&hidden);
-            assert!(!is_hidden(root), "{} is hidden in a node: set TMPDIR to another place", root.display());
+            let is_hidden = root.starts_with(Path::new("/").join(directory));
+            assert!(!is_hidden, "a node hides {}: set TMPDIR to another directory", root.display());
             make(&root.join(directory));
         }
         make(&root.join(LOGS));
-        for name in SHARED_ETC {
-            let (from, to) = (Path::new("/etc").join(name), root.join("etc").join(name));
-            if from.exists() {
-                fs::copy(&from, &to).unwrap_or_else(|e| panic!("copy {}: {e}", from.display()));
-            }
-        }
+        copy_shared_etc(&root.join("etc"));
         let id = uuid().replace('-', "");
         write(&root.join("etc/machine-id"), &id);
         for (path, file) in OWN_FILES {
@@ -74,8 +63,7 @@ impl Node {
         Self { name, machine, root: root.to_owned(), processes: Mutex::new(processes) }
     }
 
-    /// Starts a program, with the directories of `peers` first in its PATH. Returns its process ID, which is the same
-    /// for every process of this machine.
+    /// Starts a program with the directories of `peers` first in its PATH. Returns its process ID.
     pub fn spawn(&self, log: &str, peers: &[PathBuf], command: &[&str]) -> Pid {
         let path: Vec<String> = peers.iter().map(|peer| peer.display().to_string()).collect();
         let path = [&path[..], &[PATH.to_owned()]].concat().join(":");
@@ -83,8 +71,8 @@ impl Node {
         self.processes().ask(&line).unwrap_or_else(|e| panic!("start {command:?}: {e}:\n{}", self.log(FIRST_LOG)))
     }
 
-    /// Kills all processes at once and starts the node with nothing in it: /run is empty, and the boot ID is another
-    /// one. The other directories stay.
+    /// Kills all processes and starts the node again without any daemon. /run is then empty, and the boot ID has
+    /// changed. The other directories stay.
     pub fn reboot(&self) {
         let mut processes = self.processes();
         processes.end(&self.root);
@@ -95,7 +83,7 @@ impl Node {
         *processes = Processes::start(self.name, &self.machine, &self.root);
     }
 
-    /// Runs a program in the node to its good end. Returns what it prints.
+    /// Runs a program in the node. Returns its stdout. Panics if it fails.
     pub fn run(&self, command: &[&str]) -> String {
         let first = self.processes().first.to_string();
         let output = Command::new("nsenter")
@@ -108,8 +96,7 @@ impl Node {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Ends all shims of containerd and all processes in network namespaces of pods by SIGKILL, and waits until they are
-    /// gone.
+    /// Kills all shims of containerd and all processes in network namespaces of pods, and waits until they are gone.
     pub fn kill_shims_and_pods(&self) {
         let first = self.processes().first;
         let namespace = |process: u32, kind: &str| fs::read_link(format!("/proc/{process}/ns/{kind}")).ok();
@@ -121,22 +108,20 @@ impl Node {
             is_shim || namespace(process, "net").is_some_and(|netns| pods.contains(&netns))
         };
         await_within(END, "shims and pods are gone", || {
-            let entries = fs::read_dir("/proc").map_err(|e| e.to_string())?.flatten();
-            let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-            let meant: Vec<u32> = numbers.filter(|process| is_meant(*process)).collect();
+            let meant: Vec<u32> = init::processes()?.filter(|process| is_meant(*process)).collect();
             for process in &meant {
-                let _ = kill(Pid::from_raw(i32::try_from(*process).unwrap_or(i32::MAX)), Signal::SIGKILL);
+                let _ = kill(pid(*process), Signal::SIGKILL);
             }
             if meant.is_empty() { Ok(()) } else { Err(format!("{meant:?}")) }
         });
     }
 
-    /// Where the node's own directories are, without the file systems that are mounted in them.
+    /// The directory with the node's own directories, without the file systems that the node mounts in them.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The place from which this process sees a path of the node, with everything that is mounted there.
+    /// The path by which this process reaches a path of the node, with all mounts of the node.
     pub fn see(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.processes().first))
     }
@@ -152,11 +137,8 @@ impl Node {
     }
 
     pub fn log_ends(&self, lines: usize) -> String {
-        let entries = fs::read_dir(self.root.join(LOGS)).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
         let mut text = String::new();
-        for name in names {
+        for name in names(&self.root.join(LOGS)) {
             let log = self.log(&name);
             let all: Vec<&str> = log.lines().collect();
             let end = all[all.len().saturating_sub(lines)..].join("\n");
@@ -165,12 +147,9 @@ impl Node {
         text
     }
 
-    /// The names in a directory of the node, sorted; none if the directory is not there.
+    /// The sorted names in a directory of the node. Without the directory, there are none.
     pub fn names_in(&self, path: &str) -> Vec<String> {
-        let entries = fs::read_dir(self.see(path)).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
+        names(&self.see(path))
     }
 
     fn processes(&self) -> MutexGuard<'_, Processes> {
@@ -188,7 +167,7 @@ impl Processes {
     fn start(name: &str, machine: &Machine, root: &Path) -> Self {
         let log = File::options().create(true).append(true).open(root.join(LOGS).join(FIRST_LOG));
         let log = log.expect("open a node's log");
-        // The Lab's directory has a name that no other has, so the group's name is unique too.
+        // The name of the Lab's directory is unique, so the name of the group is unique too.
         let group = root.strip_prefix(std::env::temp_dir()).unwrap_or(root);
         let group = group.to_string_lossy().trim_matches('/').replace('/', "-");
         let mut supervisor = machine.run(|| {
@@ -214,8 +193,7 @@ impl Processes {
     fn ask(&mut self, line: &str) -> Result<Pid, String> {
         let commands = self.commands.as_mut().ok_or("the node has ended")?;
         writeln!(commands, "{line}").map_err(|e| e.to_string())?;
-        let number = self.read()?;
-        Ok(Pid::from_raw(i32::try_from(number).map_err(|e| e.to_string())?))
+        self.read().map(pid)
     }
 
     fn read(&mut self) -> Result<u32, String> {
@@ -224,7 +202,7 @@ impl Processes {
         line.trim().parse().map_err(|_| format!("the node answers {line:?}"))
     }
 
-    /// The end of the pipe ends the first process, and that ends the node: the same happens when the test is killed.
+    /// The end of the pipe ends the first process, and so the node. The same happens when the test is killed.
     fn end(&mut self, root: &Path) {
         if self.commands.take().is_none() {
             return;
@@ -233,7 +211,7 @@ impl Processes {
             Ok(Some(status)) if status.success() => Ok(()),
             Ok(Some(status)) => {
                 let log = fs::read_to_string(root.join(LOGS).join(FIRST_LOG)).unwrap_or_default();
-                // A failed test has said enough, and a second panic would abort it.
+                // In a failed test, a second panic would abort the process.
                 assert!(std::thread::panicking(), "the supervisor of a node: {status}:\n{log}");
                 Ok(())
             }
@@ -243,11 +221,18 @@ impl Processes {
     }
 }
 
-/// The program of this package, which cargo puts one directory above the test executables.
+/// The program `node`. cargo puts it one directory above the test executables.
 fn program() -> PathBuf {
     let test = std::env::current_exe().expect("find this program");
     let program = test.ancestors().skip(1).take(2).map(|directory| directory.join("node"));
     program.into_iter().find(|program| program.is_file()).expect("cargo has built the program `node`")
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
 }
 
 fn uuid() -> String {

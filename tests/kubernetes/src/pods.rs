@@ -1,4 +1,4 @@
-//! Pods of the test image: Deployments of them, and their network namespaces.
+//! Deployments of the test image, their pods, and the network namespaces of the pods.
 
 use std::fs;
 use std::net::IpAddr;
@@ -9,11 +9,12 @@ use e2e::runtime::IMAGE;
 use e2e::{Namespace, lab};
 use serde_json::{Value, json};
 
+use crate::cluster::ready_condition;
 use crate::{Cluster, Node};
 
 const NAMESPACES: &str = "/run/netns";
 
-/// The directory of the leases of the network of the tests.
+/// The directory of the leases of the test network.
 const LEASES: &str = "/var/lib/cni/networks/pods";
 
 /// The pods of the default namespace.
@@ -23,7 +24,8 @@ const EVENTS: &str = "/api/v1/namespaces/default/events";
 
 pub const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
-/// The specification of a pod that serves the image's page. Its web server takes no signal, so it gets a second to end.
+/// The specification of a pod that serves the page of the image. Its web server ignores SIGTERM, so the kubelet kills
+/// it after one second.
 pub fn spec() -> Value {
     json!({
         "automountServiceAccountToken": false,
@@ -32,6 +34,13 @@ pub fn spec() -> Value {
         "terminationGracePeriodSeconds": 1,
         "containers": [{"name": "web", "image": IMAGE, "imagePullPolicy": "Never"}],
     })
+}
+
+/// As [`spec`], for a pod that must run on that node.
+pub fn spec_on(node: &Node) -> Value {
+    let mut spec = spec();
+    spec["nodeName"] = json!(node.name);
+    spec
 }
 
 pub fn deployment(name: &str, replicas: usize, spec: Value) -> Value {
@@ -50,11 +59,8 @@ pub fn deployment(name: &str, replicas: usize, spec: Value) -> Value {
 /// One pod of the API server's list.
 #[derive(Clone, Debug)]
 pub struct Pod {
-    /// Its name.
     pub name: String,
-    /// The node that it is on.
     pub node: String,
-    /// Its first address.
     pub ip: IpAddr,
     pub container: String,
     pub restarts: u64,
@@ -68,13 +74,12 @@ impl Cluster {
         self.await_replicas(name, replicas)
     }
 
-    /// Waits until so many pods of a Deployment are ready, and no others are left.
+    /// Waits until a Deployment has exactly so many pods, and all are ready.
     #[track_caller]
     pub fn await_replicas(&self, name: &str, replicas: usize) -> Vec<Pod> {
         self.until(&format!("{replicas} pods of {name} are ready"), || {
             let path = format!("{PODS}?labelSelector=app%3D{name}");
-            let answer = self.api.request("GET", &path, None)?;
-            let items = answer.body["items"].as_array().map_or(&[][..], Vec::as_slice);
+            let items = self.api.list(&path)?;
             let pods: Vec<Pod> = items.iter().filter_map(ready_pod).collect();
             if pods.len() == replicas && items.len() == replicas {
                 Ok(pods)
@@ -84,26 +89,35 @@ impl Cluster {
         })
     }
 
-    /// Deletes a Deployment, and waits until its pods are gone from the API server.
+    /// Deletes a Deployment, and waits until nothing is left of its pods.
     #[track_caller]
     pub fn undeploy(&self, name: &str) {
         self.api.delete(&format!("{DEPLOYMENTS}/{name}"));
         self.await_no_pods();
+        self.await_nothing_left();
     }
 
     /// Waits until the API server has no pod in the default namespace.
     #[track_caller]
     pub fn await_no_pods(&self) {
-        self.until("there are no pods", || match self.api.request("GET", PODS, None)?.body["items"].as_array() {
-            Some(items) if items.is_empty() => Ok(()),
-            Some(items) => Err(format!("{} pods are left", items.len())),
-            None => Err("no list".to_owned()),
+        self.until("there are no pods", || match self.api.list(PODS)?.len() {
+            0 => Ok(()),
+            left => Err(format!("{left} pods are left")),
         });
     }
 
-    /// As [`Cluster::await_nothing_left`], after a kill of containerd. containerd makes the network namespace of a pod,
-    /// writes down its name, and only then calls the plugins. It forgets a namespace if it is killed before the second
-    /// step, so empty namespaces may be left. Removes them.
+    /// Waits until so many addresses are leased on both nodes together.
+    #[track_caller]
+    pub fn await_leases(&self, wanted: usize) {
+        self.until(&format!("{wanted} addresses are leased"), || {
+            let leases: usize = self.nodes.iter().map(|node| node.leases().len()).sum();
+            if leases == wanted { Ok(()) } else { Err(format!("{leases} leases")) }
+        });
+    }
+
+    /// As [`Cluster::await_nothing_left`], after a kill of containerd. containerd creates the network namespace of a
+    /// pod, saves its name, and then calls the plugins. If it is killed before it saves the name, an empty namespace
+    /// stays. This function removes such namespaces.
     #[track_caller]
     pub fn await_only_empty_namespaces_left(&self) {
         for node in &self.nodes {
@@ -117,7 +131,7 @@ impl Cluster {
                     }
                 }
                 for name in names {
-                    // containerd may still remove one that it knows.
+                    // containerd may remove a namespace that it knows at the same time.
                     let path = format!("{NAMESPACES}/{name}");
                     node.run(&["sh", "-c", &format!("umount {path}; rm -f {path}")]);
                 }
@@ -127,35 +141,27 @@ impl Cluster {
         self.await_nothing_left();
     }
 
-    /// The message of an event of that reason about a pod of the default namespace, if it contains the text. Events
-    /// outlive their pods, so the pod must be there.
+    /// The message of an event with that reason and that text, about a pod that still exists. Events outlive their
+    /// pods.
     pub fn event(&self, reason: &str, text: &str) -> Result<String, String> {
-        let items = |path: &str| -> Result<Vec<Value>, String> {
-            let answer = self.api.request("GET", path, None)?;
-            answer.body["items"].as_array().cloned().ok_or_else(|| format!("{path}: {answer:?}"))
-        };
-        let pods: Vec<Value> = items(PODS)?.iter().map(|pod| pod["metadata"]["uid"].clone()).collect();
-        let events = items(EVENTS)?;
+        let pods: Vec<Value> = self.api.list(PODS)?.iter().map(|pod| pod["metadata"]["uid"].clone()).collect();
+        let events = self.api.list(EVENTS)?;
         let about_pods = events.iter().filter(|event| pods.contains(&event["involvedObject"]["uid"]));
         let messages =
             about_pods.filter(|event| event["reason"] == reason).filter_map(|event| event["message"].as_str());
         let messages: Vec<&str> = messages.collect();
         let found = messages.iter().find(|message| message.contains(text)).map(|&message| message.to_owned());
-        found.ok_or_else(|| format!("no event {reason} with {text:?}, but {messages:?}"))
+        found.ok_or_else(|| format!("no event {reason} contains {text:?}: {messages:?}"))
     }
 
-    /// Waits until no node has anything left of pods: leases, network namespaces, and links beside those of before.
+    /// Waits until all leases, network namespaces and links of pods are gone from both nodes.
     #[track_caller]
     pub fn await_nothing_left(&self) {
         for node in &self.nodes {
             self.until(&format!("nothing is left on {}", node.name), || {
                 let left = (node.leases(), node.names_in(NAMESPACES), node.machine.link_names());
-                let links = [String::from("lo"), lab::MACHINE_NIC.to_owned()];
-                if left.0.is_empty() && left.1.is_empty() && left.2 == links {
-                    Ok(())
-                } else {
-                    Err(format!("{left:?}"))
-                }
+                let links = ["lo".to_owned(), lab::MACHINE_NIC.to_owned()];
+                if left == (vec![], vec![], links.to_vec()) { Ok(()) } else { Err(format!("{left:?}")) }
             });
         }
     }
@@ -173,7 +179,7 @@ impl Node {
         self.see(&format!("{LEASES}/{address}"))
     }
 
-    /// The network namespaces of all pods on this node, as links in /proc name them.
+    /// The network namespaces of all pods on this node, in the form of the links in /proc.
     pub(crate) fn pod_namespace_ids(&self) -> Vec<PathBuf> {
         let names = self.names_in(NAMESPACES).into_iter();
         let id = |name: String| {
@@ -183,10 +189,10 @@ impl Node {
         names.filter_map(id).collect()
     }
 
-    /// The network namespaces of all pods on this node, each with its name and the address on `eth0`. They are held
-    /// open, so no link in them goes before they are dropped. One without an address is of a pod that never started. One
-    /// that cannot be opened is of a pod that has ended: containerd removes it after DEL.
-    pub fn pod_namespaces(&self) -> Vec<(String, IpAddr, Namespace)> {
+    /// The network namespaces of all pods on this node, each with the address on `eth0`. The returned values keep the
+    /// namespaces and their links alive. Namespaces without an address, or which cannot be opened, are left out: their
+    /// pods never started, or have ended.
+    pub fn pod_namespaces(&self) -> Vec<(IpAddr, Namespace)> {
         let names = self.names_in(NAMESPACES).into_iter();
         let namespaces = names.filter_map(|name| {
             let path = self.see(&format!("{NAMESPACES}/{name}"));
@@ -194,7 +200,7 @@ impl Node {
             netns.find_link(lab::MACHINE_NIC)?;
             let text = netns.address_texts(lab::MACHINE_NIC).into_iter().next()?;
             let ip = text.split('/').next().and_then(|ip| ip.parse().ok()).expect("an address");
-            Some((name, ip, netns))
+            Some((ip, netns))
         });
         namespaces.collect()
     }
@@ -202,7 +208,7 @@ impl Node {
 
 fn ready_pod(object: &Value) -> Option<Pod> {
     let status = &object["status"];
-    let ready = status["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Ready")?;
+    let ready = ready_condition(object)?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let container = &status["containerStatuses"][0];
     (ready["status"] == "True" && object["metadata"]["deletionTimestamp"].is_null()).then_some(())?;

@@ -1,5 +1,5 @@
-//! critest, the conformance tests of the Container Runtime Interface, with our plugins and with those of the
-//! reference. The results must agree for every spec.
+//! critest, the conformance tests of the Container Runtime Interface. The results with our plugins and with the
+//! reference plugins must be the same.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,12 +14,12 @@ use kubernetes::Node;
 use kubernetes::cluster::{copy_plugins, network};
 use serde_json::Value;
 
-/// The names under which critest asks for images, none of which is fetched. All are the test image: busybox with its web
-/// server on port 80, which is all that these specs use.
+/// The names of the images that critest uses. The test image gets these names, so nothing is downloaded. These specs
+/// use only busybox and a web server on port 80, and the test image has both.
 const IMAGES: [&str; 2] =
     ["registry.k8s.io/e2e-test-images/busybox:1.29-2", "registry.k8s.io/e2e-test-images/nginx:1.14-2"];
 
-/// The groups of specs, and the pattern that selects them.
+/// The groups of specs that run, and the pattern that selects them.
 const GROUPS: [&str; 2] = ["[k8s.io] Networking", "[k8s.io] PodSandbox"];
 const FOCUS: &str = r"\[k8s\.io\] (Networking|PodSandbox)";
 
@@ -38,17 +38,17 @@ const PASSING: [&str; 11] = [
     "unsafe sysctls",
 ];
 
-/// The specs that cannot run, each with the reason.
+/// The specs that are left out, each with the reason.
 const LEFT_OUT: [(&str, &str); 3] = [
     (
         "port mapping with host port and container port [Conformance]",
-        "a port of the node needs the plugin portmap, and the node's packets do not reach a macvlan of its own",
+        "it needs the plugin portmap, and a node does not reach its own macvlan links",
     ),
-    ("benchmark about lifecycle of PodSandbox", "a measurement, which critest makes only with --benchmark"),
-    ("benchmark about start a container from scratch", "a measurement, which critest makes only with --benchmark"),
+    ("benchmark about lifecycle of PodSandbox", "a measurement, which runs only with --benchmark"),
+    ("benchmark about start a container from scratch", "a measurement, which runs only with --benchmark"),
 ];
 
-/// What came of each spec, by its name: `passed`, or the state and the reason.
+/// The state of each spec, by its name, with the reason of a failure.
 type Outcomes = BTreeMap<String, String>;
 
 fn run(binaries: Binaries) -> Outcomes {
@@ -71,7 +71,7 @@ fn run(binaries: Binaries) -> Outcomes {
         format!("--ginkgo.json-report={}", report.display()),
         "--ginkgo.no-color".to_owned(),
     ];
-    // critest asks a pod for its page. A macvlan is reached by the machines of the LAN, but not by its own node.
+    // critest fetches a page from a pod. The machines of the LAN reach a macvlan link, but its own node does not.
     let output = lab
         .neighbour
         .run(|| Command::new(peers("containerd").join("critest")).args(&arguments).output().expect("start critest"));
@@ -96,7 +96,7 @@ fn outcome(spec: &Value) -> Option<(String, String)> {
 }
 
 #[test]
-fn specs_of_critest_pass_alike_with_ours_and_with_the_reference() {
+fn critest_has_the_same_results_with_ours_and_with_the_reference() {
     let [ours, theirs] = thread::scope(|scope| {
         [Binaries::HardLinks, Binaries::Reference]
             .map(|binaries| scope.spawn(move || run(binaries)))

@@ -1,17 +1,18 @@
-//! Tests the fixture: a node is a machine of its own, and leaves nothing.
+//! Tests of the library itself: nodes do not share state, and nothing of them is left after a test.
 
 use std::fs;
 use std::path::Path;
 
+use e2e::patience::{PATIENCE, await_within};
 use e2e::{Binaries, Lab};
 use kubernetes::Node;
 use kubernetes::containerd::is_alive;
 use nix::unistd::Pid;
 
-/// The kernel's own PID namespace. (PROC_PID_INIT_INO in include/linux/proc_ns.h)
+/// The initial PID namespace. (PROC_PID_INIT_INO in include/linux/proc_ns.h)
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
-/// Values that belong to the whole machine, and that a kubelet sets.
+/// Sysctls of the whole machine that a kubelet sets.
 const SYSCTLS: [&str; 2] = ["kernel/panic", "vm/overcommit_memory"];
 
 /// All control groups of the machine whose names contain a text.
@@ -22,16 +23,15 @@ fn groups(name: &str) -> Vec<String> {
     entries.map(|entry| entry.path().display().to_string()).filter(|path| path.contains(name)).collect()
 }
 
-/// The pipe to the node's first process ends with the test, also when the test is killed.
 #[test]
-fn the_end_of_a_test_ends_every_process_of_its_node_and_leaves_no_mount_and_no_control_group() {
+fn after_a_test_no_process_mount_or_control_group_of_its_node_is_left() {
     let lab = Lab::new(Binaries::HardLinks);
     let directory = lab.path("");
     let name = directory.file_name().expect("a Lab's directory has a name").to_string_lossy().into_owned();
     let node = Node::new("node1", lab.machine(11), &lab.path("node1"));
     let orphan = "setsid sleep 86400 & echo $! >/run/orphan; exec sleep 86400";
     let daemon = node.spawn("daemon", &[], &["sh", "-c", orphan]);
-    let orphan = e2e::patience::await_within(std::time::Duration::from_secs(10), "the orphan is there", || {
+    let orphan = await_within(PATIENCE, "the orphan has started", || {
         let text = fs::read_to_string(node.see("/run/orphan")).map_err(|e| e.to_string())?;
         text.trim().parse().map(Pid::from_raw).map_err(|e| format!("{text:?}: {e}"))
     });
@@ -45,9 +45,10 @@ fn the_end_of_a_test_ends_every_process_of_its_node_and_leaves_no_mount_and_no_c
 }
 
 #[test]
-fn a_node_has_files_of_its_own_and_sees_the_processes_of_the_machine() {
+fn a_node_has_its_own_files_and_sees_the_processes_of_the_machine() {
     let lab = Lab::new(Binaries::HardLinks);
-    let before = SYSCTLS.map(|key| fs::read_to_string(Path::new("/proc/sys").join(key)).expect("read a sysctl"));
+    let sysctls = || SYSCTLS.map(|key| fs::read_to_string(Path::new("/proc/sys").join(key)).expect("read a sysctl"));
+    let before = sysctls();
     let nodes = [("node1", 11), ("node2", 12)].map(|(name, last)| Node::new(name, lab.machine(last), &lab.path(name)));
     let read = |node: &Node, path: &str| node.run(&["cat", path]);
     for path in ["/etc/machine-id", "/proc/sys/kernel/random/boot_id"] {
@@ -68,6 +69,5 @@ fn a_node_has_files_of_its_own_and_sees_the_processes_of_the_machine() {
     assert_ne!(read(&nodes[0], "/proc/sys/kernel/random/boot_id"), boot);
     assert_eq!(read(&nodes[0], "/etc/machine-id"), machine);
     assert_eq!((nodes[0].names_in("/run"), nodes[0].names_in("/var/lib")), (vec![], vec!["file".to_owned()]));
-    let after = SYSCTLS.map(|key| fs::read_to_string(Path::new("/proc/sys").join(key)).expect("read a sysctl"));
-    assert_eq!(after, before);
+    assert_eq!(sysctls(), before);
 }

@@ -1,11 +1,11 @@
-//! A client of the Kubernetes Container Runtime Interface. It calls containerd on its socket and waits for the answer.
-//! A failed call panics with all details, unless the test expects it.
+//! A client of the Container Runtime Interface (CRI) of Kubernetes. It calls containerd on its socket. A call that
+//! fails panics with the log of containerd, unless the test expects the failure.
 
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use e2e::Namespace;
+use e2e::patience::await_within;
 use e2e::runtime::{Containerd, IMAGE, PAUSE_IMAGE};
 use prost::Message;
 use tonic::client::Grpc;
@@ -20,10 +20,10 @@ use crate::messages::{
     PodSandboxConfig, PodSandboxId, PodSandboxMetadata, PodSandboxStatusResponse, RunPodSandboxRequest, StatusResponse,
 };
 
-/// How long one call may take; and how long containerd, to be ready.
+/// The longest time that one call may take, and that containerd may take to be ready.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
-/// The conditions that the kubelet requires. containerd 2 has more: its warnings about old configurations.
+/// The conditions that the kubelet requires. containerd 2 also has one about deprecated configurations.
 const CONDITIONS: [&str; 2] = ["RuntimeReady", "NetworkReady"];
 
 /// `SANDBOX_READY` of `PodSandboxState`.
@@ -37,24 +37,23 @@ pub struct Cri<'a> {
     channel: Channel,
 }
 
-/// A pod that containerd has been asked for: its sandbox's ID and what it was asked with.
 #[derive(Clone, Debug)]
 pub struct Pod {
-    /// What the plugins get for `CNI_CONTAINERID`.
+    /// The ID of the sandbox, which the plugins get as `CNI_CONTAINERID`.
     pub id: String,
     config: PodSandboxConfig,
 }
 
-/// What containerd says of a pod.
+/// The state of a pod, as containerd reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodStatus {
     pub ready: bool,
-    /// Its addresses; first the one that Kubernetes shows.
+    /// Its addresses. Kubernetes shows the first one.
     pub ips: Vec<String>,
 }
 
 impl<'a> Cri<'a> {
-    /// Connects, and waits until containerd has its network and the images.
+    /// Connects, and waits until containerd has its network and the test images.
     pub fn connect(containerd: &'a Containerd<'a>) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("start tokio");
         let channel = runtime.block_on(async { open(&containerd.socket()) });
@@ -66,11 +65,11 @@ impl<'a> Cri<'a> {
                 match conditions.iter().find(|condition| condition.kind == kind) {
                     Some(condition) if condition.status => Ok(()),
                     Some(condition) => Err(format!("{kind}: {}", condition.message)),
-                    None => Err(format!("{kind}: it says nothing about it")),
+                    None => Err(format!("{kind}: there is no such condition")),
                 }
             })
         });
-        // They are imported; this side of containerd learns of it by an event.
+        // The images are imported already. The CRI side of containerd gets an event about it.
         for image in [IMAGE, PAUSE_IMAGE] {
             cri.wait_until(image, || {
                 let request = ImageStatusRequest { image: Some(ImageSpec { image: image.into() }) };
@@ -82,12 +81,12 @@ impl<'a> Cri<'a> {
         cri
     }
 
-    /// RunPodSandbox: namespaces, `lo`, and the network.
+    /// RunPodSandbox: creates namespaces, `lo` and the network.
     pub fn run_pod(&self, name: &str) -> Pod {
         self.try_run_pod(name).unwrap_or_else(|status| self.fail("RunPodSandbox", &status))
     }
 
-    /// As [`Cri::run_pod`], for a test that wants to see it fail. What is returned then is containerd's message.
+    /// As [`Cri::run_pod`], with the failure for a test that expects it.
     pub fn try_run_pod(&self, name: &str) -> Result<Pod, Status> {
         let config = PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {
@@ -97,7 +96,7 @@ impl<'a> Cri<'a> {
                 attempt: 0,
             }),
             hostname: name.into(),
-            // In /run, which is its own.
+            // The /run of the jail.
             log_directory: format!("/run/logs/{name}"),
             annotations: Default::default(),
             linux: Some(LinuxPodSandboxConfig { cgroup_parent: self.containerd.control_group() }),
@@ -107,8 +106,7 @@ impl<'a> Cri<'a> {
         Ok(Pod { id: answer.pod_sandbox_id, config })
     }
 
-    /// CreateContainer and StartContainer: the image [`IMAGE`] with its own command, which serves a page. Returns the
-    /// container's ID.
+    /// CreateContainer and StartContainer: starts a container of [`IMAGE`], which serves a page. Returns its ID.
     pub fn serve(&self, pod: &Pod) -> String {
         let config = ContainerConfig {
             metadata: Some(ContainerMetadata { name: "web".into() }),
@@ -127,7 +125,7 @@ impl<'a> Cri<'a> {
         created.container_id
     }
 
-    /// ExecSync: runs a command in a container to its good end. Returns what it printed.
+    /// ExecSync: runs a command in a container. Returns its stdout. Panics if it fails.
     pub fn exec(&self, container: &str, command: &[&str]) -> String {
         let request = ExecSyncRequest {
             container_id: container.into(),
@@ -150,7 +148,7 @@ impl<'a> Cri<'a> {
         PodStatus { ready: status.state == READY, ips }
     }
 
-    /// ListPodSandbox: IDs, each with whether it is ready.
+    /// ListPodSandbox: the IDs of all pods. The boolean is true for a ready pod.
     pub fn pods(&self) -> Vec<(String, bool)> {
         let answer: ListPodSandboxResponse = self.must("RuntimeService/ListPodSandbox", Empty {});
         let mut pods: Vec<_> = answer.items.into_iter().map(|item| (item.id, item.state == READY)).collect();
@@ -158,7 +156,7 @@ impl<'a> Cri<'a> {
         pods
     }
 
-    /// StopPodSandbox: ends the containers, and takes the pod off its network.
+    /// StopPodSandbox: ends the containers and detaches the pod from its network.
     pub fn stop(&self, id: &str) {
         let _: Empty = self.must("RuntimeService/StopPodSandbox", about(id));
     }
@@ -167,8 +165,17 @@ impl<'a> Cri<'a> {
         let _: Empty = self.must("RuntimeService/RemovePodSandbox", about(id));
     }
 
+    /// Ends a pod as the kubelet does, which stops every pod twice.
+    pub fn end(&self, pod: &Pod) {
+        for _ in 0..2 {
+            self.stop(&pod.id);
+            assert!(!self.status(&pod.id).ready, "a stopped pod is ready");
+        }
+        self.remove(&pod.id);
+    }
+
     pub fn netns(&self, container: &str) -> Namespace {
-        // The number that the process has for containerd: the jail's /proc knows it.
+        // This is the process ID in the PID namespace of the jail, so the path begins with the jail's /proc.
         let file = format!("/run/containerd/io.containerd.runtime.v2.task/k8s.io/{container}/init.pid");
         let file = self.containerd.see(&file);
         let pid = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("read {}: {e}", file.display()));
@@ -181,7 +188,7 @@ impl<'a> Cri<'a> {
     }
 
     fn fail(&self, method: &str, status: &Status) -> ! {
-        panic!("{method}: {status}\ncontainerd says:\n{}", self.containerd.log())
+        panic!("{method}: {status}\nlog of containerd:\n{}", self.containerd.log())
     }
 
     fn ask<A: Message + Default + 'static>(&self, method: &str, request: impl Message + 'static) -> Result<A, Status> {
@@ -195,12 +202,9 @@ impl<'a> Cri<'a> {
     }
 
     fn wait_until(&self, what: &str, is_so: impl Fn() -> Result<(), String>) {
-        let deadline = Instant::now() + ANSWER_WITHIN;
-        while let Err(why_not) = is_so() {
-            let log = || self.containerd.log();
-            assert!(Instant::now() < deadline, "{what}: {why_not}\ncontainerd says:\n{}", log());
-            thread::park_timeout(Duration::from_millis(20));
-        }
+        await_within(ANSWER_WITHIN, what, || {
+            is_so().map_err(|why_not| format!("{why_not}\nlog of containerd:\n{}", self.containerd.log()))
+        });
     }
 }
 

@@ -1,4 +1,4 @@
-//! A configuration of `conf-examples/`, and the LAN for it in the Lab.
+//! Prepares the LAN of the Lab for a configuration of `conf-examples/`, and attaches containers with it.
 
 use std::net::IpAddr;
 
@@ -16,8 +16,8 @@ const VLAN: &str = "vlan";
 /// `RT_TABLE_MAIN`. (include/uapi/linux/rtnetlink.h)
 const MAIN: u32 = 254;
 
-/// Gives the list what only the Lab can: a directory for the leases, and the parents that it names. Everything else is
-/// as in the file.
+/// Creates the parents that a list names, and sets its directory of leases. Returns the list, whose other fields are as
+/// in the file.
 pub fn settle(lab: &Lab, mut list: Value) -> Value {
     let plugins = list["plugins"].as_array_mut().expect("a list of plugins");
     for plugin in plugins {
@@ -34,7 +34,7 @@ pub fn settle(lab: &Lab, mut list: Value) -> Value {
     list
 }
 
-/// The NIC that is there, another one, or a VLAN of the first.
+/// Creates a VLAN of the NIC, or another NIC, if the parent does not exist.
 fn make_parent(lab: &Lab, master: &str) {
     if lab.host.has_link(master) {
         return;
@@ -44,26 +44,23 @@ fn make_parent(lab: &Lab, master: &str) {
             let id = id.parse().expect("the number of a VLAN");
             lab.host.create_vlan(master, NIC, id);
             lab.neighbour.create_vlan(VLAN, lab.neighbour.nic, id);
-            for (netns, name) in [(&*lab.host, master), (&*lab.neighbour, VLAN)] {
-                netns.set_up(name);
-            }
         }
         None => lab.plug(&lab.host, master),
     }
 }
 
-/// In mode l3 the LAN's router knows the containers' subnet by a route.
+/// In mode l3, the router of the LAN needs a route to the subnet of the containers.
 fn route_through_host(lab: &Lab, plugin: &Value) {
     let subnet = plugin["ipam"]["ranges"][0][0]["subnet"].as_str().expect("a subnet");
     lab.neighbour.ip(&format!("route add {subnet} via {}", lab.host.v4));
 }
 
-/// Two lives of one container: libcni keeps the result of the first ADD to its DEL, and loses that of the second. `judge`
-/// looks at the container and the result while it lives.
+/// Attaches and detaches one container twice. Before the second DEL, libcni loses its cached result. `judge` checks the
+/// attached container and the result of ADD.
 pub fn live(lab: &Lab, list: &Value, runtime: &Libcni<'_>, judge: impl Fn(&Container, &Value)) {
     let network = list["name"].as_str().expect("a name");
     let container = lab.container();
-    // Two addresses: the neighbour remembers for a while at which MAC one was.
+    // There are two addresses, because the neighbour caches the MAC of an address for some time.
     for (is_kept, own) in [(true, "192.168.50.77/24"), (false, "192.168.50.78/24")] {
         let result = runtime.add(&container);
         assert_on_the_lan(lab, &container, list, &result, own.parse().expect("a prefix"));
@@ -80,8 +77,8 @@ pub fn live(lab: &Lab, list: &Value, runtime: &Libcni<'_>, judge: impl Fn(&Conta
     }
 }
 
-/// Asserts that the container is on the LAN with all addresses of the result: the neighbour is that LAN's router. A
-/// container that was given none takes `own`, as it would look for itself.
+/// Asserts that the container reaches the LAN with all addresses of the result, and is reached. The neighbour is the
+/// router of the LAN. If the result has no address, this function gives `own` to the container.
 fn assert_on_the_lan(lab: &Lab, container: &Container, list: &Value, result: &Value, own: IpNet) {
     let mut addresses: Vec<(IpNet, IpAddr)> = Vec::new();
     for ip in result["ips"].as_array().map_or(&[][..], Vec::as_slice) {
@@ -89,7 +86,7 @@ fn assert_on_the_lan(lab: &Lab, container: &Container, list: &Value, result: &Va
         let address = text("address").and_then(|text| text.parse().ok()).expect("an address");
         let router = match text("gateway") {
             Some(gateway) => gateway.parse().expect("an address"),
-            // The route of mode l3 leads to a router that the container knows nothing of.
+            // In mode l3, the configuration names no router.
             None => lab.neighbour.v4,
         };
         addresses.push((address, router));
@@ -104,7 +101,7 @@ fn assert_on_the_lan(lab: &Lab, container: &Container, list: &Value, result: &Va
             let nic = if lab.neighbour.has_link(VLAN) { VLAN } else { lab.neighbour.nic };
             lab.neighbour.add_address(nic, IpNet::new(router, address.prefix_len()).expect("a prefix length"));
         }
-        // sbr keeps the routes for what already has the container's address for its source: answers, here.
+        // With sbr, only packets with the source address of the container have routes. Answers to a ping have it.
         if container.routes_of("eth0").iter().any(|route| route.table == MAIN) {
             assert_reaches(container, router);
         }

@@ -1,7 +1,7 @@
-//! Clients of container runtimes. The Lab and the daemons are in `e2e`. This is a package of its own, because a gRPC
-//! client is large.
+//! Clients of container runtimes. The Lab and the daemons are in `e2e`. This is a separate package, because its gRPC
+//! client has many dependencies.
 #![forbid(unsafe_code)]
-#![allow(missing_docs, reason = "only the tests of this repository use it, and many names say enough")]
+#![allow(missing_docs, reason = "only the tests of this repository use it")]
 
 pub mod cri;
 pub mod example;

@@ -1,4 +1,5 @@
-//! libcni, the library of nearly all runtimes. A small client in Go (tests/peers/libcni) makes one call each time.
+//! libcni, the library that nearly all runtimes use. A small client in Go (tests/peers/libcni) makes one call per
+//! process.
 
 use std::fs;
 use std::io::Write;
@@ -9,7 +10,7 @@ use e2e::plugin::with_deadline;
 use e2e::{Binaries, Container, Lab, binaries};
 use serde_json::{Value, json};
 
-/// A runtime on the Lab's host: a network, and what it is told of containers.
+/// A runtime on the host of the Lab, with one network.
 #[derive(Debug)]
 pub struct Libcni<'a> {
     lab: &'a Lab,
@@ -19,18 +20,18 @@ pub struct Libcni<'a> {
 }
 
 impl<'a> Libcni<'a> {
-    /// With that list for a network. Plugins that we have not got are the reference's.
+    /// Plugins of the list that we do not have are those of the reference.
     pub fn new(lab: &'a Lab, list: &Value) -> Self {
         Self { lab, list: list.clone(), args: json!([]), capabilities: json!({}) }
     }
 
-    /// Passes these to every plugin by `CNI_ARGS`.
+    /// Passes arguments to all plugins in `CNI_ARGS`.
     pub fn args(mut self, args: &[(&str, &str)]) -> Self {
         self.args = json!(args);
         self
     }
 
-    /// Passes these to the plugins that have a capability of that name.
+    /// Passes values to the plugins that declare the capabilities.
     pub fn capabilities(mut self, capabilities: Value) -> Self {
         self.capabilities = capabilities;
         self
@@ -43,7 +44,7 @@ impl<'a> Libcni<'a> {
         serde_json::from_str(&answer).unwrap_or_else(|e| panic!("not JSON ({e}): {answer}"))
     }
 
-    /// As [`Libcni::add`], for a test that wants to see it fail: with what libcni says then.
+    /// As [`Libcni::add`], with the failure for a test that expects it.
     pub fn try_add(&self, container: &Container) -> Result<String, String> {
         self.call("ADD", container)
     }
@@ -54,7 +55,7 @@ impl<'a> Libcni<'a> {
         self.try_check(container).unwrap_or_else(|e| panic!("CheckNetworkList: {e}"));
     }
 
-    /// As [`Libcni::check`], for a test that wants to see it fail: with what libcni says then.
+    /// As [`Libcni::check`], with the failure for a test that expects it.
     pub fn try_check(&self, container: &Container) -> Result<(), String> {
         self.call("CHECK", container).map(drop)
     }
@@ -65,7 +66,7 @@ impl<'a> Libcni<'a> {
         self.call("DEL", container).unwrap_or_else(|e| panic!("DelNetworkList: {e}"));
     }
 
-    /// Loses all results that were kept, as an operator does who empties the directory, and an older runtime that kept none.
+    /// Removes the results that libcni has cached. An old runtime that caches none behaves the same.
     pub fn forget(&self) {
         fs::remove_dir_all(self.cache()).expect("remove the cached results");
     }
@@ -93,7 +94,7 @@ impl<'a> Libcni<'a> {
             command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut child = command.spawn().unwrap_or_else(|e| panic!("start {}: {e}", client.display()));
             let mut stdin = child.stdin.take().expect("stdin is a pipe");
-            // It reads all of it before it does anything else.
+            // The client reads all of its stdin first.
             stdin.write_all(call.to_string().as_bytes()).expect("write a call");
             drop(stdin);
             with_deadline(child.id(), || child.wait_with_output().expect("wait for libcni"))

@@ -1,4 +1,4 @@
-//! The messages of the Container Runtime Interface that the tests use, each with the needed fields. (k8s.io/cri-api,
+//! The messages of the CRI that the tests use, with the fields that they need. (k8s.io/cri-api,
 //! pkg/apis/runtime/v1/api.proto)
 
 use std::collections::HashMap;
@@ -46,7 +46,7 @@ pub(crate) struct RunPodSandboxRequest {
     pub(crate) config: Option<PodSandboxConfig>,
 }
 
-/// The request or the answer of a call that is about one sandbox.
+/// The request or the answer of a call about one sandbox.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct PodSandboxId {
     #[prost(string, tag = "1")]
@@ -127,7 +127,7 @@ pub(crate) struct CreateContainerRequest {
     pub(crate) sandbox_config: Option<PodSandboxConfig>,
 }
 
-/// The request or the answer of a call that is about one container.
+/// The request or the answer of a call about one container.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ContainerId {
     #[prost(string, tag = "1")]

@@ -1,4 +1,4 @@
-//! The files of `conf-examples/`, read as their programs read them.
+//! Reads the files of `conf-examples/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use e2e::runtime::PAUSE_IMAGE;
 use toml::{Table, Value};
 
-/// The two plugins of containerd 2 that are its side for Kubernetes.
+/// The two plugins of containerd 2 for the CRI.
 const CRI_IMAGES: &str = "io.containerd.cri.v1.images";
 const CRI_RUNTIME: &str = "io.containerd.cri.v1.runtime";
 
@@ -24,19 +24,27 @@ pub fn names() -> Vec<String> {
     names
 }
 
+pub fn text(name: &str) -> String {
+    let path = path(name);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()))
+}
+
+/// An example in JSON.
+pub fn list(name: &str) -> serde_json::Value {
+    serde_json::from_str(&text(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
 /// An example in TOML.
 pub fn toml(name: &str) -> Table {
-    let path = path(name);
-    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    text.parse().unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    text(name).parse().unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 pub fn containerd() -> String {
     for_this_machine(&toml("containerd.toml").to_string())
 }
 
-/// A configuration of containerd, with three additions for this machine. The sandbox's image is one that is not
-/// downloaded. The snapshotter works on every file system. OOM scores are not changed, because that needs a privilege.
+/// Adds three settings to a configuration of containerd: a sandbox image that need not be downloaded, a snapshotter for
+/// every file system, and no change of OOM scores, which would need a privilege.
 pub fn for_this_machine(recipe: &str) -> String {
     let mut recipe: Table = recipe.parse().unwrap_or_else(|e| panic!("{recipe}: {e}"));
     let plugins = table(&mut recipe, "plugins");

@@ -1,4 +1,4 @@
-//! containerd on a macvlan network of the Lab, called as the kubelet calls it.
+//! containerd on a macvlan network of the Lab. The tests call it as the kubelet does.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,26 +9,18 @@ use e2e::patience::await_that;
 use e2e::runtime::{Containerd, PAGE};
 use e2e::traffic::{assert_reaches, await_silence, get};
 use e2e::{Binaries, Lab, cases};
-use runtimes::{Cri, Pod, recipe};
+use runtimes::{Cri, recipe};
 use serde_json::{Value, json};
 
-/// containerd as `conf-examples/containerd.toml` has it, with a network of these plugins.
+/// Starts containerd with `conf-examples/containerd.toml` and a network of these plugins.
 fn start<'a>(lab: &'a Lab, plugins: &[Value]) -> Containerd<'a> {
     let list = json!({"cniVersion": "1.0.0", "name": "lan", "plugins": plugins});
     Containerd::for_kubernetes(lab, &recipe::containerd(), &list)
 }
 
-/// Takes a pod away as the kubelet does, which stops everything twice.
-fn end(cri: &Cri<'_>, pod: &Pod) {
-    cri.stop(&pod.id);
-    assert!(!cri.status(&pod.id).ready);
-    cri.stop(&pod.id);
-    cri.remove(&pod.id);
-}
-
 cases! {
     #[reference(passes)]
-    fn a_pod_on_a_node_with_these_plugins_alone_is_reached_from_the_lan(lab) {
+    fn the_lan_reaches_a_pod_of_a_node_that_has_no_other_plugins(lab) {
         let before = lab.host.links();
         let containerd = start(lab, &[lab.conf()]);
         let cri = Cri::connect(&containerd);
@@ -36,8 +28,8 @@ cases! {
         let status = cri.status(&pod.id);
         assert!(status.ready);
         assert_eq!(status.ips, ["192.168.50.100"]);
-        let lease = lab.data_dir().join("lan/192.168.50.100");
-        assert_eq!(fs::read_to_string(lease).expect("read the lease"), format!("{}\r\neth0", pod.id));
+        let lease = fs::read_to_string(lab.lease_file("192.168.50.100")).expect("read the lease");
+        assert_eq!(lease, format!("{}\r\neth0", pod.id));
 
         let container = cri.serve(&pod);
         assert_reaches(&lab.neighbour, lan4(100));
@@ -46,16 +38,16 @@ cases! {
         let lo = cri.exec(&container, &["ip", "-oneline", "address", "show", "lo"]);
         assert!(lo.contains("inet 127.0.0.1/8") && lo.contains("inet6 ::1/128"), "{lo}");
 
-        end(&cri, &pod);
+        cri.end(&pod);
         assert_eq!(lab.leases(), [""; 0]);
         assert_eq!(cri.pods(), []);
         await_silence(&lab.neighbour, lan4(100));
         await_that("the host's links are as before", || lab.host.links() == before);
     }
 
-    /// Kubernetes shows the first address; a dual stack service needs the other as well.
+    /// Kubernetes shows the first address. A dual stack service also needs the other one.
     #[reference(passes)]
-    fn a_pod_with_two_families_has_both_addresses_in_its_status(lab) {
+    fn the_status_of_a_dual_stack_pod_has_both_addresses(lab) {
         let containerd = start(lab, &[lab.conf_with(lab.ipam(Families::Dual))]);
         let cri = Cri::connect(&containerd);
         let pod = cri.run_pod("web");
@@ -64,12 +56,12 @@ cases! {
         for ip in [lan4(100), lan6(100)] {
             assert_eq!(get(&lab.neighbour, ip), PAGE);
         }
-        end(&cri, &pod);
+        cri.end(&pod);
         assert_eq!(lab.leases(), [""; 0]);
     }
 
     #[reference(passes)]
-    fn tuning_after_macvlan_changes_the_pods_link(lab) {
+    fn tuning_after_macvlan_changes_the_link_of_the_pod(lab) {
         let tuning = json!({"type": "tuning", "mtu": 1400, "sysctl": {"net.ipv4.conf.eth0.log_martians": "1"}});
         let containerd = start(lab, &[lab.conf(), tuning]);
         containerd.add_plugin(&Binaries::Reference.directory(lab.bin()).join("tuning"));
@@ -81,16 +73,14 @@ cases! {
         assert_eq!(netns.sysctl("net/ipv4/conf/eth0/log_martians"), "1");
         assert_eq!(get(&lab.neighbour, lan4(100)), PAGE);
         drop(netns);
-        end(&cri, &pod);
+        cri.end(&pod);
         assert_eq!(lab.leases(), [""; 0]);
     }
 
-    /// What the kubelet does all the time while a node is full: it asks again.
+    /// While no address is free, the kubelet tries again and again.
     #[reference(not_run: "its message is another")]
-    fn a_pod_that_finds_no_address_leaves_nothing_and_starts_when_there_is_one(lab) {
-        let mut ipam = lab.ipam(Families::V4);
-        ipam["ranges"][0][0]["rangeEnd"] = json!("192.168.50.100");
-        let containerd = start(lab, &[lab.conf_with(ipam)]);
+    fn a_pod_without_a_free_address_leaves_nothing_and_starts_when_one_is_free(lab) {
+        let containerd = start(lab, &[lab.conf_of("192.168.50.100", "192.168.50.100")]);
         let cri = Cri::connect(&containerd);
         let first = cri.run_pod("first");
         for _ in 0..2 {
@@ -98,15 +88,15 @@ cases! {
             let message = refused.message();
             assert!(message.contains("no free address") && message.contains("192.168.50.100"), "{message}");
         }
-        end(&cri, &first);
+        cri.end(&first);
         let second = cri.run_pod("second");
         assert_eq!(cri.status(&second.id).ips, ["192.168.50.100"]);
-        end(&cri, &second);
+        cri.end(&second);
         assert_eq!(lab.leases(), [""; 0]);
     }
 
     #[reference(passes)]
-    fn pods_that_start_at_once_have_addresses_of_their_own(lab) {
+    fn pods_that_start_at_the_same_time_have_different_addresses(lab) {
         let containerd = start(lab, &[lab.conf()]);
         let cri = Cri::connect(&containerd);
         let names = ["one", "two", "three", "four", "five", "six"];
@@ -122,7 +112,7 @@ cases! {
         thread::scope(|scope| {
             for pod in &pods {
                 let containerd = &containerd;
-                scope.spawn(move || end(&Cri::connect(containerd), pod));
+                scope.spawn(move || Cri::connect(containerd).end(pod));
             }
         });
         assert_eq!(lab.leases(), [""; 0]);

@@ -1,16 +1,16 @@
-//! libcni runs every network of `conf-examples/`: ADD, CHECK, traffic across the LAN, DEL, with and without the cached
+//! libcni uses every network of `conf-examples/`: ADD, CHECK, traffic on the LAN, and DEL with and without the cached
 //! result.
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use e2e::traffic::{assert_reaches, assert_silent};
 use e2e::{Binaries, Container, Lab, cases};
 use ipnet::IpNet;
+use runtimes::recipe::list;
 use runtimes::{Libcni, example, recipe};
 use serde_json::{Value, json};
 
-/// Turns each example into tests, and all of them into a list, so that none is forgotten.
+/// Makes tests of each example. [`TESTED`] has the names of all their files.
 macro_rules! examples {
     ($(
         $(#[doc = $doc:literal])*
@@ -54,7 +54,7 @@ examples! {
     #[reference(passes)]
     macvlan_private: "macvlan-private.conflist" where it is_kept_from_its_siblings;
 
-    /// The reference looks for the routes where the next plugin has taken them from.
+    /// The reference CHECK looks for routes that sbr has moved.
     #[reference(fails: "Failed to find Gateway")]
     macvlan_sbr: "macvlan-sbr.conflist" where it is_routed_by_source;
 
@@ -93,16 +93,10 @@ examples! {
 }
 
 #[test]
-fn every_network_of_conf_examples_is_tested_here() {
+fn every_network_of_conf_examples_has_a_test_here() {
     let names = recipe::names().into_iter().filter(|name| name.ends_with(".conflist"));
     let tested: BTreeSet<String> = TESTED.iter().map(|&name| name.to_owned()).collect();
     assert_eq!(names.collect::<BTreeSet<_>>(), tested);
-}
-
-fn list(file: &str) -> Value {
-    let path = recipe::path(file);
-    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 const IP: &str = "192.168.50.230";
@@ -116,12 +110,12 @@ fn a_runtime_with_mac(runtime: Libcni<'_>) -> Libcni<'_> {
     runtime.capabilities(json!({"mac": MAC}))
 }
 
-/// `--ip` and `--mac-address`.
+/// `podman run` with `--ip` and `--mac-address`.
 fn podman_run(runtime: Libcni<'_>) -> Libcni<'_> {
     runtime.capabilities(json!({"ips": [IP], "mac": MAC}))
 }
 
-/// The same two options of nerdctl's.
+/// `nerdctl run` with the same two options.
 fn nerdctl_run(runtime: Libcni<'_>) -> Libcni<'_> {
     runtime.args(&[("IgnoreUnknown", "1"), ("IP", IP), ("MAC", MAC)])
 }
@@ -180,28 +174,28 @@ fn is_tuned(_: &Lab, container: &Container, _: &Value) {
     assert_eq!(container.sysctl("net/ipv4/conf/eth0/rp_filter"), "2");
 }
 
-/// Its routes are where only packets from its own address look.
+/// Only packets with the source address of the container use table 100.
 fn is_routed_by_source(_: &Lab, container: &Container, _: &Value) {
     let tables: BTreeSet<u32> = container.routes_of("eth0").into_iter().map(|route| route.table).collect();
     assert_eq!(tables, BTreeSet::from([100]));
 }
 
 fn is_tagged(lab: &Lab, _: &Container, result: &Value) {
-    // The neighbour's address is on its VLAN only, and nobody else is there to answer.
+    // No other link has the address of the router, so the packets went through the VLAN.
     assert_eq!(result["ips"][0]["gateway"], "192.168.50.1");
     assert!(!lab.neighbour.address_texts(lab.neighbour.nic).contains(&"192.168.50.1/24".to_owned()));
 }
 
-/// `bandwidth` shapes the host's end of a veth pair, and a macvlan link has none. That is what conf-examples/README.md
-/// says; the day it is no longer so, there is an example to write.
+/// `bandwidth` shapes the host's end of a veth pair, and a macvlan link has none. conf-examples/README.md says so. If
+/// this test fails one day, write an example instead.
 #[test]
-fn bandwidth_of_the_reference_cannot_shape_a_macvlan_link() {
+fn the_reference_plugin_bandwidth_cannot_shape_a_macvlan_link() {
     let lab = Lab::new(Binaries::HardLinks);
     let mut list = example::settle(&lab, list("macvlan-bridge.conflist"));
     let plugins = list["plugins"].as_array_mut().expect("plugins");
     plugins.push(json!({"type": "bandwidth", "capabilities": {"bandwidth": true}}));
     let container = lab.container();
-    // Without a limit it does nothing.
+    // Without a limit, bandwidth does nothing.
     let runtime = Libcni::new(&lab, &list);
     runtime.add(&container);
     runtime.del(&container);
@@ -210,14 +204,14 @@ fn bandwidth_of_the_reference_cannot_shape_a_macvlan_link() {
     let runtime = runtime.capabilities(json!({"bandwidth": limit}));
     let error = runtime.try_add(&container).expect_err("bandwidth has nothing to shape");
     assert!(error.contains("has no veth peer"), "{error}");
-    // What runtimes do after an ADD that failed.
+    // Runtimes call DEL after a failed ADD.
     runtime.del(&container);
     lab.assert_gone(&container);
 }
 
-/// libcni asks the plugins all the same, and ours cannot compare with nothing.
+/// libcni calls the plugins even when it has no result for CHECK.
 #[test]
-fn check_without_a_result_says_that_it_is_missing() {
+fn check_without_a_result_says_that_prevresult_is_missing() {
     let lab = Lab::new(Binaries::HardLinks);
     let runtime = Libcni::new(&lab, &example::settle(&lab, list("macvlan-bridge.conflist")));
     let container = lab.container();

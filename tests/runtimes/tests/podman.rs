@@ -1,4 +1,4 @@
-//! podman 4 with CNI, on the network of `conf-examples/podman.conflist`.
+//! podman 4 with CNI and the network of `conf-examples/podman.conflist`.
 
 use e2e::lab::NIC;
 use e2e::patience::await_that;
@@ -6,20 +6,24 @@ use e2e::runtime::{PAGE, Podman};
 use e2e::traffic::{assert_reaches, await_silence, get};
 use e2e::{Lab, cases};
 use runtimes::{example, recipe};
-use serde_json::Value;
 
-/// podman, on that network, of which the neighbour is the router; none where this machine cannot run it, which the table
-/// at the end of all tests says.
+/// podman on that network, with the neighbour as the router. None if this machine cannot run podman: the table after
+/// all tests then shows the reason.
 fn start(lab: &Lab) -> Option<Podman<'_>> {
     if let Some(why) = Podman::why_not() {
         e2e::needs::note(why);
         return None;
     }
+<<<<<<< HEAD
     let path = recipe::path("podman.conflist");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let list: Value = serde_json::from_str(&text).expect("JSON");
     lab.neighbour.add_address(lab.neighbour.nic, "192.168.50.1/24".parse().expect("a prefix"));
     Some(Podman::with_network(lab, &example::settle(lab, list)))
+=======
+    lab.neighbour.add_address(lab.neighbour.nic, "192.168.50.1/24".parse().expect("a prefix"));
+    Some(Podman::with_network(lab, &example::settle(lab, recipe::list("podman.conflist"))))
+>>>>>>> tests15
 }
 
 fn ip(text: &str) -> std::net::IpAddr {
@@ -28,7 +32,7 @@ fn ip(text: &str) -> std::net::IpAddr {
 
 cases! {
     #[reference(passes)]
-    fn a_container_is_reached_from_the_lan_and_leaves_nothing(lab) {
+    fn the_lan_reaches_a_container_and_its_end_leaves_nothing(lab) {
         let before = lab.host.links();
         let Some(podman) = start(lab) else { return };
         podman.serve("web", &[]).done();
@@ -47,9 +51,8 @@ cases! {
         await_that("the host's links are as before", || lab.host.links() == before);
     }
 
-    /// The container that comes back has what it had, as often as it comes back.
     #[reference(passes)]
-    fn an_address_and_a_mac_that_were_asked_for_are_there_after_a_restart_too(lab) {
+    fn a_requested_address_and_a_requested_mac_survive_a_restart(lab) {
         let Some(podman) = start(lab) else { return };
         podman.serve("web", &["--ip", "192.168.50.222", "--mac-address", "02:00:5e:10:00:07"]).done();
         for restarted in [false, true] {

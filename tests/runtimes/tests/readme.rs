@@ -1,4 +1,4 @@
-//! Copies the configuration blocks of README.md and docs/install.md as a reader does, and runs a container with them.
+//! Copies the configurations from README.md and docs/install.md as a reader does, and runs a pod with them.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use e2e::{Binaries, Lab};
 use runtimes::{Cri, recipe};
 use serde_json::Value;
 
-/// The first block of a language in a page. It may be indented, as part of a list.
+/// The first block of a language in a page, without its indentation.
 fn block(page: &str, language: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(page);
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
@@ -21,12 +21,12 @@ fn block(page: &str, language: &str) -> String {
     lines.join("\n")
 }
 
-/// The Lab's NIC and subnet are those of the block: nothing of it has to be changed.
+/// The NIC and the subnet of the Lab are those of the block, so the test changes nothing in it.
 #[test]
-fn the_blocks_of_the_documents_put_a_pod_on_the_lan() {
+fn with_the_configurations_of_the_documents_a_pod_is_on_the_lan() {
     let lab = Lab::new(Binaries::HardLinks);
     let network: Value = serde_json::from_str(&block("README.md", "json")).expect("the README's network is JSON");
-    // The first block of the page is for containerd.
+    // The first block of TOML on that page is for containerd.
     let toml = recipe::for_this_machine(&block("docs/install.md", "toml"));
     let containerd = Containerd::for_kubernetes(&lab, &toml, &network);
     let cri = Cri::connect(&containerd);
@@ -34,7 +34,7 @@ fn the_blocks_of_the_documents_put_a_pod_on_the_lan() {
     assert_eq!(cri.status(&pod.id).ips, ["192.168.50.200"]);
     cri.serve(&pod);
     assert_eq!(get(&lab.neighbour, lan4(200)), PAGE);
-    // The default directory of leases, which is the test's own here.
+    // The default directory of leases, in the jail.
     let lease = containerd.see("/var/lib/cni/networks/lan/192.168.50.200");
     assert_eq!(fs::read_to_string(lease).expect("read the lease"), format!("{}\r\neth0", pod.id));
     cri.stop(&pod.id);

@@ -12,8 +12,8 @@ use crate::Binaries;
 pub struct Case {
     pub name: &'static str,
     pub script: fn(&Rig),
-    /// The expected differences: a row of docs/migrating.md, and words of the difference, with `*` between them. Each entry
-    /// may match several differences, and must match at least one.
+    /// The expected differences: a row of docs/migrating.md, and words of the difference, with `*` between them. Each
+    /// entry may match several differences, and must match at least one.
     pub differs: &'static [(&'static str, &'static str)],
 }
 
@@ -147,7 +147,8 @@ fn union<'a, T>(one: &'a BTreeMap<String, T>, other: &'a BTreeMap<String, T>) ->
 
 /// Makes a test of each body, and a table `CASES` of all of them.
 ///
-/// `#[needs(Ipvlan)]` is as in [`crate::cases!`]. `#[differs("U17": "words*of it", ...)]` lists the expected differences.
+/// `#[needs(Ipvlan)]` is as in [`crate::cases!`]. `#[differs("U17": "words*of it", ...)]` lists the expected
+/// differences.
 #[macro_export]
 macro_rules! compliance {
     ($(

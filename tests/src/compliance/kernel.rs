@@ -1,5 +1,5 @@
-//! Links, addresses and routes with all attributes of the kernel. Not counters and clocks, and not link-local and multicast
-//! addresses, which the kernel adds by itself after some time.
+//! Links, addresses and routes with all attributes of the kernel. Not counters and clocks, and not link-local and
+//! multicast addresses, which the kernel adds by itself after some time.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

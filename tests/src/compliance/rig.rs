@@ -144,7 +144,8 @@ impl Rig {
         steps.push(Step { name, facts });
     }
 
-    /// The random texts of this Lab, and the names that replace them. The longest come first, because one may begin another.
+    /// The random texts of this Lab, and the names that replace them. The longest come first, because one may begin
+    /// another.
     fn names(&self) -> Vec<(String, String)> {
         let containers = self.containers.borrow();
         let mut names = vec![(self.lab.path("").display().to_string(), "<lab>/".to_owned())];

@@ -12,8 +12,8 @@ pub struct Row {
     pub shown_by: Vec<String>,
 }
 
-/// Differences that every lease or every error has, so they are allowed in all cases. At least one case must list each of
-/// them.
+/// Differences that every lease or every error has, so they are allowed in all cases. At least one case must list each
+/// of them.
 pub const EVERYWHERE: &[(&str, &str)] = &[
     ("E2", "answer error.cniVersion: - | \""),
     ("F1", "lock mode: 750 | 600"),

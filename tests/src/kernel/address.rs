@@ -1,4 +1,4 @@
-//! Addresses of a namespace.
+//! The addresses of a namespace.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,7 +16,7 @@ use crate::Namespace;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     pub ifindex: u32,
-    /// The address with its prefix length; host bits kept.
+    /// The address with its prefix length.
     pub net: IpNet,
     /// `IFA_FLAGS`.
     pub flags: AddressFlags,
@@ -38,12 +38,12 @@ impl Address {
                 _ => {}
             }
         }
-        // On a point-to-point link IFA_ADDRESS is the peer and IFA_LOCAL is ours.
+        // On a point-to-point link, IFA_ADDRESS is the peer, and IFA_LOCAL is the address of the link.
         let net = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
         Some(Self { ifindex: message.header.index, net, flags, scope: message.header.scope, broadcast })
     }
 
-    /// Whether duplicate address detection is still going on: nothing can be sent from it.
+    /// Whether duplicate address detection has not ended. The address cannot be used yet.
     pub fn tentative(&self) -> bool {
         self.flags.contains(AddressFlags::Tentative)
     }
@@ -52,7 +52,6 @@ impl Address {
         self.flags.contains(AddressFlags::Dadfailed)
     }
 
-    /// Whether the kernel made it up itself.
     pub fn link_local(&self) -> bool {
         match self.net.addr() {
             IpAddr::V4(ip) => ip.is_link_local(),
@@ -73,37 +72,30 @@ impl Namespace {
             .collect()
     }
 
-    /// The addresses of one link, without the link-local ones that the kernel makes itself.
+    /// The addresses of one link, without the link-local ones, which the kernel adds.
     pub fn addresses(&self, link: &str) -> Vec<Address> {
         let ifindex = self.link(link).ifindex;
         self.all_addresses().into_iter().filter(|address| address.ifindex == ifindex && !address.link_local()).collect()
     }
 
-    /// As [`Namespace::addresses`], as text such as "192.0.2.7/24", sorted.
+    /// As [`Namespace::addresses`], as sorted texts such as "192.0.2.7/24".
     pub fn address_texts(&self, link: &str) -> Vec<String> {
         let mut texts: Vec<String> = self.addresses(link).iter().map(|address| address.net.to_string()).collect();
         texts.sort();
         texts
     }
 
-    /// Whether that address is on a link of the namespace.
     pub fn has_address(&self, ip: IpAddr) -> bool {
         self.all_addresses().iter().any(|address| address.net.addr() == ip)
     }
 
-    /// Adds an address, IPv6 without duplicate address detection: usable at once.
+    /// Adds an address without duplicate address detection, so it can be used at once.
     pub fn add_address(&self, link: &str, net: IpNet) {
         let mut message = message(self.link(link).ifindex, net);
         message.header.flags |= AddressHeaderFlags::Nodad;
         let request = RouteNetlinkMessage::NewAddress(message);
         self.netlink(|netlink| netlink.request(request, NLM_F_CREATE | NLM_F_EXCL))
             .unwrap_or_else(|errno| panic!("add {net} to {link}: {errno}"));
-    }
-
-    pub fn delete_address(&self, link: &str, net: IpNet) {
-        let request = RouteNetlinkMessage::DelAddress(message(self.link(link).ifindex, net));
-        self.netlink(|netlink| netlink.request(request, 0))
-            .unwrap_or_else(|errno| panic!("delete {net} from {link}: {errno}"));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Links of kinds that some kernels lack: ipvlan, 802.1Q VLAN, bond.
+//! Links that not all kernels have: ipvlan, 802.1Q VLAN and bond.
 
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
@@ -50,7 +50,7 @@ fn flag_name(flags: IpVlanFlags) -> &'static str {
 }
 
 impl Namespace {
-    /// Mode and flag of the ipvlan link of that name, which must be one.
+    /// The data of an ipvlan link.
     pub fn ipvlan(&self, name: &str) -> Ipvlan {
         let ifindex = self.link(name).ifindex;
         self.netlink(|netlink| netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())))
@@ -59,7 +59,7 @@ impl Namespace {
                 RouteNetlinkMessage::NewLink(message) if message.header.index == ifindex => Ipvlan::decode(message),
                 _ => None,
             })
-            .unwrap_or_else(|| panic!("{name} is no ipvlan link"))
+            .unwrap_or_else(|| panic!("{name} is not an ipvlan link"))
     }
 
     /// Creates an ipvlan link on our `parent` in another namespace, without a plugin.

@@ -1,4 +1,4 @@
-//! Links of a namespace: listing, creation, change, removal.
+//! The links of a namespace.
 
 use std::os::fd::AsRawFd;
 
@@ -11,18 +11,14 @@ use rtnetlink::{LinkBridge, LinkMacVlan, LinkUnspec, LinkVeth};
 
 use crate::Namespace;
 
-/// What the kernel says about one link, without what changes by itself (counters, state of
-/// the queue).
+/// The state of one link, without counters and other values that change by themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// The kernel's number for it, in its namespace.
     pub ifindex: u32,
-    /// Its name.
     pub name: String,
-    /// `IFLA_INFO_KIND`, e.g. "macvlan"; none for `lo`.
+    /// `IFLA_INFO_KIND`, such as "macvlan". None for `lo`.
     pub kind: Option<String>,
     pub macvlan: Option<Macvlan>,
-    /// In bytes.
     pub mtu: u32,
     /// Lower case, with colons.
     pub mac: String,
@@ -30,16 +26,16 @@ pub struct Link {
     pub up: bool,
     /// `IFF_LOWER_UP`.
     pub carrier: bool,
-    /// `IFLA_LINK`: the parent's (or the peer's) number, in whatever namespace that is.
+    /// `IFLA_LINK`: the ifindex of the parent or the peer, which may be in another namespace.
     pub parent: Option<u32>,
-    /// How many users want promiscuous mode.
+    /// The number of users of promiscuous mode.
     pub promiscuity: u32,
 }
 
 /// The data of a macvlan link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Macvlan {
-    /// In the kernel's spelling: private, vepa, bridge, passthru.
+    /// private, vepa, bridge or passthru.
     pub mode: String,
     pub bcqueuelen: Option<u32>,
 }
@@ -107,7 +103,7 @@ pub(crate) fn format_mac(mac: &[u8]) -> String {
 }
 
 impl Namespace {
-    /// All links, in the order of their numbers.
+    /// All links, in the order of their ifindexes.
     pub fn links(&self) -> Vec<Link> {
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
         let mut links: Vec<Link> = self
@@ -122,7 +118,7 @@ impl Namespace {
         links
     }
 
-    /// The names of all links, in the order of their numbers.
+    /// The names of all links, in the order of their ifindexes.
     pub fn link_names(&self) -> Vec<String> {
         self.links().into_iter().map(|link| link.name).collect()
     }
@@ -131,7 +127,6 @@ impl Namespace {
         self.links().into_iter().find(|link| link.name == name)
     }
 
-    /// The link of that name, which must be there.
     pub fn link(&self, name: &str) -> Link {
         self.find_link(name).unwrap_or_else(|| panic!("there is no {name}, but {:?}", self.link_names()))
     }
@@ -150,8 +145,7 @@ impl Namespace {
             .unwrap_or_else(|errno| panic!("{what}: {errno}"));
     }
 
-    /// A bridge, up, that forwards from the first frame on: no spanning tree, no delay, no
-    /// multicast snooping.
+    /// Creates a bridge that forwards from its first frame, without a delay and without multicast snooping.
     pub fn create_bridge(&self, name: &str) {
         let bridge = LinkBridge::new(name)
             .append_info_data(InfoBridge::ForwardDelay(0))
@@ -159,7 +153,7 @@ impl Namespace {
         self.create_link(name, bridge.build());
     }
 
-    /// A veth pair: one end here, the other in `there`. Both are down.
+    /// Creates a veth pair: one end here, and the other in `there`. Both are down.
     pub fn create_veth(&self, name: &str, there: &Namespace, name_there: &str) {
         let peer = LinkUnspec::new_with_name(name_there).setns_by_fd(there.file().as_raw_fd()).build();
         let veth = LinkVeth::new(name, name_there).set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
@@ -173,20 +167,17 @@ impl Namespace {
         self.create_link(name, link.build());
     }
 
-    /// Makes `port` a port of the bridge `bridge`.
     pub fn make_port(&self, port: &str, bridge: &str) {
         let bridge_index = self.link(bridge).ifindex;
         let enslave = LinkUnspec::new_with_index(self.link(port).ifindex).controller(bridge_index);
         self.change_link(&format!("make {port} a port of {bridge}"), enslave.build());
     }
 
-    /// `ip link set NAME up`.
     pub fn set_up(&self, name: &str) {
         let index = self.link(name).ifindex;
         self.change_link(&format!("set {name} up"), LinkUnspec::new_with_index(index).up().build());
     }
 
-    /// `ip link set NAME down`.
     pub fn set_down(&self, name: &str) {
         let index = self.link(name).ifindex;
         self.change_link(&format!("set {name} down"), LinkUnspec::new_with_index(index).down().build());
@@ -199,15 +190,12 @@ impl Namespace {
         self.ip(&format!("link set {name} name {new}"));
     }
 
-    /// `ip link del NAME`.
+    #[track_caller]
     pub fn delete_link(&self, name: &str) {
-        let mut message = LinkMessage::default();
-        message.header.index = self.link(name).ifindex;
-        self.netlink(|netlink| netlink.request(RouteNetlinkMessage::DelLink(message), 0))
-            .unwrap_or_else(|errno| panic!("delete {name}: {errno}"));
+        self.ip(&format!("link delete {name}"));
     }
 
-    /// A dummy-like link that needs no parent: an unattached veth pair `name`, `name`+"p".
+    /// Creates a link without a parent, with any kernel: a veth pair `name` and `name`+"p".
     pub fn create_stray(&self, name: &str) {
         self.create_veth(name, self, &format!("{name}p"));
     }

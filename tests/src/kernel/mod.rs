@@ -1,5 +1,5 @@
-//! The state of the kernel in one namespace: links, addresses, routes. They are created and read with rtnetlink and the
-//! program `ip`, which share no code with the program under test.
+//! The links, addresses and routes of a namespace. The crate `rtnetlink` and the program `ip` read and create them,
+//! because they share no code with the plugins.
 
 mod address;
 mod kinds;

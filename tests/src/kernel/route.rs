@@ -1,4 +1,4 @@
-//! Routes of a namespace, with all attributes of a CNI configuration.
+//! The routes of a namespace, with all attributes that a CNI configuration can set.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,22 +10,21 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::Namespace;
 
-/// One route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The destination; `0.0.0.0/0` and `::/0` are the default routes.
+    /// The destination: `0.0.0.0/0` or `::/0` for a default route.
     pub dst: IpNet,
     /// `RTA_GATEWAY`.
     pub gateway: Option<IpAddr>,
-    /// `RTA_OIF`: a link's number.
+    /// `RTA_OIF`: the ifindex of a link.
     pub oif: Option<u32>,
-    /// `RTA_PRIORITY`; the kernel gives IPv6 routes 1024 by itself.
+    /// `RTA_PRIORITY`. The default for IPv6 is 1024.
     pub priority: Option<u32>,
     /// `RTA_TABLE`.
     pub table: u32,
     /// `rtm_scope`.
     pub scope: RouteScope,
-    /// `rtm_protocol`: who made it.
+    /// `rtm_protocol`: the creator of the route.
     pub protocol: RouteProtocol,
     /// `rtm_type`.
     pub kind: RouteType,
@@ -38,7 +37,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// A route with several next hops is as many routes.
+    /// A route with several next hops becomes several routes.
     fn decode(message: &RouteMessage) -> Vec<Self> {
         let Some(route) = Self::decode_header(message) else { return Vec::new() };
         let hops = message.attributes.iter().find_map(|attribute| match attribute {
@@ -113,8 +112,7 @@ pub(crate) fn ip(address: &RouteAddress) -> Option<IpAddr> {
 }
 
 impl Namespace {
-    /// All routes of both families and all tables but those of the multicast and local
-    /// addresses that the kernel makes for every address.
+    /// All unicast routes of both families and all tables. The kernel adds local and multicast routes for each address.
     pub fn routes(&self) -> Vec<Route> {
         let request = RouteNetlinkMessage::GetRoute(RouteMessage::default());
         self.netlink(|netlink| netlink.dump(request))
@@ -127,8 +125,7 @@ impl Namespace {
             .collect()
     }
 
-    /// The routes through one link that somebody asked for: not the one of the subnet, which
-    /// comes with the address, and not the link-local one.
+    /// The routes through one link without those that the kernel adds for each address.
     pub fn routes_of(&self, link: &str) -> Vec<Route> {
         let ifindex = self.link(link).ifindex;
         self.routes()

@@ -1,4 +1,4 @@
-//! One blocking netlink socket with requests and dumps; the encoding is netlink-packet-route's.
+//! A blocking netlink socket. netlink-packet-route encodes and decodes the messages.
 
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
@@ -7,10 +7,10 @@ use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessag
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-/// How long the kernel may take to answer; it answers in microseconds.
+/// The longest time that the kernel may take. It takes microseconds.
 const ANSWER_SECONDS: i64 = 10;
 
-/// A netlink socket of the namespace it was opened in, wherever it is used later.
+/// A netlink socket of the namespace in which it was opened.
 #[derive(Debug)]
 pub struct Netlink {
     socket: Socket,
@@ -18,7 +18,7 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Opens a socket in the calling thread's namespace.
+    /// Opens a socket in the namespace of the calling thread.
     pub fn open() -> Self {
         let mut socket = Socket::new(NETLINK_ROUTE).expect("open a netlink socket");
         socket.bind_auto().expect("bind a netlink socket");
@@ -33,7 +33,7 @@ impl Netlink {
         self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags).map(drop)
     }
 
-    /// Sends one dump request and gives all of its answers.
+    /// Sends a request for a list and returns all answers.
     pub fn dump(&mut self, message: RouteNetlinkMessage) -> Vec<RouteNetlinkMessage> {
         self.exchange(message, NLM_F_REQUEST | NLM_F_DUMP).expect("the kernel refused a dump")
     }
@@ -69,7 +69,7 @@ impl Netlink {
                         };
                     }
                     NetlinkPayload::Done(_) => return Ok(answers),
-                    other => panic!("an answer nobody asked for: {other:?}"),
+                    other => panic!("an unexpected answer: {other:?}"),
                 }
             }
         }

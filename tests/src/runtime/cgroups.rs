@@ -33,8 +33,8 @@ impl Cgroups {
         trees.map(|tree| tree.join(&self.name)).filter(|group| group.is_dir()).collect()
     }
 
-    /// Removes the group, and groups of containers that a killed runtime has left. All processes must have ended. Returns the
-    /// groups that could not be removed.
+    /// Removes the group, and groups of containers that a killed runtime has left. All processes must have ended.
+    /// Returns the groups that could not be removed.
     fn remove(&self) -> Vec<String> {
         let mut left = Vec::new();
         for group in self.directories() {

@@ -41,8 +41,8 @@ pub struct Containerd<'a> {
 }
 
 impl<'a> Containerd<'a> {
-    /// Starts containerd on the Lab's host, with this configuration file and the Lab's programs as plugins. Waits until it
-    /// listens. A Lab can have one containerd.
+    /// Starts containerd on the Lab's host, with this configuration file and the Lab's programs as plugins. Waits until
+    /// it listens. A Lab can have one containerd.
     pub fn start(lab: &'a Lab, configuration: &str) -> Self {
         let root = prepare(lab, configuration);
         Self::launch(lab, &root)
@@ -57,8 +57,8 @@ impl<'a> Containerd<'a> {
         containerd
     }
 
-    /// Simulates a reboot of the host: all processes are killed, /run is emptied, the boot ID changes, and containerd starts
-    /// again. Files on disk stay: the root of containerd, and the leases.
+    /// Simulates a reboot of the host: all processes are killed, /run is emptied, the boot ID changes, and containerd
+    /// starts again. Files on disk stay: the root of containerd, and the leases.
     pub fn reboot(self) -> Self {
         let Self { lab, mut jail, cgroups } = self;
         jail.kill();

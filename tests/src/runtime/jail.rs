@@ -42,6 +42,14 @@ wait "$daemon"
 
 const LOG: &str = "log";
 
+/// Copies those files into a directory that is to be an /etc.
+pub fn copy_shared_etc(to: &Path) {
+    for from in SHARED_ETC.map(|name| Path::new("/etc").join(name)).iter().filter(|from| from.exists()) {
+        let name = from.file_name().expect("a file has a name");
+        fs::copy(from, to.join(name)).unwrap_or_else(|e| panic!("copy {}: {e}", from.display()));
+    }
+}
+
 /// A daemon in a jail. Dropping it ends everything in it.
 #[derive(Debug)]
 pub(crate) struct Jail {
@@ -60,12 +68,7 @@ impl Jail {
             assert!(!root.starts_with(&hidden), "{} is hidden by a jail: set TMPDIR to another place", root.display());
             fs::create_dir_all(root.join(directory)).expect("make a directory for a jail");
         }
-        for name in SHARED_ETC {
-            let (from, to) = (Path::new("/etc").join(name), root.join("etc").join(name));
-            if from.exists() {
-                fs::copy(&from, &to).unwrap_or_else(|e| panic!("copy {}: {e}", from.display()));
-            }
-        }
+        copy_shared_etc(&root.join("etc"));
         Self::renew_boot_id(root);
     }
 
@@ -75,7 +78,8 @@ impl Jail {
         fs::write(root.join(BOOT_ID), id).expect("write a boot id");
     }
 
-    /// Starts `daemon` on the network of `host`. `root` has been prepared. `path` is the `PATH` of everything in the jail.
+    /// Starts `daemon` on the network of `host`. `root` has been prepared. `path` is the `PATH` of everything in the
+    /// jail.
     pub(crate) fn start(host: &Namespace, root: &Path, path: &str, daemon: &[&str]) -> Self {
         let output = File::create(root.join(LOG)).expect("create a daemon's log");
         let errors = output.try_clone().expect("a second descriptor of a log");
@@ -154,7 +158,8 @@ impl Jail {
 }
 
 impl Drop for Jail {
-    /// The first process of a PID namespace can be reaped only after all others have ended. So no shim and no container is left.
+    /// The first process of a PID namespace can be reaped only after all others have ended. So no shim and no container
+    /// is left.
     fn drop(&mut self) {
         drop(self.init.stdin.take());
         let pid = self.init.id();

@@ -12,5 +12,7 @@ mod task;
 pub use containerd::{Containerd, WITHOUT_CRI};
 pub use ctr::Ctr;
 pub use image::{IMAGE, PAGE, PAUSE_IMAGE, write as write_images};
+pub use jail::copy_shared_etc;
 pub use podman::Podman;
+pub use programs::PATH;
 pub use task::Task;

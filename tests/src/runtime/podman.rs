@@ -18,8 +18,8 @@ use crate::{Binaries, Lab, Namespace};
 const PLUGINS: &str = "opt/cni/bin";
 const NETWORK: &str = "etc/cni/net.d/lan.conflist";
 
-/// CNI instead of netavark. No systemd, no locks in the shared memory of the machine, and temporary files only in its own
-/// directories.
+/// CNI instead of netavark. No systemd, no locks in the shared memory of the machine, and temporary files only in its
+/// own directories.
 const CONFIGURATION: &str = r#"
 [network]
 network_backend = "cni"
@@ -76,8 +76,8 @@ impl<'a> Podman<'a> {
         podman
     }
 
-    /// The reason if podman cannot run a container on this machine: it is not installed, has no CNI, or lacks a right. Tested
-    /// once.
+    /// The reason if podman cannot run a container on this machine: it is not installed, has no CNI, or lacks a right.
+    /// Tested once.
     pub fn why_not() -> Option<&'static str> {
         static WHY_NOT: OnceLock<Option<String>> = OnceLock::new();
         WHY_NOT.get_or_init(find_why_not).as_deref()

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::binaries;
 
 /// Debian's PATH of root.
-pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The programs of the module `containerd` of tests/peers come first in this search path. Debian's containerd and runc,
 /// if they are installed, come after them.

@@ -1,5 +1,5 @@
-//! Netlink datagrams in the memory of a traced process. To simulate a refusal, a request gets a type that the kernel does
-//! not know, and its answer gets the error under test.
+//! Netlink datagrams in the memory of a traced process. To simulate a refusal, a request gets a type that the kernel
+//! does not know, and its answer gets the error under test.
 
 use std::fs::{File, OpenOptions};
 use std::io;

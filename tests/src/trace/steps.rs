@@ -12,7 +12,8 @@ use super::datagram::{self, Refused};
 use super::registers::{self, Entry};
 use super::{Deed, Fault, Step};
 
-/// `ERESTARTSYS` to `ERESTART_RESTARTBLOCK`: a signal came, and the kernel will restart the call. (include/linux/errno.h)
+/// `ERESTARTSYS` to `ERESTART_RESTARTBLOCK`: a signal came, and the kernel will restart the call.
+/// (include/linux/errno.h)
 const RESTARTS: std::ops::RangeInclusive<i64> = -516..=-512;
 
 #[derive(Debug)]

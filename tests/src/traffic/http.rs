@@ -1,4 +1,4 @@
-//! A page of a web server.
+//! Fetches a page from a web server.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use crate::Namespace;
 use crate::patience::PATIENCE;
 
-/// The body of the page `/` at port 80 of `ip`. A server that has only just been started may not listen yet.
+/// The body of the page `/` at port 80 of `ip`. Tries again while the server does not listen.
 pub fn get(from: &Namespace, ip: IpAddr) -> String {
     let answer = from.run(|| {
         let address = SocketAddr::new(ip, 80);
         let mut stream = connect(&address);
         stream.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("ask for a page");
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("request a page");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap_or_else(|e| panic!("read the page of {address}: {e}"));
         answer

@@ -1,4 +1,4 @@
-//! Echo requests over raw sockets, without the program ping and without a sysctl.
+//! Echo requests with raw sockets.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -15,13 +15,13 @@ use super::readable;
 use crate::Namespace;
 use crate::patience::await_that;
 
-/// How long somebody who is there may take; on one machine it is microseconds.
+/// The longest time for an answer. On one machine it takes microseconds.
 const REACH: Duration = Duration::from_secs(5);
-/// How long to listen for somebody who must not be there.
+/// The time to listen for an answer that must not come.
 const SILENCE: Duration = Duration::from_millis(400);
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// Asserts that `to` answers an echo request from `from`, and says how long it took.
+/// Asserts that `to` answers an echo request from `from`. Returns the time that the answer took.
 #[track_caller]
 pub fn assert_reaches(from: &Namespace, to: IpAddr) -> Duration {
     match ping(from, to, REACH) {
@@ -30,7 +30,7 @@ pub fn assert_reaches(from: &Namespace, to: IpAddr) -> Duration {
     }
 }
 
-/// Asserts that nobody answers for `to`.
+/// Asserts that no echo request to `to` is answered.
 #[track_caller]
 pub fn assert_silent(from: &Namespace, to: IpAddr) {
     if let Some(time) = ping(from, to, SILENCE) {
@@ -38,14 +38,15 @@ pub fn assert_silent(from: &Namespace, to: IpAddr) {
     }
 }
 
-/// Waits until nobody answers for `to`: its link goes with its namespace, which the kernel takes down in its own time.
+/// Waits until `to` does not answer. The kernel deletes a namespace and its links some time after its last user has
+/// ended.
 #[track_caller]
 pub fn await_silence(from: &Namespace, to: IpAddr) {
-    await_that(&format!("nobody answers for {to}"), || ping(from, to, Duration::from_millis(300)).is_none());
+    await_that(&format!("{to} does not answer"), || ping(from, to, Duration::from_millis(300)).is_none());
 }
 
-/// Sends echo requests until one is answered or the time is over. The duration is that of
-/// the exchange that succeeded, address resolution included.
+/// Sends echo requests until one is answered or the time is over. Returns the time that the answer took, with address
+/// resolution.
 pub fn ping(from: &Namespace, to: IpAddr, patience: Duration) -> Option<Duration> {
     from.run(|| Echo::open(to).exchange(Instant::now() + patience).unwrap_or_else(|e| panic!("ping {to}: {e}")))
 }
@@ -88,8 +89,7 @@ impl Echo {
         self.sequence += 1;
         let to = SockaddrStorage::from(SocketAddr::new(self.to, 0));
         match sendto(self.socket.as_raw_fd(), &self.request(), &to, MsgFlags::empty()) {
-            // No route, or nobody resolved the address last time: that is an answer too, and
-            // the next request may fare better.
+            // There is no route, or address resolution has failed. The next request may succeed.
             Ok(_) | Err(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EADDRNOTAVAIL) => Ok(()),
             Err(e) => Err(e.into()),
         }
@@ -102,7 +102,7 @@ impl Echo {
         packet.extend(self.sequence.to_be_bytes());
         packet.extend(*b"underlay");
         if self.to.is_ipv4() {
-            // In IPv6 the kernel fills it in: the pseudo-header is part of it.
+            // For IPv6, the kernel computes the checksum.
             let sum = checksum(&packet).to_be_bytes();
             packet[2..4].copy_from_slice(&sum);
         }
@@ -124,7 +124,7 @@ impl Echo {
         Ok(false)
     }
 
-    /// Whether it is the reply to any of our requests. IPv4 comes with its header.
+    /// Whether this is a reply to one of our requests. A packet of IPv4 has its IP header.
     fn is_reply(&self, packet: &[u8]) -> bool {
         let (kind, icmp) = match self.to {
             IpAddr::V4(_) => {

@@ -1,4 +1,4 @@
-//! Real traffic across the Lab, with deadlines: ICMP, TCP, HTTP, and frames on the wire.
+//! Traffic on the LAN of the Lab: ICMP, TCP, HTTP, and frames. All waits have a deadline.
 
 mod http;
 mod icmp;
@@ -19,11 +19,11 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Waits until there is something to read, or the deadline has passed.
+/// Waits until a read does not block. Returns false if the deadline has passed.
 pub fn readable(socket: &impl AsFd, deadline: Instant) -> io::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        // Rounded up: a wait of zero would spin for the last millisecond.
+        // The time is rounded up, because a timeout of zero would not wait at all.
         let millis = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
         let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::from(millis)) {

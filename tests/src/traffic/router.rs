@@ -12,16 +12,16 @@ use crate::Namespace;
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ROUTER_ADVERTISEMENT: u8 = 134;
-/// Whoever is further away than the LAN is no router of it, so the hop limit shows that nobody sent it on.
+/// Receivers accept only this hop limit, because no other router can have forwarded such a packet.
 const HOP_LIMIT: i32 = 255;
 
-/// Says to everybody on the link that `from` is a default router, and that addresses may be made of `prefix`.
+/// Advertises `from` as a default router, with a prefix from which hosts make addresses.
 pub fn advertise(from: &Namespace, link: &str, prefix: Ipv6Net) {
     let ifindex = from.link(link).ifindex;
     let mut packet = vec![ROUTER_ADVERTISEMENT, 0, 0, 0, 64, 0];
     packet.extend(1800_u16.to_be_bytes());
     packet.extend([0; 8]);
-    // Prefix information: on the link, for autonomous configuration; how long valid and preferred.
+    // The option with the prefix: its flags "on-link" and "autonomous", and its valid and preferred lifetimes.
     packet.extend([3, 4, prefix.prefix_len(), 0xc0]);
     packet.extend(3600_u32.to_be_bytes());
     packet.extend(1800_u32.to_be_bytes());
@@ -31,7 +31,7 @@ pub fn advertise(from: &Namespace, link: &str, prefix: Ipv6Net) {
         let socket = socket(AddressFamily::Inet6, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::IcmpV6)
             .expect("open a raw socket");
         setsockopt(&socket, sockopt::Ipv6MulticastHops, &HOP_LIMIT).expect("set the hop limit");
-        let everybody = SockaddrIn6::from(SocketAddrV6::new(ALL_NODES, 0, 0, ifindex));
-        sendto(socket.as_raw_fd(), &packet, &everybody, MsgFlags::empty()).expect("advertise a router");
+        let all_nodes = SockaddrIn6::from(SocketAddrV6::new(ALL_NODES, 0, 0, ifindex));
+        sendto(socket.as_raw_fd(), &packet, &all_nodes, MsgFlags::empty()).expect("advertise a router");
     });
 }

@@ -1,5 +1,5 @@
-//! Frames on the wire, received and sent with a packet socket. They show who answers for an address and who announced
-//! it.
+//! Frames that a packet socket receives and sends. They show which machine answers for an address, and which one
+//! announced it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -17,16 +17,16 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
-/// A frame that is about an address.
+/// A frame about an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// RFC 826.
     Arp {
-        /// 1 asks, 2 answers.
+        /// 1 for a request, 2 for a reply.
         operation: u16,
-        /// The sender's MAC.
+        /// The MAC of the sender.
         mac: String,
-        /// The sender's address; 0.0.0.0 in a probe.
+        /// The address of the sender. In a probe, it is 0.0.0.0.
         sender: Ipv4Addr,
         target: Ipv4Addr,
     },
@@ -39,14 +39,14 @@ pub enum Frame {
     },
     /// RFC 4861, 4.3.
     Solicitation {
-        /// Who asks; `::` in a probe of duplicate address detection.
+        /// The address of the sender. In duplicate address detection, it is `::`.
         source: Ipv6Addr,
         target: Ipv6Addr,
     },
 }
 
 impl Frame {
-    /// Whether it tells everybody of `ip` without having been asked.
+    /// Whether this is an unsolicited announcement of `ip`.
     pub fn announces(&self, ip: IpAddr) -> bool {
         match self {
             Self::Arp { sender, target, .. } => sender == target && ip == IpAddr::V4(*sender),
@@ -76,7 +76,7 @@ impl Frame {
 
     fn decode_ipv6(packet: &[u8]) -> Option<Self> {
         let icmp = packet.get(40..)?;
-        // Next header ICMPv6.
+        // The next header must be ICMPv6.
         if packet.get(6) != Some(&58) {
             return None;
         }
@@ -94,7 +94,7 @@ impl Frame {
     }
 }
 
-/// A packet socket on one link. It sees from its opening on, so open it before the deed.
+/// A packet socket on one link. It receives frames from its opening.
 #[derive(Debug)]
 pub struct Wire {
     socket: OwnedFd,
@@ -102,7 +102,6 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Opens a socket on that link.
     pub fn open(netns: &Namespace, link: &str) -> Self {
         netns.run(|| {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -115,7 +114,7 @@ impl Wire {
         })
     }
 
-    /// The first frame that `wanted` likes, or none until the time is over.
+    /// Returns the first frame for which `wanted` is true, or none if the time is over.
     pub fn wait_for(&self, patience: Duration, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
         let deadline = Instant::now() + patience;
         let mut buffer = vec![0; 9216];
@@ -137,7 +136,7 @@ impl Wire {
         frame.extend(BROADCAST);
         frame.extend(self.mac);
         frame.extend(ETHERTYPE_ARP);
-        // Ethernet, IPv4, their address lengths, a question.
+        // Ethernet, IPv4, the lengths of their addresses, and the operation "request".
         frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
         frame.extend(self.mac);
         frame.extend(sender.octets());
@@ -147,8 +146,8 @@ impl Wire {
     }
 }
 
-/// Asks the wire who has `target`: the MAC of the first who answers, or none. Unlike a ping
-/// it cannot be answered from a cache, nor does it leave an entry in one.
+/// Sends an ARP request for `target`. Returns the MAC of the first answer. Unlike a ping, it neither reads nor changes
+/// the neighbour table.
 pub fn arp_probe(from: &Namespace, link: &str, sender: IpAddr, target: IpAddr, patience: Duration) -> Option<String> {
     let (IpAddr::V4(sender), IpAddr::V4(target)) = (sender, target) else {
         panic!("ARP is about IPv4, not {sender} and {target}");
@@ -163,8 +162,7 @@ pub fn arp_probe(from: &Namespace, link: &str, sender: IpAddr, target: IpAddr, p
     }
 }
 
-/// The link's own packet address: the only way to its index in a socket address that needs
-/// no unsafe code.
+/// The packet address of a link. Without unsafe code, nix has no other way to make one.
 fn link_address(link: &str) -> LinkAddr {
     getifaddrs()
         .expect("list the interfaces")

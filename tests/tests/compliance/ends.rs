@@ -40,7 +40,7 @@ compliance! {
     #[differs("E1": "answer end: error 999 | error 102")]
     fn an_address_is_gone(rig) {
         after(rig, |_, container| {
-            container.delete_address("eth0", "192.168.50.100/24".parse().expect("a prefix"));
+            container.ip("address delete 192.168.50.100/24 dev eth0");
         });
     }
 

@@ -60,8 +60,8 @@ compliance! {
 
     fn every_key_of_the_old_form(rig) {
         live(rig, &host_local(rig, json!({
-            "subnet": lab::LAN4, "rangeStart": "192.168.50.20", "rangeEnd": "192.168.50.30", "gateway": "192.168.50.254",
-            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.0.0.0/8", "gw": "192.168.50.253"}],
+            "subnet": lab::LAN4, "rangeStart": "192.168.50.20", "rangeEnd": "192.168.50.30",
+            "gateway": "192.168.50.254", "routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.0.0.0/8", "gw": "192.168.50.253"}],
         })));
     }
 
@@ -242,7 +242,8 @@ compliance! {
     }
 
     fn requested_of_both_families(rig) {
-        requested(rig, ranges(rig, json!([[{"subnet": lab::LAN4}], [{"subnet": lab::LAN6}]])), json!(["fd50::77", "192.168.50.77"]));
+        let conf = ranges(rig, json!([[{"subnet": lab::LAN4}], [{"subnet": lab::LAN6}]]));
+        requested(rig, conf, json!(["fd50::77", "192.168.50.77"]));
     }
 
     #[differs("E1": "answer end: error 999 | error 7", "F5": "last_reserved_ip.0: here | -")]
@@ -373,8 +374,8 @@ compliance! {
 
     #[differs("E1": "answer end: error 999 | error 3")]
     fn check_without_a_lease(rig) {
-        let conf = with(few(rig), "prevResult", json!({"cniVersion": "1.0.0", "ips": [{"address": "192.168.50.100/24"}]}));
-        make(rig, "CHECK", "c1", &conf);
+        let result = json!({"cniVersion": "1.0.0", "ips": [{"address": "192.168.50.100/24"}]});
+        make(rig, "CHECK", "c1", &with(few(rig), "prevResult", result));
     }
 
     #[differs("H3": "CHECK: answer end: success | error 102")]

@@ -180,7 +180,7 @@ compliance! {
     fn an_address_is_gone(rig) {
         let (container, conf) = (rig.container(), conf(rig));
         let later = with(conf.clone(), "prevResult", rig.add(&container, "eth0", &conf));
-        container.delete_address("eth0", "192.168.50.100/24".parse().expect("a prefix"));
+        container.ip("address delete 192.168.50.100/24 dev eth0");
         rig.check(&container, "eth0", &later);
         rig.check(&container, "eth0", &with(later, "mode", json!("l3")));
     }

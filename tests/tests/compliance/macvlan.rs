@@ -213,8 +213,8 @@ compliance! {
     }
 
     fn three_subnets(rig) {
-        let sets = json!([[{"subnet": "192.168.50.0/24"}], [{"subnet": "192.168.60.0/24"}], [{"subnet": "10.7.0.0/16"}]]);
-        rig.live(&rig.conf_with(with(rig.ipam(Families::V4), "ranges", sets)));
+        let sets = ["192.168.50.0/24", "192.168.60.0/24", "10.7.0.0/16"].map(|subnet| json!([{"subnet": subnet}]));
+        rig.live(&rig.conf_with(with(rig.ipam(Families::V4), "ranges", json!(sets))));
     }
 
     #[differs("K3": "route 10.20.0.0/16 table 254 scope: Universe | Link")]
@@ -269,7 +269,8 @@ compliance! {
 
     #[differs("H2": "CHECK: answer end: error 999 | success")]
     fn route_priority_and_table(rig) {
-        rig.live(&routes(rig, json!([{"dst": "10.20.0.0/16", "priority": 77}, {"dst": "10.30.0.0/16", "table": 1000}])));
+        let both = json!([{"dst": "10.20.0.0/16", "priority": 77}, {"dst": "10.30.0.0/16", "table": 1000}]);
+        rig.live(&routes(rig, both));
     }
 
     #[differs(
@@ -341,7 +342,8 @@ compliance! {
         let container = rig.container();
         let first = rig.conf_with(with(rig.ipam(Families::V4), "routes", json!([{"dst": "0.0.0.0/0"}])));
         let mut second = rig.conf_with(json!({
-            "type": "host-local", "dataDir": rig.data_dir(), "subnet": "192.168.60.0/24", "routes": [{"dst": "0.0.0.0/0"}],
+            "type": "host-local", "dataDir": rig.data_dir(), "subnet": "192.168.60.0/24",
+            "routes": [{"dst": "0.0.0.0/0"}],
         }));
         (second["name"], second["master"]) = (json!("lan2"), json!("ens4"));
         rig.add(&container, "eth0", &first);
@@ -406,8 +408,7 @@ compliance! {
         "U1": "4 ADD: host link ens3 Promiscuity: 0 | 1",
     )]
     fn a_full_range_and_a_retry(rig) {
-        let range = json!([[{"subnet": "192.168.50.0/24", "rangeStart": "192.168.50.100", "rangeEnd": "192.168.50.100"}]]);
-        let conf = rig.conf_with(with(rig.ipam(Families::V4), "ranges", range));
+        let conf = rig.conf_of("192.168.50.100", "192.168.50.100");
         let (first, second) = (rig.container(), rig.container());
         rig.add(&first, "eth0", &conf);
         rig.add(&second, "eth0", &conf);

@@ -140,7 +140,8 @@ compliance! {
     }
 
     fn an_unknown_command(rig) {
-        rig.see("UNKNOWN", &rig.program("UNKNOWN", "macvlan").attachment("UNKNOWN", &rig.container(), "eth0", &rig.conf()));
+        let macvlan = rig.program("UNKNOWN", "macvlan");
+        rig.see("UNKNOWN", &macvlan.attachment("UNKNOWN", &rig.container(), "eth0", &rig.conf()));
     }
 
     #[differs("P1": "answer end: success | error 4")]

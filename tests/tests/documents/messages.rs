@@ -1,5 +1,5 @@
-//! docs/troubleshooting.md has a row for every message of the program, and no others. `e2e::messages` checks the first
-//! half in every test that calls a plugin.
+//! Every row of docs/troubleshooting.md is about a message of the program. `e2e::messages` checks in every test that
+//! each message has a row.
 
 use e2e::messages::{described, fixed, is_about, is_said_by, program, rows};
 
@@ -19,11 +19,11 @@ fn every_row_has_a_cause_and_a_cure() {
 }
 
 #[test]
-fn a_text_that_is_not_in_a_row_is_missed() {
+fn a_text_without_a_row_is_found_out() {
     assert_eq!(fixed("no address ADDRESS in \"NAME\": CAUSE"), ["no address", "in \""]);
     assert!(is_about("no address ADDRESS in SET: CAUSE", "no address 10.0.0.2 in ipam.ranges[0]: it is full"));
     assert!(!is_about("no address ADDRESS in SET: CAUSE", "no address 10.0.0.2: it is full"));
-    // A row of placeholders alone would be about everything.
+    // A row that has only placeholders must not match every text.
     assert!(!is_about("OPERATION PATH: CAUSE", "open /nonexistent: no such file"));
     let odd = "no such words, neither here nor there";
     assert!(!described().iter().any(|message| is_about(message, odd)));

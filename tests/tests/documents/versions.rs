@@ -1,4 +1,4 @@
-//! The versions of other programs in the documents are those that the tests run.
+//! The documents name the versions of other programs that the tests run.
 
 use std::fs;
 use std::path::Path;
@@ -25,10 +25,10 @@ fn the_documents_name_the_versions_that_the_tests_run() {
     ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(document);
         let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
-        // A line of the file may end between two words.
+        // A line may end between the words of a name.
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         for name in names {
-            assert!(text.contains(name.as_str()), "{document} does not say {name}");
+            assert!(text.contains(name.as_str()), "{document} does not name {name}");
         }
     }
 }

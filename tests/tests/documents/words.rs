@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// Words that are hard to understand for readers whose first language is not English.
-const NOT_OURS: &str = "albeit amiss anew aught befall befalls befell beside ere foretold hence hereby heretofore hitherto \
+const RARE_WORDS: &str = "albeit amiss anew aught befall befalls befell beside ere foretold hence hereby heretofore hitherto \
                         lest mend mended mends needn't nigh nobody nought shall somebody thence thereby therein thereof \
                         torn upon whatsoever whence wherein whoever whom whomever whosoever withal";
 
@@ -29,7 +29,7 @@ fn prose(text: &str) -> String {
     outside("`", &unfenced)
 }
 
-/// The anchors of a page, as hosts of git repositories make them.
+/// The anchors of the headings of a page.
 fn anchors(path: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let headings = text.lines().filter(|line| line.starts_with('#'));
@@ -39,14 +39,14 @@ fn anchors(path: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_word_is_plain_and_every_link_leads_somewhere() {
-    let not_ours: BTreeSet<&str> = NOT_OURS.split_whitespace().collect();
+fn pages_have_no_rare_words_and_no_dead_links() {
+    let rare: BTreeSet<&str> = RARE_WORDS.split_whitespace().collect();
     let mut wrong = Vec::new();
     for page in pages() {
         let text = prose(&fs::read_to_string(&page).expect("read a page"));
         for (at, line) in text.lines().enumerate() {
             let lower = line.to_lowercase();
-            let words = lower.split(|c: char| !c.is_alphabetic() && c != '\'').filter(|word| not_ours.contains(word));
+            let words = lower.split(|c: char| !c.is_alphabetic() && c != '\'').filter(|word| rare.contains(word));
             let links = line.split("](").skip(1).filter_map(|rest| rest.split(')').next());
             let broken = links.filter(|link| !link.contains("://")).filter(|link| {
                 let (file, anchor) = link.split_once('#').unwrap_or((link, ""));

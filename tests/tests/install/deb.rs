@@ -41,7 +41,8 @@ fn their_upgrade(scratch: &Plugins) -> PathBuf {
     for name in ["macvlan", "bridge"] {
         fs::write(root.join(PLUGINS).join(name), distributed(name)).expect("write a plugin");
     }
-    let control = "Package: containernetworking-plugins\nVersion: 99\nArchitecture: all\nMaintainer: none <n@example.org>\nDescription: plugins\n";
+    let control = "Package: containernetworking-plugins\nVersion: 99\nArchitecture: all\n\
+                   Maintainer: none <n@example.org>\nDescription: plugins\n";
     fs::write(root.join("DEBIAN/control"), control).expect("write a package's control file");
     let package = scratch.at("theirs.deb");
     done(&run(Command::new("dpkg-deb").args(["--root-owner-group", "-Znone", "--build"]).args([&root, &package])));
@@ -121,7 +122,7 @@ impl Drop for Machine {
 }
 
 #[test]
-fn the_package_works_beside_that_of_debian_through_upgrades_of_both() {
+fn the_package_and_that_of_debian_can_both_be_upgraded() {
     let (scratch, machine) = (Plugins::none(), Machine::new());
     let before = machine.plugins();
     assert!(before.contains(&"macvlan".to_owned()), "containernetworking-plugins is not installed");

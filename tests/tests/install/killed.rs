@@ -10,8 +10,9 @@ use crate::fixture::{PREVIOUS, Plugins, built, distributed, expected_names, list
 /// More system calls than any run makes.
 const MANY: usize = 5000;
 
-/// Kills the program at each of its system calls, each in a separate run. After each run, every name is a complete program,
-/// and `then` is called. The first run that is not killed is the last one. At least `least` runs must be killed.
+/// Kills the program at each of its system calls, each in a separate run. After each run, every name is a complete
+/// program, and `then` is called. The first run that is not killed is the last one. At least `least` runs must be
+/// killed.
 fn killed_at_every_step(least: usize, words: [&str; 2], prepare: impl Fn(&Plugins), then: impl Fn(&Plugins, &str)) {
     let host = Namespace::new();
     let scratch = Plugins::none();
@@ -35,8 +36,8 @@ fn killed_at_every_step(least: usize, words: [&str; 2], prepare: impl Fn(&Plugin
     panic!("it never ends");
 }
 
-/// All names of the distribution are there, and every name is the complete program of the distribution or ours. The files
-/// of the distribution are in one of the two directories.
+/// All names of the distribution are there, and every name is the complete program of the distribution or ours. The
+/// files of the distribution are in one of the two directories.
 fn assert_complete(plugins: &Plugins, when: &str) {
     let ours = fs::read(built()).expect("read the program");
     let there = list(plugins.path());

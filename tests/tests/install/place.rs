@@ -225,7 +225,8 @@ fn if_a_plugins_name_is_a_directory_nothing_is_changed() {
 #[test]
 fn on_a_full_disk_nothing_is_replaced() {
     let plugins = Plugins::none();
-    let script = "mount -t tmpfs -o size=1m none \"$1\" && echo theirs > \"$1/macvlan\" && ! \"$0\" install --to \"$1\" && ls -A \"$1\" && cat \"$1/macvlan\"";
+    let script = "mount -t tmpfs -o size=1m none \"$1\" && echo theirs > \"$1/macvlan\" && \
+                  ! \"$0\" install --to \"$1\" && ls -A \"$1\" && cat \"$1/macvlan\"";
     let output = run(Command::new("unshare").args(["--mount", "sh", "-c", script]).arg(built()).arg(plugins.path()));
     let stderr = String::from_utf8_lossy(&output.stderr);
     let expected = format!(

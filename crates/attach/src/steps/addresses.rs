@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_is_refused_on_a_link_that_cannot_carry_it() {
+    fn ipv6_is_refused_on_a_link_with_a_small_mtu() {
         let mut result = leased();
         let plan = |result: &cni::AddResult| Addresses::default().plan(&mut Known { mtu: 1279, ..known(result) });
         let refused = plan(&result).unwrap_err().to_string();

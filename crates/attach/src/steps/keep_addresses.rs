@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_attachment_with_ipv6_needs_it() {
+    fn the_sysctl_is_written_only_with_ipv6() {
         let mut result = leased();
         assert_eq!(keys::<KeepAddresses>(&result), ["net/ipv6/conf/eth0.5/keep_addr_on_down=1"]);
         result.ips.truncate(1);

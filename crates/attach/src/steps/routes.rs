@@ -180,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn no_routes_are_leased_and_none_is_made() {
+    fn without_leased_routes_there_are_no_routes() {
         let (result, mut routes) = (leased(), Routes::default());
         routes.plan(&mut known(&result)).unwrap();
         assert_eq!(routes.0, []);
     }
 
     #[test]
-    fn route_without_a_next_hop_takes_the_gateway_of_its_family() {
+    fn a_route_without_a_next_hop_uses_the_gateway_of_its_family() {
         let plan = |route: cni::Route| kernel_route(&route, &leased()).map(|route| (route.gateway, route.scope));
         let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
         assert_eq!(plan(route("0.0.0.0/0", None)).unwrap(), (ip("10.0.0.1"), Some(0)));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn route_on_the_link_itself_can_lead_to_a_next_hop() {
+    fn without_a_gateway_a_route_is_on_the_link() {
         let mut result = leased();
         result.ips[0].gateway = None;
         let planned = kernel_route(&route("169.254.1.1/32", None), &result).unwrap();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_arrive() {
+    fn attributes_of_a_route_are_kept() {
         let wanted = cni::Route {
             mtu: Some(1400),
             advmss: Some(1360),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_that_no_kernel_takes_are_refused_before_anything_is_touched() {
+    fn routes_that_the_kernel_would_refuse_are_refused_early() {
         let refused = |route: cni::Route| kernel_route(&route, &leased()).unwrap_err().to_string();
         assert_eq!(
             refused(route("10.1.2.3/16", None)),
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(
             kernel_route(&route("fd01::1/64", None), &leased()).unwrap().dst,
             "fd01::/64".parse().unwrap(),
-            "the kernel takes these"
+            "the kernel accepts host bits of IPv6"
         );
         assert_eq!(
             refused(route("10.1.0.0/16", Some("fd00::1"))),

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sysctls_follow_the_families() {
+    fn the_sysctls_depend_on_the_address_families() {
         let mut result = leased();
         assert_eq!(
             keys::<Sysctls>(&result),
@@ -54,10 +54,10 @@ mod tests {
             ]
         );
         result.ips.swap_remove(0);
-        assert_eq!(keys::<Sysctls>(&result).len(), 4, "an IPv4 address may be added to it later");
+        assert_eq!(keys::<Sysctls>(&result).len(), 4, "an IPv4 address may be added later");
         result.ips = leased().ips[..1].to_vec();
         assert_eq!(keys::<Sysctls>(&result), ["net/ipv4/conf/eth0.5/arp_notify=1"]);
         result.ips.clear();
-        assert_eq!(keys::<Sysctls>(&result), [""; 0], "layer 2 only sets nothing");
+        assert_eq!(keys::<Sysctls>(&result), [""; 0], "without addresses nothing is written");
     }
 }

@@ -30,7 +30,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 #[test]
-fn adding_an_address_is_what_netlink_packet_route_makes_of_it() {
+fn a_request_to_add_an_address_equals_that_of_netlink_packet_route() {
     let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
     for (address, family, broadcast) in [
         ("10.1.2.3/24", AddressFamily::Inet, Some("10.1.2.255")),
@@ -50,7 +50,7 @@ fn adding_an_address_is_what_netlink_packet_route_makes_of_it() {
 
 #[test]
 #[cfg(target_endian = "little")]
-fn adding_an_address_is_these_bytes() {
+fn the_bytes_of_a_request_to_add_an_address() {
     #[rustfmt::skip]
     let golden = [
         // nlmsghdr: 48 bytes, RTM_NEWADDR, REQUEST|ACK|EXCL|CREATE, sequence 1, port 2
@@ -66,7 +66,7 @@ fn adding_an_address_is_these_bytes() {
 }
 
 #[test]
-fn deleting_an_address_names_its_other_end() {
+fn a_request_to_delete_an_address_names_its_peer() {
     let address =
         Address { ifindex: 5, address: net("10.0.0.1/32"), peer: Some(ip("10.0.0.2")), scope: 253, flags: 0x80 };
     let mut theirs = message(
@@ -80,7 +80,7 @@ fn deleting_an_address_names_its_other_end() {
 }
 
 #[test]
-fn the_long_flags_win_over_the_short_ones() {
+fn the_flags_of_32_bits_replace_those_of_8_bits() {
     let mut theirs = message(
         AddressFamily::Inet6,
         64,
@@ -100,7 +100,7 @@ fn the_long_flags_win_over_the_short_ones() {
 }
 
 #[test]
-fn failure_of_duplicate_address_detection_is_seen() {
+fn a_failure_of_duplicate_address_detection_is_read() {
     let mut theirs = message(AddressFamily::Inet6, 64, 5, vec![AddressAttribute::Address(ip("fd00::5"))]);
     theirs.header.flags = AddressHeaderFlags::Dadfailed | AddressHeaderFlags::Tentative;
     let address = decoded(theirs).unwrap().unwrap();
@@ -108,7 +108,7 @@ fn failure_of_duplicate_address_detection_is_seen() {
 }
 
 #[test]
-fn of_a_point_to_point_address_the_links_own_end_counts() {
+fn a_point_to_point_address_is_read_with_its_peer() {
     let theirs = message(
         AddressFamily::Inet,
         32,
@@ -121,7 +121,7 @@ fn of_a_point_to_point_address_the_links_own_end_counts() {
 }
 
 #[test]
-fn defects_are_named_and_other_families_passed_over() {
+fn defects_are_errors_and_other_families_are_skipped() {
     let v4 = |prefix, attributes| decoded(message(AddressFamily::Inet, prefix, 5, attributes));
     assert_eq!(v4(24, vec![]), Err("address message without an address"));
     assert_eq!(v4(33, vec![AddressAttribute::Local(ip("10.0.0.1"))]), Err("prefix longer than its address"));
@@ -145,15 +145,15 @@ proptest! {
     }
 
     #[test]
-    fn what_is_added_is_what_is_read(address in any_net(), ifindex in any::<u32>()) {
+    fn an_added_address_reads_back(address in any_net(), ifindex in any::<u32>()) {
         let mut request = new_request(ifindex, address);
         let read = decode(&only(request.sealed(1, 2)));
         prop_assert_eq!(read, Ok(Some(Address { ifindex, address, peer: None, scope: 0, flags: 0 })));
     }
 
-    /// The flags are not compared. A peer that is the link's own address is read as none.
+    /// The flags are not compared. A peer that equals the address is read as none.
     #[test]
-    fn what_is_deleted_is_what_is_read(
+    fn a_deleted_address_reads_back(
         address in any_net(),
         peer in any::<Option<IpAddr>>(),
         ifindex in any::<u32>(),

@@ -23,7 +23,7 @@ fn decoded(message: LinkMessage) -> Link {
 }
 
 #[test]
-fn a_question_by_name_is_what_netlink_packet_route_makes_of_it() {
+fn a_request_by_name_equals_that_of_netlink_packet_route() {
     let mut request = get_request(0, 0);
     request.text(IFLA_IFNAME, "eth0");
     let theirs =
@@ -33,7 +33,7 @@ fn a_question_by_name_is_what_netlink_packet_route_makes_of_it() {
 
 #[test]
 #[cfg(target_endian = "little")]
-fn a_question_by_name_is_these_bytes() {
+fn the_bytes_of_a_request_by_name() {
     let mut request = get_request(0, 0);
     request.text(IFLA_IFNAME, "eth0");
     #[rustfmt::skip]
@@ -51,7 +51,7 @@ fn a_question_by_name_is_these_bytes() {
 }
 
 #[test]
-fn creating_a_macvlan_is_what_netlink_packet_route_makes_of_it() {
+fn a_request_to_create_a_macvlan_link_equals_that_of_netlink_packet_route() {
     let netns = Netns::current().unwrap();
     let link = NewLink {
         name: "eth0",
@@ -83,7 +83,7 @@ fn creating_a_macvlan_is_what_netlink_packet_route_makes_of_it() {
 }
 
 #[test]
-fn creating_an_ipvlan_is_what_netlink_packet_route_makes_of_it() {
+fn a_request_to_create_an_ipvlan_link_equals_that_of_netlink_packet_route() {
     for (mode, their_mode) in
         [(IpvlanMode::L2, IpVlanMode::L2), (IpvlanMode::L3, IpVlanMode::L3), (IpvlanMode::L3s, IpVlanMode::L3S)]
     {
@@ -122,7 +122,7 @@ fn creating_an_ipvlan_is_what_netlink_packet_route_makes_of_it() {
 }
 
 #[test]
-fn switching_a_link_on_is_what_netlink_packet_route_makes_of_it() {
+fn a_request_to_set_a_link_up_equals_that_of_netlink_packet_route() {
     let mut theirs = message(Vec::new());
     theirs.header.index = 5;
     theirs.header.flags = LinkFlags::Up;
@@ -133,7 +133,7 @@ fn switching_a_link_on_is_what_netlink_packet_route_makes_of_it() {
 }
 
 #[test]
-fn a_link_is_read_whole() {
+fn every_attribute_of_a_link_is_read() {
     let mut theirs = message(vec![
         LinkAttribute::IfName("eth0".into()),
         LinkAttribute::Mtu(9000),
@@ -180,7 +180,7 @@ fn a_link_is_read_whole() {
 }
 
 #[test]
-fn what_this_crate_has_no_word_for_is_other() {
+fn an_unknown_kind_or_mode_is_read_as_other() {
     for info in [
         vec![
             Info::Kind(InfoKind::MacVlan),
@@ -194,14 +194,14 @@ fn what_this_crate_has_no_word_for_is_other() {
 }
 
 #[test]
-fn a_link_with_another_kind_of_hardware_address_has_no_mac() {
+fn a_hardware_address_of_another_length_is_not_read_as_a_mac() {
     let infiniband = vec![0x80; 20];
     let link = decoded(message(vec![LinkAttribute::IfName("ib0".into()), LinkAttribute::Address(infiniband)]));
     assert_eq!(link.mac, None);
 }
 
 #[test]
-fn defects_are_named() {
+fn defects_are_errors() {
     let cut = Message { kind: RTM_NEWLINK, flags: 0, sequence: 0, port: 0, payload: &[0; 15] };
     assert_eq!(decode(&cut), Err("message shorter than its header"));
     let nameless = Message { payload: &[0; 16], ..cut };
@@ -220,10 +220,10 @@ fn any_kind() -> impl Strategy<Value = LinkKind> {
 }
 
 proptest! {
-    /// The namespace is not compared, because the kernel's message does not have it. In the parent and the MTU, zero
-    /// and none are not told apart.
+    /// The namespace is not compared, because messages of the kernel do not have it. A parent or an MTU of zero counts
+    /// as none.
     #[test]
-    fn what_is_created_is_what_is_read(
+    fn a_created_link_reads_back(
         name in "[^\0%]{1,15}", kind in any_kind(), parent in any::<u32>(), mtu in any::<Option<u32>>(),
         mac in any::<Option<[u8; 6]>>(), group in any::<u32>(),
     ) {
@@ -239,10 +239,9 @@ proptest! {
         prop_assert_eq!(link.group, group);
     }
 
-    /// A request to change flags and group is read as if it came from the kernel. The mask of changed flags is not
-    /// compared.
+    /// The mask of changed flags is not compared.
     #[test]
-    fn what_is_changed_is_what_is_read(ifindex in any::<u32>(), flags in any::<u32>(), group in any::<u32>()) {
+    fn changed_flags_and_a_changed_group_read_back(ifindex in any::<u32>(), flags in any::<u32>(), group in any::<u32>()) {
         let mut request = change_request(RTM_NEWLINK, ifindex, flags, !0);
         request.u32(IFLA_GROUP, group);
         request.text(IFLA_IFNAME, "eth0");
@@ -260,7 +259,7 @@ proptest! {
         }
     }
 
-    /// A damaged message gets further into the decoder than random bytes do.
+    /// A damaged message reaches more code of the decoder than random bytes.
     #[test]
     fn a_damaged_link_is_read_without_a_panic(
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_read_as_they_are_written() {
+    fn words_read_back() {
         for &mode in MacvlanMode::ALL {
             assert_eq!(mode.to_string().parse(), Ok(mode));
             assert_eq!(MacvlanMode::from_number(mode.number()), Some(mode));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_word_is_named_beside_the_known_ones() {
+    fn the_error_names_an_unknown_word_and_the_known_ones() {
         let error = "Bridge".parse::<MacvlanMode>().unwrap_err();
         assert_eq!(error.to_string(), r#""Bridge" is not one of private, vepa, bridge, passthru"#);
         assert_eq!("l4".parse::<IpvlanMode>().unwrap_err().to_string(), r#""l4" is not one of l2, l3, l3s"#);

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn without_its_flag_there_is_no_explanation() {
+    fn without_the_flag_no_explanation_is_read() {
         let verdict = error(-101, 0, &request(), &explanation());
         assert_eq!(verdict, Ok(Err((Errno::ENETUNREACH, None))));
     }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_success_and_a_positive_number_nonsense() {
+    fn zero_is_success_and_a_positive_number_is_an_error() {
         let request = request();
         let header = &request[..HEADER];
         assert_eq!(error(0, NLM_F_CAPPED, header, &[]), Ok(Ok(())));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_dump_may_be_an_error_with_an_explanation() {
+    fn a_dump_can_end_with_an_error_and_an_explanation() {
         let done = |code, extended_ack| {
             let mut payload = DoneMessage::default();
             payload.code = code;
@@ -176,7 +176,7 @@ mod tests {
 
         /// An empty explanation is read as none.
         #[test]
-        fn the_kernels_words_read_back(
+        fn an_explanation_reads_back(
             number in 1..134_i32, capped in any::<bool>(), text in "[^\0]{0,60}",
             echoed in prop::collection::vec(any::<u8>(), 0..40),
         ) {

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn padding_between_attributes_is_skipped_and_flags_masked() {
+    fn padding_and_flags_of_attributes_are_ignored() {
         let mut bytes = Vec::new();
         for (length, kind, value) in [(7_u16, 3_u16, &b"lo\0\0"[..]), (8, 0x8000 | 18, &[1, 2, 3, 4])] {
             bytes.extend(length.to_ne_bytes());
@@ -125,13 +125,13 @@ mod tests {
     }
 
     #[test]
-    fn an_attribute_of_length_zero_ends_the_walk_with_an_error() {
+    fn an_attribute_of_length_zero_is_an_error() {
         let results: Vec<_> = Attributes::new(&[0; 64]).collect();
         assert_eq!(results, [Err("attribute does not fit into its message")]);
     }
 
     #[test]
-    fn an_attribute_beyond_the_end_is_an_error() {
+    fn an_attribute_longer_than_its_message_is_an_error() {
         let mut bytes = 9_u16.to_ne_bytes().to_vec();
         bytes.extend([1, 0, 0, 0, 0, 0]);
         assert_eq!(Attributes::new(&bytes).next(), Some(Err("attribute does not fit into its message")));
@@ -139,7 +139,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_walk_ends_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+        fn the_iterator_ends_with_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
             // Each attribute has at least four bytes.
             let steps = Attributes::new(&bytes).take(1000).count();
             prop_assert!(steps <= bytes.len() / 4 + 1);

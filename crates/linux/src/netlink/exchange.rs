@@ -159,9 +159,9 @@ mod tests {
     }
 
     #[test]
-    fn answers_to_an_earlier_request_are_passed_over() {
+    fn answers_to_an_earlier_request_are_skipped() {
         let mut socket = Socket::open().unwrap();
-        // The answers to these two requests stay unread: a link, and an error.
+        // No code reads the answers to these two requests, which are a link and an error.
         socket.send(&mut question(0)).unwrap();
         socket.send(&mut Request::new(RTM_GETLINK, NLM_F_ACK, &[])).unwrap();
         let sequence = socket
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_is_larger_than_the_buffer_is_asked_for_again() {
+    fn an_object_larger_than_the_buffer_is_requested_again() {
         let mut socket = Socket::open().unwrap();
         socket.set_buffer(64);
         let kind = socket.get(question(0), format_args!("find lo"), |message| Ok(message.kind)).unwrap();
@@ -182,9 +182,9 @@ mod tests {
     }
 
     #[test]
-    fn what_the_decoder_says_is_in_the_error() {
+    fn the_error_has_the_text_of_the_decoder() {
         let mut socket = Socket::open().unwrap();
-        let error = socket.get(question(0), format_args!("find lo"), |_| Err::<(), _>("not to my taste")).unwrap_err();
-        assert_eq!(error.to_string(), "find lo: malformed reply from the kernel: not to my taste");
+        let error = socket.get(question(0), format_args!("find lo"), |_| Err::<(), _>("too short")).unwrap_err();
+        assert_eq!(error.to_string(), "find lo: malformed reply from the kernel: too short");
     }
 }

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_carries_lengths_padding_sequence_and_port() {
+    fn a_request_has_lengths_padding_sequence_and_port() {
         let mut request = Request::new(18, 0x4, &[0; 4]);
         request.text(3, "lo");
         let mut expected = 28_u32.to_ne_bytes().to_vec();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nested_attribute_counts_what_is_in_it() {
+    fn the_length_of_a_nested_attribute_includes_its_content() {
         let mut request = Request::new(18, 0, &[]);
         request.nest(18, |info| {
             info.text(1, "macvlan");
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn two_messages_in_one_datagram_are_both_found() {
+    fn two_messages_of_one_datagram_are_read() {
         let mut datagram = Request::new(16, 0, &[1; 5]).sealed(1, 2).to_vec();
         datagram.extend(Request::new(3, 0, &[]).sealed(1, 2));
         let messages: Vec<_> = Messages::new(&datagram).map(Result::unwrap).collect();
@@ -177,13 +177,13 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_length_zero_ends_the_walk_with_an_error() {
+    fn a_message_of_length_zero_is_an_error() {
         let results: Vec<_> = Messages::new(&[0; 64]).collect();
         assert_eq!(results, [Err("message does not fit into its datagram")]);
     }
 
     #[test]
-    fn a_cut_header_is_an_error() {
+    fn an_incomplete_header_is_an_error() {
         let results: Vec<_> = Messages::new(&[1; 15]).collect();
         assert_eq!(results, [Err("datagram ends within a message header")]);
     }
@@ -195,7 +195,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_walk_ends_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+        fn the_iterator_ends_with_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
             let steps = Messages::new(&bytes).take(1000).count();
             prop_assert!(steps <= bytes.len() / HEADER + 1);
         }

@@ -30,7 +30,7 @@ fn address(text: &str) -> RouteAddress {
     }
 }
 
-/// Unicast, boot, universe, table main.
+/// A unicast route in table main with the protocol `boot` and the scope `universe`.
 fn message(family: AddressFamily, prefix: u8, attributes: Vec<RouteAttribute>) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
@@ -57,7 +57,7 @@ fn decoded(message: RouteMessage) -> Decode<Vec<Route>> {
 }
 
 #[test]
-fn a_route_with_everything_is_what_netlink_packet_route_makes_of_it() {
+fn a_request_with_all_attributes_equals_that_of_netlink_packet_route() {
     for (dst, gateway, family) in
         [("192.168.7.0/24", "10.0.0.1", AddressFamily::Inet), ("fd07::/48", "fe80::1", AddressFamily::Inet6)]
     {
@@ -102,7 +102,7 @@ fn a_default_route_has_no_destination() {
 }
 
 #[test]
-fn the_usual_scope_depends_on_gateway_kind_and_family() {
+fn the_default_scope_depends_on_gateway_kind_and_family() {
     for (dst, kind, theirs_kind, scope) in [
         ("10.2.0.0/16", RouteKind::Unicast, RouteType::Unicast, RouteScope::Link),
         ("10.2.0.0/16", RouteKind::Local, RouteType::Local, RouteScope::Host),
@@ -149,7 +149,7 @@ fn a_gateway_of_the_other_family_is_written_and_read() {
 }
 
 #[test]
-fn each_next_hop_of_several_is_a_route() {
+fn each_of_several_next_hops_is_read_as_a_route() {
     let hop = |interface_index, gateway| {
         let mut hop = RouteNextHop::default();
         hop.interface_index = interface_index;
@@ -167,7 +167,7 @@ fn each_next_hop_of_several_is_a_route() {
 }
 
 #[test]
-fn cached_routes_and_other_families_are_passed_over() {
+fn cached_routes_and_other_families_are_skipped() {
     let mut cached = message(AddressFamily::Inet, 0, vec![]);
     cached.header.flags = RouteFlags::Cloned;
     assert_eq!(decoded(cached), Ok(vec![]));
@@ -176,7 +176,7 @@ fn cached_routes_and_other_families_are_passed_over() {
 }
 
 #[test]
-fn every_kind_is_written_as_it_is_read() {
+fn every_kind_of_route_reads_back() {
     for number in 0..=u8::MAX {
         let mut theirs = message(AddressFamily::Inet, 0, vec![]);
         theirs.header.kind = RouteType::from(number);
@@ -187,7 +187,7 @@ fn every_kind_is_written_as_it_is_read() {
 }
 
 #[test]
-fn defects_are_named() {
+fn defects_are_errors() {
     let wrong = |prefix, attributes| decoded(message(AddressFamily::Inet, prefix, attributes));
     assert_eq!(wrong(33, vec![]), Err("prefix longer than its address"));
     let v6 = RouteAttribute::Destination(address("fd00::"));
@@ -195,7 +195,7 @@ fn defects_are_named() {
 }
 
 #[test]
-fn a_next_hop_of_length_zero_ends_the_reading_with_an_error() {
+fn a_next_hop_of_length_zero_is_an_error() {
     let mut payload = super::codec::header(AF_INET).to_vec();
     payload.extend(12_u16.to_ne_bytes());
     payload.extend(9_u16.to_ne_bytes());
@@ -204,7 +204,7 @@ fn a_next_hop_of_length_zero_ends_the_reading_with_an_error() {
     assert_eq!(read(&message), Err("next hop does not fit"));
 }
 
-/// Those that need a link to send over.
+/// Whether packets of such a route leave through a link.
 fn casts(kind: RouteKind) -> bool {
     matches!(kind, RouteKind::Unicast | RouteKind::Broadcast | RouteKind::Multicast)
 }
@@ -221,10 +221,9 @@ prop_compose! {
 }
 
 proptest! {
-    /// The host bits of the destination are not compared. A table, scope or protocol of `None` is read as its default,
-    /// and the number of a known kind as its word.
+    /// The host bits of the destination are not compared. A table, scope or protocol of `None` is read as its default.
     #[test]
-    fn what_is_added_is_what_is_read(route in any_route()) {
+    fn an_added_route_reads_back(route in any_route()) {
         let mut request = new_request(&route, NLM_F_EXCL);
         let read = read(&only(request.sealed(1, 2)));
         let scope = match route.dst {

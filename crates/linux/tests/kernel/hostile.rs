@@ -1,4 +1,4 @@
-//! Forged netlink replies, and objects that change while they are listed.
+//! Forged netlink replies, and addresses that change while they are listed.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -10,9 +10,9 @@ use ipnet::IpNet;
 use linux::{Errno, Netns, Rtnl};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sendto, socket};
 
-use crate::sandbox::{macvlan, nic, sandboxed};
+use crate::sandbox::{macvlan, sandboxed, with_nic};
 
-/// The port of the only user's route socket in this namespace.
+/// The port of the only route socket of a process in this namespace.
 fn only_port() -> u32 {
     let table = fs::read_to_string("/proc/thread-self/net/netlink").expect("netlink table");
     let mut ports: Vec<u32> = table
@@ -29,20 +29,19 @@ fn only_port() -> u32 {
 }
 
 #[test]
-fn an_acknowledgement_that_another_process_forged_is_not_believed() {
+fn an_acknowledgement_from_another_process_is_ignored() {
     sandboxed(|| {
         let mut rtnl = Rtnl::open().unwrap();
         let victim = only_port();
         let forger =
             socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
                 .unwrap();
-        // "Your request number 1 went well", before it was even made.
+        // An acknowledgement of request number 1, which has not been sent yet.
         let mut forged = Vec::new();
         forged.extend(36_u32.to_ne_bytes());
         forged.extend(2_u16.to_ne_bytes());
         forged.extend(0x100_u16.to_ne_bytes());
-        forged.extend(1_u32.to_ne_bytes());
-        forged.extend(victim.to_ne_bytes());
+        forged.extend([1_u32, victim].map(u32::to_ne_bytes).concat());
         forged.extend([0; 20]);
         let address = NetlinkAddr::new(victim, 0);
         let sent = sendto(forger.as_raw_fd(), &forged, &address, MsgFlags::empty()).unwrap();
@@ -53,7 +52,7 @@ fn an_acknowledgement_that_another_process_forged_is_not_believed() {
     });
 }
 
-/// Ends the reading also when the disturber panics.
+/// Ends the loop of the reader also when the writer panics.
 struct SetOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
@@ -63,12 +62,10 @@ impl Drop for SetOnDrop<'_> {
 }
 
 #[test]
-fn a_list_of_addresses_that_change_meanwhile_is_of_one_moment() {
+fn a_list_of_addresses_that_change_meanwhile_is_consistent() {
     const ADDRESSES: u32 = 2000;
-    sandboxed(|| {
-        let link = nic();
+    with_nic(|rtnl, link| {
         let here = Netns::current().unwrap();
-        let mut rtnl = Rtnl::open().unwrap();
         for n in 0..ADDRESSES {
             let address = Ipv4Addr::from(0x0a01_0000 + n);
             rtnl.new_address(link, IpNet::new(address.into(), 32).unwrap()).unwrap();
@@ -86,14 +83,14 @@ fn a_list_of_addresses_that_change_meanwhile_is_of_one_moment() {
             list.sort_unstable();
             list.dedup();
             assert_eq!(list.len(), listed, "an address is listed twice");
-            // One may be on its way from the head to the end.
+            // One address may be deleted and not yet added again.
             let all = ADDRESSES as usize;
             assert!((all - 1..=all).contains(&listed), "{listed}");
         };
         thread::scope(|scope| {
-            // The kernel goes by position in its list, and takes several datagrams for it.
-            // Each time the address at the head moves to the end, all others move up: a
-            // list put together before and after lacks one of them, or has one twice.
+            // The kernel answers in several datagrams, and continues at a position in its list. The writer moves the
+            // first address to the end, which changes the positions of all others. Without a check, a list would then
+            // miss an address or have one twice.
             scope.spawn(|| {
                 let _done = SetOnDrop(&done);
                 let mut rtnl = Rtnl::open_in(&here).unwrap();
@@ -103,7 +100,7 @@ fn a_list_of_addresses_that_change_meanwhile_is_of_one_moment() {
                 }
             });
             while !done.load(Ordering::Relaxed) {
-                whole(&mut rtnl);
+                whole(rtnl);
             }
         });
         assert_eq!(rtnl.addresses(link).unwrap().len() as u32 - 1, ADDRESSES);

@@ -1,15 +1,15 @@
+//! Links: creation, deletion, and the attributes that the kernel returns.
+
 use std::collections::BTreeSet;
 
 use linux::{Errno, Error, LinkInfo, LinkKind, MacvlanMode, NewLink, Rtnl};
 
-use crate::sandbox::{another_netns, ifindex, ip, mac, macvlan, nic, sandboxed};
+use crate::sandbox::{another_netns, ifindex, ip, mac, macvlan, nic, sandboxed, with_nic};
 
 #[test]
-fn a_macvlan_appears_down_in_the_other_namespace_under_its_final_name() {
-    sandboxed(|| {
-        let parent = nic();
+fn a_new_macvlan_link_is_down_in_the_other_namespace_with_its_final_name() {
+    with_nic(|rtnl, parent| {
         let there = another_netns();
-        let mut rtnl = Rtnl::open().unwrap();
         rtnl.new_link(&NewLink {
             kind: LinkKind::Macvlan { mode: MacvlanMode::Private, bcqueuelen: Some(2000) },
             mtu: Some(1400),
@@ -40,9 +40,9 @@ fn a_macvlan_appears_down_in_the_other_namespace_under_its_final_name() {
     });
 }
 
-/// Linux 6.1 minds; a later one does not. Who creates links must be ready for both.
+/// Linux 6.1 refuses the name, and later kernels accept it.
 #[test]
-fn a_name_that_is_taken_here_is_free_there_or_eexist() {
+fn a_name_that_is_taken_only_here_is_accepted_there_or_eexist() {
     sandboxed(|| {
         let parent = nic();
         ip("link add eth0 type veth peer name eth0peer");
@@ -56,9 +56,8 @@ fn a_name_that_is_taken_here_is_free_there_or_eexist() {
     });
 }
 
-/// In the creating message already: no moment without it.
 #[test]
-fn a_link_is_made_with_its_group_in_another_namespace_too_and_keeps_it() {
+fn a_link_is_created_with_its_group_and_keeps_it() {
     sandboxed(|| {
         let parent = nic();
         let there = another_netns();
@@ -76,19 +75,17 @@ fn a_link_is_made_with_its_group_in_another_namespace_too_and_keeps_it() {
     });
 }
 
-/// And nothing is left of the question.
+/// The test for it must leave no link.
 #[test]
-fn the_kernel_tells_whether_something_else_takes_the_frames_of_a_link() {
-    sandboxed(|| {
-        let parent = nic();
-        let mut rtnl = Rtnl::open().unwrap();
+fn a_parent_that_is_a_bridge_port_is_found_out() {
+    with_nic(|rtnl, parent| {
         let names = |rtnl: &mut Rtnl| rtnl.links().unwrap().into_iter().map(|link| link.name).collect::<Vec<_>>();
-        let before = names(&mut rtnl);
+        let before = names(rtnl);
         assert!(!rtnl.is_taken_from_macvlan(parent).unwrap());
-        assert_eq!(names(&mut rtnl), before);
+        assert_eq!(names(rtnl), before);
         rtnl.new_link(&macvlan("one0", parent)).unwrap();
         assert!(!rtnl.is_taken_from_macvlan(parent).unwrap());
-        let one = ifindex(&mut rtnl, "one0");
+        let one = ifindex(rtnl, "one0");
         rtnl.del_link(one).unwrap();
         ip("link add bridge0 type bridge");
         ip("link set nic0 master bridge0");
@@ -110,7 +107,7 @@ fn every_macvlan_mode_is_set_and_read_back() {
                 LinkInfo::Macvlan { mode: read, .. } => assert_eq!(read, mode),
                 other => panic!("{other:?}"),
             }
-            // The parent here is the parent there: no other namespace is named.
+            // The parent is in the same namespace, so the kernel names no other one.
             assert_eq!((link.parent, link.parent_netnsid), (Some(parent), None));
             let shown = ip("-d link show eth0");
             assert!(shown.contains(&format!("macvlan mode {mode}")), "{shown}");
@@ -120,7 +117,7 @@ fn every_macvlan_mode_is_set_and_read_back() {
 }
 
 #[test]
-fn what_is_not_there_is_none_and_not_an_error() {
+fn a_missing_link_is_none_and_not_an_error() {
     sandboxed(|| {
         let mut rtnl = Rtnl::open().unwrap();
         assert_eq!(rtnl.link("eth0").unwrap(), None);
@@ -134,22 +131,18 @@ fn what_is_not_there_is_none_and_not_an_error() {
 
 #[test]
 fn a_link_is_found_by_its_alternative_name() {
-    sandboxed(|| {
-        let parent = nic();
+    with_nic(|rtnl, parent| {
         ip("link property add dev nic0 altname uplink");
-        let mut rtnl = Rtnl::open().unwrap();
         let link = rtnl.link("uplink").unwrap().unwrap();
         assert_eq!((link.ifindex, link.name.as_str()), (parent, "nic0"));
     });
 }
 
 #[test]
-fn a_bridge_port_names_its_master() {
-    sandboxed(|| {
-        nic();
+fn the_master_of_a_bridge_port_is_read() {
+    with_nic(|rtnl, _| {
         ip("link add br0 type bridge");
         ip("link set nic0 master br0");
-        let mut rtnl = Rtnl::open().unwrap();
         let bridge = rtnl.link("br0").unwrap().unwrap();
         assert_eq!(bridge.kind.as_deref(), Some("bridge"));
         assert_eq!(bridge.info, LinkInfo::Other);
@@ -162,11 +155,9 @@ fn a_bridge_port_names_its_master() {
 
 #[test]
 fn a_bridge_port_cannot_be_a_parent() {
-    sandboxed(|| {
-        let parent = nic();
+    with_nic(|rtnl, parent| {
         ip("link add br0 type bridge");
         ip("link set nic0 master br0");
-        let mut rtnl = Rtnl::open().unwrap();
         let error = rtnl.new_link(&macvlan("eth0", parent)).unwrap_err();
         assert_eq!(error.errno(), Some(Errno::EBUSY));
         assert_eq!(error.to_string(), format!("create macvlan eth0 on ifindex {parent}: device or resource busy"));
@@ -176,9 +167,7 @@ fn a_bridge_port_cannot_be_a_parent() {
 
 #[test]
 fn a_taken_name_is_eexist() {
-    sandboxed(|| {
-        let parent = nic();
-        let mut rtnl = Rtnl::open().unwrap();
+    with_nic(|rtnl, parent| {
         rtnl.new_link(&macvlan("eth0", parent)).unwrap();
         let error = rtnl.new_link(&macvlan("eth0", parent)).unwrap_err();
         assert_eq!(error.errno(), Some(Errno::EEXIST));
@@ -196,31 +185,24 @@ fn a_missing_parent_is_enodev() {
 }
 
 #[test]
-fn the_kernels_words_about_an_mtu_reach_the_error() {
-    sandboxed(|| {
-        let parent = nic();
-        let mut rtnl = Rtnl::open().unwrap();
+fn the_error_has_the_text_of_the_kernel_about_an_mtu() {
+    with_nic(|rtnl, parent| {
         let error = rtnl.new_link(&NewLink { mtu: Some(70_000), ..macvlan("eth0", parent) }).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!(
-                "create macvlan eth0 on ifindex {parent}: invalid argument: \
-                 mtu greater than device maximum"
-            )
+            format!("create macvlan eth0 on ifindex {parent}: invalid argument: mtu greater than device maximum")
         );
     });
 }
 
 #[test]
-fn one_hardware_address_twice_on_a_parent_is_eaddrinuse_when_set_up() {
-    sandboxed(|| {
-        let parent = nic();
-        let mut rtnl = Rtnl::open().unwrap();
+fn setting_up_a_second_link_with_the_same_mac_is_eaddrinuse() {
+    with_nic(|rtnl, parent| {
         for name in ["eth0", "eth1"] {
             rtnl.new_link(&NewLink { mac: Some(mac("02:00:00:00:00:77")), ..macvlan(name, parent) }).unwrap();
         }
-        let first = ifindex(&mut rtnl, "eth0");
-        let second = ifindex(&mut rtnl, "eth1");
+        let first = ifindex(rtnl, "eth0");
+        let second = ifindex(rtnl, "eth1");
         rtnl.set_up(first).unwrap();
         let error = rtnl.set_up(second).unwrap_err();
         assert_eq!(error.errno(), Some(Errno::EADDRINUSE));
@@ -228,15 +210,13 @@ fn one_hardware_address_twice_on_a_parent_is_eaddrinuse_when_set_up() {
 }
 
 #[test]
-fn up_down_rename_and_delete_do_what_they_say() {
-    sandboxed(|| {
-        let parent = nic();
-        let mut rtnl = Rtnl::open().unwrap();
+fn a_link_is_renamed_set_up_set_down_and_deleted() {
+    with_nic(|rtnl, parent| {
         rtnl.new_link(&macvlan("before", parent)).unwrap();
-        let link = ifindex(&mut rtnl, "before");
+        let link = ifindex(rtnl, "before");
         rtnl.rename(link, "fifteen.letters").unwrap();
         assert_eq!(rtnl.link("before").unwrap(), None);
-        assert_eq!(ifindex(&mut rtnl, "fifteen.letters"), link);
+        assert_eq!(ifindex(rtnl, "fifteen.letters"), link);
 
         rtnl.set_up(link).unwrap();
         let up = rtnl.link_by_index(link).unwrap().unwrap();
@@ -253,10 +233,8 @@ fn up_down_rename_and_delete_do_what_they_say() {
 }
 
 #[test]
-fn impossible_names_are_refused_before_the_kernel_sees_them() {
-    sandboxed(|| {
-        let parent = nic();
-        let mut rtnl = Rtnl::open().unwrap();
+fn invalid_names_are_refused_without_a_call_of_the_kernel() {
+    with_nic(|rtnl, parent| {
         for (name, why) in [
             ("", "empty"),
             ("sixteen_letters_", "longer than 15 bytes"),
@@ -268,12 +246,8 @@ fn impossible_names_are_refused_before_the_kernel_sees_them() {
                 rtnl.new_link(&macvlan(name, parent)).unwrap_err(),
                 rtnl.rename(parent, name).unwrap_err(),
             ] {
-                match error {
-                    Error::InterfaceName { name: said, reason } => {
-                        assert_eq!((said.as_str(), reason), (name, why));
-                    }
-                    other => panic!("{other:?}"),
-                }
+                let Error::InterfaceName { name: said, reason } = error else { panic!("{error:?}") };
+                assert_eq!((said.as_str(), reason), (name, why));
             }
         }
         let names: Vec<_> = rtnl.links().unwrap().into_iter().map(|l| l.name).collect();
@@ -282,10 +256,8 @@ fn impossible_names_are_refused_before_the_kernel_sees_them() {
 }
 
 #[test]
-fn a_list_longer_than_one_datagram_is_whole() {
-    sandboxed(|| {
-        let parent = nic();
-        let mut rtnl = Rtnl::open().unwrap();
+fn a_list_of_links_in_several_datagrams_is_complete() {
+    with_nic(|rtnl, parent| {
         let names: BTreeSet<_> = (0..150).map(|n| format!("mv{n}")).collect();
         for name in &names {
             rtnl.new_link(&macvlan(name, parent)).unwrap();

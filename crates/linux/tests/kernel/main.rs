@@ -1,4 +1,4 @@
-//! Tests this crate on a real kernel. Needs root: each test runs in a thread and a network namespace of its own.
+//! Tests of this crate with the kernel. They need root. Each test runs in its own thread and network namespace.
 
 mod addresses;
 mod hostile;

@@ -1,3 +1,5 @@
+//! Network namespaces: opening, comparing and entering them.
+
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
@@ -14,15 +16,15 @@ fn current_inode() -> u64 {
     fs::metadata("/proc/thread-self/ns/net").expect("own namespace").ino()
 }
 
-fn not_netns(path: &Path) {
-    match Netns::open(path).expect_err("no network namespace") {
+fn assert_not_netns(path: &Path) {
+    match Netns::open(path).expect_err("it is not a network namespace") {
         Error::NotNetns { path: named } => assert_eq!(named, path),
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn two_paths_to_one_namespace_have_one_identity() {
+fn two_paths_of_one_namespace_have_the_same_id() {
     sandboxed(|| {
         let here = Netns::current().unwrap();
         let there = another_netns();
@@ -41,7 +43,7 @@ fn two_paths_to_one_namespace_have_one_identity() {
 }
 
 #[test]
-fn a_missing_file_is_missing() {
+fn the_error_of_a_missing_file_says_so() {
     let path = PathBuf::from("/run/netns/there/is/no/such/namespace");
     let error = Netns::open(&path).unwrap_err();
     assert!(matches!(&error, Error::NetnsMissing { path: named } if *named == path));
@@ -51,27 +53,27 @@ fn a_missing_file_is_missing() {
 #[test]
 fn files_of_other_kinds_are_not_network_namespaces() {
     let directory = tempfile::tempdir().unwrap();
-    not_netns(directory.path());
+    assert_not_netns(directory.path());
 
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
-    not_netns(&file);
+    assert_not_netns(&file);
 
     // Opening a FIFO for reading usually waits for a writer.
     let fifo = directory.path().join("fifo");
     mkfifo(&fifo, Mode::S_IRWXU).unwrap();
-    not_netns(&fifo);
+    assert_not_netns(&fifo);
 }
 
 #[test]
 fn namespaces_of_other_kinds_are_not_network_namespaces() {
     for kind in ["mnt", "uts", "ipc", "user", "pid"] {
-        not_netns(&Path::new("/proc/self/ns").join(kind));
+        assert_not_netns(&Path::new("/proc/self/ns").join(kind));
     }
 }
 
 #[test]
-fn work_inside_sees_the_other_namespace_and_the_thread_comes_back() {
+fn a_thread_enters_a_namespace_and_returns() {
     sandboxed(|| {
         nic();
         let there = another_netns();
@@ -84,7 +86,7 @@ fn work_inside_sees_the_other_namespace_and_the_thread_comes_back() {
 }
 
 #[test]
-fn the_thread_comes_back_when_the_work_panics() {
+fn a_thread_returns_from_a_namespace_after_a_panic() {
     sandboxed(|| {
         let there = another_netns();
         let home = current_inode();
@@ -101,7 +103,7 @@ fn the_thread_comes_back_when_the_work_panics() {
 }
 
 #[test]
-fn a_namespace_may_be_entered_from_within_another() {
+fn a_thread_enters_a_namespace_from_another_and_returns() {
     sandboxed(|| {
         let home = current_inode();
         let outer = another_netns();
@@ -116,9 +118,9 @@ fn a_namespace_may_be_entered_from_within_another() {
     });
 }
 
-/// A namespace that knows the way home led there, and not to where the visitor came from. (C11)
+/// It returned to the home namespace instead. (C11)
 #[test]
-fn a_visit_from_within_another_leads_back_to_that_one_and_not_home() {
+fn a_thread_returns_to_the_namespace_it_came_from_and_not_home() {
     sandboxed(|| {
         let home = Netns::current().unwrap();
         let [outer, inner] = [another_netns(), another_netns()].map(|netns| netns.from_home(&home).unwrap());

@@ -1,18 +1,21 @@
+//! Routes: creation, listing, and the default route.
+
 use ipnet::IpNet;
 use linux::{Errno, Route, RouteKind, Rtnl};
 
-use crate::sandbox::{ifindex, ip, nic, sandboxed};
+use crate::sandbox::{ifindex, ip, with_nic};
 
 fn net(text: &str) -> IpNet {
     text.parse().expect("address")
 }
 
-/// A NIC in 10.0.0.0/24 and fd00::/64, without waiting for the latter.
-fn numbered_nic() -> u32 {
-    let link = nic();
-    ip("addr add 10.0.0.5/24 dev nic0");
-    ip("addr add fd00::5/64 dev nic0 nodad");
-    link
+/// As [`with_nic`], with the addresses 10.0.0.5/24 and fd00::5/64 on the NIC.
+fn with_numbered_nic(test: impl FnOnce(&mut Rtnl, u32) + Send + 'static) {
+    with_nic(|rtnl, nic0| {
+        ip("addr add 10.0.0.5/24 dev nic0");
+        ip("addr add fd00::5/64 dev nic0 nodad");
+        test(rtnl, nic0);
+    });
 }
 
 fn only(rtnl: &mut Rtnl, dst: &str) -> Route {
@@ -24,9 +27,8 @@ fn only(rtnl: &mut Rtnl, dst: &str) -> Route {
 
 #[test]
 fn every_attribute_of_a_route_is_set_and_read_back() {
-    sandboxed(|| {
-        let oif = Some(numbered_nic());
-        let mut rtnl = Rtnl::open().unwrap();
+    with_numbered_nic(|rtnl, nic0| {
+        let oif = Some(nic0);
         for (dst, gateway) in [("192.168.7.0/24", "10.0.0.1"), ("fd07::/48", "fd00::1")] {
             let route = Route {
                 gateway: Some(gateway.parse().unwrap()),
@@ -39,7 +41,7 @@ fn every_attribute_of_a_route_is_set_and_read_back() {
             };
             rtnl.new_route(&route).unwrap();
             let expected = Route { scope: Some(0), protocol: Some(3), ..route };
-            assert_eq!(only(&mut rtnl, dst), expected);
+            assert_eq!(only(rtnl, dst), expected);
         }
         let shown = ip("route show table 1234");
         assert_eq!(shown.trim(), "192.168.7.0/24 via 10.0.0.1 dev nic0 metric 77 mtu 1280 advmss 1200");
@@ -49,56 +51,47 @@ fn every_attribute_of_a_route_is_set_and_read_back() {
 }
 
 #[test]
-fn a_route_about_which_little_is_said_is_what_ip_route_add_makes_of_it() {
-    sandboxed(|| {
-        let oif = Some(numbered_nic());
-        let mut rtnl = Rtnl::open().unwrap();
+fn a_route_has_the_same_defaults_as_one_of_ip_route_add() {
+    with_numbered_nic(|rtnl, nic0| {
+        let oif = Some(nic0);
         let on_link = Route { oif, ..Route::to(net("192.168.8.0/24")) };
         rtnl.new_route(&on_link).unwrap();
         ip("route add 192.168.9.0/24 dev nic0");
-        assert_eq!(
-            only(&mut rtnl, "192.168.8.0/24"),
-            Route { dst: net("192.168.8.0/24"), ..only(&mut rtnl, "192.168.9.0/24") }
-        );
+        assert_eq!(only(rtnl, "192.168.8.0/24"), Route { dst: net("192.168.8.0/24"), ..only(rtnl, "192.168.9.0/24") });
         let on_link = Route { oif, ..Route::to(net("fd08::/64")) };
         rtnl.new_route(&on_link).unwrap();
         ip("route add fd09::/64 dev nic0");
-        assert_eq!(only(&mut rtnl, "fd08::/64"), Route { dst: net("fd08::/64"), ..only(&mut rtnl, "fd09::/64") });
-        assert_eq!(only(&mut rtnl, "fd08::/64").priority, Some(1024));
+        assert_eq!(only(rtnl, "fd08::/64"), Route { dst: net("fd08::/64"), ..only(rtnl, "fd09::/64") });
+        assert_eq!(only(rtnl, "fd08::/64").priority, Some(1024));
     });
 }
 
 #[test]
 fn host_bits_of_a_destination_are_ignored() {
-    sandboxed(|| {
-        let oif = Some(numbered_nic());
-        let mut rtnl = Rtnl::open().unwrap();
+    with_numbered_nic(|rtnl, nic0| {
+        let oif = Some(nic0);
         rtnl.new_route(&Route { oif, ..Route::to(net("192.168.7.9/24")) }).unwrap();
-        assert_eq!(only(&mut rtnl, "192.168.7.0/24").oif, oif);
+        assert_eq!(only(rtnl, "192.168.7.0/24").oif, oif);
     });
 }
 
 #[test]
-fn a_gateway_beyond_the_link_is_explained_in_the_kernels_words() {
-    sandboxed(|| {
-        numbered_nic();
-        let mut rtnl = Rtnl::open().unwrap();
+fn the_error_has_the_text_of_the_kernel_about_a_gateway() {
+    with_numbered_nic(|rtnl, _| {
         let error =
             rtnl.new_route(&Route { gateway: Some("172.16.0.1".parse().unwrap()), ..Route::default() }).unwrap_err();
         assert_eq!(error.errno(), Some(Errno::ENETUNREACH));
         assert_eq!(
             error.to_string(),
-            "add route 0.0.0.0/0 via 172.16.0.1: network is unreachable: \
-             Nexthop has invalid gateway"
+            "add route 0.0.0.0/0 via 172.16.0.1: network is unreachable: Nexthop has invalid gateway"
         );
     });
 }
 
 #[test]
-fn a_route_twice_is_eexist() {
-    sandboxed(|| {
-        let oif = Some(numbered_nic());
-        let mut rtnl = Rtnl::open().unwrap();
+fn a_second_add_of_a_route_is_eexist() {
+    with_numbered_nic(|rtnl, nic0| {
+        let oif = Some(nic0);
         for dst in ["192.168.7.0/24", "fd07::/64"] {
             let route = Route { oif, ..Route::to(net(dst)) };
             rtnl.new_route(&route).unwrap();
@@ -109,13 +102,12 @@ fn a_route_twice_is_eexist() {
 }
 
 #[test]
-fn an_ipv4_route_may_have_an_ipv6_gateway() {
-    sandboxed(|| {
-        let oif = Some(numbered_nic());
-        let mut rtnl = Rtnl::open().unwrap();
+fn an_ipv4_route_can_have_an_ipv6_gateway() {
+    with_numbered_nic(|rtnl, nic0| {
+        let oif = Some(nic0);
         rtnl.new_route(&Route { gateway: Some("fd00::1".parse().unwrap()), oif, ..Route::to(net("192.168.7.0/24")) })
             .unwrap();
-        let route = only(&mut rtnl, "192.168.7.0/24");
+        let route = only(rtnl, "192.168.7.0/24");
         assert_eq!(route.gateway, Some("fd00::1".parse().unwrap()));
         let shown = ip("route show 192.168.7.0/24");
         assert!(shown.contains("via inet6 fd00::1 dev nic0"), "{shown}");
@@ -123,13 +115,12 @@ fn an_ipv4_route_may_have_an_ipv6_gateway() {
 }
 
 #[test]
-fn a_route_of_several_next_hops_is_one_route_for_each() {
-    sandboxed(|| {
-        let link = numbered_nic();
+fn a_route_with_several_next_hops_is_listed_once_for_each() {
+    with_numbered_nic(|rtnl, link| {
         for (dst, hops) in [("192.168.7.0/24", ["10.0.0.1", "10.0.0.2"]), ("fd07::/64", ["fd00::1", "fd00::2"])] {
             let [a, b] = hops;
             ip(&format!("route add {dst} metric 5 nexthop via {a} dev nic0 nexthop via {b} dev nic0"));
-            let mut routes = Rtnl::open().unwrap().routes().unwrap();
+            let mut routes = rtnl.routes().unwrap();
             routes.retain(|route| route.dst == net(dst));
             let gateways: Vec<_> = routes.iter().filter_map(|route| route.gateway).collect();
             assert_eq!(gateways, hops.map(|hop| hop.parse::<std::net::IpAddr>().unwrap()));
@@ -143,29 +134,25 @@ fn a_route_of_several_next_hops_is_one_route_for_each() {
 
 #[test]
 fn routes_of_all_tables_and_kinds_are_listed() {
-    sandboxed(|| {
-        numbered_nic();
+    with_numbered_nic(|rtnl, _| {
         ip("route add blackhole 192.168.1.0/24");
         ip("route add unreachable 192.168.2.0/24 table 300");
         ip("route add prohibit fd01::/64");
-        let mut rtnl = Rtnl::open().unwrap();
-        assert_eq!(only(&mut rtnl, "192.168.1.0/24").kind, RouteKind::Blackhole);
-        let unreachable = only(&mut rtnl, "192.168.2.0/24");
+        assert_eq!(only(rtnl, "192.168.1.0/24").kind, RouteKind::Blackhole);
+        let unreachable = only(rtnl, "192.168.2.0/24");
         assert_eq!(unreachable.kind, RouteKind::Unreachable);
         assert_eq!(unreachable.table, Some(300));
-        assert_eq!(only(&mut rtnl, "fd01::/64").kind, RouteKind::Prohibit);
-        // Table local holds the link's own address.
-        let own = only(&mut rtnl, "10.0.0.5/32");
+        assert_eq!(only(rtnl, "fd01::/64").kind, RouteKind::Prohibit);
+        // Table local has a route to the address of the link.
+        let own = only(rtnl, "10.0.0.5/32");
         assert_eq!((own.kind, own.table), (RouteKind::Local, Some(255)));
     });
 }
 
-/// A router has a million routes. All of them were listed to find one. (C12)
+/// A router can have a million routes, and all of them were listed to find one. (C12)
 #[test]
-fn to_find_the_default_route_no_others_are_read() {
-    sandboxed(|| {
-        let nic0 = nic();
-        ip("link set nic0 up");
+fn the_default_route_is_found_without_a_list_of_all_routes() {
+    with_nic(|rtnl, nic0| {
         ip("address add 192.0.2.1/24 dev nic0");
         let routes: String =
             (0..20_000).map(|n| format!("route add 10.{}.{}.0/24 via 192.0.2.2\n", n / 250, n % 250)).collect();
@@ -173,30 +160,32 @@ fn to_find_the_default_route_no_others_are_read() {
         std::fs::write(batch.path(), routes).unwrap();
         ip(&format!("-batch {}", batch.path().display()));
         ip("route add default via 192.0.2.3");
-        let (opened, whole) = (std::time::Instant::now(), Rtnl::open().unwrap().routes().unwrap().len());
+        let (opened, whole) = (std::time::Instant::now(), rtnl.routes().unwrap().len());
         let whole_list = opened.elapsed();
         assert!(whole > 20_000, "{whole}");
         let begun = std::time::Instant::now();
         assert_eq!(Rtnl::default_route(Rtnl::open).unwrap(), Some(nic0));
-        assert!(begun.elapsed() < whole_list / 4, "{:?}, and the whole list takes {whole_list:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < whole_list / 4,
+            "{:?}, but the list of all routes takes {whole_list:?}",
+            begun.elapsed()
+        );
     });
 }
 
 #[test]
 fn the_default_route_is_the_one_with_the_lowest_priority_in_table_main() {
-    sandboxed(|| {
-        let nic0 = numbered_nic();
-        let mut rtnl = Rtnl::open().unwrap();
-        let wire0 = ifindex(&mut rtnl, "wire0");
+    with_numbered_nic(|rtnl, nic0| {
+        let wire0 = ifindex(rtnl, "wire0");
         ip("addr add 10.1.0.5/24 dev wire0");
         assert_eq!(Rtnl::default_route(Rtnl::open).unwrap(), None);
 
-        // None of these leads out of the machine in table main.
+        // Neither is a default route to another machine in table main.
         ip("route add blackhole default metric 1");
         ip("route add default via 10.0.0.1 table 100");
         assert_eq!(Rtnl::default_route(Rtnl::open).unwrap(), None);
 
-        // IPv6 counts where IPv4 has none.
+        // Without a default route of IPv4, that of IPv6 counts.
         ip("route add default via fd00::1 dev nic0");
         assert_eq!(Rtnl::default_route(Rtnl::open).unwrap(), Some(nic0));
 
@@ -204,42 +193,40 @@ fn the_default_route_is_the_one_with_the_lowest_priority_in_table_main() {
         assert_eq!(Rtnl::default_route(Rtnl::open).unwrap(), Some(wire0));
         ip("route add default via 10.0.0.1 dev nic0 metric 200");
         assert_eq!(Rtnl::default_route(Rtnl::open).unwrap(), Some(nic0));
-        // No metric is metric 0.
+        // A route without a metric has metric 0.
         ip("route add default via 10.1.0.1 dev wire0");
         assert_eq!(Rtnl::default_route(Rtnl::open).unwrap(), Some(wire0));
     });
 }
 
 #[test]
-fn a_route_can_stand_beside_those_of_its_link_and_of_no_other() {
-    sandboxed(|| {
-        let nic0 = numbered_nic();
-        let mut rtnl = Rtnl::open().unwrap();
+fn a_route_is_added_to_advertised_ones_of_the_same_link_only() {
+    with_numbered_nic(|rtnl, nic0| {
         let by = |gateway: &str| Route {
             gateway: Some(gateway.parse().unwrap()),
             oif: Some(nic0),
             ..Route::to(net("::/0"))
         };
         let ours = by("fd00::1");
-        assert!(!rtnl.can_stand_beside(&ours).unwrap(), "there is none");
+        assert!(!rtnl.can_stand_beside(&ours).unwrap(), "there is no other route");
         ip("route add default via fd00::9 dev nic0 proto ra metric 1024");
         assert!(rtnl.can_stand_beside(&ours).unwrap());
         assert!(rtnl.can_stand_beside(&Route { priority: Some(0), ..ours.clone() }).unwrap());
         assert!(!rtnl.can_stand_beside(&Route { priority: Some(7), ..ours.clone() }).unwrap());
         assert!(!rtnl.can_stand_beside(&Route { table: Some(100), ..ours.clone() }).unwrap());
-        assert!(!rtnl.can_stand_beside(&Route { oif: Some(nic0 + 1), ..ours.clone() }).unwrap(), "another link's");
+        assert!(!rtnl.can_stand_beside(&Route { oif: Some(nic0 + 1), ..ours.clone() }).unwrap(), "on another link");
         assert_eq!(rtnl.new_route(&ours).unwrap_err().errno(), Some(Errno::EEXIST));
         rtnl.append_route(&ours).unwrap();
         assert_eq!(rtnl.append_route(&ours).unwrap_err().errno(), Some(Errno::EEXIST));
         let mut gateways: Vec<_> = rtnl.routes().unwrap().into_iter().filter(Route::is_default).collect();
         gateways.retain(|route| route.gateway.is_some());
         assert_eq!(gateways.len(), 2, "{gateways:?}");
-        assert!(rtnl.can_stand_beside(&by("fd00::2")).unwrap(), "beside one of a router and one of ours");
+        assert!(rtnl.can_stand_beside(&by("fd00::2")).unwrap(), "an advertised one and one of ours exist");
         let kernels = Route { priority: Some(256), oif: Some(nic0), ..Route::to(net("fd00::/64")) };
-        assert!(!rtnl.can_stand_beside(&kernels).unwrap(), "the kernel's own");
+        assert!(!rtnl.can_stand_beside(&kernels).unwrap(), "the kernel made that one");
         rtnl.delete_advertised(&ours).unwrap();
         let after: Vec<_> = rtnl.routes().unwrap().into_iter().filter(Route::is_default).collect();
-        assert!(gateways.iter().all(|route| after.contains(route)), "neither is advertised by that gateway: {after:?}");
+        assert!(gateways.iter().all(|route| after.contains(route)), "that gateway has advertised neither: {after:?}");
         rtnl.delete_advertised(&by("fd00::9")).unwrap();
         let after: Vec<_> = rtnl.routes().unwrap().into_iter().filter(Route::is_default).collect();
         assert!(after.iter().any(|route| route.gateway == ours.gateway), "{after:?}");

@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 /// Runs `test` in a new thread in a new network namespace.
 pub(crate) fn sandboxed(test: impl FnOnce() + Send + 'static) {
     let inside = move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of one's own: needs root");
+        unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace needs root");
         test();
     };
     if let Err(panic) = thread::spawn(inside).join() {
@@ -18,7 +18,15 @@ pub(crate) fn sandboxed(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Another network namespace, empty, that lives as long as the value.
+/// As [`sandboxed`], with a socket and the ifindex of a [`nic`].
+pub(crate) fn with_nic(test: impl FnOnce(&mut Rtnl, u32) + Send + 'static) {
+    sandboxed(|| {
+        let nic = nic();
+        test(&mut Rtnl::open().expect("socket"), nic);
+    });
+}
+
+/// Another empty network namespace, which lives as long as the value.
 pub(crate) fn another_netns() -> Netns {
     let make = || {
         unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
@@ -27,14 +35,14 @@ pub(crate) fn another_netns() -> Netns {
     thread::spawn(make).join().expect("namespace thread")
 }
 
-/// Runs `ip` in the namespace of the calling thread. Returns what it prints.
+/// Runs `ip` in the namespace of the calling thread. Returns its stdout.
 pub(crate) fn ip(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("run ip");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text from ip")
 }
 
-/// A NIC named `nic0` with a wire that works. Returns its ifindex.
+/// Creates a veth pair `nic0` and `wire0`, both up. Returns the ifindex of `nic0`.
 pub(crate) fn nic() -> u32 {
     ip("link add nic0 address 02:00:00:00:00:10 type veth peer name wire0");
     ip("link set nic0 up");
@@ -46,7 +54,7 @@ pub(crate) fn ifindex(rtnl: &mut Rtnl, name: &str) -> u32 {
     rtnl.link(name).expect("find link").unwrap_or_else(|| panic!("no link {name}")).ifindex
 }
 
-/// A macvlan in bridge mode about which nothing else is said.
+/// A macvlan link in bridge mode with defaults for everything else.
 pub(crate) fn macvlan(name: &str, parent: u32) -> NewLink<'_> {
     NewLink {
         name,

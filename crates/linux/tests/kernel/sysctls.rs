@@ -1,3 +1,5 @@
+//! Sysctls of a network namespace.
+
 use linux::{Errno, Error, Netns, sysctl};
 
 use crate::sandbox::{another_netns, sandboxed};
@@ -5,7 +7,7 @@ use crate::sandbox::{another_netns, sandboxed};
 const KEY: &str = "net/ipv4/conf/lo/arp_notify";
 
 #[test]
-fn a_sysctl_is_written_in_the_namespace_that_was_named_and_nowhere_else() {
+fn a_sysctl_is_written_in_one_namespace_only() {
     sandboxed(|| {
         let here = Netns::current().unwrap();
         let there = another_netns();
@@ -17,7 +19,7 @@ fn a_sysctl_is_written_in_the_namespace_that_was_named_and_nowhere_else() {
 }
 
 #[test]
-fn one_bad_setting_does_not_keep_the_others_from_being_written() {
+fn after_a_failed_write_the_other_sysctls_are_written_too() {
     sandboxed(|| {
         let here = Netns::current().unwrap();
         let settings = [
@@ -44,7 +46,7 @@ fn one_bad_setting_does_not_keep_the_others_from_being_written() {
 }
 
 #[test]
-fn replacing_tells_what_was_there_and_leaves_out_what_is_absent() {
+fn replace_all_returns_the_old_values_and_skips_missing_sysctls() {
     sandboxed(|| {
         let here = Netns::current().unwrap();
         let settings = [(KEY, "1"), ("net/ipv4/conf/absent/arp_notify", "1"), ("net/ipv6/conf/lo/ndisc_notify", "0")];

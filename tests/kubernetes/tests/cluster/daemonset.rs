@@ -1,6 +1,6 @@
-//! Applies the DaemonSet of packaging/ on a cluster with the plugins of the reference.
+//! The DaemonSet of packaging/ on a cluster that has the reference plugins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,14 +17,14 @@ use serde_json::json;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// The plugins of the reference that a node has before.
+/// The reference plugins on each node before the installation.
 const REFERENCE: [&str; 4] = ["bridge", "host-local", "loopback", "macvlan"];
 
-/// The image of the manifest, and the name of the one of the later version.
+/// The image that the manifest names, and the image of a later version.
 const IMAGE: &str = "docker.io/library/underlay:0.1.0";
 const LATER_IMAGE: &str = "docker.io/library/underlay:later";
 
-/// The files of a node's directory of plugins, with their content.
+/// The files in the directory of plugins, each with its content.
 type Plugins = BTreeMap<String, Vec<u8>>;
 
 fn plugins(node: &Node) -> Plugins {
@@ -34,14 +34,14 @@ fn plugins(node: &Node) -> Plugins {
     files.map(|name| (name.clone(), read(node.plugin_dir().join(name)))).collect()
 }
 
-/// Puts the plugins of a directory in place of all that a node has.
+/// Replaces all plugins of a node by those in a directory.
 fn replace_plugins(node: &Node, from: &Path) {
     let directory = node.plugin_dir();
     fs::remove_dir_all(&directory).unwrap_or_else(|e| panic!("empty {}: {e}", directory.display()));
     copy_plugins(from, &directory);
 }
 
-/// `make image`, for a program.
+/// Builds an image of a program, as `make image` does.
 fn image(program: &Path, directory: &Path) -> PathBuf {
     let script = Path::new(REPOSITORY).join("packaging/image.sh");
     let output = Command::new(script).arg(program).arg(directory).env("SOURCE_DATE_EPOCH", "1700000000").output();
@@ -50,7 +50,7 @@ fn image(program: &Path, directory: &Path) -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim_end())
 }
 
-/// `kubectl`, as an administrator on a machine of the LAN.
+/// Runs `kubectl` as the administrator, on a machine of the LAN.
 fn kubectl(cluster: &Turn, arguments: &[&str], input: &str) {
     let output = cluster.gateway.run(|| {
         let mut child = Command::new(peers("kubernetes").join("kubectl"))
@@ -76,7 +76,7 @@ fn await_rollout(cluster: &Turn) {
     kubectl(cluster, &status, "");
 }
 
-/// Every name that we install is that program, on both nodes.
+/// Waits until each name that we install is that program, on both nodes.
 fn await_program(cluster: &Turn, program: &[u8]) {
     for node in &cluster.nodes {
         cluster.until(&format!("the program is installed on {}", node.name), || {
@@ -89,11 +89,11 @@ fn await_program(cluster: &Turn, program: &[u8]) {
     }
 }
 
-/// The pods that ran before still run, as the same containers, and are reached.
+/// Asserts that the pods from before still run as the same containers and answer.
 fn assert_undisturbed(cluster: &Turn, before: &[Pod]) {
     let now = cluster.await_replicas("web", before.len());
     let identity = |pod: &Pod| (pod.name.clone(), pod.container.clone(), pod.ip, pod.restarts);
-    let sorted = |pods: &[Pod]| pods.iter().map(identity).collect::<std::collections::BTreeSet<_>>();
+    let sorted = |pods: &[Pod]| pods.iter().map(identity).collect::<BTreeSet<_>>();
     assert_eq!(sorted(&now), sorted(before));
     for pod in before {
         assert_eq!(get(&cluster.gateway, pod.ip), PAGE);
@@ -101,7 +101,7 @@ fn assert_undisturbed(cluster: &Turn, before: &[Pod]) {
 }
 
 #[test]
-fn the_daemonset_replaces_the_reference_and_upgrades_under_running_pods_and_goes_back() {
+fn the_daemonset_installs_upgrades_and_uninstalls_while_pods_run() {
     let cluster = Cluster::shared();
     let scratch = cluster.lab.path("daemonset");
     fs::create_dir_all(scratch.join("reference")).expect("make a directory");
@@ -115,7 +115,7 @@ fn the_daemonset_replaces_the_reference_and_upgrades_under_running_pods_and_goes
     let before = plugins(&cluster.nodes[0]);
     let pods = cluster.deploy("web", 4, pods::spec());
 
-    // The later version has the bytes of a build that was never made at its end, which no loader reads.
+    // The later version differs only by bytes at its end, which no loader reads.
     let program = cluster.lab.bin().join("underlay");
     let bytes = fs::read(&program).expect("read the program");
     let later = scratch.join("underlay");
@@ -143,7 +143,7 @@ fn the_daemonset_replaces_the_reference_and_upgrades_under_running_pods_and_goes
     await_program(&cluster, &later_bytes);
     assert_undisturbed(&cluster, &pods);
 
-    // Pods of ours beside those of the reference.
+    // Our plugins attach four pods more.
     cluster.api.patch(&format!("{DEPLOYMENTS}/web"), &json!({"spec": {"replicas": 8}}));
     let pods = cluster.await_replicas("web", 8);
 
@@ -161,7 +161,6 @@ fn the_daemonset_replaces_the_reference_and_upgrades_under_running_pods_and_goes
     assert_undisturbed(&cluster, &pods);
     kubectl(&cluster, &["--namespace=kube-system", "delete", "daemonset/underlay", "--wait"], "");
     cluster.undeploy("web");
-    cluster.await_nothing_left();
     for node in &cluster.nodes {
         replace_plugins(node, cluster.lab.bin());
     }

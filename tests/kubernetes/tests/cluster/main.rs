@@ -1,4 +1,4 @@
-//! Our plugins as the only ones in a Kubernetes of two nodes. The tests share one cluster and take turns.
+//! A Kubernetes cluster of two nodes whose only CNI plugins are ours. The tests share it and run one after the other.
 
 mod daemonset;
 mod leases;

@@ -1,5 +1,5 @@
-//! Traffic between a node and its own pods, and Services. A macvlan does not reach its own node, so most of it does
-//! not work yet.
+//! Traffic between a node and its own pods, and Services. A macvlan link does not reach its own node, so most of this
+//! does not work yet.
 
 use std::net::IpAddr;
 use std::panic::catch_unwind;
@@ -14,10 +14,10 @@ use kubernetes::pods::{self, DEPLOYMENTS, PODS, Pod, deployment};
 use kubernetes::{Cluster, expected_to_fail};
 use serde_json::json;
 
-/// The reason of all the marks here.
+/// The reason of all marks here.
 const NOT_YET: &str = "pods and their own node do not reach each other yet";
 
-/// How long a probe that works may take: it is made every second.
+/// The kubelet probes every second, so a probe that works succeeds within this time.
 const PROBE: Duration = Duration::from_secs(15);
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
@@ -30,28 +30,26 @@ fn an_http_readiness_probe_succeeds() {
         json!({"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1, "timeoutSeconds": 1});
     cluster.api.create(DEPLOYMENTS, &deployment("probed", 1, spec));
     let ip: IpAddr = cluster.until("the pod runs", || {
-        let pods = cluster.api.request("GET", PODS, None)?.body;
-        let status = &pods["items"][0]["status"];
+        let pods = cluster.api.list(PODS)?;
+        let status = pods.first().map(|pod| &pod["status"]).ok_or("no pod")?;
         let ip = status["podIP"].as_str().filter(|_| status["phase"] == "Running");
         ip.map(|ip| ip.parse().expect("an address")).ok_or_else(|| status.to_string())
     });
-    // The pod is well: the LAN reaches it.
+    // From the LAN, the pod answers.
     assert_eq!(get(&cluster.gateway, ip), PAGE);
     let failure = format!("Readiness probe failed: Get \"http://{ip}:80/\"");
     expected_to_fail(NOT_YET, &failure, || {
         await_within(PROBE, "the pod is ready", || {
-            let pods = cluster.api.request("GET", PODS, None)?.body;
-            if pods["items"][0]["status"]["containerStatuses"][0]["ready"] == true {
+            if cluster.api.list(PODS)?[0]["status"]["containerStatuses"][0]["ready"] == true {
                 return Ok(());
             }
-            Err(cluster.event("Unhealthy", &failure).unwrap_or_else(|_| "no probe of it has failed".to_owned()))
+            Err(cluster.event("Unhealthy", &failure).unwrap_or_else(|_| "no probe has failed".to_owned()))
         });
     });
     cluster.undeploy("probed");
-    cluster.await_nothing_left();
 }
 
-/// One pod on each node, each the only one of a Service of its own.
+/// One pod on each node, and a Service for each pod.
 struct Pair {
     pods: [Pod; 2],
     services: [IpAddr; 2],
@@ -62,9 +60,7 @@ impl Pair {
         let node = |index: usize| &cluster.nodes[index];
         let services = [0, 1].map(|index| {
             let name = format!("on-{}", node(index).name);
-            let mut spec = pods::spec();
-            spec["nodeName"] = json!(node(index).name);
-            cluster.api.create(DEPLOYMENTS, &deployment(&name, 1, spec));
+            cluster.api.create(DEPLOYMENTS, &deployment(&name, 1, pods::spec_on(node(index))));
             let service = json!({
                 "metadata": {"name": name},
                 "spec": {"selector": {"app": name}, "ports": [{"port": 80}]},
@@ -74,7 +70,7 @@ impl Pair {
         });
         let pods = [0, 1].map(|index| cluster.await_replicas(&format!("on-{}", node(index).name), 1).remove(0));
         let pair = Self { pods, services };
-        // A node reaches a Service whose pod is on the other one. When it does, kube-proxy has done its work there.
+        // A node reaches the Service of the pod on the other node as soon as kube-proxy has set it up.
         for (from, to) in [(0, 1), (1, 0)] {
             cluster.until("a Service with a pod on the other node is reached", || {
                 let page = catch_unwind(|| get(&node(from).machine, pair.services[to]));
@@ -86,7 +82,7 @@ impl Pair {
 
     fn namespace(&self, cluster: &Turn, index: usize) -> Namespace {
         let namespaces = cluster.nodes[index].pod_namespaces().into_iter();
-        let mut own = namespaces.filter(|(_, ip, _)| *ip == self.pods[index].ip).map(|(_, _, netns)| netns);
+        let mut own = namespaces.filter(|(ip, _)| *ip == self.pods[index].ip).map(|(_, netns)| netns);
         own.next().expect("the pod has a namespace")
     }
 
@@ -101,15 +97,15 @@ impl Pair {
 }
 
 #[test]
-fn a_service_is_reached_from_its_pods_own_node_and_from_pods_of_either() {
+fn nodes_and_pods_reach_a_service() {
     let cluster = Cluster::shared();
     let pair = Pair::start(&cluster);
     let unanswered = |index: usize| format!("connect to {}:80: ", pair.services[index]);
-    // From the node to the Service of its own pod.
+    // From the node to the Service of a pod on it.
     expected_to_fail(NOT_YET, &unanswered(0), || {
         assert_eq!(get(&cluster.nodes[0].machine, pair.services[0]), PAGE);
     });
-    // From a pod: to the pod of the other node, and to itself.
+    // From a pod to the Service of the pod on the other node, and to its own Service.
     let pod = pair.namespace(&cluster, 0);
     assert_eq!(get(&pod, pair.pods[1].ip), PAGE);
     for index in [1, 0] {

@@ -1,4 +1,4 @@
-//! The IPAM plugin whereabouts under our macvlan. Its pools are objects of the API server.
+//! macvlan with the IPAM plugin whereabouts, which keeps its addresses in the API server.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,8 +8,7 @@ use e2e::traffic::assert_reaches;
 use kubernetes::Cluster;
 use serde_json::{Value, json};
 
-/// The API group of whereabouts, and the kinds of its objects: each with its plural and the fields of its `spec` that
-/// are objects. It asks for no more of the definitions than that the fields come back as they were sent.
+/// The API group of whereabouts, and the kinds of its objects, each with its plural.
 const GROUP: &str = "whereabouts.cni.cncf.io";
 const KINDS: [(&str, &str); 3] = [
     ("IPPool", "ippools"),
@@ -17,6 +16,7 @@ const KINDS: [(&str, &str); 3] = [
     ("NodeSlicePool", "nodeslicepools"),
 ];
 
+/// whereabouts needs only that the API server returns all fields as they were sent.
 fn definition(kind: &str, plural: &str) -> Value {
     let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     json!({
@@ -39,10 +39,10 @@ fn definition(kind: &str, plural: &str) -> Value {
 
 /// The objects of a kind, in all namespaces.
 fn objects(cluster: &Cluster, plural: &str) -> Vec<Value> {
-    cluster.api.list(&format!("/apis/{GROUP}/v1alpha1/{plural}"))
+    cluster.api.list(&format!("/apis/{GROUP}/v1alpha1/{plural}")).expect("list objects of whereabouts")
 }
 
-/// The allocations of the only pool: the last part of each address and the container that has it.
+/// The allocations of the only pool: the last part of each address, with its container.
 fn allocations(cluster: &Cluster) -> BTreeMap<String, String> {
     let pools = objects(cluster, "ippools");
     assert_eq!(pools.len(), 1, "{pools:?}");
@@ -52,22 +52,17 @@ fn allocations(cluster: &Cluster) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn macvlan_takes_addresses_from_whereabouts_and_gives_them_back() {
+fn macvlan_attaches_with_an_address_of_whereabouts_and_releases_it() {
     let cluster = Cluster::shared();
     let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
     for (kind, plural) in KINDS {
         cluster.api.create(definitions, &definition(kind, plural));
-        cluster.until("the API server serves a new kind", || {
-            match cluster.api.request("GET", &format!("/apis/{GROUP}/v1alpha1/{plural}"), None)? {
-                answer if answer.status == 200 => Ok(()),
-                answer => Err(format!("{answer:?}")),
-            }
-        });
+        cluster.await_path(&format!("/apis/{GROUP}/v1alpha1/{plural}"));
     }
-    // The Lab's host is one more machine of the LAN, and reaches the API server as a node does.
+    // The host of the Lab is on the LAN too, and so it reaches the API server.
     let lab = &cluster.lab;
     let kubeconfig = cluster.nodes[0].root().join("etc/kubernetes/admin.conf");
-    // whereabouts wants a file of its own, besides the configuration of the network.
+    // whereabouts needs a file of its own in addition to the configuration of the network.
     let file = lab.path("whereabouts.conf");
     fs::write(&file, json!({"kubernetes": {"kubeconfig": kubeconfig}}).to_string()).expect("write a file");
     let conf = lab.conf_with(json!({
@@ -92,7 +87,7 @@ fn macvlan_takes_addresses_from_whereabouts_and_gives_them_back() {
     assert_eq!(allocations(&cluster), [("220".to_owned(), container.id.clone())].into());
     assert_eq!(objects(&cluster, "overlappingrangeipreservations").len(), 1);
 
-    // CHECK asks the IPAM plugin, and whereabouts has none: its error is passed on.
+    // whereabouts does not implement CHECK, and macvlan returns its error.
     let mut checked = conf.clone();
     checked["prevResult"] = result;
     let error = plugin.check(&container, "eth0", &checked).args(args).run().error();

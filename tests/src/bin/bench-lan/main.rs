@@ -1,9 +1,9 @@
 //! Measures the cost of a packet from a container on one host to a container on another: on a sub-interface, and on
 //! bridges, routes and tunnels. Two hosts are two network namespaces, and all traffic stays in them.
 //!
-//! `bench-lan` measures on the kernel of this machine. What this kernel lacks (ipvlan, netem) is measured in a User-Mode
-//! Linux guest. It writes tables, JSON and plots. `QUICK=1` runs one short round and writes nothing. `OUT=DIR` writes to
-//! DIR instead of docs/.
+//! `bench-lan` measures on the kernel of this machine. What this kernel lacks (ipvlan, netem) is measured in a
+//! User-Mode Linux guest. It writes tables, JSON and plots. `QUICK=1` runs one short round and writes nothing.
+//! `OUT=DIR` writes to DIR instead of docs/.
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_macros, reason = "this program prints to a terminal")]
 

@@ -1,5 +1,5 @@
-//! Client and server of small exchanges of one byte in each direction. Each is a process with a time limit, and ends with
-//! its parent.
+//! Client and server of small exchanges of one byte in each direction. Each is a process with a time limit, and ends
+//! with its parent.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -94,7 +94,8 @@ fn repeat(to: SocketAddr, time: Duration) -> io::Result<Samples> {
     Samples::gather(time, || exchange(&mut stream))
 }
 
-/// TCP_CRR: a connection for each exchange. The client closes first, so that the ports in TIME_WAIT are those of the client.
+/// TCP_CRR: a connection for each exchange. The client closes first, so that the ports in TIME_WAIT are those of the
+/// client.
 fn reconnect(to: SocketAddr, time: Duration) -> io::Result<Samples> {
     let whole = || exchange(&mut connect(to)?);
     whole()?;

@@ -1,5 +1,5 @@
-//! The setups ("ways") in which a container on one host reaches a container on another. Each has its own hosts, and is built
-//! as the software of its name does it.
+//! The setups ("ways") in which a container on one host reaches a container on another. Each has its own hosts, and is
+//! built as the software of its name does it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;

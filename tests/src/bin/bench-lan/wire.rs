@@ -51,7 +51,8 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Returns an error if the mean size of a frame, or the time of an answer in microseconds, is impossible on such a wire.
+    /// Returns an error if the mean size of a frame, or the time of an answer in microseconds, is impossible on such a
+    /// wire.
     pub(crate) fn judge(self, frame: f64, answer: f64) -> Result<(), String> {
         if self != Self::Offloaded && frame > FRAME {
             return Err(format!("frames of {frame:.0} bytes, more than the maximum of {FRAME}"));

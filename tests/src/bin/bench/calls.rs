@@ -1,5 +1,5 @@
-//! Divides the time of an ADD or DEL by system calls, with `perf trace`, for ours and for the floor. The rest is our own
-//! code and its first page faults.
+//! Divides the time of an ADD or DEL by system calls, with `perf trace`, for ours and for the floor. The rest is our
+//! own code and its first page faults.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -76,8 +76,8 @@ fn trace(call: &Call<'_>, scratch: &Path) -> Result<(Division, Vec<u8>)> {
     Ok((divide(&text).ok_or_else(|| format!("perf traced nothing: {text}"))?, stdout))
 }
 
-/// Parses lines such as `     2.690 ( 0.032 ms): macvlan/28655 sendto(fd: 7, ...) = 52`: the milliseconds since execve, and
-/// the duration.
+/// Parses lines such as `     2.690 ( 0.032 ms): macvlan/28655 sendto(fd: 7, ...) = 52`: the milliseconds since execve,
+/// and the duration.
 fn divide(text: &str) -> Option<Division> {
     let mut by_name: BTreeMap<String, (f64, f64)> = BTreeMap::new();
     let (mut last, mut inside) = (None, 0.0);

@@ -95,7 +95,8 @@ fn one(
             interrupt::check()?;
             for (which, command) in ["ADD", "DEL"].into_iter().enumerate() {
                 for turn in 0..cells.len() {
-                    // The order changes. The side before influences the caches, and how long a DEL waits for a grace period.
+                    // The order changes. The side before influences the caches, and how long a DEL waits for a grace
+                    // period.
                     let turn = if round % 2 == 0 { turn } else { cells.len() - 1 - turn };
                     let at = (turn + round) % cells.len();
                     let done = field.time(programs, scenario, &mut pods[at], command)?;

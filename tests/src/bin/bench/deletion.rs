@@ -67,15 +67,15 @@ pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result
 /// The milliseconds of the whole call and of its longest `sendto`.
 type Times = (f64, f64);
 
-/// Traces a few system calls of a call, so that tracing costs all sides the same. The times are `None` if perf has lost the
-/// end of the call, which happens under load.
+/// Traces a few system calls of a call, so that tracing costs all sides the same. The times are `None` if perf has lost
+/// the end of the call, which happens under load.
 fn trace(call: &Call<'_>, scratch: &Path) -> Result<(Option<Times>, Vec<u8>)> {
     let (text, stdout) = launch::under(call, "perf", &["trace", "-e", "execve,sendto,exit_group"], scratch)?;
     Ok((divide(&text), stdout))
 }
 
-/// Parses lines such as `     2.690 ( 0.032 ms): macvlan/28655 sendto(fd: 7, ...) = 52`. Several processors write them, so they
-/// may not be in the order of time.
+/// Parses lines such as `     2.690 ( 0.032 ms): macvlan/28655 sendto(fd: 7, ...) = 52`. Several processors write them,
+/// so they may not be in the order of time.
 fn divide(text: &str) -> Option<(f64, f64)> {
     let (mut end, mut longest): (Option<f64>, f64) = (None, 0.0);
     for line in text.lines() {

@@ -78,8 +78,8 @@ impl Field {
         Pod { side, id, netns: Namespace::new(), addresses: scenario.floor_addresses(number), result: Value::Null }
     }
 
-    /// Makes the calls of an ADD or DEL of a chain. `run` makes a call and returns its stdout. In ADD, each plugin gets the
-    /// result of the one before. In DEL, all get the last result.
+    /// Makes the calls of an ADD or DEL of a chain. `run` makes a call and returns its stdout. In ADD, each plugin gets
+    /// the result of the one before. In DEL, all get the last result.
     pub(crate) fn perform<'a>(
         &'a self,
         programs: &Programs,
@@ -178,7 +178,8 @@ impl Field {
         Ok(())
     }
 
-    /// Drops namespaces, and waits until the kernel has removed their links. Otherwise that would disturb the next calls.
+    /// Drops namespaces, and waits until the kernel has removed their links. Otherwise that would disturb the next
+    /// calls.
     pub(crate) fn retire(&self, pods: Vec<Pod>) -> Result<()> {
         let last = Namespace::new();
         self.lab.host.create_veth(MARKER, &last, MARKER);

@@ -1,5 +1,5 @@
-//! Runs one process from start to end as a runtime does, without threads or copying during that time. With a tracer, the
-//! time does not count.
+//! Runs one process from start to end as a runtime does, without threads or copying during that time. With a tracer,
+//! the time does not count.
 
 use std::fs;
 use std::io::{PipeReader, Read, Write, pipe};

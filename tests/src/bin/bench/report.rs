@@ -182,7 +182,8 @@ fn calls_text(findings: &Findings) -> Result<String> {
     Ok(text)
 }
 
-/// Name, and calls and microseconds of ours and of the floor. The largest difference comes first, the small ones are added up.
+/// Name, and calls and microseconds of ours and of the floor. The largest difference comes first, the small ones are
+/// added up.
 fn calls_rows(ours: &calls::Taken, floor: &calls::Taken) -> Vec<(String, [f64; 4])> {
     let of = |taken: &calls::Taken, name: &str| {
         let spent = taken.by_name.get(name);

@@ -21,8 +21,8 @@ pub(crate) struct Executable {
 
 /// Builds the executables of a lane, or of all lanes, that can have tests with one of these words in their names.
 ///
-/// cargo always gets all packages, because it selects the features of dependencies by the given packages. Otherwise it would
-/// compile the dependencies twice.
+/// cargo always gets all packages, because it selects the features of dependencies by the given packages. Otherwise it
+/// would compile the dependencies twice.
 pub(crate) fn build(lane: Option<Lane>, words: &[String]) -> Result<Vec<Executable>, String> {
     let mut arguments =
         vec!["test", "--locked", "--workspace", "--no-run", "--message-format", "json-render-diagnostics"];

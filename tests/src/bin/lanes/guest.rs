@@ -1,8 +1,8 @@
 //! Boots a guest, reads its output and ends it. [`crate::init`] runs inside.
 //!
-//! User-Mode Linux is a program that runs a kernel. It uses the root file system of the machine (hostfs). Its processes are
-//! also processes of the machine, and would continue if only the kernel died. So it runs in a PID namespace, which ends with
-//! this program and ends all of them.
+//! User-Mode Linux is a program that runs a kernel. It uses the root file system of the machine (hostfs). Its processes
+//! are also processes of the machine, and would continue if only the kernel died. So it runs in a PID namespace, which
+//! ends with this program and ends all of them.
 
 use std::collections::VecDeque;
 use std::env;
@@ -127,7 +127,8 @@ fn visit<T>(
     outcome.map_err(|error| format!("{error}\n{}", guest.tail()))
 }
 
-/// The suite or command, the environment, and the paths that must stay visible although the guest has its own /tmp and /run.
+/// The suite or command, the environment, and the paths that must stay visible although the guest has its own /tmp and
+/// /run.
 fn plan(kind: &str, errand: Value, folders: impl Iterator<Item = PathBuf>, exchange: &Exchange) -> Value {
     let environment: Vec<(&str, String)> =
         VARIABLES.split(' ').filter_map(|name| Some((name, env::var(name).ok()?))).collect();
@@ -237,8 +238,8 @@ impl Guest {
         }
     }
 
-    /// Waits for the end of a guest that has closed its console. Its exit status does not matter, because the guest has written
-    /// a file with the status.
+    /// Waits for the end of a guest that has closed its console. Its exit status does not matter, because the guest has
+    /// written a file with the status.
     fn wait(&mut self) -> Result<(), String> {
         let pid = Pid::from_raw(self.child.id().cast_signed());
         let (done, watched) = mpsc::channel::<()>();

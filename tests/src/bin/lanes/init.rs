@@ -1,5 +1,5 @@
-//! Init of the guest: prepares mounts and modules, starts another process of this program for the tests, and always ends
-//! the guest.
+//! Init of the guest: prepares mounts and modules, starts another process of this program for the tests, and always
+//! ends the guest.
 
 use std::env;
 use std::fs::{self, File};
@@ -21,8 +21,8 @@ use crate::suite::Suite;
 const MODULES: &str = "/usr/lib/uml/modules";
 /// The modules that the tests need.
 const LOADED: &str = "unix ipv6 af_packet veth bridge macvlan ipvlan 8021q dummy bonding tun overlay vxlan sch_netem";
-/// A signal frame of User-Mode Linux 6.1 has no space for AVX-512 registers. A signal handler that calls string functions of
-/// the C library would change them for the interrupted code. So the C library must not use AVX-512.
+/// A signal frame of User-Mode Linux 6.1 has no space for AVX-512 registers. A signal handler that calls string
+/// functions of the C library would change them for the interrupted code. So the C library must not use AVX-512.
 const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX512F,-AVX512BW,-AVX512VL";
 /// The argument of the second process.
 pub(crate) const INSIDE: &str = "--inside";

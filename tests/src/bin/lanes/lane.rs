@@ -31,8 +31,8 @@ const NOT_IN_THE_GUEST: &[(&str, &str)] = &[
     ("runtimes/recipes", "as e2e/containerd"),
 ];
 
-/// Executables of which the guest runs only the tests that the kernel of this machine could not run, each with the reason. The
-/// same applies to all tests of the reference, because its Go programs start thirty times as slowly there.
+/// Executables of which the guest runs only the tests that the kernel of this machine could not run, each with the
+/// reason. The same applies to all tests of the reference, because its Go programs start thirty times as slowly there.
 const LEFT_OVER: &[(&str, &str)] = &[
     ("e2e/bad_config", "refusals before any request to the kernel"),
     ("e2e/host_local", "about files, not links"),

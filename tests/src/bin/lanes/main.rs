@@ -1,8 +1,8 @@
 //! Runs all tests, lane by lane: on the kernel of this machine, and in a User-Mode Linux guest. Prints at the end where
 //! tests ran and how long they took. Fails if a test failed or ran in no lane.
 //!
-//! `lanes [--only LANE] [--meanwhile COMMAND] [WORD]...`: with words, only tests run whose name contains one of them. With a
-//! lane, tests that ran in no lane are not a failure. The shell command runs while the guest runs.
+//! `lanes [--only LANE] [--meanwhile COMMAND] [WORD]...`: with words, only tests run whose name contains one of them.
+//! With a lane, tests that ran in no lane are not a failure. The shell command runs while the guest runs.
 //!
 //! `lanes --run PROGRAM [ARGUMENT]...`: runs that program in a guest.
 #![forbid(unsafe_code)]
