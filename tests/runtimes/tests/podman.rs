@@ -14,16 +14,8 @@ fn start(lab: &Lab) -> Option<Podman<'_>> {
         e2e::needs::note(why);
         return None;
     }
-<<<<<<< HEAD
-    let path = recipe::path("podman.conflist");
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let list: Value = serde_json::from_str(&text).expect("JSON");
-    lab.neighbour.add_address(lab.neighbour.nic, "192.168.50.1/24".parse().expect("a prefix"));
-    Some(Podman::with_network(lab, &example::settle(lab, list)))
-=======
     lab.neighbour.add_address(lab.neighbour.nic, "192.168.50.1/24".parse().expect("a prefix"));
     Some(Podman::with_network(lab, &example::settle(lab, recipe::list("podman.conflist"))))
->>>>>>> tests15
 }
 
 fn ip(text: &str) -> std::net::IpAddr {
