@@ -22,7 +22,7 @@ use crate::{Container, Namespace};
 /// A plugin that takes longer is killed. This is longer than any plugin needs, including duplicate address detection.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A factor for [`DEADLINE`], for slow machines.
+/// A factor for the deadline of one call, for slow machines.
 pub const PATIENCE_VARIABLE: &str = "UNDERLAY_PATIENCE";
 
 fn deadline() -> Duration {
@@ -243,7 +243,7 @@ fn drain(pipe: &mut impl Read) -> Vec<u8> {
     bytes
 }
 
-/// Kills `pid` if `wait` does not return within [`DEADLINE`].
+/// Kills `pid` if `wait` does not return within the deadline of one call.
 pub fn with_deadline<T>(pid: u32, wait: impl FnOnce() -> T) -> T {
     killed_after(deadline(), pid, wait)
 }
