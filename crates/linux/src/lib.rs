@@ -30,6 +30,7 @@ pub mod file;
 mod link;
 mod mac;
 mod mounts;
+mod neighbour;
 mod netlink;
 mod netns;
 mod patience;

@@ -1,5 +1,5 @@
-//! The handle for the links, addresses and routes of one network namespace. Its methods are in `link`, `address` and
-//! `route`.
+//! The handle for the links, addresses, routes and neighbours of one network namespace. Its methods are in `link`,
+//! `address`, `route` and `neighbour`.
 
 use std::os::fd::{AsFd, AsRawFd};
 

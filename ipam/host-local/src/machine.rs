@@ -56,7 +56,8 @@ pub(crate) fn addresses_in(inode: u64) -> Option<Vec<IpAddr>> {
     let mut search = NetnsSearch::default();
     let mut ask = |netns: &Netns| {
         let is_it = netns.id().inode() == inode;
-        is_it.then(|| Rtnl::open_in(netns).and_then(|mut rtnl| rtnl.all_addresses()).ok())
+        let list = || Rtnl::open_in(netns)?.all_addresses();
+        is_it.then(|| Some(list().ok()?.iter().map(|its| its.address.addr()).collect()))
     };
     Holder::EVERY.iter().find_map(|place| search.find(*place, &mut ask)).flatten()
 }

@@ -197,6 +197,7 @@ fn new_link(making: &mut Making<'_>, name: &str) -> linux::Result<()> {
         mtu: settings.mtu,
         mac: settings.mac,
         group: Mark::of(&making.task.attachment).group(),
+        arp: true,
         netns: None,
     };
     match settings.link_in_container {

@@ -7,9 +7,9 @@ use ipnet::IpNet;
 pub use watch::AddressWatch;
 
 use crate::netlink::constants::{
-    AF_INET, AF_INET6, AF_UNSPEC, IFA_ADDRESS, IFA_BROADCAST, IFA_F_DADFAILED, IFA_F_OPTIMISTIC, IFA_F_PERMANENT,
-    IFA_F_TENTATIVE, IFA_FLAGS, IFA_LOCAL, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, RT_SCOPE_UNIVERSE,
-    RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR,
+    AF_INET, AF_INET6, AF_UNSPEC, IFA_ADDRESS, IFA_BROADCAST, IFA_F_DADFAILED, IFA_F_NODAD, IFA_F_OPTIMISTIC,
+    IFA_F_PERMANENT, IFA_F_TENTATIVE, IFA_FLAGS, IFA_LOCAL, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL,
+    RT_SCOPE_UNIVERSE, RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR,
 };
 use crate::netlink::{Attributes, Decode, Message, Request};
 use crate::{Result, Rtnl};
@@ -75,33 +75,33 @@ impl Rtnl {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if a link is deleted during the call.
-    pub fn all_addresses(&mut self) -> Result<Vec<IpAddr>> {
-        let mut all = Vec::new();
-        for link in self.links()? {
-            all.extend(self.addresses(link.ifindex)?.iter().map(|address| address.address.addr()));
-        }
-        Ok(all)
+    /// `EINTR` if the addresses changed during every dump.
+    pub fn all_addresses(&mut self) -> Result<Vec<Address>> {
+        self.dump_addresses(AF_UNSPEC, 0, None)
     }
 
     fn addresses_of(&mut self, family: u8, ifindex: u32) -> Result<Vec<Address>> {
-        let list = self.dump_addresses(family, ifindex, ifindex)?;
+        let list = self.dump_addresses(family, ifindex, Some(ifindex))?;
         if list.len() <= SURELY_ONE_DATAGRAM {
             return Ok(list);
         }
         // If a list has several datagrams, it may change in between. The kernel reports that only for a dump of all
         // links. (seen on 6.18)
-        self.dump_addresses(family, 0, ifindex)
+        self.dump_addresses(family, 0, Some(ifindex))
     }
 
-    fn dump_addresses(&mut self, family: u8, ask: u32, ifindex: u32) -> Result<Vec<Address>> {
+    fn dump_addresses(&mut self, family: u8, ask: u32, wanted: Option<u32>) -> Result<Vec<Address>> {
         let header = header(family, 0, 0, ask);
+        let operation = match wanted {
+            Some(ifindex) => format!("list addresses of ifindex {ifindex}"),
+            None => "list addresses".to_owned(),
+        };
         self.socket.dump(
             Request::new(RTM_GETADDR, NLM_F_DUMP, &header),
-            format_args!("list addresses of ifindex {ifindex}"),
+            format_args!("{operation}"),
             |message, list| {
                 // Kernels before 4.20 always send the addresses of all links.
-                list.extend(decode(message)?.filter(|address| address.ifindex == ifindex));
+                list.extend(decode(message)?.filter(|its| wanted.is_none_or(|ifindex| its.ifindex == ifindex)));
                 Ok(())
             },
         )
@@ -114,8 +114,22 @@ impl Rtnl {
     ///
     /// `EEXIST` if the link already has the address.
     pub fn new_address(&mut self, ifindex: u32, address: IpNet) -> Result<()> {
-        self.socket
-            .acknowledge(new_request(ifindex, address), format_args!("add address {address} to ifindex {ifindex}"))
+        self.request_address(ifindex, address, 0)
+    }
+
+    /// Adds an address as [`Rtnl::new_address`] does, without duplicate address detection. So nothing is sent, and the
+    /// address can be used at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rtnl::new_address`].
+    pub fn new_address_unseen(&mut self, ifindex: u32, address: IpNet) -> Result<()> {
+        self.request_address(ifindex, address, IFA_F_NODAD as u8)
+    }
+
+    fn request_address(&mut self, ifindex: u32, address: IpNet, address_flags: u8) -> Result<()> {
+        let request = new_request(ifindex, address, address_flags);
+        self.socket.acknowledge(request, format_args!("add address {address} to ifindex {ifindex}"))
     }
 
     /// Removes an address from its link.
@@ -143,9 +157,10 @@ fn header(family: u8, prefix: u8, scope: u8, ifindex: u32) -> [u8; HEADER] {
     [family, prefix, 0, scope, a, b, c, d]
 }
 
-fn new_request(ifindex: u32, address: IpNet) -> Request {
+fn new_request(ifindex: u32, address: IpNet, address_flags: u8) -> Request {
     let family = family_of(address);
-    let header = header(family, address.prefix_len(), RT_SCOPE_UNIVERSE, ifindex);
+    let mut header = header(family, address.prefix_len(), RT_SCOPE_UNIVERSE, ifindex);
+    header[2] = address_flags;
     let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
     let mut request = Request::new(RTM_NEWADDR, flags, &header);
     request.ip(IFA_LOCAL, address.addr());

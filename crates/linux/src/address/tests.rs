@@ -44,7 +44,7 @@ fn a_request_to_add_an_address_equals_that_of_netlink_packet_route() {
         attributes.extend(broadcast.map(|b| AddressAttribute::Broadcast(b.parse().unwrap())));
         let theirs = message(family, address.prefix_len(), 5, attributes);
         let theirs = RouteNetlinkMessage::NewAddress(theirs);
-        assert_same(new_request(5, address), flags, theirs);
+        assert_same(new_request(5, address, 0), flags, theirs);
     }
 }
 
@@ -62,7 +62,7 @@ fn the_bytes_of_a_request_to_add_an_address() {
         8, 0, 1, 0, 10, 1, 2, 3,
         8, 0, 4, 0, 10, 1, 2, 255,
     ];
-    assert_eq!(new_request(5, net("10.1.2.3/24")).sealed(1, 2), golden);
+    assert_eq!(new_request(5, net("10.1.2.3/24"), 0).sealed(1, 2), golden);
 }
 
 #[test]
@@ -146,7 +146,7 @@ proptest! {
 
     #[test]
     fn an_added_address_reads_back(address in any_net(), ifindex in any::<u32>()) {
-        let mut request = new_request(ifindex, address);
+        let mut request = new_request(ifindex, address, 0);
         let read = decode(&only(request.sealed(1, 2)));
         prop_assert_eq!(read, Ok(Some(Address { ifindex, address, peer: None, scope: 0, flags: 0 })));
     }

@@ -81,6 +81,11 @@ impl LinkKind {
     }
 }
 
+/// Limits a dump to the links of one kind.
+pub(super) fn emit_filter(request: &mut Request, kind: &str) {
+    request.nest(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, kind));
+}
+
 /// `MACVLAN_MACADDR_FLUSH`, which is only for mode `source`. (include/uapi/linux/if_link.h)
 const MACADDR_FLUSH: u32 = 2;
 

@@ -9,10 +9,10 @@ pub use kind::{LinkInfo, LinkKind};
 pub use words::{IpvlanFlag, IpvlanMode, MacvlanMode, ParseWordError};
 
 use crate::netlink::constants::{
-    AF_UNSPEC, ALTIFNAMSIZ, IFF_LOOPBACK, IFF_LOWER_UP, IFF_UP, IFLA_ADDRESS, IFLA_ALT_IFNAME, IFLA_EXT_MASK,
-    IFLA_GROUP, IFLA_IFNAME, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD,
-    IFNAMSIZ, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, RTEXT_FILTER_SKIP_STATS, RTM_DELLINK, RTM_GETLINK,
-    RTM_NEWLINK, RTM_SETLINK,
+    AF_UNSPEC, ALTIFNAMSIZ, IFF_LOOPBACK, IFF_LOWER_UP, IFF_NOARP, IFF_UP, IFLA_ADDRESS, IFLA_ALT_IFNAME,
+    IFLA_EXT_MASK, IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER,
+    IFLA_MTU, IFLA_NET_NS_FD, IFLA_PROP_LIST, IFNAMSIZ, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL,
+    RTEXT_FILTER_SKIP_STATS, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTM_NEWLINKPROP, RTM_SETLINK,
 };
 use crate::netlink::{Attributes, Decode, Message, Request};
 use crate::{Error, Mac, Netns, Result, Rtnl};
@@ -61,6 +61,8 @@ pub struct Link {
     pub slave_kind: Option<String>,
     /// A number that users and programs choose; 0 by default. (`IFLA_GROUP`)
     pub group: u32,
+    /// A text that users and programs choose; empty by default. (`IFLA_IFALIAS`)
+    pub alias: String,
 }
 
 /// A link to create. A new link is down.
@@ -78,6 +80,8 @@ pub struct NewLink<'a> {
     pub mac: Option<Mac>,
     /// See [`Link::group`].
     pub group: u32,
+    /// False for a link that neither sends nor answers ARP. (`IFF_NOARP`)
+    pub arp: bool,
     /// The namespace of the new link. `None` is the namespace of the [`Rtnl`].
     pub netns: Option<&'a Netns>,
 }
@@ -140,6 +144,21 @@ impl Rtnl {
         let request = get_request(NLM_F_DUMP, 0);
         self.socket.dump(request, format_args!("list links"), |message, list| {
             list.push(decode(message)?);
+            Ok(())
+        })
+    }
+
+    /// Lists the links of one kind, such as `macvlan`. The kernel skips all others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rtnl::links`].
+    pub fn links_of_kind(&mut self, kind: &str) -> Result<Vec<Link>> {
+        let mut request = get_request(NLM_F_DUMP, 0);
+        kind::emit_filter(&mut request, kind);
+        self.socket.dump(request, format_args!("list {kind} links"), |message, list| {
+            // The kernel sends all links if it does not know the kind, because its module is not loaded.
+            list.extend(Some(decode(message)?).filter(|link| link.kind.as_deref() == Some(kind)));
             Ok(())
         })
     }
@@ -226,6 +245,25 @@ impl Rtnl {
         self.socket.acknowledge(request, format_args!("put link with ifindex {ifindex} into group {group}"))
     }
 
+    /// Sets the text of [`Link::alias`], of at most 255 bytes.
+    pub fn set_alias(&mut self, ifindex: u32, alias: &str) -> Result<()> {
+        let mut request = change_request(RTM_SETLINK, ifindex, 0, 0);
+        request.text(IFLA_IFALIAS, alias);
+        self.socket.acknowledge(request, format_args!("set the alias of link with ifindex {ifindex}"))
+    }
+
+    /// Gives a link one more name.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if a link of the namespace has this name. `EOPNOTSUPP` before Linux 5.5.
+    pub fn add_alternative_name(&mut self, ifindex: u32, name: &str) -> Result<()> {
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        let mut request = Request::new(RTM_NEWLINKPROP, flags, &header(ifindex, 0, 0));
+        request.nest(IFLA_PROP_LIST, |list| list.text(IFLA_ALT_IFNAME, name));
+        self.socket.acknowledge(request, format_args!("name link with ifindex {ifindex} {name} too"))
+    }
+
     /// Deletes a link.
     ///
     /// # Errors
@@ -274,7 +312,8 @@ fn change_request(kind: u16, ifindex: u32, flags: u32, change: u32) -> Request {
 
 fn new_request(link: &NewLink<'_>) -> Request {
     let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    let mut request = Request::new(RTM_NEWLINK, flags, &header(0, 0, 0));
+    let noarp = if link.arp { 0 } else { IFF_NOARP };
+    let mut request = Request::new(RTM_NEWLINK, flags, &header(0, noarp, noarp));
     request.text(IFLA_IFNAME, link.name);
     request.u32(IFLA_LINK, link.parent);
     if let Some(mtu) = link.mtu {
@@ -322,6 +361,7 @@ pub(crate) fn decode(message: &Message<'_>) -> Decode<Link> {
         master: None,
         slave_kind: None,
         group: 0,
+        alias: String::new(),
     };
     for attribute in attributes {
         let attribute = attribute?;
@@ -333,6 +373,7 @@ pub(crate) fn decode(message: &Message<'_>) -> Decode<Link> {
             IFLA_LINK => link.parent = Some(attribute.u32()?).filter(|&parent| parent != 0),
             IFLA_LINK_NETNSID => link.parent_netnsid = Some(attribute.i32()?),
             IFLA_GROUP => link.group = attribute.u32()?,
+            IFLA_IFALIAS => link.alias = attribute.text(),
             IFLA_MASTER => link.master = Some(attribute.u32()?).filter(|&master| master != 0),
             IFLA_LINKINFO => {
                 let decoded = kind::decode(attribute)?;

@@ -60,6 +60,7 @@ fn a_request_to_create_a_macvlan_link_equals_that_of_netlink_packet_route() {
         mtu: Some(1400),
         mac: Some(Mac::from([2, 0, 0, 0, 0, 9])),
         group: 7,
+        arp: true,
         netns: Some(&netns),
     };
     let theirs = message(vec![
@@ -99,6 +100,7 @@ fn a_request_to_create_an_ipvlan_link_equals_that_of_netlink_packet_route() {
                 mtu: None,
                 mac: None,
                 group: 0,
+                arp: true,
                 netns: None,
             };
             let info = vec![
@@ -174,6 +176,7 @@ fn every_attribute_of_a_link_is_read() {
             parent_netnsid: Some(-1),
             master: Some(3),
             group: 0,
+            alias: String::new(),
             slave_kind: Some("bond".into()),
         }
     );
@@ -225,10 +228,10 @@ proptest! {
     #[test]
     fn a_created_link_reads_back(
         name in "[^\0%]{1,15}", kind in any_kind(), parent in any::<u32>(), mtu in any::<Option<u32>>(),
-        mac in any::<Option<[u8; 6]>>(), group in any::<u32>(),
+        mac in any::<Option<[u8; 6]>>(), group in any::<u32>(), arp in any::<bool>(),
     ) {
         let mac = mac.map(Mac::from);
-        let mut request = new_request(&NewLink { name: &name, kind, parent, mtu, mac, group, netns: None });
+        let mut request = new_request(&NewLink { name: &name, kind, parent, mtu, mac, group, arp, netns: None });
         let link = decode(&only(request.sealed(1, 2))).unwrap();
         let info = match kind {
             LinkKind::Macvlan { mode, bcqueuelen } => LinkInfo::Macvlan { mode, bcqueuelen, bcqueuelen_used: None },
@@ -236,7 +239,7 @@ proptest! {
         };
         prop_assert_eq!((link.name, link.kind.as_deref(), link.info), (name, Some(kind.name()), info));
         prop_assert_eq!((link.parent.unwrap_or(0), link.mtu, link.mac), (parent, mtu.unwrap_or(0), mac));
-        prop_assert_eq!(link.group, group);
+        prop_assert_eq!((link.group, link.flags & IFF_NOARP == 0), (group, arp));
     }
 
     /// The mask of changed flags is not compared.
@@ -245,8 +248,10 @@ proptest! {
         let mut request = change_request(RTM_NEWLINK, ifindex, flags, !0);
         request.u32(IFLA_GROUP, group);
         request.text(IFLA_IFNAME, "eth0");
+        request.text(IFLA_IFALIAS, "a text");
         let link = decode(&only(request.sealed(1, 2))).unwrap();
         prop_assert_eq!((link.ifindex, link.flags, link.group), (ifindex, flags, group));
+        prop_assert_eq!(link.alias, "a text");
         prop_assert_eq!((link.up, link.carrier), (flags & 1 != 0, flags & 0x1_0000 != 0));
         prop_assert_eq!(link.loopback, flags & 8 != 0);
     }
@@ -272,6 +277,7 @@ proptest! {
             mtu: Some(1),
             mac: None,
             group: 1,
+            arp: true,
             netns: None,
         };
         let mut request = new_request(&link);

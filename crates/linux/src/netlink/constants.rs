@@ -1,5 +1,5 @@
 //! Numbers of the kernel's ABI, with the kernel's names. They are the same on every architecture. (netlink.h,
-//! rtnetlink.h, if_link.h and if_addr.h in include/uapi/linux)
+//! rtnetlink.h, if_link.h, if_addr.h and neighbour.h in include/uapi/linux)
 
 #![allow(missing_docs)]
 
@@ -12,6 +12,7 @@ pub(crate) const NLM_F_REQUEST: u16 = 0x001;
 pub(crate) const NLM_F_ACK: u16 = 0x004;
 pub(crate) const NLM_F_DUMP_INTR: u16 = 0x010;
 pub(crate) const NLM_F_DUMP: u16 = 0x300;
+pub(crate) const NLM_F_REPLACE: u16 = 0x100;
 pub(crate) const NLM_F_EXCL: u16 = 0x200;
 pub(crate) const NLM_F_CREATE: u16 = 0x400;
 pub(crate) const NLM_F_APPEND: u16 = 0x800;
@@ -32,8 +33,12 @@ pub(crate) const RTM_GETADDR: u16 = 22;
 pub(crate) const RTM_NEWROUTE: u16 = 24;
 pub(crate) const RTM_DELROUTE: u16 = 25;
 pub(crate) const RTM_GETROUTE: u16 = 26;
+pub(crate) const RTM_NEWNEIGH: u16 = 28;
+pub(crate) const RTM_DELNEIGH: u16 = 29;
+pub(crate) const RTM_GETNEIGH: u16 = 30;
 pub(crate) const RTM_NEWNSID: u16 = 88;
 pub(crate) const RTM_GETNSID: u16 = 90;
+pub(crate) const RTM_NEWLINKPROP: u16 = 108;
 
 pub(crate) const AF_UNSPEC: u8 = 0;
 pub(crate) const AF_INET: u8 = 2;
@@ -41,6 +46,7 @@ pub(crate) const AF_INET6: u8 = 10;
 
 pub(crate) const IFF_UP: u32 = 0x1;
 pub(crate) const IFF_LOOPBACK: u32 = 0x8;
+pub(crate) const IFF_NOARP: u32 = 0x80;
 pub(crate) const IFF_LOWER_UP: u32 = 0x1_0000;
 
 pub(crate) const IFLA_ADDRESS: u16 = 1;
@@ -49,6 +55,9 @@ pub(crate) const IFLA_MTU: u16 = 4;
 pub(crate) const IFLA_LINK: u16 = 5;
 pub(crate) const IFLA_MASTER: u16 = 10;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
+pub(crate) const IFLA_IFALIAS: u16 = 20;
+/// With `NLA_F_NESTED`, which the kernel demands here.
+pub(crate) const IFLA_PROP_LIST: u16 = 52 | 0x8000;
 pub(crate) const IFLA_ALT_IFNAME: u16 = 53;
 pub(crate) const IFLA_GROUP: u16 = 27;
 pub(crate) const IFLA_NET_NS_FD: u16 = 28;
@@ -73,6 +82,7 @@ pub(crate) const IFA_LOCAL: u16 = 2;
 pub(crate) const IFA_BROADCAST: u16 = 4;
 pub(crate) const IFA_FLAGS: u16 = 8;
 
+pub(crate) const IFA_F_NODAD: u32 = 0x02;
 pub(crate) const IFA_F_OPTIMISTIC: u32 = 0x04;
 pub(crate) const IFA_F_DADFAILED: u32 = 0x08;
 pub(crate) const IFA_F_TENTATIVE: u32 = 0x40;
@@ -82,10 +92,16 @@ pub(crate) const RTA_DST: u16 = 1;
 pub(crate) const RTA_OIF: u16 = 4;
 pub(crate) const RTA_GATEWAY: u16 = 5;
 pub(crate) const RTA_PRIORITY: u16 = 6;
+pub(crate) const RTA_PREFSRC: u16 = 7;
 pub(crate) const RTA_METRICS: u16 = 8;
 pub(crate) const RTA_MULTIPATH: u16 = 9;
 pub(crate) const RTA_TABLE: u16 = 15;
 pub(crate) const RTA_VIA: u16 = 18;
+
+pub(crate) const NDA_DST: u16 = 1;
+pub(crate) const NDA_LLADDR: u16 = 2;
+
+pub(crate) const NUD_PERMANENT: u16 = 0x80;
 
 pub(crate) const RTAX_MTU: u16 = 2;
 pub(crate) const RTAX_ADVMSS: u16 = 8;

@@ -6,9 +6,10 @@ use ipnet::IpNet;
 
 use super::{Route, RouteKind};
 use crate::netlink::constants::{
-    AF_INET, AF_INET6, NLM_F_ACK, NLM_F_CREATE, RT_SCOPE_HOST, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE, RT_TABLE_MAIN,
-    RT_TABLE_UNSPEC, RTA_DST, RTA_GATEWAY, RTA_METRICS, RTA_MULTIPATH, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTA_VIA,
-    RTAX_ADVMSS, RTAX_MTU, RTM_DELROUTE, RTM_F_CLONED, RTM_NEWROUTE, RTPROT_BOOT,
+    AF_INET, AF_INET6, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, RT_SCOPE_HOST, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE,
+    RT_TABLE_MAIN, RT_TABLE_UNSPEC, RTA_DST, RTA_GATEWAY, RTA_METRICS, RTA_MULTIPATH, RTA_OIF, RTA_PREFSRC,
+    RTA_PRIORITY, RTA_TABLE, RTA_VIA, RTAX_ADVMSS, RTAX_MTU, RTM_DELROUTE, RTM_F_CLONED, RTM_GETROUTE, RTM_NEWROUTE,
+    RTPROT_BOOT,
 };
 use crate::netlink::{Attribute, Attributes, Decode, Message, Request, attribute_ip};
 
@@ -31,6 +32,16 @@ pub(super) fn header(family: u8) -> [u8; HEADER] {
 /// Requests a new route. The flags in `others` decide what happens to other routes to the same destination.
 pub(super) fn new_request(route: &Route, others: u16) -> Request {
     request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | others, route)
+}
+
+/// Requests the routes of table main that have this origin and leave by this link.
+pub(super) fn filter(family: u8, protocol: u8, ifindex: u32) -> Request {
+    let mut header = header(family);
+    header[TABLE] = RT_TABLE_MAIN as u8;
+    header[5] = protocol;
+    let mut request = Request::new(RTM_GETROUTE, NLM_F_DUMP, &header);
+    request.u32(RTA_OIF, ifindex);
+    request
 }
 
 /// Requests that a route is deleted.
@@ -62,6 +73,9 @@ fn request(kind: u16, flags: u16, route: &Route) -> Request {
     }
     if let Some(oif) = route.oif {
         request.u32(RTA_OIF, oif);
+    }
+    if let Some(source) = route.source {
+        request.ip(RTA_PREFSRC, source);
     }
     if let Some(priority) = route.priority {
         request.u32(RTA_PRIORITY, priority);
@@ -126,6 +140,7 @@ pub(crate) fn decode(message: &Message<'_>, mut found: impl FnMut(Route)) -> Dec
         let attribute = attribute?;
         match attribute.kind {
             RTA_DST => dst = attribute.ip()?,
+            RTA_PREFSRC => route.source = Some(attribute.ip()?),
             RTA_PRIORITY => route.priority = Some(attribute.u32()?),
             RTA_TABLE => route.table = Some(attribute.u32()?),
             RTA_METRICS => metrics(attribute, &mut route)?,

@@ -40,6 +40,8 @@ pub struct Route {
     pub mtu: Option<u32>,
     /// The TCP segment size to announce, in bytes.
     pub advmss: Option<u32>,
+    /// The source address that the kernel chooses for packets of this machine. (`RTA_PREFSRC`)
+    pub source: Option<IpAddr>,
     /// The origin of the route (`RTPROT_*`). `None` is boot, as with `ip route add`.
     pub protocol: Option<u8>,
     /// The action for packets that match.
@@ -84,6 +86,7 @@ impl Route {
             scope: None,
             mtu: None,
             advmss: None,
+            source: None,
             protocol: None,
             kind: RouteKind::Unicast,
         }
@@ -115,23 +118,42 @@ impl Rtnl {
         Ok(routes)
     }
 
+    /// Lists the routes of this origin on a link, in table main. The kernel skips all others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rtnl::routes`].
+    pub fn routes_from(&mut self, protocol: u8, ifindex: u32) -> Result<Vec<Route>> {
+        let mut routes = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            let request = codec::filter(family, protocol, ifindex);
+            // Kernels before 4.20 send all routes.
+            let wanted = |route: &Route| route.protocol == Some(protocol) && route.oif == Some(ifindex);
+            match self.dump_routes(request, family, wanted) {
+                // The kernel does not have this family.
+                Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {}
+                found => routes.append(&mut found?),
+            }
+        }
+        Ok(routes)
+    }
+
     fn routes_of(&mut self, family: u8, wanted: impl Fn(&Route) -> bool) -> Result<Vec<Route>> {
-        let header = codec::header(family);
-        self.socket.dump(
-            Request::new(RTM_GETROUTE, NLM_F_DUMP, &header),
-            format_args!("list routes"),
-            |message, list| {
-                // A kernel without IPv6 answers with the routes of all families.
-                if message.payload.first() != Some(&family) {
-                    return Ok(());
+        self.dump_routes(Request::new(RTM_GETROUTE, NLM_F_DUMP, &codec::header(family)), family, wanted)
+    }
+
+    fn dump_routes(&mut self, request: Request, family: u8, wanted: impl Fn(&Route) -> bool) -> Result<Vec<Route>> {
+        self.socket.dump(request, format_args!("list routes"), |message, list| {
+            // A kernel without IPv6 answers with the routes of all families.
+            if message.payload.first() != Some(&family) {
+                return Ok(());
+            }
+            codec::decode(message, |route| {
+                if wanted(&route) {
+                    list.push(route);
                 }
-                codec::decode(message, |route| {
-                    if wanted(&route) {
-                        list.push(route);
-                    }
-                })
-            },
-        )
+            })
+        })
     }
 
     /// Adds a route.
@@ -151,6 +173,15 @@ impl Rtnl {
     /// `EEXIST` if one of them has the same gateway.
     pub fn append_route(&mut self, route: &Route) -> Result<()> {
         self.request_route(route, NLM_F_APPEND)
+    }
+
+    /// Deletes a route. The kernel compares only what is set in `route`.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if there is no such route.
+    pub fn del_route(&mut self, route: &Route) -> Result<()> {
+        self.socket.acknowledge(codec::delete_request(route), format_args!("delete route {}", route.dst))
     }
 
     /// Deletes an IPv6 route that is equal to this one and that comes from a router advertisement, if there is one.

@@ -211,12 +211,12 @@ fn casts(kind: RouteKind) -> bool {
 
 prop_compose! {
     fn any_route()(
-        dst in any_net(), gateway in any::<Option<IpAddr>>(),
+        dst in any_net(), [gateway, source] in any::<[Option<IpAddr>; 2]>(),
         [oif, priority, mtu, advmss] in any::<[Option<u32>; 4]>(),
         table in prop::option::of(prop_oneof![250..260_u32, any::<u32>()]),
         [scope, protocol] in any::<[Option<u8>; 2]>(), kind in any::<u8>(),
     ) -> Route {
-        Route { dst, gateway, oif, priority, table, scope, mtu, advmss, protocol, kind: kind_of(kind) }
+        Route { dst, gateway, oif, priority, table, scope, mtu, advmss, source, protocol, kind: kind_of(kind) }
     }
 }
 

@@ -269,3 +269,33 @@ fn a_list_of_links_in_several_datagrams_is_complete() {
         assert_eq!(found, names);
     });
 }
+
+#[test]
+fn links_of_one_kind_are_listed_and_others_are_not() {
+    with_nic(|rtnl, nic0| {
+        assert_eq!(rtnl.links_of_kind("macvlan").unwrap(), []);
+        rtnl.new_link(&macvlan("mv0", nic0)).unwrap();
+        let names = |rtnl: &mut Rtnl, kind| {
+            rtnl.links_of_kind(kind).unwrap().into_iter().map(|link| link.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(rtnl, "macvlan"), ["mv0"]);
+        assert_eq!(names(rtnl, "veth").len(), 2);
+        assert_eq!(names(rtnl, "nosuchkind"), [""; 0]);
+    });
+}
+
+#[test]
+fn a_link_has_an_alias_and_alternative_names_and_no_arp() {
+    with_nic(|rtnl, nic0| {
+        rtnl.new_link(&NewLink { arp: false, ..macvlan("mv0", nic0) }).unwrap();
+        let index = ifindex(rtnl, "mv0");
+        rtnl.set_alias(index, "for the test").unwrap();
+        rtnl.add_alternative_name(index, "another-name-of-mv0").unwrap();
+        let link = rtnl.link_by_any_name("another-name-of-mv0").unwrap().unwrap();
+        assert_eq!((link.ifindex, link.alias.as_str()), (index, "for the test"));
+        let shown = ip("link show mv0");
+        assert!(shown.contains("NOARP") && shown.contains("altname another-name-of-mv0"), "{shown}");
+        let taken = rtnl.add_alternative_name(nic0, "another-name-of-mv0").unwrap_err();
+        assert_eq!(taken.errno(), Some(Errno::EEXIST));
+    });
+}

@@ -4,6 +4,7 @@ mod addresses;
 mod hostile;
 mod links;
 mod namespaces;
+mod neighbours;
 mod routes;
 mod sandbox;
 mod sysctls;

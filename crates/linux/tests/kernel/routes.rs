@@ -233,3 +233,34 @@ fn a_route_is_added_to_advertised_ones_of_the_same_link_only() {
         assert!(after.iter().all(|route| route.gateway != by("fd00::9").gateway), "{after:?}");
     });
 }
+
+#[test]
+fn only_routes_of_one_origin_on_one_link_are_listed() {
+    with_numbered_nic(|rtnl, nic0| {
+        const OURS: u8 = 117;
+        ip("link add other type veth peer name wire1");
+        ip("link set other up");
+        let other = ifindex(rtnl, "other");
+        let route = |dst: &str, oif, protocol| Route { oif: Some(oif), protocol, ..Route::to(net(dst)) };
+        for route in [
+            route("10.1.0.1/32", nic0, Some(OURS)),
+            route("10.1.0.2/32", nic0, None),
+            route("10.1.0.3/32", other, Some(OURS)),
+            Route { source: Some("fd00::5".parse().unwrap()), ..route("fd01::1/128", nic0, Some(OURS)) },
+            Route { table: Some(99), ..route("10.1.0.4/32", nic0, Some(OURS)) },
+        ] {
+            rtnl.new_route(&route).unwrap();
+        }
+        let listed = |rtnl: &mut Rtnl| {
+            let routes = rtnl.routes_from(OURS, nic0).unwrap();
+            routes.iter().map(|route| (route.dst.to_string(), route.source)).collect::<Vec<_>>()
+        };
+        let source = "fd00::5".parse().ok();
+        assert_eq!(listed(rtnl), [("10.1.0.1/32".to_owned(), None), ("fd01::1/128".to_owned(), source)]);
+        assert!(ip("-6 route show fd01::1").contains("src fd00::5"));
+        rtnl.del_route(&route("10.1.0.1/32", nic0, Some(OURS))).unwrap();
+        assert_eq!(listed(rtnl).len(), 1);
+        let gone = rtnl.del_route(&route("10.1.0.2/32", nic0, Some(OURS))).unwrap_err();
+        assert_eq!(gone.errno(), Some(Errno::ESRCH), "a route of another origin is left");
+    });
+}

@@ -63,6 +63,7 @@ pub(crate) fn macvlan(name: &str, parent: u32) -> NewLink<'_> {
         mtu: None,
         mac: None,
         group: 0,
+        arp: true,
         netns: None,
     }
 }
