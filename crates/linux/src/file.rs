@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -48,6 +48,38 @@ fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     options
+}
+
+/// Writes a file that only its owner can read, in place of any other content. If the process is killed meanwhile, the
+/// file is empty or incomplete.
+///
+/// # Errors
+///
+/// The kernel's error. Then there is no file, if it can be removed.
+pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
+    let write = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        options.open(path)?.write_all(content)
+    };
+    write().map_err(|source| {
+        let _ = fs::remove_file(path);
+        Error::Io { operation: format!("write {}", path.display()), source }
+    })
+}
+
+/// Creates a directory that only its owner can use, unless it exists. Its parent must exist.
+///
+/// # Errors
+///
+/// The kernel's error.
+pub fn create_private_directory(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::Io { operation: format!("create directory {}", path.display()), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A lock between processes. It is released when it is dropped, and when the process ends.
@@ -213,6 +245,26 @@ mod tests {
         symlink(folder.path().join("elsewhere"), &path).unwrap();
         Lock::take(&path, Duration::ZERO).unwrap_err();
         assert!(!folder.path().join("elsewhere").exists(), "the lock followed a link");
+    }
+
+    #[test]
+    fn a_private_file_in_a_private_directory_is_written_and_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("ours");
+        create_private_directory(&directory).unwrap();
+        create_private_directory(&directory).unwrap();
+        let path = directory.join("file");
+        for content in ["long content", "short"] {
+            write_private(&path, content.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode(&directory), mode(&path)), (0o700, 0o600));
+        symlink(&path, directory.join("link")).unwrap();
+        write_private(&directory.join("link"), b"x").unwrap_err();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "short", "a link is not followed");
+        let error = create_private_directory(&folder.path().join("a/b")).unwrap_err().to_string();
+        assert!(error.starts_with("create directory ") && error.ends_with("a/b: no such file or directory"), "{error}");
     }
 
     #[test]

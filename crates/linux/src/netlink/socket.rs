@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, recvmsg};
+use nix::sys::socket::{GetSockOpt, MsgFlags, NetlinkAddr, getsockopt, recv, recvmsg};
 
 use super::Request;
 use crate::{Error, Result};
@@ -77,6 +77,11 @@ impl Socket {
         self.inner
             .add_membership(group)
             .map_err(|error| Error::kernel(format_args!("subscribe to route group {group}"), errno_of(&error)))
+    }
+
+    /// Reads a socket option. Returns `None` if the kernel does not have it.
+    pub(crate) fn option<O: GetSockOpt>(&self, option: O) -> Option<O::Val> {
+        getsockopt(&self.inner, option).ok()
     }
 
     #[cfg(test)]

@@ -154,3 +154,13 @@ fn descriptors_are_closed_on_exec() {
     assert!(FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC));
     assert!(netns.as_fd().as_raw_fd() > 2);
 }
+
+#[test]
+fn each_namespace_has_its_own_cookie() {
+    sandboxed(|| {
+        let here = Rtnl::open().unwrap().netns_cookie();
+        assert!(here.is_some(), "Linux 5.14 or newer");
+        assert_eq!(Rtnl::open().unwrap().netns_cookie(), here);
+        assert_ne!(Rtnl::open_in(&another_netns()).unwrap().netns_cookie(), here);
+    });
+}
