@@ -3,13 +3,13 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use nix::libc;
+use nix::{libc, sockopt_impl};
 
 use crate::netlink::constants::{AF_UNSPEC, NETNSA_FD, NETNSA_NSID, RTM_GETNSID, RTM_NEWNSID};
 use crate::netlink::{Attributes, Decode, Message, Request, Socket};
 use crate::{Netns, Result};
 
-nix::sockopt_impl!(NetnsCookie, GetOnly, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, u64);
+sockopt_impl!(NetnsCookie, GetOnly, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, u64);
 
 /// Bytes of `struct rtgenmsg`, with padding.
 const HEADER: usize = 4;
