@@ -3,13 +3,9 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use nix::{libc, sockopt_impl};
-
 use crate::netlink::constants::{AF_UNSPEC, NETNSA_FD, NETNSA_NSID, RTM_GETNSID, RTM_NEWNSID};
 use crate::netlink::{Attributes, Decode, Message, Request, Socket};
 use crate::{Netns, Result};
-
-sockopt_impl!(NetnsCookie, GetOnly, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, u64);
 
 /// Bytes of `struct rtgenmsg`, with padding.
 const HEADER: usize = 4;
@@ -43,7 +39,7 @@ impl Rtnl {
     /// Returns the cookie of the namespace of this socket, a number that no other namespace gets until the next boot.
     /// Returns `None` before Linux 5.14. (`SO_NETNS_COOKIE`)
     pub fn netns_cookie(&self) -> Option<u64> {
-        self.socket.option(NetnsCookie)
+        self.socket.netns_cookie()
     }
 
     /// Returns the number of another namespace in this one, as in [`crate::Link::parent_netnsid`]. Returns `None` if it

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{GetSockOpt, MsgFlags, NetlinkAddr, getsockopt, recv, recvmsg};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, recvmsg};
 
 use super::Request;
 use crate::{Error, Result};
@@ -79,9 +80,16 @@ impl Socket {
             .map_err(|error| Error::kernel(format_args!("subscribe to route group {group}"), errno_of(&error)))
     }
 
-    /// Reads a socket option. Returns `None` if the kernel does not have it.
-    pub(crate) fn option<O: GetSockOpt>(&self, option: O) -> Option<O::Val> {
-        getsockopt(&self.inner, option).ok()
+    /// Returns the cookie of the socket's namespace. Returns `None` if the kernel has none.
+    pub(crate) fn netns_cookie(&self) -> Option<u64> {
+        let mut cookie = 0_u64;
+        let mut length = size_of::<u64>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `length` bytes to `cookie`. The socket is open as long as this value.
+        let answer = unsafe {
+            let at = (&raw mut cookie).cast();
+            libc::getsockopt(self.inner.as_raw_fd(), libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, at, &raw mut length)
+        };
+        (answer == 0).then_some(cookie)
     }
 
     #[cfg(test)]
