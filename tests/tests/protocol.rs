@@ -185,6 +185,8 @@ cases! {
     fn a_key_that_has_no_effect_is_named_with_the_key_that_was_probably_meant(lab) {
         let (container, mut conf) = (lab.container(), lab.conf());
         let misspelt = [("mastr", json!("ens4")), ("vlan", json!(100)), ("dns", json!({"nameserver": ["192.0.2.1"]}))];
+        // A list of plugins is not the configuration of a plugin: somebody has passed a whole conflist.
+        conf["plugins"] = json!([{"type": "macvlan"}]);
         // Keys of the runtime, of the specification and of Multus, and comments.
         let others = [
             ("_comment", json!("a key for people")),
@@ -212,6 +214,7 @@ cases! {
             said("host-local", "ipam.ranges[0][0].gatway", "; did you mean \"ipam.ranges[0][0].gateway\"?"),
             said("macvlan", "dns.nameserver", "; did you mean \"dns.nameservers\"?"),
             said("macvlan", "mastr", "; did you mean \"master\"?"),
+            said("macvlan", "plugins", ""),
             said("macvlan", "vlan", ""),
         ];
         assert_eq!(lines, expected);

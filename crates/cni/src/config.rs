@@ -19,7 +19,7 @@ const ATTACHMENTS: &str = "cni.dev/attachments";
 
 /// Keys for the runtime, for the IPAM plugin, or for all plugins (spec section 1). `deviceID` and `pciBusID` are
 /// added by Multus.
-pub const KEYS_OF_OTHERS: [&str; 14] = [
+pub const KEYS_OF_OTHERS: [&str; 13] = [
     "args",
     "capabilities",
     "cniVersions",
@@ -30,7 +30,6 @@ pub const KEYS_OF_OTHERS: [&str; 14] = [
     "ipam",
     "loadOnlyInlinedPlugins",
     "pciBusID",
-    "plugins",
     "prevResult",
     "runtimeConfig",
     "type",

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     let mut story = Story { untrue: 0 };
     tell(&mut story, &power);
     if story.untrue == 0 {
-        println!("\nAll of it was true.");
+        println!("\nAll checks passed.");
         ExitCode::SUCCESS
     } else {
         println!("\n{} of it was NOT true.", story.untrue);
@@ -78,7 +78,7 @@ fn tell(story: &mut Story, power: &Power) {
     let lab = Lab::new(Binaries::HardLinks);
     describe_lan(&lab, power);
 
-    story.chapter("The network, as an operator writes it in /etc/cni/net.d");
+    story.chapter("The configuration of the plugin: in /etc/cni/net.d, it is an entry of \"plugins\"");
     let text = configuration(&lab);
     print_indented(&text);
     let conf: Value = serde_json::from_str(&text).expect("the configuration is JSON");
@@ -262,7 +262,7 @@ fn with_prev_result(conf: &Value, result: &Value) -> Value {
 }
 
 fn print_call(lab: &Lab, call: &Call<'_>) {
-    println!("   It runs, in the host's namespace, with this configuration on stdin:\n");
+    println!("   The runtime runs this in the host's namespace, with the configuration above on stdin:\n");
     for (name, value) in call.environment() {
         println!("     {}={} \\", name.display(), value.display());
     }
