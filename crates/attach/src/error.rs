@@ -1,6 +1,6 @@
 //! The errors of an attachment, and their CNI codes.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +23,14 @@ pub enum Error {
         error: linux::Error,
         /// The reason, and what to do.
         why: String,
+    },
+    /// The host cannot have a route to an address of the container.
+    #[error("add the host's route to {address}: {cause}")]
+    HostRoute {
+        /// The address.
+        address: IpAddr,
+        /// The reason.
+        cause: String,
     },
     /// A key of the configuration has a wrong value.
     #[error("{key} {value}: {cause}")]
@@ -102,7 +110,7 @@ impl Error {
             Self::Linux(error) | Self::Netns(error) | Self::Explained { error, .. } => kernel_code(error),
             Self::Other(error) => error.code,
             Self::NetnsUnset => Code::INVALID_ENVIRONMENT,
-            Self::Config { .. } | Self::NameTaken { .. } => Code::INVALID_NETWORK_CONFIG,
+            Self::Config { .. } | Self::NameTaken { .. } | Self::HostRoute { .. } => Code::INVALID_NETWORK_CONFIG,
             Self::HostNetns(_) => Code::INVALID_NETNS,
             Self::Tentative { .. } => Code::TRY_AGAIN_LATER,
             Self::LinkGone(_) | Self::Duplicate { .. } => Code::KERNEL,

@@ -6,6 +6,7 @@
 //! - Step: one part of an attachment. ADD applies it, CHECK compares it, DEL finds and undoes it. Each has a file in
 //!   `steps`.
 //! - Mark: the group number of a link. It identifies the attachment for which the link was created.
+//! - Record: a file that names the effects of an attachment on the host.
 //! - Home: the network namespace of this process, which is that of the host.
 //! - Guard: decides if a link may be created. Permit: its consent, which may hold a lock. Site: the parent that it
 //!   looks at.
@@ -17,18 +18,25 @@
 
 mod container;
 pub mod error;
+mod host_link;
 mod life;
 pub mod mark;
 mod parent;
+mod record;
 mod result;
 mod steps;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use cni::config::ValidAttachment;
 use cni::{AddResult, Dns, Leased};
-use linux::{Link, LinkKind, Mac, Netns, Rtnl, file};
+use ipnet::IpNet;
+use linux::{IpvlanFlag, IpvlanMode, Link, LinkKind, Mac, MacvlanMode, Netns, Rtnl, file};
+
+use crate::error::Error;
 
 pub use parent::status;
 
@@ -50,6 +58,8 @@ pub struct Attachment<'a> {
 pub struct Task<'a> {
     /// The names of the attachment.
     pub attachment: Attachment<'a>,
+    /// `name` of the network.
+    pub network: &'a str,
     /// Leases the addresses. `None` means that the attachment gets no addresses, or those in [`Settings::leased`].
     pub ipam: Option<&'a dyn Ipam>,
     /// Prints a text for the operator that is not an error.
@@ -74,6 +84,65 @@ pub struct Settings<'a> {
     pub dns: &'a Dns,
     /// Addresses and routes that an earlier plugin of a chain has leased. Used if there is no IPAM.
     pub leased: Option<AddResult>,
+    /// Lets the host and the container reach each other.
+    pub host_access: Option<&'a HostAccess>,
+}
+
+/// The settings of host access.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostAccess {
+    /// Networks that the container reaches through the host, such as those of Kubernetes Services.
+    pub services: Vec<IpNet>,
+    /// More addresses that the container reaches through the host.
+    pub addresses: Vec<IpAddr>,
+    /// The private addresses of the host's link, at most one of each family. If there is none of a family, a usual one
+    /// is chosen.
+    pub private_addresses: Vec<IpAddr>,
+}
+
+impl HostAccess {
+    /// Refuses a kind of link that does not pass frames to the host's link.
+    ///
+    /// # Errors
+    ///
+    /// Code 7.
+    pub fn judge(&self, kind: &LinkKind, link_in_container: bool) -> Result<(), cni::Error> {
+        Ok(self.judge_kind(kind, link_in_container)?)
+    }
+
+    pub(crate) fn judge_kind(&self, kind: &LinkKind, link_in_container: bool) -> error::Result<()> {
+        let cause = match kind {
+            _ if link_in_container => {
+                "needs the parent on the host, and linkInContainer puts it into the container".to_owned()
+            }
+            LinkKind::Macvlan { mode: MacvlanMode::Bridge, .. }
+            | LinkKind::Ipvlan { mode: IpvlanMode::L2, flag: IpvlanFlag::Bridge } => return Ok(()),
+            LinkKind::Macvlan { mode, .. } => {
+                format!(
+                    "needs mode bridge: in mode {mode}, macvlan passes no frames between the container and the host"
+                )
+            }
+            LinkKind::Ipvlan { mode, flag } => format!(
+                "needs mode l2 with flag bridge: in mode {mode} with flag {flag}, ipvlan passes no frames between the \
+                 container and the host"
+            ),
+        };
+        Err(Error::Config { key: "hostAccess", value: "is set".to_owned(), cause })
+    }
+}
+
+/// Removes the host's routes to containers that are gone. `valid` reads the runtime's list of attachments of `network`;
+/// it is called only if there are such routes.
+///
+/// # Errors
+///
+/// Code 5 if a record cannot be read, code 11 if another call holds the lock, code 100 if the kernel refuses.
+pub fn gc(
+    network: &str,
+    valid: &dyn Fn() -> Result<Vec<ValidAttachment>, cni::Error>,
+    remark: &dyn Fn(fmt::Arguments<'_>),
+) -> Result<(), cni::Error> {
+    Ok(host_link::gc(network, valid, remark)?)
 }
 
 /// Leases the addresses of one attachment.
@@ -121,7 +190,7 @@ impl Permit {
 }
 
 /// The directory with the locks of this host. Only root can open it. Its file system is empty after a reboot.
-const LOCKS: &str = "/run/underlay";
+pub(crate) const LOCKS: &str = "/run/underlay";
 
 /// Takes the lock with this name, which all plugins on the host share.
 ///

@@ -15,7 +15,7 @@ use linux::{LinkKind, Rtnl};
 
 use crate::error::{self, Error};
 use crate::steps::{self, Checking, Known, Making, Step, Undoing, Undone, Why};
-use crate::{Settings, Task, container, result};
+use crate::{HostAccess, Settings, Task, container, result};
 
 /// The steps, in the order of ADD.
 fn steps<'a>() -> Vec<Box<dyn Step<'a> + 'a>> {
@@ -31,12 +31,13 @@ fn steps<'a>() -> Vec<Box<dyn Step<'a> + 'a>> {
         Box::<steps::up::Up>::default(),
         // Now the container is on the LAN.
         Box::<steps::routes::Routes>::default(),
+        Box::<steps::host_access::HostAccess>::default(),
     ]
 }
 
 /// Plans an attachment that is not created.
 pub(crate) fn judge(ifname: &str, mtu: u32, leased: &AddResult) -> error::Result<()> {
-    plan(&mut steps(), ifname, mtu, leased).map(drop)
+    plan(&mut steps(), ifname, mtu, leased, None).map(drop)
 }
 
 /// Lets every step plan its work when the addresses are known. So a mistake is refused before anything else is changed.
@@ -46,8 +47,9 @@ fn plan<'a>(
     ifname: &str,
     mtu: u32,
     leased: &AddResult,
+    host_access: Option<&HostAccess>,
 ) -> error::Result<Vec<(String, &'static str)>> {
-    let mut known = Known { ifname, mtu, leased, sysctls: Vec::new() };
+    let mut known = Known { ifname, mtu, leased, host_access, sysctls: Vec::new() };
     steps.iter_mut().try_for_each(|step| step.plan(&mut known))?;
     Ok(known.sysctls)
 }
@@ -80,7 +82,8 @@ impl Attempt<'_> {
             self.steps[at].apply(&mut self.making)?;
             if let Some(leased) = self.making.leased.as_ref().filter(|_| !were_known) {
                 let ifname = self.making.task.attachment.ifname;
-                self.making.sysctls = plan(&mut self.steps, ifname, self.making.mtu(), leased)?;
+                self.making.sysctls =
+                    plan(&mut self.steps, ifname, self.making.mtu(), leased, self.making.settings.host_access)?;
             }
         }
         self.steps.iter_mut().rev().try_for_each(|step| step.finish(&mut self.making))

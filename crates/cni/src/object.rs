@@ -159,11 +159,8 @@ impl<'a> Object<'a> {
 
     /// True or false. False if it is not set.
     pub fn flag(&self, key: &'static str) -> Result<bool, Error> {
-        match self.item(key) {
-            None => Ok(false),
-            Some(Item { value: Value::Bool(flag), .. }) => Ok(*flag),
-            Some(item) => Err(item.refuse("is neither true nor false")),
-        }
+        let Some(item) = self.item(key) else { return Ok(false) };
+        item.flag().ok_or_else(|| item.refuse("is neither true nor false"))
     }
 
     /// An object. If it is not set, an object without keys.
@@ -212,6 +209,11 @@ impl<'a> Item<'a> {
     /// Text, empty text too.
     pub fn text(&self) -> Result<&'a str, Error> {
         self.value.as_str().ok_or_else(|| self.refuse("is not text"))
+    }
+
+    /// True or false. `None` for any other value.
+    pub fn flag(&self) -> Option<bool> {
+        self.value.as_bool()
     }
 
     /// A number that fits 32 bits.

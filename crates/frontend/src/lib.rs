@@ -10,6 +10,7 @@ mod keys;
 use std::fmt;
 
 use attach::{Guard, Settings, Task};
+use cni::config::valid_attachments;
 use cni::{AddResult, Attachment, Call, Code, Error, Ipam, Plugin};
 use linux::{LinkKind, Mac};
 
@@ -72,6 +73,7 @@ impl<K: Kind> Plugin for SubInterface<K> {
             link_in_container: keys.link_in_container,
             dns: &keys.dns,
             leased: previous.filter(|_| ipam.is_none()),
+            host_access: keys.host_access.as_ref(),
         };
         with_task(call, "ADD", attachment, ipam.as_ref(), |task| task.add(&settings))
     }
@@ -98,8 +100,11 @@ impl<K: Kind> Plugin for SubInterface<K> {
     }
 
     fn status(&self, call: &Call<'_>) -> Result<(), Error> {
-        self.0.choose(call, None)?;
+        let choice = self.0.choose(call, None)?;
         let keys = Keys::read(call)?;
+        if let Some(access) = &keys.host_access {
+            access.judge(&choice.link, keys.link_in_container)?;
+        }
         // STATUS has no container and no prevResult. So it cannot check a parent in a container, or one that prevResult
         // names.
         let unknown = keys.link_in_container || (keys.master.is_none() && self.0.chains());
@@ -114,12 +119,14 @@ impl<K: Kind> Plugin for SubInterface<K> {
     }
 
     fn gc(&self, call: &Call<'_>) -> Result<(), Error> {
-        // Links need no GC: the kernel deletes a namespace with its links, and other links belong to running
-        // containers.
-        match Ipam::find(call)? {
-            Some(ipam) => ipam.gc(),
-            None => Ok(()),
+        // The containers' links need no GC: the kernel deletes a namespace with its links, and other links belong to
+        // running containers.
+        let remark = |text: fmt::Arguments<'_>| call.warn(format_args!("GC: {text}"));
+        let host = attach::gc(&call.conf.name, &|| valid_attachments(call.stdin), &remark);
+        if let Some(ipam) = Ipam::find(call)? {
+            ipam.gc()?;
         }
+        host
     }
 }
 
@@ -148,5 +155,5 @@ fn with_task<T>(
         may_be_home: call.variables.overrides_netns(),
     };
     let ipam = ipam.map(|ipam| -> &dyn attach::Ipam { ipam });
-    work(&Task { attachment, ipam, remark: &remark })
+    work(&Task { attachment, network: &call.conf.name, ipam, remark: &remark })
 }

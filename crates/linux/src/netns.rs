@@ -61,6 +61,15 @@ impl NetnsId {
         Self::at(Path::new(CURRENT))
     }
 
+    /// Returns the ID of the mount namespace of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`NetnsId::current`].
+    pub fn mounts() -> Result<Self> {
+        Self::at(Path::new("/proc/thread-self/ns/mnt"))
+    }
+
     /// Returns the device of the namespace's file on nsfs.
     pub const fn dev(self) -> u64 {
         self.dev

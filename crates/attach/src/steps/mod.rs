@@ -3,6 +3,7 @@
 pub(crate) mod addresses;
 pub(crate) mod detection;
 mod held;
+pub(crate) mod host_access;
 pub(crate) mod keep_addresses;
 pub(crate) mod lease;
 pub(crate) mod link;
@@ -14,7 +15,7 @@ use cni::AddResult;
 use linux::{Link, LinkKind, Netns, NewLink, Rtnl};
 
 use crate::error::{Error, Result};
-use crate::{Settings, Task, container, parent};
+use crate::{HostAccess, Settings, Task, container, parent};
 
 /// One part of an attachment. A method that a step does not implement does nothing.
 pub(crate) trait Step<'a> {
@@ -69,6 +70,8 @@ pub(crate) struct Known<'a> {
     /// The MTU of the link, in bytes.
     pub(crate) mtu: u32,
     pub(crate) leased: &'a AddResult,
+    /// `None` if the configuration does not ask for it.
+    pub(crate) host_access: Option<&'a HostAccess>,
     /// Keys below /proc/sys with their values. They are set together while the link is down. Every step may add some.
     pub(crate) sysctls: Vec<(String, &'static str)>,
 }
@@ -91,7 +94,7 @@ pub(crate) struct Making<'a> {
     pub(crate) settings: &'a Settings<'a>,
     home: Netns,
     /// A socket in the home namespace.
-    host: Rtnl,
+    pub(crate) host: Rtnl,
     /// A socket in the container.
     pub(crate) inside: Rtnl,
     pub(crate) netns: Netns,
@@ -115,6 +118,9 @@ impl<'a> Making<'a> {
             false => parent::find(&mut host, Rtnl::open, settings.master)?,
         };
         parent::judge_mtu(&parent, settings.mtu)?;
+        if let Some(access) = settings.host_access {
+            access.judge_kind(&settings.link, settings.link_in_container)?;
+        }
         Ok(Self { task, settings, home, host, inside, netns, parent, link: None, leased: None, sysctls: Vec::new() })
     }
 
@@ -235,7 +241,7 @@ mod tests {
     }
 
     pub(crate) fn known(leased: &AddResult) -> Known<'_> {
-        Known { ifname: "eth0.5", mtu: 1500, leased, sysctls: Vec::new() }
+        Known { ifname: "eth0.5", mtu: 1500, leased, host_access: None, sysctls: Vec::new() }
     }
 
     /// Returns the sysctls that a step plans.

@@ -26,23 +26,10 @@ impl<'a> Step<'a> for Routes {
 
     /// Adds the routes. Removes a route from the result if the container already had it.
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
-        let (ifname, ifindex) = (making.task.attachment.ifname, making.ifindex());
+        let ifindex = making.ifindex();
         let mut added = Vec::with_capacity(self.0.len());
         for route in &self.0 {
-            let route = Route { oif: Some(ifindex), ..route.clone() };
-            let outcome = add(&mut making.inside, &route);
-            added.push(outcome.is_ok());
-            match outcome {
-                Ok(()) => {}
-                // The existing route stays. It is often the default route of another network of the container.
-                Err(error) if error.errno() == Some(Errno::EEXIST) => {
-                    let text = format_args!("the container already has a route to {}: it is kept", route.dst);
-                    (making.task.remark)(text);
-                }
-                Err(error) => {
-                    return Err(error.during(format!("add route {}{} dev {ifname}", route.dst, via(&route))).into());
-                }
-            }
+            added.push(add_or_keep(making, &Route { oif: Some(ifindex), ..route.clone() })?);
         }
         let mut added = added.into_iter();
         if let Some(leased) = &mut making.leased {
@@ -70,6 +57,22 @@ impl<'a> Step<'a> for Routes {
 
 fn via(route: &Route) -> String {
     route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default()
+}
+
+/// Adds a route in the container. Returns false if the container already has a route to this destination. That route
+/// stays. It is often the default route of another network of the container.
+pub(super) fn add_or_keep(making: &mut Making<'_>, route: &Route) -> Result<bool> {
+    match add(&mut making.inside, route) {
+        Ok(()) => Ok(true),
+        Err(error) if error.errno() == Some(Errno::EEXIST) => {
+            (making.task.remark)(format_args!("the container already has a route to {}: it is kept", route.dst));
+            Ok(false)
+        }
+        Err(error) => {
+            let ifname = making.task.attachment.ifname;
+            Err(error.during(format!("add route {}{} dev {ifname}", route.dst, via(route))).into())
+        }
+    }
 }
 
 /// Adds a route. If it is an IPv6 route and the others to its destination are on the same link, it is added next to

@@ -1,0 +1,468 @@
+//! The host's link of a parent: a link in the host's namespace, of the same kind and on the same parent as the links of
+//! the containers. The kernel passes frames between sub-interfaces, and never between a sub-interface and its parent.
+//! So the host and its containers reach each other through this link.
+//!
+//! - Private address: an address of the host's link. It exists only inside of the node, and is the source of the packets
+//!   that the host sends to its containers.
+//!
+//! All containers of a parent share the link. The first creates it, and the last removes it. Its users are counted by
+//! the kernel: each has a route on the link with [`PROTOCOL`]. The [`Record`]s only tell whose the routes are.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::time::Duration;
+
+use cni::config::ValidAttachment;
+use fnv::FnvHasher;
+use ipnet::IpNet;
+use linux::{Errno, Link, LinkKind, Mac, Netns, NewLink, Route, Rtnl, file, sysctl};
+
+use crate::error::{Error, Result};
+use crate::record::{self, Content, Home, Presence, Record};
+use crate::{Attachment, HostAccess, parent};
+
+/// The origin of our routes on the host and in containers: 117 is the letter u. No program in the list of iproute2 has
+/// this number. (`RTPROT_*`)
+pub(crate) const PROTOCOL: u8 = 117;
+
+/// The group of the link: the letters `ulho`. Links of containers never have it, because their bit 30 and this one's
+/// lower bits are a hash only by chance, and they are in other namespaces.
+const GROUP: u32 = 0x756c_686f;
+
+/// The longest wait for other calls on this host. The slowest deletes a link, which takes some milliseconds.
+const LOCKED_WITHIN: Duration = Duration::from_secs(10);
+
+/// An ADD and a DEL look at so many records of others. So they cost the same with any number of attachments.
+const LOOKED_AT: usize = 8;
+
+/// At most so many names are tried for the link.
+const NAMES: u8 = 4;
+
+/// The beginning of the link's name. Its end is a hash of the parent.
+const NAME: &str = "underlay";
+
+/// Before the earlier value in the alias of the link.
+const RP_FILTER_WAS: &str = "; rp_filter was ";
+
+/// The host's side of all parents, for one call. It holds the lock of all calls on this host.
+pub(crate) struct HostSide<'a> {
+    _lock: file::Lock,
+    pub(crate) home: Home,
+    netns: Netns,
+    rtnl: Rtnl,
+    remark: &'a dyn Fn(std::fmt::Arguments<'_>),
+}
+
+/// The host's link, when it is ready.
+pub(crate) struct Ready {
+    pub(crate) ifindex: u32,
+    pub(crate) mac: Mac,
+    /// The private addresses.
+    pub(crate) private: Vec<IpAddr>,
+}
+
+impl Ready {
+    /// The private address of the family of `address`.
+    pub(crate) fn private_for(&self, address: IpAddr) -> Option<IpAddr> {
+        self.private.iter().copied().find(|private| private.is_ipv4() == address.is_ipv4())
+    }
+}
+
+impl<'a> HostSide<'a> {
+    pub(crate) fn lock(remark: &'a dyn Fn(std::fmt::Arguments<'_>)) -> Result<Self> {
+        let lock = crate::lock("host-access", LOCKED_WITHIN)?;
+        let rtnl = Rtnl::open()?;
+        Ok(Self { _lock: lock, home: Home::here(&rtnl)?, netns: Netns::current()?, rtnl, remark })
+    }
+
+    /// Creates the host's link of a parent if it does not exist, and gives it a private address of each family that
+    /// the container has.
+    pub(crate) fn prepare(
+        &mut self,
+        on: &Link,
+        kind: &LinkKind,
+        access: &HostAccess,
+        addresses: &[IpAddr],
+    ) -> Result<Ready> {
+        let link = match find(&mut self.rtnl, on.ifindex, kind.name())? {
+            Some(link) => link,
+            None => self.create(on, kind)?,
+        };
+        // A call that was killed has left it down.
+        if !link.up {
+            self.configure(&link, on, kind)?;
+        }
+        let present = self.rtnl.addresses(link.ifindex)?;
+        let mut private: Vec<IpAddr> =
+            present.iter().map(|its| its.address.addr()).filter(|its| !is_link_local(its)).collect();
+        for is_v4 in [true, false] {
+            if addresses.iter().any(|address| address.is_ipv4() == is_v4) {
+                self.have_private(&link, is_v4, access, &mut private)?;
+            }
+        }
+        let mac = link.mac.ok_or_else(|| Error::LinkGone(format!("create {}", link.name)))?;
+        Ok(Ready { ifindex: link.ifindex, mac, private })
+    }
+
+    fn create(&mut self, on: &Link, kind: &LinkKind) -> Result<Link> {
+        // On ipvlan, the kernel needs ARP to learn the parent's MAC again after it has changed.
+        let is_macvlan = matches!(kind, LinkKind::Macvlan { .. });
+        for attempt in 0..NAMES {
+            let name = link_name(on, attempt);
+            let link = NewLink {
+                name: &name,
+                kind: *kind,
+                parent: on.ifindex,
+                mtu: None,
+                mac: on.mac.filter(|_| is_macvlan).map(link_mac),
+                group: GROUP,
+                arp: !is_macvlan,
+                netns: None,
+            };
+            let operation = format!("create the host's link {name} on {}", on.name);
+            match self.rtnl.new_link(&link) {
+                Ok(()) => return self.rtnl.link(&name)?.ok_or(Error::LinkGone(operation)),
+                Err(error) if error.errno() == Some(Errno::EEXIST) && attempt + 1 < NAMES => {}
+                Err(error) => return Err(parent::explain(&mut self.rtnl, on, kind, error.during(operation))),
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// Configures the link, and sets it up at the end. So a link that is up is complete.
+    fn configure(&mut self, link: &Link, on: &Link, kind: &LinkKind) -> Result<()> {
+        let key = |family: &str, key: &str| format!("net/{family}/conf/{}/{key}", link.name);
+        let settings = [
+            // Frames from the LAN to this link are dropped: the parent leads to their senders.
+            (key("ipv4", "rp_filter"), "1"),
+            // The LAN gets its answers from the parent only.
+            (key("ipv4", "arp_ignore"), "8"),
+            // IPv6 is off until a container needs it, because it makes the kernel send multicast listener reports.
+            (key("ipv6", "disable_ipv6"), "1"),
+            (key("ipv6", "accept_ra"), "0"),
+            // 1 is `IN6_ADDR_GEN_MODE_NONE`: no link-local address.
+            (key("ipv6", "addr_gen_mode"), "1"),
+        ];
+        let pairs: Vec<_> = settings.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+        let (v4, v6) = pairs.split_at(2);
+        for error in sysctl::write_all(&self.netns, v4).into_iter().filter_map(linux::Result::err) {
+            (self.remark)(format_args!("{error}"));
+        }
+        // A kernel without IPv6 does not have these.
+        drop(sysctl::write_all(&self.netns, v6));
+        let mut alias = format!("Underlay: the host's access to its containers on {}", on.name);
+        let loosened = if matches!(kind, LinkKind::Ipvlan { .. }) { self.strict_filter(&on.name) } else { None };
+        if let Some(was) = &loosened {
+            alias.push_str(RP_FILTER_WAS);
+            alias.push_str(was);
+        }
+        self.rtnl.set_alias(link.ifindex, &alias)?;
+        if let Some(was) = loosened {
+            sysctl::write(&self.netns, &rp_filter(&on.name), "2")?;
+            (self.remark)(format_args!(
+                "set rp_filter of {} from {was} to 2 as long as the host's link {} exists: packets of containers to \
+                 the host arrive on {}",
+                on.name, link.name, on.name
+            ));
+        }
+        // Another link may have the name, and older kernels have no alternative names.
+        let _ = self.rtnl.add_alternative_name(link.ifindex, &format!("{NAME}-{}", on.name));
+        self.rtnl
+            .set_up(link.ifindex)
+            .map_err(|error| error.during(format!("set the host's link {} up", link.name)))?;
+        if self.sysctl("net/ipv4/conf/all/rp_filter").as_deref() == Some("2") {
+            (self.remark)(format_args!(
+                "all.rp_filter is 2: machines of the LAN can reach the host through {} too, past firewall rules that \
+                 name {}; see docs/security.md",
+                link.name, on.name
+            ));
+        }
+        Ok(())
+    }
+
+    /// Returns the rp_filter of the parent, if the kernel would drop packets that arrive there from containers.
+    fn strict_filter(&self, name: &str) -> Option<String> {
+        let (all, own) = (self.sysctl("net/ipv4/conf/all/rp_filter")?, self.sysctl(&rp_filter(name))?);
+        // The kernel uses the larger number.
+        (all.as_str().max(own.as_str()) == "1").then_some(own)
+    }
+
+    fn sysctl(&self, key: &str) -> Option<String> {
+        sysctl::read(&self.netns, key).ok()
+    }
+
+    /// Gives the link a private address of a family, if it has none.
+    fn have_private(&mut self, link: &Link, is_v4: bool, access: &HostAccess, private: &mut Vec<IpAddr>) -> Result<()> {
+        const KEY: &str = "hostAccess.privateAddresses";
+        let refused =
+            |address: IpAddr, cause: String| Error::Config { key: KEY, value: format!("\"{address}\""), cause };
+        let wished = access.private_addresses.iter().copied().find(|address| address.is_ipv4() == is_v4);
+        match (private.iter().find(|its| its.is_ipv4() == is_v4), wished) {
+            (Some(has), Some(wished)) if *has != wished => {
+                let cause =
+                    format!("the host's link {} has {has} already; all networks of a parent share its link", link.name);
+                return Err(refused(wished, cause));
+            }
+            (Some(_), _) => return Ok(()),
+            (None, _) => {}
+        }
+        let taken: Vec<IpAddr> = self.rtnl.all_addresses()?.iter().map(|its| its.address.addr()).collect();
+        let address = match wished {
+            Some(wished) if taken.contains(&wished) => {
+                return Err(refused(wished, "another interface of the host has it".to_owned()));
+            }
+            Some(wished) => wished,
+            None => (1..=254)
+                .map(|number| usual_private(is_v4, number))
+                .find(|address| !taken.contains(address))
+                .ok_or_else(|| Error::Config {
+                    key: KEY,
+                    value: "is not set".to_owned(),
+                    cause: "the host has all of the usual addresses already".to_owned(),
+                })?,
+        };
+        if is_v4 {
+            self.rtnl.new_address(link.ifindex, IpNet::from(address))?;
+        } else {
+            sysctl::write(&self.netns, &format!("net/ipv6/conf/{}/disable_ipv6", link.name), "0")?;
+            self.rtnl.new_address_unseen(link.ifindex, IpNet::from(address))?;
+            (self.remark)(format_args!(
+                "IPv6 has no rp_filter: machines of the LAN can reach the host through {} too, past firewall rules \
+                 that name the parent; see docs/security.md",
+                link.name
+            ));
+        }
+        private.push(address);
+        Ok(())
+    }
+
+    /// Adds the routes and neighbours of a container.
+    pub(crate) fn lead_to(&mut self, record: &Record, mac: Mac, ready: &Ready) -> Result<()> {
+        for address in &record.addresses {
+            // With the neighbour first, the kernel never asks the LAN for it.
+            self.rtnl.set_neighbour(ready.ifindex, *address, mac)?;
+            let route = Route {
+                // For IPv6 the kernel would prefer a global address of another interface.
+                source: ready.private_for(*address).filter(IpAddr::is_ipv6),
+                ..route(*address, ready.ifindex)
+            };
+            match self.rtnl.new_route(&route) {
+                Err(error) if error.errno() == Some(Errno::EEXIST) => {
+                    self.make_way(*address, record)?;
+                    self.rtnl.new_route(&route)?;
+                }
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the route of an attachment that is gone, if it is in the way of another one.
+    fn make_way(&mut self, address: IpAddr, record: &Record) -> Result<()> {
+        for path in record::paths()? {
+            let Some(Content::Whole(other)) = record::read(&path)? else { continue };
+            let is_record = (&other.container_id, &other.ifname) == (&record.container_id, &record.ifname);
+            if is_record || other.home != self.home || !other.addresses.contains(&address) {
+                continue;
+            }
+            if other.presence() == Presence::There {
+                let cause = format!(
+                    "interface {} of container {} has this address; the host cannot reach two containers by one \
+                     address",
+                    other.ifname, other.container_id
+                );
+                return Err(Error::HostRoute { address, cause });
+            }
+            self.release(&other)?;
+        }
+        // Without a record, a route of ours is the rest of an attachment.
+        let links = self.rtnl.links()?;
+        for link in links.iter().filter(|link| is_host_link(link)) {
+            ignore_missing(self.rtnl.del_route(&route(address, link.ifindex)))?;
+        }
+        let others = self.rtnl.routes()?;
+        if others.iter().any(|its| {
+            its.dst == IpNet::from(address) && its.protocol != Some(PROTOCOL) && its.priority.unwrap_or(0) == 0
+        }) {
+            let cause = "the host has another route to it; remove that route".to_owned();
+            return Err(Error::HostRoute { address, cause });
+        }
+        Ok(())
+    }
+
+    /// Removes the effects of one attachment, and then its record.
+    pub(crate) fn release(&mut self, record: &Record) -> Result<()> {
+        if let Some(link) = find(&mut self.rtnl, record.parent, &record.kind)? {
+            for address in &record.addresses {
+                ignore_missing(self.rtnl.del_route(&route(*address, link.ifindex)))?;
+                ignore_missing(self.rtnl.del_neighbour(link.ifindex, *address))?;
+            }
+            self.remove_if_unused(&link)?;
+        }
+        record.remove()
+    }
+
+    fn remove_if_unused(&mut self, link: &Link) -> Result<()> {
+        if !self.rtnl.routes_from(PROTOCOL, link.ifindex)?.is_empty() {
+            return Ok(());
+        }
+        let parent = match link.parent {
+            Some(parent) => self.rtnl.link_by_index(parent)?,
+            None => None,
+        };
+        if let (Some((_, was)), Some(parent)) = (link.alias.rsplit_once(RP_FILTER_WAS), parent) {
+            let key = rp_filter(&parent.name);
+            if self.sysctl(&key).as_deref() == Some("2") {
+                sysctl::write(&self.netns, &key, was)?;
+            }
+        }
+        ignore_missing(self.rtnl.del_link(link.ifindex))
+    }
+
+    /// Removes the effects of an attachment, if it has a record of this host.
+    pub(crate) fn release_of(&mut self, attachment: &Attachment<'_>) -> Result<()> {
+        match record::of(attachment)? {
+            Some(Content::Whole(record)) if record.home == self.home => self.release(&record),
+            Some(Content::Incomplete) => record::remove_of(attachment),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at a few records, and removes the effects of attachments that are gone. A stale route would hide an
+    /// address that another machine has now.
+    pub(crate) fn look_at_some(&mut self) -> Result<()> {
+        let mut paths = record::paths()?;
+        let random = RandomState::new();
+        for _ in 0..LOOKED_AT.min(paths.len()) {
+            let at = usize::try_from(random.hash_one(paths.len()) & 0xffff_ffff).unwrap_or(0) % paths.len();
+            self.look_at(&paths.swap_remove(at), |_| false)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at all records. Also removes the effects of attachments that the runtime does not know, if it cannot be
+    /// seen that they exist.
+    fn look_at_all(&mut self, network: &str, valid: &[ValidAttachment]) -> Result<()> {
+        for path in record::paths()? {
+            self.look_at(&path, |record| {
+                let is_it =
+                    |its: &ValidAttachment| its.container_id == record.container_id && its.ifname == record.ifname;
+                record.network == network && !valid.iter().any(is_it)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn look_at(&mut self, path: &Path, is_unknown: impl Fn(&Record) -> bool) -> Result<()> {
+        let record = match record::read(path)? {
+            None => return Ok(()),
+            Some(Content::Incomplete) => return record::remove(path),
+            Some(Content::Whole(record)) => record,
+        };
+        let goes = record.home == self.home
+            && match record.presence() {
+                Presence::There => false,
+                Presence::Gone => true,
+                Presence::Unknown => is_unknown(&record),
+            };
+        if !goes {
+            return Ok(());
+        }
+        let (container, ifname) = (&record.container_id, &record.ifname);
+        (self.remark)(format_args!("container {container} is gone: removed the host's routes to its {ifname}"));
+        self.release(&record)
+    }
+}
+
+/// Removes the effects of attachments that are gone.
+pub(crate) fn gc(
+    network: &str,
+    valid: &dyn Fn() -> std::result::Result<Vec<ValidAttachment>, cni::Error>,
+    remark: &dyn Fn(std::fmt::Arguments<'_>),
+) -> Result<()> {
+    if record::paths()?.is_empty() {
+        return Ok(());
+    }
+    HostSide::lock(remark)?.look_at_all(network, &valid()?)
+}
+
+/// Finds the host's link of a parent.
+pub(crate) fn find(host: &mut Rtnl, parent: u32, kind: &str) -> Result<Option<Link>> {
+    let is_it = |link: &Link| link.parent == Some(parent) && is_host_link(link);
+    Ok(host.links_of_kind(kind)?.into_iter().find(is_it))
+}
+
+fn is_host_link(link: &Link) -> bool {
+    link.group == GROUP && link.parent_netnsid.is_none()
+}
+
+/// The route to an address of a container.
+pub(crate) fn route(address: IpAddr, ifindex: u32) -> Route {
+    Route { oif: Some(ifindex), protocol: Some(PROTOCOL), ..Route::to(IpNet::from(address)) }
+}
+
+fn rp_filter(name: &str) -> String {
+    format!("net/ipv4/conf/{name}/rp_filter")
+}
+
+/// Returns an address that no other machine or program uses. RFC 3927 (section 2.1) keeps 169.254.255.0/24 from
+/// machines that choose a link-local address by themselves. The IPv6 prefix is a unique local one. (RFC 4193)
+fn usual_private(is_v4: bool, number: u8) -> IpAddr {
+    match is_v4 {
+        true => Ipv4Addr::new(169, 254, 255, number).into(),
+        false => Ipv6Addr::new(0xfd00, 0x75, 0x6c, 0, 0, 0, 0, number.into()).into(),
+    }
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// The MAC of the host's link on macvlan. It follows from the parent's MAC, which is unique on the LAN.
+fn link_mac(parent: Mac) -> Mac {
+    let mut hasher = FnvHasher::default();
+    hasher.write(NAME.as_bytes());
+    hasher.write(&parent.octets());
+    let [mut first, b, c, d, e, f, ..] = hasher.finish().to_be_bytes();
+    // It is locally administered, and not a multicast address.
+    first = (first & 0xfc) | 0x02;
+    Mac::from([first, b, c, d, e, f])
+}
+
+/// The name of the host's link. The parent's name is a part of the hash, because a VLAN has the MAC of its own parent.
+fn link_name(parent: &Link, attempt: u8) -> String {
+    let mut hasher = FnvHasher::default();
+    hasher.write(&parent.mac.map_or([0; 6], Mac::octets));
+    hasher.write(parent.name.as_bytes());
+    hasher.write(&[attempt]);
+    format!("{NAME}{:06x}", hasher.finish() & 0xff_ffff)
+}
+
+fn ignore_missing(outcome: linux::Result<()>) -> Result<()> {
+    match outcome {
+        Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),
+        outcome => crate::error::unless_gone(outcome),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_addresses_are_those_that_no_other_machine_uses() {
+        assert_eq!(usual_private(true, 1).to_string(), "169.254.255.1");
+        assert_eq!(usual_private(false, 254).to_string(), "fd00:75:6c::fe");
+    }
+
+    #[test]
+    fn each_parent_has_its_own_mac_and_each_is_locally_administered() {
+        let mac = |last| link_mac(Mac::from([0x52, 0x54, 0, 0x12, 0x34, last]));
+        assert_eq!(mac(1), mac(1));
+        assert_ne!(mac(1), mac(2));
+        for last in 0..=255 {
+            assert_eq!(mac(last).octets()[0] & 3, 2);
+        }
+    }
+}

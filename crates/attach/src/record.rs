@@ -1,0 +1,204 @@
+//! Records: one file for each attachment that has effects on the host's side.
+//!
+//! A record is written before the host is changed, and removed last. So a DEL or GC finds everything that a killed ADD
+//! may have left. The records are under /run: a reboot removes them together with the state of the kernel that they
+//! describe. All functions that change something need the lock of the [`crate::host_link`].
+
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use linux::{Errno, NetnsId, Rtnl, file};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::{Attachment, LOCKS};
+
+/// The directory of the records, in that of the locks.
+const DIRECTORY: &str = "attachments";
+
+/// A longer file is not a record.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// The effects of one attachment on the host's side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    /// `name` of the network.
+    pub(crate) network: String,
+    #[serde(rename = "containerID")]
+    pub(crate) container_id: String,
+    pub(crate) ifname: String,
+    /// The host's network namespace. Calls in other namespaces ignore the record.
+    pub(crate) home: Home,
+    /// The namespace of the container.
+    pub(crate) container: Place,
+    /// The ifindex of the parent.
+    pub(crate) parent: u32,
+    /// The kind of the host's link, such as `macvlan`.
+    pub(crate) kind: String,
+    /// The addresses of the container: each has a route and a neighbour on the host's link.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The addresses of the host that have a route in the container.
+    pub(crate) host: Vec<IpAddr>,
+    /// All other destinations that have such a route.
+    pub(crate) routes: Vec<IpNet>,
+}
+
+/// A network namespace of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Home {
+    inode: u64,
+    /// `None` before Linux 5.14.
+    cookie: Option<u64>,
+}
+
+impl Home {
+    /// The namespace of this process. `host` is a socket there.
+    pub(crate) fn here(host: &Rtnl) -> Result<Self> {
+        Ok(Self { inode: NetnsId::current()?.inode(), cookie: host.netns_cookie() })
+    }
+}
+
+/// How an ADD found the container's namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    /// CNI_NETNS.
+    path: PathBuf,
+    dev: u64,
+    inode: u64,
+    /// The mount namespace in which the path is valid.
+    mounts: u64,
+}
+
+impl Place {
+    pub(crate) fn new(path: &Path, id: NetnsId) -> Result<Self> {
+        Ok(Self { path: path.to_owned(), dev: id.dev(), inode: id.inode(), mounts: NetnsId::mounts()?.inode() })
+    }
+
+    fn presence(&self) -> Presence {
+        if NetnsId::mounts().is_ok_and(|mounts| mounts.inode() != self.mounts) {
+            return Presence::Unknown;
+        }
+        match NetnsId::at(&self.path) {
+            Ok(id) if (id.dev(), id.inode()) == (self.dev, self.inode) => Presence::There,
+            Ok(_) => Presence::Gone,
+            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENOTDIR)) => Presence::Gone,
+            Err(_) => Presence::Unknown,
+        }
+    }
+}
+
+/// Whether the container of an attachment exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    There,
+    /// The runtime has removed the container's namespace: the path of ADD does not lead there any more.
+    Gone,
+    /// The path was valid in another mount namespace, or cannot be looked at.
+    Unknown,
+}
+
+impl Record {
+    pub(crate) fn presence(&self) -> Presence {
+        self.container.presence()
+    }
+
+    /// Writes the record. If the process is killed meanwhile, the file is incomplete, and [`read`] ignores it: nothing
+    /// was done yet.
+    pub(crate) fn write(&self) -> Result<()> {
+        file::create_private_directory(&directory())?;
+        let text = serde_json::to_vec(self).map_err(|error| {
+            let source = std::io::Error::other(error);
+            linux::Error::Io { operation: "write a record".to_owned(), source }
+        })?;
+        Ok(file::write_private(&path(&self.container_id, &self.ifname), &text)?)
+    }
+
+    pub(crate) fn remove(&self) -> Result<()> {
+        remove(&path(&self.container_id, &self.ifname))
+    }
+}
+
+/// The content of a record's file.
+#[derive(Debug)]
+pub(crate) enum Content {
+    Whole(Box<Record>),
+    /// An ADD was killed before it changed the host.
+    Incomplete,
+}
+
+/// Reads the record of an attachment. Costs one system call if there is none.
+pub(crate) fn of(attachment: &Attachment<'_>) -> Result<Option<Content>> {
+    read(&path(attachment.container_id, attachment.ifname))
+}
+
+/// Removes the record of an attachment. Succeeds if there is none.
+pub(crate) fn remove_of(attachment: &Attachment<'_>) -> Result<()> {
+    remove(&path(attachment.container_id, attachment.ifname))
+}
+
+/// Lists the files of all records. Empty if there is no directory.
+pub(crate) fn paths() -> Result<Vec<PathBuf>> {
+    let directory = directory();
+    let failed = |source| linux::Error::Io { operation: format!("read directory {}", directory.display()), source };
+    match file::entries(&directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed(error).into()),
+        Ok(entries) => {
+            // After the first error, the iterator may never end.
+            let names = entries.map(|entry| Ok(directory.join(entry?.name))).collect::<std::io::Result<_>>();
+            Ok(names.map_err(failed)?)
+        }
+    }
+}
+
+/// Reads the record in a file. Returns `None` if there is no such file.
+pub(crate) fn read(path: &Path) -> Result<Option<Content>> {
+    let mut text = Vec::new();
+    let outcome = file::open_itself(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text));
+    match outcome {
+        Ok(_) => Ok(Some(
+            serde_json::from_slice(&text).map_or(Content::Incomplete, |record| Content::Whole(Box::new(record))),
+        )),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(source) => Err(linux::Error::Io { operation: format!("read {}", path.display()), source }.into()),
+    }
+}
+
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            Err(linux::Error::Io { operation: format!("remove {}", path.display()), source }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn directory() -> PathBuf {
+    Path::new(LOCKS).join(DIRECTORY)
+}
+
+/// Neither part of the name has a colon, so two attachments never have the same file.
+fn path(container_id: &str, ifname: &str) -> PathBuf {
+    directory().join(format!("{container_id}:{ifname}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_gone_if_its_path_leads_elsewhere() {
+        let id = NetnsId::current().unwrap();
+        let here = Place::new(Path::new("/proc/thread-self/ns/net"), id).unwrap();
+        assert_eq!(here.presence(), Presence::There);
+        let nowhere = Place { path: "/nonexistent".into(), ..here.clone() };
+        assert_eq!(nowhere.presence(), Presence::Gone);
+        assert_eq!(Place { inode: here.inode + 1, ..here.clone() }.presence(), Presence::Gone);
+        let elsewhere = Place { mounts: here.mounts + 1, ..nowhere };
+        assert_eq!(elsewhere.presence(), Presence::Unknown, "the path has another meaning there");
+    }
+}

@@ -1,0 +1,201 @@
+//! The step that lets the container and its host reach each other, through the host's link of the parent. It is the
+//! only step that changes something on the host, so it writes a record first.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use linux::{Route, Rtnl};
+
+use super::routes::add_or_keep;
+use super::{Checking, Known, Making, Step, Undoing, Undone, Why};
+use crate::error::{Error, Result};
+use crate::host_link::{self, HostSide, PROTOCOL, Ready};
+use crate::record::{self, Content, Home, Place, Record};
+
+/// The host access of an attachment.
+#[derive(Default)]
+pub(crate) struct HostAccess {
+    /// The addresses of the container.
+    addresses: Vec<IpAddr>,
+    /// Destinations that the configuration names.
+    routes: Vec<IpNet>,
+    /// The next hops of the container's routes. If one is an address of the host, it needs a neighbour.
+    gateways: Vec<IpAddr>,
+    /// True if this ADD has written a record, or has begun to do so.
+    is_recorded: bool,
+}
+
+impl<'a> Step<'a> for HostAccess {
+    fn plan(&mut self, known: &mut Known<'_>) -> Result<()> {
+        let Some(access) = known.host_access else { return Ok(()) };
+        let leased = known.leased;
+        let refused = |key, value: String, cause: String| Err(Error::Config { key, value, cause });
+        if leased.ips.is_empty() {
+            let cause = "the attachment gets no address from IPAM, so the host cannot have a route to it";
+            return refused("hostAccess", "is set".to_owned(), cause.to_owned());
+        }
+        for service in &access.services {
+            let hidden = leased.ips.iter().map(|ip| ip.address.trunc()).find(|subnet| service.contains(subnet));
+            if let Some(subnet) = hidden {
+                let cause = format!("contains {subnet}, the container's own subnet, which would then lead to the host");
+                return refused("hostAccess.services", format!("\"{service}\""), cause);
+            }
+        }
+        self.addresses = leased.ips.iter().map(|ip| ip.address.addr()).collect();
+        let named = access.services.iter().copied().chain(access.addresses.iter().copied().map(IpNet::from));
+        self.routes = named.filter(|net| self.has_family(net.addr())).collect();
+        let gateways = leased.ips.iter().filter_map(|ip| ip.gateway);
+        self.gateways = gateways.chain(leased.routes.iter().filter_map(|route| route.gw)).collect();
+        self.gateways.sort_unstable();
+        self.gateways.dedup();
+        Ok(())
+    }
+
+    fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
+        let Some(access) = making.settings.host_access else { return Ok(()) };
+        let attachment = &making.task.attachment;
+        let path = attachment.netns.ok_or(Error::NetnsUnset)?;
+        let mac = making.link.as_ref().and_then(|link| link.mac);
+        let mac = mac.ok_or_else(|| Error::LinkGone(format!("find the MAC of {}", attachment.ifname)))?;
+        let host = Addresses::list(&mut making.host, making.parent.ifindex)?;
+        let mut side = HostSide::lock(making.task.remark)?;
+        let record = Record {
+            network: making.task.network.to_owned(),
+            container_id: attachment.container_id.to_owned(),
+            ifname: attachment.ifname.to_owned(),
+            home: side.home,
+            container: Place::new(path, making.netns.id())?,
+            parent: making.parent.ifindex,
+            kind: making.settings.link.name().to_owned(),
+            addresses: self.addresses.clone(),
+            host: self.reached(&host),
+            routes: self.routes.clone(),
+        };
+        // An ADD that was killed may have left other addresses.
+        side.release_of(attachment)?;
+        side.look_at_some()?;
+        // Set before the call, because a panic may come after the write.
+        self.is_recorded = true;
+        record.write()?;
+        let ready = side.prepare(&making.parent, &making.settings.link, access, &self.addresses)?;
+        side.lead_to(&record, mac, &ready)?;
+        drop(side);
+        self.lead_back(making, &record, &ready, &host)
+    }
+
+    /// Compares the host's side and the routes in the container with the record.
+    fn verify(&self, checking: &mut Checking<'_>) -> Result<()> {
+        let Some(Content::Whole(record)) = record::of(&checking.task.attachment)? else { return Ok(()) };
+        let mut host = Rtnl::open()?;
+        if record.home != Home::here(&host)? {
+            return Ok(());
+        }
+        let Some(link) = host_link::find(&mut host, record.parent, &record.kind)?.filter(|link| link.up) else {
+            return Err(checking.differs("cannot reach its host: the host's link of the parent is gone or down".into()));
+        };
+        let its_mac = checking.link.as_ref().and_then(|link| link.mac);
+        let on_host = host.routes_from(PROTOCOL, link.ifindex)?;
+        for address in &record.addresses {
+            if !on_host.iter().any(|route| route.dst == IpNet::from(*address)) {
+                return Err(checking.differs(format!("cannot be reached by its host: no route to {address}")));
+            }
+            if host.permanent_neighbour(link.ifindex, *address)? != its_mac {
+                let difference =
+                    format!("cannot be reached by its host: {address} has another MAC in the host's neighbours");
+                return Err(checking.differs(difference));
+            }
+        }
+        let ifindex = checking.ifindex();
+        let private = host.addresses(link.ifindex)?.into_iter().map(|its| its.address.addr());
+        for private in private.filter(|private| record.addresses.iter().any(|own| own.is_ipv4() == private.is_ipv4())) {
+            if checking.rtnl.permanent_neighbour(ifindex, private)? != link.mac {
+                let difference = format!("cannot reach its host: {private} has another MAC in its neighbours");
+                return Err(checking.differs(difference));
+            }
+        }
+        let routes = checking.rtnl.routes()?;
+        let host_routes = record.host.iter().copied().map(IpNet::from);
+        for dst in host_routes.chain(record.routes.iter().copied()) {
+            if !routes.iter().any(|route| route.dst == dst) {
+                return Err(checking.differs(format!("cannot reach its host: no route to {dst}")));
+            }
+        }
+        let now = Addresses::list(&mut host, record.parent)?;
+        let now = HostAccess { addresses: record.addresses.clone(), ..Self::default() }.reached(&now);
+        if let Some(lost) = record.host.iter().find(|address| !now.contains(address)) {
+            return Err(checking.differs(format!("has a route to {lost}, which is no address of the host any more")));
+        }
+        // A gateway has a neighbour in place of a route.
+        let is_next_hop = |address: &IpAddr| routes.iter().any(|route| route.gateway == Some(*address));
+        if let Some(new) = now.iter().find(|address| !record.host.contains(address) && !is_next_hop(address)) {
+            return Err(checking.differs(format!("has no route to {new}, a new address of the host")));
+        }
+        Ok(())
+    }
+
+    fn undo(&mut self, undoing: &mut Undoing<'a, '_>) -> Result<Undone> {
+        let attachment = &undoing.task.attachment;
+        let may_exist = self.is_recorded || matches!(undoing.why, Why::Del { .. });
+        if may_exist && record::of(attachment)?.is_some() {
+            let mut side = HostSide::lock(undoing.task.remark)?;
+            side.release_of(attachment)?;
+            side.look_at_some()?;
+        }
+        Ok(Undone::Whole)
+    }
+}
+
+/// The addresses of the host.
+struct Addresses {
+    /// On the parent, and on the link of the default route.
+    reached: Vec<IpAddr>,
+    all: Vec<IpAddr>,
+}
+
+impl Addresses {
+    fn list(host: &mut Rtnl, parent: u32) -> Result<Self> {
+        let default = Rtnl::default_route(Rtnl::open)?;
+        let all = host.all_addresses()?;
+        let leads = |ifindex: u32| ifindex == parent || Some(ifindex) == default;
+        let is_global = |address: &IpAddr| match address {
+            IpAddr::V4(address) => !address.is_loopback(),
+            IpAddr::V6(address) => !address.is_unicast_link_local() && !address.is_loopback(),
+        };
+        let mut reached: Vec<IpAddr> =
+            all.iter().filter(|its| leads(its.ifindex)).map(|its| its.address.addr()).filter(is_global).collect();
+        reached.sort_unstable();
+        reached.dedup();
+        Ok(Self { reached, all: all.iter().map(|its| its.address.addr()).collect() })
+    }
+}
+
+impl HostAccess {
+    fn has_family(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|own| own.is_ipv4() == address.is_ipv4())
+    }
+
+    /// The addresses of the host that need a route in the container. A gateway needs none: it stays on the link, so
+    /// that other routes can use it as their next hop.
+    fn reached(&self, host: &Addresses) -> Vec<IpAddr> {
+        let reached = host.reached.iter().copied();
+        reached.filter(|address| self.has_family(*address) && !self.gateways.contains(address)).collect()
+    }
+
+    /// Adds the routes and neighbours in the container.
+    fn lead_back(&self, making: &mut Making<'_>, record: &Record, ready: &Ready, host: &Addresses) -> Result<()> {
+        let ifindex = making.ifindex();
+        let own: Vec<IpAddr> = ready.private.iter().copied().filter(|private| self.has_family(*private)).collect();
+        let gateways = self.gateways.iter().copied().filter(|gateway| host.all.contains(gateway));
+        for neighbour in own.iter().copied().chain(gateways) {
+            making.inside.set_neighbour(ifindex, neighbour, ready.mac)?;
+        }
+        for private in own {
+            add_or_keep(making, &host_link::route(private, ifindex))?;
+        }
+        for dst in record.host.iter().copied().map(IpNet::from).chain(record.routes.iter().copied()) {
+            let gateway = ready.private_for(dst.addr());
+            add_or_keep(making, &Route { gateway, oif: Some(ifindex), protocol: Some(PROTOCOL), ..Route::to(dst) })?;
+        }
+        Ok(())
+    }
+}
