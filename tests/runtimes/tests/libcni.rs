@@ -182,8 +182,8 @@ fn is_routed_by_source(_: &Lab, container: &Container, _: &Value) {
 
 fn is_tagged(lab: &Lab, _: &Container, result: &Value) {
     // No other link has the address of the router, so the packets went through the VLAN.
-    assert_eq!(result["ips"][0]["gateway"], "192.168.50.1");
-    assert!(!lab.neighbour.address_texts(lab.neighbour.nic).contains(&"192.168.50.1/24".to_owned()));
+    assert_eq!(result["ips"][0]["gateway"], "192.168.100.1");
+    assert!(!lab.neighbour.address_texts(lab.neighbour.nic).contains(&"192.168.100.1/24".to_owned()));
 }
 
 /// `bandwidth` shapes the host's end of a veth pair, and a macvlan link has none. conf-examples/README.md says so. If

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// Words that are hard to understand for readers whose first language is not English.
-const RARE_WORDS: &str = "albeit amiss anew aught befall befalls befell beside ere foretold hence hereby heretofore hitherto \
-                        lest mend mended mends needn't nigh nobody nought shall somebody thence thereby therein thereof \
-                        torn upon whatsoever whence wherein whoever whom whomever whosoever withal";
+const RARE_WORDS: &str = "albeit amiss anew aught befall befalls befell beside ere foretold hence hereby \
+                          heretofore hitherto lest mend mended mends needn't nigh nobody nought shall somebody \
+                          thence thereby therein thereof torn upon whatsoever whence wherein whoever whom whomever \
+                          whosoever withal";
 
 fn pages() -> Vec<PathBuf> {
     let in_folder = |folder: &str| fs::read_dir(Path::new(ROOT).join(folder)).expect("list pages").flatten();
