@@ -35,6 +35,8 @@ pub enum Layers {
     V4,
     /// With an address and a default route of each family.
     Dual,
+    /// As `Dual`, with host access. The attachment is the first and the last of its parent.
+    HostAccess,
 }
 
 /// One call of one plugin.
@@ -69,6 +71,7 @@ impl Scenario {
             Layers::Two => "layer 2",
             Layers::V4 => "IPv4",
             Layers::Dual => "dual stack",
+            Layers::HostAccess => "dual stack with host access",
         };
         let ipam = match (self.plugin, self.layers, self.binaries) {
             ("host-local", _, _) | (_, Layers::Two, _) => "",

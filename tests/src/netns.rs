@@ -4,12 +4,14 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::{fs, thread};
 
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::kernel::Netlink;
+use crate::mounts;
 
 /// A network namespace. The kernel frees it with its last descriptor and socket, also after the process was killed.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub struct Namespace {
     file: File,
     path: PathBuf,
     netlink: Mutex<Netlink>,
+    /// A mount namespace with its own /run, if it was asked for.
+    own_run: OnceLock<File>,
 }
 
 impl Namespace {
@@ -44,7 +48,7 @@ impl Namespace {
 
     fn of(file: File, netlink: Netlink) -> Self {
         let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
-        Self { file, path, netlink: Mutex::new(netlink) }
+        Self { file, path, netlink: Mutex::new(netlink), own_run: OnceLock::new() }
     }
 
     /// A path that other processes can open, for `CNI_NETNS`.
@@ -57,10 +61,40 @@ impl Namespace {
         &self.file
     }
 
+    /// Gives the namespace an empty /run of its own, as every machine has. All later calls of [`Namespace::run`] see it.
+    pub fn give_own_run(&self) {
+        self.own_run.get_or_init(|| {
+            in_new_thread(|| {
+                unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace of its own");
+                // Later mounts and unmounts of the test are seen here, and none of these are seen in the test.
+                let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+                mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).expect("separate the mounts");
+                mounts::file_system("tmpfs", Path::new("/run"), "mode=755");
+                File::open("/proc/thread-self/ns/mnt").expect("open the mount namespace")
+            })
+        });
+    }
+
+    /// The names in a directory of the namespace's /run, sorted. Empty if there is no directory.
+    pub fn run_entries(&self, directory: &str) -> Vec<String> {
+        assert!(self.own_run.get().is_some(), "the namespace has no /run of its own");
+        self.run(|| {
+            let entries = fs::read_dir(Path::new("/run").join(directory)).into_iter().flatten();
+            let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("read a directory").file_name();
+            let mut names: Vec<_> = entries.map(|entry| name(entry).to_string_lossy().into_owned()).collect();
+            names.sort();
+            names
+        })
+    }
+
     /// Runs `f` in a new thread in the namespace. Sockets that `f` opens and processes that it starts stay in the
     /// namespace. A panic of `f` continues in the caller.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         in_new_thread(|| {
+            if let Some(mounts) = self.own_run.get() {
+                unshare(CloneFlags::CLONE_FS).expect("leave the file system state of the process");
+                setns(mounts, CloneFlags::CLONE_NEWNS).expect("enter the mount namespace");
+            }
             setns(&self.file, CloneFlags::CLONE_NEWNET).expect("enter a netns of the Lab");
             f()
         })

@@ -6,6 +6,9 @@ use std::path::Path;
 
 use crate::{Container, Lab, Namespace};
 
+/// The records of host access. A host without its own /run shares it with the machine, which has none.
+const RECORDS: &str = "/run/underlay/attachments";
+
 const SYSCTLS: [&str; 2] = ["net/ipv4/conf", "net/ipv6/conf"];
 
 /// The state of the host, of some containers, and of the leases.
@@ -28,6 +31,7 @@ impl Lab {
             describe(&container.id, container, &mut lines);
         }
         describe_files(&self.data_dir(), &mut lines);
+        self.host.run(|| describe_files(Path::new(RECORDS), &mut lines));
         Snapshot(lines)
     }
 

@@ -17,6 +17,8 @@ e2e::scenarios! {
     macvlan_del_v4_ipam_as_a_process: "macvlan" Del V4 PlainCopies,
     macvlan_add_dual_ipam_as_a_process: "macvlan" Add Dual PlainCopies,
     macvlan_del_dual_ipam_as_a_process: "macvlan" Del Dual PlainCopies,
+    macvlan_add_host_access: "macvlan" Add HostAccess HardLinks,
+    macvlan_del_host_access: "macvlan" Del HostAccess HardLinks,
     macvlan_add_again: "macvlan" AddAgain V4 HardLinks,
     host_local_add_v4: "host-local" Add V4 HardLinks,
     host_local_del_v4: "host-local" Del V4 HardLinks,
@@ -37,6 +39,18 @@ fn an_add_killed_at_any_step_leaves_nothing_after_del() {
 #[test]
 fn a_del_killed_at_any_step_leaves_nothing_after_another() {
     survives_kills(Command::Del, Binaries::HardLinks);
+}
+
+#[test]
+fn an_add_with_host_access_killed_at_any_step_leaves_nothing_on_the_host_after_del() {
+    Scenario { plugin: "macvlan", command: Command::Add, layers: Layers::HostAccess, binaries: Binaries::HardLinks }
+        .survives(&Selection::Kills);
+}
+
+#[test]
+fn a_del_with_host_access_killed_at_any_step_leaves_nothing_on_the_host_after_another() {
+    Scenario { plugin: "macvlan", command: Command::Del, layers: Layers::HostAccess, binaries: Binaries::HardLinks }
+        .survives(&Selection::Kills);
 }
 
 #[test]

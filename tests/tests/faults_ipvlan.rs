@@ -9,6 +9,8 @@ e2e::scenarios! {
     ipvlan_del_v4: "ipvlan" Del V4 HardLinks,
     ipvlan_add_dual: "ipvlan" Add Dual HardLinks,
     ipvlan_del_dual: "ipvlan" Del Dual HardLinks,
+    ipvlan_add_host_access: "ipvlan" Add HostAccess HardLinks,
+    ipvlan_del_host_access: "ipvlan" Del HostAccess HardLinks,
     ipvlan_add_v4_ipam_as_a_process: "ipvlan" Add V4 PlainCopies,
     ipvlan_del_v4_ipam_as_a_process: "ipvlan" Del V4 PlainCopies,
     ipvlan_add_dual_ipam_as_a_process: "ipvlan" Add Dual PlainCopies,

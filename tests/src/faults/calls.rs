@@ -145,8 +145,12 @@ const REQUESTS: &[(u16, &str, &[Errno])] = &[
     (21, "RTM_DELADDR", &[ENOMEM, EBUSY, EPERM]),
     (22, "RTM_GETADDR", &[ENOMEM, ENOBUFS, EBUSY]),
     (24, "RTM_NEWROUTE", &[ENOMEM, ENOBUFS, ENETUNREACH, EEXIST, EPERM]),
+    (25, "RTM_DELROUTE", &[ENOMEM, ENOBUFS, EPERM]),
     (26, "RTM_GETROUTE", &[ENOMEM, ENOBUFS, EBUSY]),
+    (28, "RTM_NEWNEIGH", &[ENOMEM, ENOBUFS, EPERM]),
+    (29, "RTM_DELNEIGH", &[ENOMEM, ENOBUFS, EPERM]),
     (90, "RTM_GETNSID", &[ENOMEM, ENOBUFS, EPERM]),
+    (108, "RTM_NEWLINKPROP", &[ENOMEM, EEXIST, EPERM, EOPNOTSUPP]),
 ];
 
 /// All faults of a step. Panics if the call is in no table.

@@ -29,12 +29,15 @@ pub(super) struct Site {
 impl Site {
     pub(super) fn new(scenario: Scenario) -> Self {
         let lab = Lab::new(scenario.binaries);
+        lab.host.give_own_run();
         // As on a real host. Then Linux 6.1 refuses this name in a container.
         lab.host.create_stray(IFNAME);
         let conf = conf(&lab, scenario);
         let (container, bystander) = (lab.container(), lab.container());
-        // The search for a second ipvlan slave would look at all descriptors of the machine.
-        let plugin = if scenario.plugin == "ipvlan" { "host-local" } else { scenario.plugin };
+        // The search for a second ipvlan slave would look at all descriptors of the machine. A second user of the host's
+        // link would keep it.
+        let is_alone = scenario.plugin == "ipvlan" || scenario.layers == Layers::HostAccess;
+        let plugin = if is_alone { "host-local" } else { scenario.plugin };
         if (plugin, scenario.layers) != ("host-local", Layers::Two) {
             lab.plugin(plugin).add(&bystander, IFNAME, &conf).run().result();
         }
@@ -128,7 +131,7 @@ impl Site {
         let expected = match self.scenario.layers {
             Layers::Two => 0,
             Layers::V4 => 1,
-            Layers::Dual => 2,
+            Layers::Dual | Layers::HostAccess => 2,
         };
         assert_eq!(addresses.len(), expected, "another number of addresses: {result}\n{what}");
         let leased: BTreeSet<String> = addresses.iter().map(|address| address.addr().to_string()).collect();
@@ -151,6 +154,13 @@ impl Site {
             let there = routes.iter().any(|its| its.dst == dst && its.oif == Some(link.ifindex));
             assert!(there, "the route to {dst} is missing: {what}");
         }
+        if self.scenario.layers == Layers::HostAccess {
+            let routes = self.lab.host.routes();
+            for address in leased {
+                let there = routes.iter().any(|its| its.dst.addr().to_string() == address);
+                assert!(there, "the host has no route to {address}: {what}");
+            }
+        }
     }
 
     fn assert_nothing_left(&self, what: &str) {
@@ -158,6 +168,11 @@ impl Site {
             assert_eq!(self.container.link_names(), ["lo"], "a link is left: {what}");
         }
         assert_eq!(self.leased(), BTreeSet::new(), "a lease is left: {what}");
+        if self.scenario.layers == Layers::HostAccess {
+            let links = self.lab.host.link_names();
+            assert!(!links.iter().any(|name| name.starts_with("underlay")), "the host's link is left: {links:?} {what}");
+            assert_eq!(self.lab.host.run_entries("underlay/attachments"), [""; 0], "a record is left: {what}");
+        }
     }
 
     /// Whatever happens, no address is on a link that could be given to another container.
@@ -197,13 +212,16 @@ fn conf(lab: &Lab, scenario: Scenario) -> Value {
     let mut conf = match (scenario.plugin, scenario.layers) {
         (_, Layers::Two) => lab.conf_with(json!({})),
         (_, Layers::V4) => lab.conf_with(lab.ipam(Families::V4)),
-        (_, Layers::Dual) => lab.conf_with(lab.ipam(Families::Dual)),
+        (_, Layers::Dual | Layers::HostAccess) => lab.conf_with(lab.ipam(Families::Dual)),
     };
     let routes = match scenario.layers {
         Layers::Two => json!(null),
         Layers::V4 => json!([{"dst": "0.0.0.0/0"}]),
-        Layers::Dual => json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]),
+        Layers::Dual | Layers::HostAccess => json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]),
     };
+    if scenario.layers == Layers::HostAccess {
+        conf["hostAccess"] = json!({"services": ["10.96.0.0/16"]});
+    }
     if routes.is_array() {
         conf["ipam"]["routes"] = routes;
     }
