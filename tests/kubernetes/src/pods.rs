@@ -133,7 +133,7 @@ impl Cluster {
                 for name in names {
                     // containerd may remove a namespace that it knows at the same time.
                     let path = format!("{NAMESPACES}/{name}");
-                    node.run(&["sh", "-c", &format!("umount {path}; rm -f {path}")]);
+                    node.run(&["sh", "-c", &format!("umount --lazy {path}; rm -f {path}")]);
                 }
                 Ok(())
             });
