@@ -76,16 +76,32 @@ impl<'a> HostSide<'a> {
         Ok(Self { _lock: lock, home: Home::here(&rtnl)?, netns: Netns::current()?, rtnl, remark })
     }
 
+    /// Finds the host's link of a parent, and removes from it the routes to addresses of the new attachment. They must be
+    /// of attachments that are gone. Called before the attachment has a record: so no record names the route of another.
+    pub(crate) fn claim(&mut self, record: &Record) -> Result<Option<Link>> {
+        let Some(link) = find(&mut self.rtnl, record.parent, &record.kind)? else { return Ok(None) };
+        let mut has_made_way = false;
+        for address in &record.addresses {
+            if self.rtnl.permanent_neighbour(link.ifindex, *address)?.is_some() {
+                self.make_way(*address, record)?;
+                has_made_way = true;
+            }
+        }
+        // It goes with its last user.
+        if has_made_way { find(&mut self.rtnl, record.parent, &record.kind) } else { Ok(Some(link)) }
+    }
+
     /// Creates the host's link of a parent if it does not exist, and gives it a private address of each family that
     /// the container has.
     pub(crate) fn prepare(
         &mut self,
+        existing: Option<Link>,
         on: &Link,
         kind: &LinkKind,
         access: &HostAccess,
         addresses: &[IpAddr],
     ) -> Result<Ready> {
-        let link = match find(&mut self.rtnl, on.ifindex, kind.name())? {
+        let link = match existing {
             Some(link) => link,
             None => self.create(on, kind)?,
         };
@@ -222,11 +238,14 @@ impl<'a> HostSide<'a> {
                     cause: "the host has all of the usual addresses already".to_owned(),
                 })?,
         };
-        if is_v4 {
-            self.rtnl.new_address(link.ifindex, IpNet::from(address))?;
+        let given = if is_v4 {
+            self.rtnl.new_address(link.ifindex, IpNet::from(address))
         } else {
             sysctl::write(&self.netns, &format!("net/ipv6/conf/{}/disable_ipv6", link.name), "0")?;
-            self.rtnl.new_address_unseen(link.ifindex, IpNet::from(address))?;
+            self.rtnl.new_address_unseen(link.ifindex, IpNet::from(address))
+        };
+        given.map_err(|error| error.during(format!("give the host's link {} the address {address}", link.name)))?;
+        if !is_v4 {
             (self.remark)(format_args!(
                 "IPv6 has no rp_filter: machines of the LAN can reach the host through {} too, past firewall rules \
                  that name the parent; see docs/security.md",
@@ -280,6 +299,7 @@ impl<'a> HostSide<'a> {
         let links = self.rtnl.links()?;
         for link in links.iter().filter(|link| is_host_link(link)) {
             ignore_missing(self.rtnl.del_route(&route(address, link.ifindex)))?;
+            ignore_missing(self.rtnl.del_neighbour(link.ifindex, address))?;
         }
         let others = self.rtnl.routes()?;
         if others.iter().any(|its| {

@@ -12,6 +12,7 @@ use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol
 use super::readable;
 use crate::Namespace;
 use crate::kernel::link::format_mac;
+use crate::patience::PATIENCE;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
@@ -55,7 +56,8 @@ impl Frame {
         }
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Returns `None` for any other frame.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let ethertype: [u8; 2] = bytes.get(12..14)?.try_into().ok()?;
         let payload = bytes.get(14..)?;
         match ethertype {
@@ -117,21 +119,49 @@ impl Wire {
     /// Returns the first frame for which `wanted` is true, or none if the time is over.
     pub fn wait_for(&self, patience: Duration, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
         let deadline = Instant::now() + patience;
-        let mut buffer = vec![0; 9216];
-        while readable(&self.socket, deadline).expect("wait for a frame") {
-            let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Ok(length) => length,
-                Err(Errno::EAGAIN | Errno::EINTR | Errno::ENETDOWN) => continue,
-                Err(e) => panic!("read a frame: {e}"),
-            };
-            if let Some(frame) = Frame::decode(&buffer[..length]).filter(&wanted) {
+        while let Some(bytes) = self.next(deadline) {
+            if let Some(frame) = Frame::decode(&bytes).filter(&wanted) {
                 return Some(frame);
             }
         }
         None
     }
 
-    fn ask(&self, sender: Ipv4Addr, target: Ipv4Addr) {
+    /// Returns the bytes of all frames up to the first for which `last` is true.
+    pub fn frames_until(&self, last: impl Fn(&Frame) -> bool) -> Vec<Vec<u8>> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut frames = Vec::new();
+        while let Some(bytes) = self.next(deadline) {
+            let is_last = Frame::decode(&bytes).is_some_and(|frame| last(&frame));
+            frames.push(bytes);
+            if is_last {
+                return frames;
+            }
+        }
+        panic!("the last frame did not come; those before: {frames:02x?}");
+    }
+
+    /// Returns the next frame, or none if the time is over.
+    fn next(&self, deadline: Instant) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; 9216];
+        while readable(&self.socket, deadline).expect("wait for a frame") {
+            match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(length) => {
+                    buffer.truncate(length);
+                    return Some(buffer);
+                }
+                Err(Errno::EAGAIN | Errno::EINTR | Errno::ENETDOWN) => {}
+                Err(e) => panic!("read a frame: {e}"),
+            }
+        }
+        None
+    }
+
+    /// Sends an ARP request for `target`. With the sender 0.0.0.0, it is a probe (RFC 5227).
+    pub fn ask(&self, sender: IpAddr, target: IpAddr) {
+        let (IpAddr::V4(sender), IpAddr::V4(target)) = (sender, target) else {
+            panic!("ARP is about IPv4, not {sender} and {target}");
+        };
         let mut frame = Vec::new();
         frame.extend(BROADCAST);
         frame.extend(self.mac);
@@ -149,9 +179,6 @@ impl Wire {
 /// Sends an ARP request for `target`. Returns the MAC of the first answer. Unlike a ping, it neither reads nor changes
 /// the neighbour table.
 pub fn arp_probe(from: &Namespace, link: &str, sender: IpAddr, target: IpAddr, patience: Duration) -> Option<String> {
-    let (IpAddr::V4(sender), IpAddr::V4(target)) = (sender, target) else {
-        panic!("ARP is about IPv4, not {sender} and {target}");
-    };
     let wire = Wire::open(from, link);
     wire.ask(sender, target);
     let answer =

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use linux::{Route, Rtnl};
 
-use super::routes::add_or_keep;
+use super::routes::{is_there, keep_if_there};
 use super::{Checking, Known, Making, Step, Undoing, Undone, Why};
 use crate::error::{Error, Result};
 use crate::host_link::{self, HostSide, PROTOCOL, Ready};
@@ -74,10 +74,11 @@ impl<'a> Step<'a> for HostAccess {
         // An ADD that was killed may have left other addresses.
         side.release_of(attachment)?;
         side.look_at_some()?;
+        let link = side.claim(&record)?;
         // Set before the call, because a panic may come after the write.
         self.is_recorded = true;
         record.write()?;
-        let ready = side.prepare(&making.parent, &making.settings.link, access, &self.addresses)?;
+        let ready = side.prepare(link, &making.parent, &making.settings.link, access, &self.addresses)?;
         side.lead_to(&record, mac, &ready)?;
         drop(side);
         self.lead_back(making, &record, &ready, &host)
@@ -116,7 +117,7 @@ impl<'a> Step<'a> for HostAccess {
         let routes = checking.rtnl.routes()?;
         let host_routes = record.host.iter().copied().map(IpNet::from);
         for dst in host_routes.chain(record.routes.iter().copied()) {
-            if !routes.iter().any(|route| route.dst == dst) {
+            if !routes.iter().any(|route| route.dst == dst && route.oif == Some(ifindex)) {
                 return Err(checking.differs(format!("cannot reach its host: no route to {dst}")));
             }
         }
@@ -190,12 +191,32 @@ impl HostAccess {
             making.inside.set_neighbour(ifindex, neighbour, ready.mac)?;
         }
         for private in own {
-            add_or_keep(making, &host_link::route(private, ifindex))?;
+            add_behind(making, host_link::route(private, ifindex))?;
         }
         for dst in record.host.iter().copied().map(IpNet::from).chain(record.routes.iter().copied()) {
             let gateway = ready.private_for(dst.addr());
-            add_or_keep(making, &Route { gateway, oif: Some(ifindex), protocol: Some(PROTOCOL), ..Route::to(dst) })?;
+            add_behind(making, Route { gateway, oif: Some(ifindex), protocol: Some(PROTOCOL), ..Route::to(dst) })?;
         }
         Ok(())
     }
+}
+
+/// Adds a route in the container. If another interface of the container leads there, the new route has a larger metric:
+/// it works when that interface is gone. Keeps a route of the same interface, which comes from IPAM.
+fn add_behind(making: &mut Making<'_>, mut route: Route) -> Result<()> {
+    /// The kernel's metric of a route without one. (`IP6_RT_PRIO_USER`)
+    const FIRST_OF_V6: u32 = 1024;
+    /// A container has at most so many interfaces with host access.
+    const INTERFACES: u32 = 32;
+    let first = if route.dst.addr().is_ipv4() { 0 } else { FIRST_OF_V6 };
+    let mut outcome = making.inside.new_route(&route);
+    for behind in 1..INTERFACES {
+        let is_same = |its: &Route| its.dst == route.dst && its.oif == route.oif;
+        if !is_there(&outcome) || making.inside.routes()?.iter().any(is_same) {
+            break;
+        }
+        route.priority = Some(first + behind);
+        outcome = making.inside.new_route(&route);
+    }
+    keep_if_there(making, &route, outcome).map(drop)
 }

@@ -29,7 +29,9 @@ impl<'a> Step<'a> for Routes {
         let ifindex = making.ifindex();
         let mut added = Vec::with_capacity(self.0.len());
         for route in &self.0 {
-            added.push(add_or_keep(making, &Route { oif: Some(ifindex), ..route.clone() })?);
+            let route = Route { oif: Some(ifindex), ..route.clone() };
+            let outcome = add(&mut making.inside, &route);
+            added.push(keep_if_there(making, &route, outcome)?);
         }
         let mut added = added.into_iter();
         if let Some(leased) = &mut making.leased {
@@ -59,12 +61,12 @@ fn via(route: &Route) -> String {
     route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default()
 }
 
-/// Adds a route in the container. Returns false if the container already has a route to this destination. That route
-/// stays. It is often the default route of another network of the container.
-pub(super) fn add_or_keep(making: &mut Making<'_>, route: &Route) -> Result<bool> {
-    match add(&mut making.inside, route) {
+/// Judges the addition of a route in the container. Returns false if the container already had a route to this
+/// destination. That route stays. It is often the default route of another network of the container.
+pub(super) fn keep_if_there(making: &Making<'_>, route: &Route, outcome: linux::Result<()>) -> Result<bool> {
+    match outcome {
         Ok(()) => Ok(true),
-        Err(error) if error.errno() == Some(Errno::EEXIST) => {
+        outcome if is_there(&outcome) => {
             (making.task.remark)(format_args!("the container already has a route to {}: it is kept", route.dst));
             Ok(false)
         }
@@ -75,11 +77,14 @@ pub(super) fn add_or_keep(making: &mut Making<'_>, route: &Route) -> Result<bool
     }
 }
 
+/// Returns true if a route was not added because there is one.
+pub(super) fn is_there(outcome: &linux::Result<()>) -> bool {
+    outcome.as_ref().is_err_and(|error| error.errno() == Some(Errno::EEXIST))
+}
+
 /// Adds a route. If it is an IPv6 route and the others to its destination are on the same link, it is added next to
 /// them. They are routes of the same result with another gateway, or routes from a router advertisement.
 fn add(inside: &mut Rtnl, route: &Route) -> linux::Result<()> {
-    let is_there =
-        |outcome: &linux::Result<()>| outcome.as_ref().is_err_and(|error| error.errno() == Some(Errno::EEXIST));
     let mut outcome = inside.new_route(route);
     if !is_there(&outcome) || route.dst.addr().is_ipv4() || !inside.can_stand_beside(route)? {
         return outcome;

@@ -1,0 +1,286 @@
+//! The host's link and its routes live as long as their containers, whatever happens to these or to the parent.
+
+use std::fs;
+use std::path::Path;
+
+use e2e::lab::{Families, NIC};
+use e2e::patience::{PATIENCE, await_that};
+use e2e::traffic::{assert_reaches, ping};
+use e2e::with;
+use serde_json::json;
+
+use crate::site::{DUAL, RECORDS, Site, address, addresses, assert_reach_each_other, other_lan};
+
+on_both_kinds! {
+    fn a_del_without_a_previous_result_removes_everything(site) {
+        let conf = site.conf(DUAL);
+        let (container, _) = site.attach(&conf);
+        site.detach(&container, &conf);
+        site.assert_nothing_left();
+        // A second DEL has nothing to do.
+        site.detach(&container, &conf);
+    }
+
+    fn a_del_without_a_namespace_removes_everything(site) {
+        let conf = site.conf(DUAL);
+        let (container, checked) = site.attach(&conf);
+        site.plugin().del(&container, "eth0", &checked).without("CNI_NETNS").run().done();
+        site.assert_nothing_left();
+        assert_eq!(site.leases(), [""; 0]);
+    }
+
+    /// Without the stale route's removal, the host could not reach the machine that has the address now.
+    fn the_routes_to_a_container_that_is_gone_are_removed_by_the_next_call(site) {
+        let conf = site.conf(Families::V4);
+        let (moved, _) = site.attach(&conf);
+        let ip = address(&moved);
+        let id = moved.id.clone();
+        drop(moved);
+        site.neighbour.ip(&format!("address add {ip}/32 dev eth0"));
+        let container = site.container();
+        let outcome = site.plugin().add(&container, "eth0", &conf).run();
+        outcome.result();
+        let said = format!("container {id} is gone: removed the host's routes to its eth0");
+        assert!(outcome.stderr.contains(&said), "{}", outcome.text());
+        assert_reaches(&site.host, ip);
+        assert_eq!(site.host_routes(), [address(&container).to_string()]);
+        site.detach(&container, &conf);
+        site.assert_nothing_left();
+    }
+
+    fn del_and_gc_remove_the_routes_to_a_container_that_is_gone(site) {
+        let conf = site.conf(Families::V4);
+        let (live, _) = site.attach(&conf);
+        let (other, _) = site.attach(&conf);
+        drop(site.attach(&conf));
+        assert_eq!(site.records().len(), 3);
+        site.detach(&other, &conf);
+        assert_eq!(site.records(), [format!("{}:eth0", live.id)]);
+        let (gone, _) = site.attach(&conf);
+        let id = gone.id.clone();
+        drop(gone);
+        let outcome = site.gc(&conf, &[&live]);
+        assert!(outcome.stderr.contains(&format!("container {id} is gone")), "{}", outcome.text());
+        assert_eq!(site.records(), [format!("{}:eth0", live.id)]);
+        assert_reach_each_other(site, &live);
+    }
+
+    /// The list of a runtime that has lost its state is no reason to take a route from a container that runs.
+    fn gc_keeps_the_routes_of_a_container_that_runs_and_is_not_in_the_list(site) {
+        let conf = site.conf(DUAL);
+        let (container, checked) = site.attach(&conf);
+        site.gc(&conf, &[]);
+        assert_reach_each_other(site, &container);
+        site.checks(&container, &checked);
+    }
+
+    fn an_incomplete_record_of_an_add_that_was_killed_is_removed(site) {
+        let conf = site.conf(Families::V4);
+        let (live, _) = site.attach(&conf);
+        site.host.run(|| fs::write(Path::new("/run").join(RECORDS).join("killed:eth0"), "{\"network\":").expect("write"));
+        site.gc(&conf, &[&live]);
+        assert_eq!(site.records(), [format!("{}:eth0", live.id)]);
+        assert_reach_each_other(site, &live);
+    }
+
+    /// A container with host networking, or a second runtime with its own namespace of hosts, shares /run with this one.
+    fn the_record_of_another_host_namespace_is_left_alone(site) {
+        let conf = site.conf(Families::V4);
+        let (live, _) = site.attach(&conf);
+        let elsewhere = Site::new(site.kind);
+        let (_theirs, _) = elsewhere.attach(&elsewhere.conf(Families::V4));
+        let name = elsewhere.records().remove(0);
+        let read = || fs::read(Path::new("/run").join(RECORDS).join(&name)).expect("read a record");
+        let content = elsewhere.host.run(read);
+        let foreign = Path::new("/run").join(RECORDS).join("foreign:eth0");
+        site.host.run(|| fs::write(&foreign, content).expect("write a record"));
+        site.gc(&conf, &[&live]);
+        let container = site.container();
+        let del = site.plugin().del(&container, "eth0", &conf).env("CNI_CONTAINERID", "foreign");
+        del.run().done();
+        assert_eq!(site.records(), [format!("{}:eth0", live.id), "foreign:eth0".to_owned()]);
+        assert_reach_each_other(site, &live);
+    }
+
+    /// A reboot empties /run and the kernel's state.
+    fn after_a_reboot_del_and_add_work(site) {
+        let conf = site.conf(DUAL);
+        let (container, checked) = site.attach(&conf);
+        let after = Site::new(site.kind);
+        after.plugin().del(&container, "eth0", &checked).without("CNI_NETNS").run().done();
+        after.assert_nothing_left();
+        let (again, _) = after.attach(&after.conf(DUAL));
+        assert_reach_each_other(&after, &again);
+    }
+
+    /// As after `rm -r /run/underlay`: the kernel's state has no record.
+    fn without_the_records_the_next_add_works(site) {
+        let conf = site.conf(Families::V4);
+        let (lost, _) = site.attach(&conf);
+        let ip = address(&lost);
+        site.host.run(|| fs::remove_dir_all("/run/underlay").expect("remove the records"));
+        site.plugin().del(&lost, "eth0", &conf).run().done();
+        let (container, _) = site.attach(&with(conf.clone(), "args", json!({"cni": {"ips": [ip.to_string()]}})));
+        assert_eq!(address(&container), ip);
+        assert_reach_each_other(site, &container);
+        site.detach(&container, &conf);
+        site.assert_nothing_left();
+    }
+
+    fn a_parent_that_is_deleted_and_made_again_gets_a_new_link(site) {
+        let lab_nic = "nic0";
+        let _machine = other_lan(site, lab_nic, "192.168.50.10/24", "192.168.50.21/24");
+        site.host.ip(&format!("address delete {}/24 dev {NIC}", site.host.v4));
+        let conf = with(site.conf(Families::V4), "master", json!(lab_nic));
+        let (first, _) = site.attach(&conf);
+        site.host.delete_link(lab_nic);
+        await_that("the host's link is gone", || site.host_links().is_empty());
+        let _machine = other_lan(site, lab_nic, "192.168.50.10/24", "192.168.50.21/24");
+        let (second, _) = site.attach(&conf);
+        assert_reach_each_other_by_v4(site, &second);
+        site.detach(&first, &conf);
+        assert_reach_each_other_by_v4(site, &second);
+        site.detach(&second, &conf);
+        site.assert_nothing_left();
+    }
+
+    /// A link that is down loses its routes and neighbours; the parent's going down and up does not touch them.
+    fn the_parent_may_go_down_and_come_up_again(site) {
+        let (container, checked) = site.attach(&site.conf(DUAL));
+        site.host.set_down(NIC);
+        site.host.set_up(NIC);
+        site.host.ip(&format!("address replace {}/64 dev {NIC} nodad", site.host.v6));
+        for address in addresses(&container) {
+            assert!(ping(&site.host, address, PATIENCE).is_some(), "{address} does not answer");
+        }
+        site.checks(&container, &checked);
+    }
+
+    fn two_networks_of_one_parent_share_the_link(site) {
+        let first_conf = site.conf(Families::V4);
+        let mut second_conf = with(site.conf(Families::V6), "name", json!("lan2"));
+        second_conf["hostAccess"] = json!({"services": ["fd96::/112"]});
+        let (first, _) = site.attach(&first_conf);
+        let (second, _) = site.attach(&second_conf);
+        let link = site.host_link();
+        assert_reach_each_other(site, &first);
+        assert_reach_each_other(site, &second);
+        site.detach(&first, &first_conf);
+        assert_eq!(site.host_link().ifindex, link.ifindex);
+        assert_reach_each_other(site, &second);
+        site.detach(&second, &second_conf);
+        site.assert_nothing_left();
+    }
+
+    /// As with Multus: each DEL removes its own part only.
+    fn one_container_can_have_two_interfaces_of_one_parent(site) {
+        let conf = site.conf(DUAL);
+        let (container, _) = site.attach(&conf);
+        site.plugin().add(&container, "net1", &conf).run().result();
+        let second = container.addresses("net1")[0].net.addr();
+        assert_eq!(site.host_routes().len(), 4);
+        assert_reaches(&site.host, address(&container));
+        assert_reaches(&site.host, second);
+        // The routes of the second interface take over.
+        site.plugin().del(&container, "eth0", &conf).run().done();
+        assert_eq!(container.link_names(), ["lo", "net1"]);
+        assert_reaches(&site.host, second);
+        assert_reaches(&container, site.host.v4);
+        assert_reaches(&container, site.host.v6);
+        site.plugin().add(&container, "eth0", &conf).run().result();
+        site.plugin().del(&container, "net1", &conf).run().done();
+        assert_reach_each_other(site, &container);
+        site.detach(&container, &conf);
+        site.assert_nothing_left();
+    }
+
+    fn one_container_can_have_two_interfaces_of_two_parents(site) {
+        let _machine = other_lan(site, "ens4", "10.9.9.1/24", "10.9.9.2/24");
+        let conf = site.conf(Families::V4);
+        let (container, _) = site.attach(&conf);
+        let range = json!([[{"subnet": "10.9.9.0/24", "rangeStart": "10.9.9.100"}]]);
+        let mut other = with(with(conf.clone(), "name", json!("lan2")), "master", json!("ens4"));
+        other["ipam"]["ranges"] = range;
+        site.plugin().add(&container, "net1", &other).run().result();
+        let second = container.addresses("net1")[0].net.addr();
+        assert_eq!(site.host_links().len(), 2);
+        // Each link has a private address of its own.
+        assert_eq!(site.private(), ["169.254.255.1/32", "169.254.255.2/32"]);
+        assert_reaches(&site.host, second);
+        assert_reach_each_other(site, &container);
+        assert_reaches(&container, "10.9.9.1".parse().expect("an address"));
+        site.plugin().del(&container, "net1", &other).run().done();
+        assert_reach_each_other(site, &container);
+        site.detach(&container, &conf);
+        site.assert_nothing_left();
+    }
+
+    /// A second ADD of the same attachment fails, and takes nothing from the first.
+    fn a_second_add_of_one_attachment_leaves_the_first_as_it_is(site) {
+        let conf = site.conf(DUAL);
+        let (container, checked) = site.attach(&conf);
+        site.unchanged(&[&container], || site.plugin().add(&container, "eth0", &conf).run()).error();
+        site.checks(&container, &checked);
+        assert_reach_each_other(site, &container);
+    }
+}
+
+fn assert_reach_each_other_by_v4(site: &Site, container: &e2e::Container) {
+    e2e::traffic::echo(&site.host, container, address(container), 10_000);
+    e2e::traffic::echo(container, &site.host, site.host.v4, 10_000);
+}
+
+mod ipvlan_only {
+    use super::*;
+
+    fn site() -> Option<Site> {
+        e2e::needs::here(&[e2e::needs::Feature::Ipvlan]).then(|| Site::new("ipvlan"))
+    }
+
+    fn rp_filter(site: &Site) -> String {
+        site.host.sysctl(&format!("net/ipv4/conf/{NIC}/rp_filter"))
+    }
+
+    /// Packets of containers to the host arrive on the parent.
+    #[test]
+    fn the_parents_reverse_path_filter_is_loose_as_long_as_the_link_exists() {
+        let Some(site) = site() else { return };
+        let conf = site.conf(Families::V4);
+        for was in ["1", "0"] {
+            site.host.set_sysctl("net/ipv4/conf/all/rp_filter", if was == "0" { "1" } else { "0" });
+            site.host.set_sysctl(&format!("net/ipv4/conf/{NIC}/rp_filter"), was);
+            let container = site.container();
+            let outcome = site.plugin().add(&container, "eth0", &conf).run();
+            outcome.result();
+            let said = format!("set rp_filter of {NIC} from {was} to 2 as long as the host's link ");
+            assert!(outcome.stderr.contains(&said), "{}", outcome.text());
+            assert_eq!(rp_filter(&site), "2");
+            assert_reach_each_other(&site, &container);
+            site.detach(&container, &conf);
+            assert_eq!(rp_filter(&site), was);
+        }
+    }
+
+    #[test]
+    fn a_reverse_path_filter_that_the_operator_has_changed_meanwhile_stays() {
+        let Some(site) = site() else { return };
+        let conf = site.conf(Families::V4);
+        site.host.set_sysctl(&format!("net/ipv4/conf/{NIC}/rp_filter"), "1");
+        let (container, _) = site.attach(&conf);
+        site.host.set_sysctl(&format!("net/ipv4/conf/{NIC}/rp_filter"), "0");
+        site.detach(&container, &conf);
+        assert_eq!(rp_filter(&site), "0");
+    }
+
+    /// All links of ipvlan have the parent's MAC, so a new MAC makes all permanent neighbours wrong.
+    #[test]
+    fn check_names_a_parent_whose_mac_has_changed() {
+        let Some(site) = site() else { return };
+        let (container, checked) = site.attach(&site.conf(Families::V4));
+        site.host.ip(&format!("link set {NIC} address 02:00:00:00:00:77"));
+        site.differs(&container, &checked, "has another MAC");
+        // A new container sees the new one.
+        let (again, _) = site.attach(&site.conf(Families::V4));
+        assert_reach_each_other(&site, &again);
+    }
+}

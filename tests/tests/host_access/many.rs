@@ -1,0 +1,61 @@
+//! Many calls at once agree about the host's link.
+
+use std::thread;
+
+use crate::site::{DUAL, addresses};
+
+const MANY: usize = 64;
+
+on_both_kinds! {
+    fn sixty_four_at_once_share_one_link_and_the_last_removes_it(site) {
+        let conf = site.conf(e2e::lab::Families::V4);
+        let mut conf = conf;
+        conf["ipam"]["ranges"][0][0]["rangeEnd"] = serde_json::json!("192.168.50.190");
+        let containers: Vec<_> = (0..MANY).map(|_| site.container()).collect();
+        let all = |command: &'static str| {
+            thread::scope(|scope| {
+                let calls: Vec<_> = containers
+                    .iter()
+                    .map(|container| {
+                        let call = site.plugin().attachment(command, container, "eth0", &conf);
+                        scope.spawn(move || call.run())
+                    })
+                    .collect();
+                calls.into_iter().map(|call| call.join().expect("a call")).collect::<Vec<_>>()
+            })
+        };
+        for outcome in all("ADD") {
+            outcome.result();
+        }
+        site.host_link();
+        assert_eq!(site.host_routes().len(), MANY);
+        assert_eq!(site.records().len(), MANY);
+        for container in &containers {
+            e2e::traffic::assert_reaches(&site.host, addresses(container)[0]);
+        }
+        for outcome in all("DEL") {
+            outcome.done();
+        }
+        site.assert_nothing_left();
+    }
+
+    /// Half of the containers come while the other half goes. The link is never taken from one that uses it.
+    fn containers_come_and_go_at_once(site) {
+        let mut conf = site.conf(DUAL);
+        conf["ipam"]["ranges"][0][0]["rangeEnd"] = serde_json::json!("192.168.50.190");
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..4 {
+                        let (container, _) = site.attach(&conf);
+                        for address in addresses(&container) {
+                            e2e::traffic::assert_reaches(&site.host, address);
+                        }
+                        site.detach(&container, &conf);
+                    }
+                });
+            }
+        });
+        site.assert_nothing_left();
+    }
+}

@@ -1,0 +1,65 @@
+//! The host's link announces nothing to the LAN and answers nobody there.
+
+use e2e::lab::NIC;
+use e2e::traffic::{Frame, Wire};
+
+use crate::site::{DUAL, Site, address};
+
+/// The kernel's MLD reports at link-up cannot be kept back (RFC 3810): ICMPv6 with a hop-by-hop header.
+fn is_listener_report(frame: &[u8]) -> bool {
+    frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(20) == Some(&0)
+}
+
+fn mac_of(text: &str) -> Vec<u8> {
+    text.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("a MAC")).collect()
+}
+
+/// Waits until all frames that were sent before have arrived: a container answers a request that is sent now.
+fn until_answer(wire: &Wire, site: &Site, container: &e2e::Namespace) -> Vec<Vec<u8>> {
+    let target = address(container);
+    wire.ask(site.neighbour.v4, target);
+    wire.frames_until(|frame| matches!(frame, Frame::Arp { operation: 2, sender, .. } if *sender == target))
+}
+
+on_both_kinds! {
+    /// The link gets broadcasts as a container does, so a container's answer comes after anything that it would send.
+    fn the_lan_gets_one_reply_to_a_request_and_to_a_probe(site) {
+        let (container, _) = site.attach(&site.conf(DUAL));
+        let nic = site.host.link(NIC).mac;
+        let wire = Wire::open(&site.neighbour, site.neighbour.nic);
+        for sender in [site.neighbour.v4, "0.0.0.0".parse().expect("an address")] {
+            wire.ask(sender, site.host.v4);
+            let answers: Vec<_> = until_answer(&wire, site, &container)
+                .iter()
+                .filter_map(|frame| Frame::decode(frame))
+                .filter_map(|frame| match frame {
+                    Frame::Arp { operation: 2, mac, sender, .. } if sender == site.host.v4 => Some(mac),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(answers, *std::slice::from_ref(&nic), "sender {sender}");
+        }
+    }
+
+    fn it_announces_nothing_when_it_comes_and_goes(site) {
+        for key in ["all", "default", NIC] {
+            site.host.set_sysctl(&format!("net/ipv4/conf/{key}/arp_notify"), "1");
+            site.host.set_sysctl(&format!("net/ipv6/conf/{key}/ndisc_notify"), "1");
+        }
+        let wire = Wire::open(&site.neighbour, site.neighbour.nic);
+        let (container, _) = site.attach(&site.conf(DUAL));
+        let link = site.host_link();
+        let mut frames = until_answer(&wire, site, &container);
+        let (second, conf) = site.attach(&site.conf(DUAL));
+        site.detach(&second, &conf);
+        frames.extend(until_answer(&wire, site, &container));
+        let private = [&[169, 254, 255, 1][..], &[0xfd, 0, 0, 0x75, 0, 0x6c]];
+        for frame in &frames {
+            let is_its = site.kind == "macvlan" && frame[6..12] == mac_of(&link.mac);
+            let names_it = private.iter().any(|private| frame.windows(private.len()).any(|part| part == *private));
+            assert!(!(is_its || names_it) || is_listener_report(frame), "from the host's link: {frame:02x?}");
+        }
+        let announced = frames.iter().filter_map(|frame| Frame::decode(frame)).any(|frame| frame.announces(address(&container)));
+        assert!(announced, "not even the container's announcement was seen");
+    }
+}
