@@ -3,6 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::process::Command;
 use std::sync::OnceLock;
 use std::{env, thread};
 
@@ -18,6 +19,8 @@ pub enum Feature {
     Vlan,
     Dummy,
     Bond,
+    /// Also the program nft.
+    Nftables,
 }
 
 impl Feature {
@@ -27,16 +30,21 @@ impl Feature {
             Self::Vlan => "802.1Q VLAN",
             Self::Dummy => "dummy",
             Self::Bond => "bonding",
+            Self::Nftables => "nf_tables",
         }
     }
 
-    /// Returns true if this kernel can create such a link. The first call tries it in a new namespace.
+    /// Returns true if this kernel has it. The first call tries it in a new namespace.
     pub fn is_here(self) -> bool {
-        static KNOWN: [OnceLock<bool>; 4] = [const { OnceLock::new() }; 4];
+        static KNOWN: [OnceLock<bool>; 5] = [const { OnceLock::new() }; 5];
         *KNOWN[self as usize].get_or_init(|| {
             let netns = Namespace::new();
             netns.create_stray("nic0");
             let link = match self {
+                Self::Nftables => {
+                    let nft = netns.run(|| Command::new("nft").args(["add", "table", "inet", "probe"]).output());
+                    return nft.is_ok_and(|output| output.status.success());
+                }
                 Self::Ipvlan => "link nic0 name probe0 type ipvlan",
                 Self::Vlan => "link nic0 name probe0 type vlan id 100",
                 Self::Dummy => "probe0 type dummy",

@@ -30,8 +30,8 @@ pub(crate) const PROTOCOL: u8 = 117;
 /// lower bits are a hash only by chance, and they are in other namespaces.
 const GROUP: u32 = 0x756c_686f;
 
-/// The longest wait for other calls on this host. The slowest deletes a link, which takes some milliseconds.
-const LOCKED_WITHIN: Duration = Duration::from_secs(10);
+/// The longest wait for other calls on this host. Each holds the lock for milliseconds, but there can be many.
+const LOCKED_WITHIN: Duration = Duration::from_secs(60);
 
 /// An ADD and a DEL look at so many records of others. So they cost the same with any number of attachments.
 const LOOKED_AT: usize = 8;
@@ -157,6 +157,8 @@ impl<'a> HostSide<'a> {
             // IPv6 is off until a container needs it, because it makes the kernel send multicast listener reports.
             (key("ipv6", "disable_ipv6"), "1"),
             (key("ipv6", "accept_ra"), "0"),
+            // At a bond's failover, each host announces its private address. Without this, the others would log it.
+            (key("ipv6", "drop_unsolicited_na"), "1"),
             // 1 is `IN6_ADDR_GEN_MODE_NONE`: no link-local address.
             (key("ipv6", "addr_gen_mode"), "1"),
         ];

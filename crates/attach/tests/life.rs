@@ -123,7 +123,7 @@ impl Stage {
 
     /// Works on a task on the host. The outer error is the text of a panic.
     fn with<T>(&self, ipam: &Leases, work: impl FnOnce(&Task<'_>) -> T) -> Result<T, String> {
-        let task = Task { attachment: self.attachment(), ipam: Some(ipam), remark: &|_| {} };
+        let task = Task { attachment: self.attachment(), network: "lan", ipam: Some(ipam), remark: &|_| {} };
         let caught = self.host.enter(|| panic::catch_unwind(AssertUnwindSafe(|| work(&task)))).expect("enter");
         caught.map_err(|payload| match payload.downcast::<String>() {
             Ok(text) => *text,
@@ -142,6 +142,7 @@ impl Stage {
             link_in_container: false,
             dns: &dns,
             leased: None,
+            host_access: None,
         };
         self.with(ipam, |task| task.add(&settings))
     }
@@ -294,7 +295,8 @@ fn an_add_that_fails_late_keeps_the_lease_of_a_later_add() {
             container.enter(|| ip("link delete eth0")).expect("enter the container");
             let parent = Rtnl::open_in(&host).expect("a socket").link("nic0").expect("look").expect("nic0").ifindex;
             let netns = Some(&container);
-            let link = linux::NewLink { name: "eth0", kind: BRIDGE, parent, mtu: None, mac: None, group, netns };
+            let link =
+                linux::NewLink { name: "eth0", kind: BRIDGE, parent, mtu: None, mac: None, group, arp: true, netns };
             Rtnl::open_in(&host).expect("a socket").new_link(&link).expect("make the later link");
         };
         let ipam = Leases { can_give_back, ..Leases::default() };

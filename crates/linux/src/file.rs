@@ -7,7 +7,9 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::dir::{Dir, Type};
 use nix::fcntl::OFlag;
@@ -15,7 +17,7 @@ use nix::libc;
 use nix::sys::stat::Mode;
 use nix::sys::statfs::statfs;
 
-use crate::{Error, Patience, Result};
+use crate::{Error, Result};
 
 /// Opens a regular file for reading. Follows symbolic links.
 ///
@@ -98,16 +100,65 @@ impl Lock {
     pub fn take(path: &Path, within: Duration) -> Result<Self> {
         let operation = || format!("lock {}", path.display());
         let failed = |source| Error::Io { operation: operation(), source };
-        let file = open_lock(path).map_err(failed)?;
-        let mut patience = Patience::new(within);
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Self { _file: file }),
-                Err(TryLockError::Error(source)) => return Err(failed(source)),
-                // flock(2) has no deadline.
-                Err(TryLockError::WouldBlock) if patience.pause() => {}
-                Err(TryLockError::WouldBlock) => return Err(Error::Timeout { operation: operation() }),
-            }
+        match lock_within(open_lock(path).map_err(failed)?, within) {
+            Ok(file) => Ok(Self { _file: file }),
+            Err(Unlocked::TimedOut) => Err(Error::Timeout { operation: operation() }),
+            Err(Unlocked::Refused(source) | Unlocked::NoThread(source)) => Err(failed(source)),
+        }
+    }
+}
+
+/// The reason why a file could not be locked.
+#[derive(Debug)]
+pub enum Unlocked {
+    /// Another process held the lock all the time.
+    TimedOut,
+    /// The file system has no locks, or another error of the kernel.
+    Refused(io::Error),
+    /// Another process holds the lock, and no thread could be started to wait for it.
+    NoThread(io::Error),
+}
+
+/// Locks a file, and waits for the lock no longer than `within`. Those who wait get it one after the other. (flock(2))
+///
+/// # Errors
+///
+/// The reason why it is not locked. After `TimedOut`, this process may still get the lock, and keeps it until it ends.
+pub fn lock_within(file: File, within: Duration) -> std::result::Result<File, Unlocked> {
+    let deadline = Instant::now() + within;
+    match file.try_lock() {
+        Ok(()) => return Ok(file),
+        Err(TryLockError::WouldBlock) => {}
+        Err(TryLockError::Error(error)) => return Err(Unlocked::Refused(error)),
+    }
+    // flock(2) has no deadline, so another thread waits. (A channel for the one value would be 6 KB of code.)
+    let (sent, waiting) = (Arc::new(Mutex::new(None)), thread::current());
+    let received = Arc::clone(&sent);
+    let waiter = thread::Builder::new().spawn(move || {
+        let locked = retry_interrupted(|| file.lock()).map(|()| file);
+        if let Ok(mut sent) = sent.lock() {
+            *sent = Some(locked);
+        }
+        waiting.unpark();
+    });
+    waiter.map_err(Unlocked::NoThread)?;
+    loop {
+        let locked = received.lock().ok().and_then(|mut received| received.take());
+        if let Some(locked) = locked {
+            return locked.map_err(Unlocked::Refused);
+        }
+        match deadline.checked_duration_since(Instant::now()) {
+            Some(left) => thread::park_timeout(left),
+            None => return Err(Unlocked::TimedOut),
+        }
+    }
+}
+
+fn retry_interrupted(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
         }
     }
 }

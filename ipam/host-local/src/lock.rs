@@ -1,14 +1,13 @@
 //! The lock of a lease directory: flock(2) on the file that the reference uses for it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use linux::Errno;
+use linux::file::{Unlocked, lock_within};
 
 use crate::error::Error;
 
@@ -93,33 +92,12 @@ fn open(path: &Path) -> io::Result<(File, bool)> {
 }
 
 fn wait(file: File, path: &Path, deadline: Instant, within: Duration) -> Result<File, Error> {
-    match file.try_lock() {
-        Ok(()) => return Ok(file),
-        Err(TryLockError::WouldBlock) => {}
-        Err(TryLockError::Error(error)) => return Err(refused(path, error)),
-    }
-    // flock(2) has no deadline. After ours, the thread may still get the lock. It is released when the process ends.
-    // (A channel for the one value would be 6 KB of code.)
-    let (sent, waiting) = (Arc::new(Mutex::new(None)), thread::current());
-    let received = Arc::clone(&sent);
-    let waiter = thread::Builder::new().spawn(move || {
-        let locked = retry_interrupted(|| file.lock()).map(|()| file);
-        if let Ok(mut sent) = sent.lock() {
-            *sent = Some(locked);
-        }
-        waiting.unpark();
-    });
-    waiter.map_err(|source| Error::NoThread { path: path.to_owned(), source })?;
-    loop {
-        let locked = received.lock().ok().and_then(|mut received| received.take());
-        if let Some(locked) = locked {
-            return locked.map_err(|error| refused(path, error));
-        }
-        match deadline.checked_duration_since(Instant::now()) {
-            Some(left) => thread::park_timeout(left),
-            None => return Err(Error::Locked { path: path.to_owned(), seconds: within.as_secs() }),
-        }
-    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    lock_within(file, left).map_err(|unlocked| match unlocked {
+        Unlocked::TimedOut => Error::Locked { path: path.to_owned(), seconds: within.as_secs() },
+        Unlocked::Refused(error) => refused(path, error),
+        Unlocked::NoThread(source) => Error::NoThread { path: path.to_owned(), source },
+    })
 }
 
 /// These errors mean that the file system has no locks.
@@ -130,18 +108,10 @@ fn refused(path: &Path, source: io::Error) -> Error {
     }
 }
 
-fn retry_interrupted(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::thread;
 
     use super::*;
 
