@@ -34,7 +34,7 @@ const GROUP: u32 = 0x756c_686f;
 const LOCKED_WITHIN: Duration = Duration::from_secs(60);
 
 /// An ADD and a DEL look at so many records of others. So they cost the same with any number of attachments.
-const LOOKED_AT: usize = 8;
+const LOOKED_AT: usize = 4;
 
 /// At most so many names are tried for the link.
 const NAMES: u8 = 4;
@@ -49,8 +49,8 @@ const RP_FILTER_WAS: &str = "; rp_filter was ";
 pub(crate) struct HostSide<'a> {
     _lock: file::Lock,
     pub(crate) home: Home,
-    netns: Netns,
-    rtnl: Rtnl,
+    /// A socket in the home namespace.
+    rtnl: &'a mut Rtnl,
     remark: &'a dyn Fn(std::fmt::Arguments<'_>),
 }
 
@@ -70,16 +70,15 @@ impl Ready {
 }
 
 impl<'a> HostSide<'a> {
-    pub(crate) fn lock(remark: &'a dyn Fn(std::fmt::Arguments<'_>)) -> Result<Self> {
+    pub(crate) fn lock(rtnl: &'a mut Rtnl, remark: &'a dyn Fn(std::fmt::Arguments<'_>)) -> Result<Self> {
         let lock = crate::lock("host-access", LOCKED_WITHIN)?;
-        let rtnl = Rtnl::open()?;
-        Ok(Self { _lock: lock, home: Home::here(&rtnl)?, netns: Netns::current()?, rtnl, remark })
+        Ok(Self { _lock: lock, home: Home::here(rtnl)?, rtnl, remark })
     }
 
     /// Finds the host's link of a parent, and removes from it the routes to addresses of the new attachment. They must be
     /// of attachments that are gone. Called before the attachment has a record: so no record names the route of another.
     pub(crate) fn claim(&mut self, record: &Record) -> Result<Option<Link>> {
-        let Some(link) = find(&mut self.rtnl, record.parent, &record.kind)? else { return Ok(None) };
+        let Some(link) = find(self.rtnl, record.parent, &record.kind)? else { return Ok(None) };
         let mut has_made_way = false;
         for address in &record.addresses {
             if self.rtnl.permanent_neighbour(link.ifindex, *address)?.is_some() {
@@ -88,7 +87,7 @@ impl<'a> HostSide<'a> {
             }
         }
         // It goes with its last user.
-        if has_made_way { find(&mut self.rtnl, record.parent, &record.kind) } else { Ok(Some(link)) }
+        if has_made_way { find(self.rtnl, record.parent, &record.kind) } else { Ok(Some(link)) }
     }
 
     /// Creates the host's link of a parent if it does not exist, and gives it a private address of each family that
@@ -140,7 +139,7 @@ impl<'a> HostSide<'a> {
             match self.rtnl.new_link(&link) {
                 Ok(()) => return self.rtnl.link(&name)?.ok_or(Error::LinkGone(operation)),
                 Err(error) if error.errno() == Some(Errno::EEXIST) && attempt + 1 < NAMES => {}
-                Err(error) => return Err(parent::explain(&mut self.rtnl, on, kind, error.during(operation))),
+                Err(error) => return Err(parent::explain(self.rtnl, on, kind, error.during(operation))),
             }
         }
         unreachable!("the last attempt returns")
@@ -164,20 +163,21 @@ impl<'a> HostSide<'a> {
         ];
         let pairs: Vec<_> = settings.iter().map(|(key, value)| (key.as_str(), *value)).collect();
         let (v4, v6) = pairs.split_at(2);
-        for error in sysctl::write_all(&self.netns, v4).into_iter().filter_map(linux::Result::err) {
+        let netns = Netns::current()?;
+        for error in sysctl::write_all(&netns, v4).into_iter().filter_map(linux::Result::err) {
             (self.remark)(format_args!("{error}"));
         }
         // A kernel without IPv6 does not have these.
-        drop(sysctl::write_all(&self.netns, v6));
+        drop(sysctl::write_all(&netns, v6));
         let mut alias = format!("Underlay: the host's access to its containers on {}", on.name);
-        let loosened = if matches!(kind, LinkKind::Ipvlan { .. }) { self.strict_filter(&on.name) } else { None };
+        let loosened = if matches!(kind, LinkKind::Ipvlan { .. }) { strict_filter(&netns, &on.name) } else { None };
         if let Some(was) = &loosened {
             alias.push_str(RP_FILTER_WAS);
             alias.push_str(was);
         }
         self.rtnl.set_alias(link.ifindex, &alias)?;
         if let Some(was) = loosened {
-            sysctl::write(&self.netns, &rp_filter(&on.name), "2")?;
+            sysctl::write(&netns, &rp_filter(&on.name), "2")?;
             (self.remark)(format_args!(
                 "set rp_filter of {} from {was} to 2 as long as the host's link {} exists: packets of containers to \
                  the host arrive on {}",
@@ -189,7 +189,7 @@ impl<'a> HostSide<'a> {
         self.rtnl
             .set_up(link.ifindex)
             .map_err(|error| error.during(format!("set the host's link {} up", link.name)))?;
-        if self.sysctl("net/ipv4/conf/all/rp_filter").as_deref() == Some("2") {
+        if sysctl_of(&netns, "net/ipv4/conf/all/rp_filter").as_deref() == Some("2") {
             (self.remark)(format_args!(
                 "all.rp_filter is 2: machines of the LAN can reach the host through {} too, past firewall rules that \
                  name {}; see docs/security.md",
@@ -197,17 +197,6 @@ impl<'a> HostSide<'a> {
             ));
         }
         Ok(())
-    }
-
-    /// Returns the rp_filter of the parent, if the kernel would drop packets that arrive there from containers.
-    fn strict_filter(&self, name: &str) -> Option<String> {
-        let (all, own) = (self.sysctl("net/ipv4/conf/all/rp_filter")?, self.sysctl(&rp_filter(name))?);
-        // The kernel uses the larger number.
-        (all.as_str().max(own.as_str()) == "1").then_some(own)
-    }
-
-    fn sysctl(&self, key: &str) -> Option<String> {
-        sysctl::read(&self.netns, key).ok()
     }
 
     /// Gives the link a private address of a family, if it has none.
@@ -243,7 +232,8 @@ impl<'a> HostSide<'a> {
         let given = if is_v4 {
             self.rtnl.new_address(link.ifindex, IpNet::from(address))
         } else {
-            sysctl::write(&self.netns, &format!("net/ipv6/conf/{}/disable_ipv6", link.name), "0")?;
+            let key = format!("net/ipv6/conf/{}/disable_ipv6", link.name);
+            sysctl::write(&Netns::current()?, &key, "0")?;
             self.rtnl.new_address_unseen(link.ifindex, IpNet::from(address))
         };
         given.map_err(|error| error.during(format!("give the host's link {} the address {address}", link.name)))?;
@@ -315,7 +305,7 @@ impl<'a> HostSide<'a> {
 
     /// Removes the effects of one attachment, and then its record.
     pub(crate) fn release(&mut self, record: &Record) -> Result<()> {
-        if let Some(link) = find(&mut self.rtnl, record.parent, &record.kind)? {
+        if let Some(link) = find(self.rtnl, record.parent, &record.kind)? {
             for address in &record.addresses {
                 ignore_missing(self.rtnl.del_route(&route(*address, link.ifindex)))?;
                 ignore_missing(self.rtnl.del_neighbour(link.ifindex, *address))?;
@@ -334,9 +324,9 @@ impl<'a> HostSide<'a> {
             None => None,
         };
         if let (Some((_, was)), Some(parent)) = (link.alias.rsplit_once(RP_FILTER_WAS), parent) {
-            let key = rp_filter(&parent.name);
-            if self.sysctl(&key).as_deref() == Some("2") {
-                sysctl::write(&self.netns, &key, was)?;
+            let (key, netns) = (rp_filter(&parent.name), Netns::current()?);
+            if sysctl_of(&netns, &key).as_deref() == Some("2") {
+                sysctl::write(&netns, &key, was)?;
             }
         }
         ignore_missing(self.rtnl.del_link(link.ifindex))
@@ -397,6 +387,17 @@ impl<'a> HostSide<'a> {
     }
 }
 
+/// Returns the rp_filter of a parent, if the kernel would drop packets that arrive there from containers.
+fn strict_filter(netns: &Netns, name: &str) -> Option<String> {
+    let (all, own) = (sysctl_of(netns, "net/ipv4/conf/all/rp_filter")?, sysctl_of(netns, &rp_filter(name))?);
+    // The kernel uses the larger number.
+    (all.as_str().max(own.as_str()) == "1").then_some(own)
+}
+
+fn sysctl_of(netns: &Netns, key: &str) -> Option<String> {
+    sysctl::read(netns, key).ok()
+}
+
 /// Removes the effects of attachments that are gone.
 pub(crate) fn gc(
     network: &str,
@@ -406,7 +407,7 @@ pub(crate) fn gc(
     if record::paths()?.is_empty() {
         return Ok(());
     }
-    HostSide::lock(remark)?.look_at_all(network, &valid()?)
+    HostSide::lock(&mut Rtnl::open()?, remark)?.look_at_all(network, &valid()?)
 }
 
 /// Finds the host's link of a parent.

@@ -19,6 +19,9 @@ use crate::{Attachment, LOCKS};
 /// The directory of the records, in that of the locks.
 const DIRECTORY: &str = "attachments";
 
+/// Almost all records are shorter, so one system call reads them.
+const USUAL_BYTES: usize = 1 << 10;
+
 /// A longer file is not a record.
 const MAX_BYTES: u64 = 64 << 10;
 
@@ -79,15 +82,13 @@ impl Place {
     }
 
     fn presence(&self) -> Presence {
-        if NetnsId::mounts().is_ok_and(|mounts| mounts.inode() != self.mounts) {
-            return Presence::Unknown;
-        }
-        match NetnsId::at(&self.path) {
-            Ok(id) if (id.dev(), id.inode()) == (self.dev, self.inode) => Presence::There,
-            Ok(_) => Presence::Gone,
-            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENOTDIR)) => Presence::Gone,
-            Err(_) => Presence::Unknown,
-        }
+        let is_elsewhere = match NetnsId::at(&self.path) {
+            Ok(id) if (id.dev(), id.inode()) == (self.dev, self.inode) => return Presence::There,
+            Ok(_) => true,
+            Err(error) => matches!(error.errno(), Some(Errno::ENOENT | Errno::ENOTDIR)),
+        };
+        let has_its_meaning = NetnsId::mounts().is_ok_and(|mounts| mounts.inode() == self.mounts);
+        if is_elsewhere && has_its_meaning { Presence::Gone } else { Presence::Unknown }
     }
 }
 
@@ -157,7 +158,7 @@ pub(crate) fn paths() -> Result<Vec<PathBuf>> {
 
 /// Reads the record in a file. Returns `None` if there is no such file.
 pub(crate) fn read(path: &Path) -> Result<Option<Content>> {
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(USUAL_BYTES);
     let outcome = file::open_itself(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text));
     match outcome {
         Ok(_) => Ok(Some(

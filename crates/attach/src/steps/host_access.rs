@@ -58,7 +58,7 @@ impl<'a> Step<'a> for HostAccess {
         let mac = making.link.as_ref().and_then(|link| link.mac);
         let mac = mac.ok_or_else(|| Error::LinkGone(format!("find the MAC of {}", attachment.ifname)))?;
         let host = Addresses::list(&mut making.host, making.parent.ifindex)?;
-        let mut side = HostSide::lock(making.task.remark)?;
+        let mut side = HostSide::lock(&mut making.host, making.task.remark)?;
         let record = Record {
             network: making.task.network.to_owned(),
             container_id: attachment.container_id.to_owned(),
@@ -138,7 +138,8 @@ impl<'a> Step<'a> for HostAccess {
         let attachment = &undoing.task.attachment;
         let may_exist = self.is_recorded || matches!(undoing.why, Why::Del { .. });
         if may_exist && record::of(attachment)?.is_some() {
-            let mut side = HostSide::lock(undoing.task.remark)?;
+            let mut host = Rtnl::open()?;
+            let mut side = HostSide::lock(&mut host, undoing.task.remark)?;
             side.release_of(attachment)?;
             side.look_at_some()?;
         }
