@@ -125,8 +125,8 @@ fn an_add_with_host_access_costs_the_same_with_ten_and_with_five_hundred_attachm
         add_many.abs_diff(*add) <= 2,
         "ADD with 500 attachments: {add_many} system calls in place of {add}\n{table}"
     );
-    // DEL asks the kernel if the link has other users: the answer has all their routes.
-    assert!(del_many.abs_diff(*del) <= 10, "DEL with 500 attachments: {del_many} system calls in place of {del}");
+    // DEL asks the kernel if the link has other users: the answer has their routes, about 30 in a message.
+    assert!(del_many.abs_diff(*del) <= 20, "DEL with 500 attachments: {del_many} system calls in place of {del}");
 }
 
 /// Instructions in user space of calls that are one process, as callgrind counts them. Under valgrind, a program that
