@@ -66,7 +66,7 @@ fn a_quick_run_writes_all_figures_and_leaves_no_other_file() {
     let found: Value = serde_json::from_slice(&fs::read(&out).expect("read the JSON")).expect("JSON");
     let count = |key: &str| found[key].as_array().map_or(0, Vec::len);
     // perf measures two of the targets, if it is permitted.
-    let targets = if found["deletion"].is_null() { 8 } else { 10 };
+    let targets = if found["deletion"].is_null() { 10 } else { 12 };
     assert_eq!(
         [count("scenarios"), count("bursts"), count("growth"), count("targets")],
         [6, 2, 2, targets],

@@ -55,6 +55,11 @@ pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result
     for scenario in &SCENARIOS {
         let rounds = if matches!(scenario.leases, Leases::V6 | Leases::Dual) { plan.slow_rounds } else { plan.rounds };
         say(&format!("{}, {rounds} rounds: ", scenario.title))?;
+        // A node usually has other containers, which use the host's link already.
+        let mut other = scenario.sides.contains(&Side::Access).then(|| field.pod(scenario, Side::Access));
+        if let Some(other) = &mut other {
+            field.time(programs, scenario, other, "ADD")?;
+        }
         let measured = one(field, programs, scenario, rounds, plan.warm_up, &mut control)?;
         control.scenarios.push(measured);
         say("\nsystem calls and memory: ")?;
@@ -63,6 +68,9 @@ pub(crate) fn measure(field: &Field, programs: &Programs, plan: &Plan) -> Result
             let cells = &mut control.scenarios.last_mut().ok_or("a scenario")?.cells;
             cells[which].counts = count(field, programs, scenario, cells[which].side, plan.counts, &plan.scratch)?;
             say(".")?;
+        }
+        if let Some(other) = &mut other {
+            field.time(programs, scenario, other, "DEL")?;
         }
         say("\n")?;
     }

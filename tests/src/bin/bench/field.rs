@@ -60,6 +60,8 @@ impl Field {
     pub(crate) fn new(data: PathBuf) -> Result<Self> {
         fs::create_dir(&data)?;
         let lab = Lab::new(Binaries::HardLinks);
+        // The records of host access are there.
+        lab.host.give_own_run();
         let parent = lab.host.link(NIC).ifindex;
         Ok(Self { lab, parent, data, pods: AtomicU32::new(0) })
     }

@@ -20,7 +20,7 @@ pub(crate) fn draw(folder: &Path, findings: &Findings) -> Result<()> {
 }
 
 fn control(findings: &Findings, which: usize) -> Bars {
-    let sides = [Side::Ours, Side::Copies, Side::Reference, Side::Floor];
+    let sides = [Side::Ours, Side::Copies, Side::Access, Side::Reference, Side::Floor];
     let groups = findings.control.scenarios.iter().map(|measured| {
         let value = |side| {
             let cell = measured.cells.iter().find(|cell| cell.side == side)?;

@@ -34,7 +34,7 @@ pub(crate) struct Scenario {
     pub(crate) sides: &'static [Side],
 }
 
-use Side::{Copies, Floor, Ours, Reference};
+use Side::{Access, Copies, Floor, Ours, Reference};
 
 /// The most common configuration.
 pub(crate) const WHOLE: &str = "ipv4";
@@ -44,7 +44,14 @@ pub(crate) const SCENARIOS: [Scenario; 6] = {
     const ALL: &[Side] = &[Ours, Reference, Floor];
     const LINK: &[&str] = &["macvlan"];
     [
-        scenario(WHOLE, "macvlan + host-local, IPv4", "IPv4", LINK, Leases::V4, &[Ours, Copies, Reference, Floor]),
+        scenario(
+            WHOLE,
+            "macvlan + host-local, IPv4",
+            "IPv4",
+            LINK,
+            Leases::V4,
+            &[Ours, Copies, Access, Reference, Floor],
+        ),
         scenario("host-local", "host-local alone", "host-local alone", &["host-local"], Leases::V4, ALL),
         scenario("layer2", "macvlan, layer 2 only", "layer 2 only", LINK, Leases::None, ALL),
         scenario(
@@ -90,6 +97,9 @@ impl Scenario {
                 "sysctl": {"net.core.somaxconn": "512"}});
         }
         let mut conf = json!({"cniVersion": "1.0.0", "name": "lan", "type": "macvlan", "master": parent});
+        if side == Side::Access {
+            conf["hostAccess"] = json!(true);
+        }
         let (mut ranges, mut routes) = (Vec::new(), Vec::new());
         if self.leases.v4() {
             ranges.push(json!([{"subnet": "10.50.0.0/16"}]));

@@ -17,6 +17,8 @@ pub(crate) enum Side {
     Ours,
     /// Ours as one file for each name: IPAM is executed.
     Copies,
+    /// As ours, with host access.
+    Access,
     Reference,
     /// The bare kernel operations in one static process.
     Floor,
@@ -27,6 +29,7 @@ impl Side {
         match self {
             Self::Ours => ("Underlay", "ours", chart::BLUE),
             Self::Copies => ("Underlay, IPAM executed", "copies", chart::SKY),
+            Self::Access => ("Underlay, host access", "host-access", chart::AMBER),
             Self::Reference => ("reference", "reference", chart::VERMILION),
             Self::Floor => ("floor", "floor", chart::GREY),
         }
@@ -77,7 +80,7 @@ impl Programs {
     /// The directory of a side's plugins, for `CNI_PATH`. The floor has none.
     pub(crate) fn directory(&self, side: Side) -> &Path {
         match side {
-            Side::Ours => &self.ours,
+            Side::Ours | Side::Access => &self.ours,
             Side::Copies => &self.copies,
             Side::Reference => &self.reference,
             Side::Floor => Path::new(""),

@@ -36,7 +36,7 @@ pub(crate) fn targets(findings: &Findings) -> Vec<Target> {
     let wall = |scenario, side, which: usize| {
         control.cell(scenario, side).map_or(f64::NAN, |cell| cell.times[which].wall.median())
     };
-    let cpu = |side| control.cell(WHOLE, side).map_or(f64::NAN, |cell| cell.times[0].cpu.median());
+    let cpu = |side: Side| control.cell(WHOLE, side).map_or(f64::NAN, |cell| cell.times[0].cpu.median());
     let peak = |side| control.cell(WHOLE, side).map_or(f64::NAN, |cell| cell.counts[0].peak_kib);
     let rate = |side: Side| {
         let burst = findings.bursts.iter().rfind(|burst| burst.size <= BURST);
@@ -63,6 +63,16 @@ pub(crate) fn targets(findings: &Findings) -> Vec<Target> {
             "whole ADD with IPAM executed, wall time: ratio to the reference",
             Bound::AtMost(0.35),
             wall(WHOLE, Side::Copies, 0) / theirs,
+        ),
+        target(
+            "whole ADD with host access, wall time: ratio to one without",
+            Bound::AtMost(1.25),
+            wall(WHOLE, Side::Access, 0) / ours,
+        ),
+        target(
+            "whole ADD with host access, user+sys: ratio to one without",
+            Bound::AtMost(1.25),
+            cpu(Side::Access) / cpu(Side::Ours),
         ),
         target(
             "ADD until its IPv6 address is usable, wall time: ratio to the reference",
