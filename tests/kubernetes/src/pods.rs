@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use e2e::runtime::IMAGE;
 use e2e::{Namespace, lab};
+use nix::errno::Errno;
 use serde_json::{Value, json};
 
 use crate::cluster::ready_condition;
@@ -117,7 +118,7 @@ impl Cluster {
 
     /// As [`Cluster::await_nothing_left`], after a kill of containerd. containerd creates the network namespace of a
     /// pod, saves its name, and then calls the plugins. If it is killed before it saves the name, an empty namespace
-    /// stays. This function removes such namespaces.
+    /// stays, or a file on which none was mounted yet. This function removes both.
     #[track_caller]
     pub fn await_only_empty_namespaces_left(&self) {
         for node in &self.nodes {
@@ -125,7 +126,11 @@ impl Cluster {
                 let names = node.names_in(NAMESPACES);
                 for name in &names {
                     let path = node.see(&format!("{NAMESPACES}/{name}"));
-                    let netns = Namespace::open(&path).map_err(|e| format!("open {}: {e}", path.display()))?;
+                    let netns = match Namespace::open(&path) {
+                        // containerd was killed before it mounted the namespace on its file.
+                        Err(e) if e.raw_os_error() == Some(Errno::EINVAL as i32) => continue,
+                        opened => opened.map_err(|e| format!("open {}: {e}", path.display()))?,
+                    };
                     if netns.link_names() != ["lo"] {
                         return Err(format!("{name} has {:?}", netns.link_names()));
                     }
