@@ -123,10 +123,12 @@ fn a_short_run_measures_all_setups_and_writes_the_results() {
             seen.push(format!("{way}, {wire}"));
         }
     }
+    let within = ["macvlan pair", "host to macvlan", "host to veth"].map(|way| format!("{way}, node"));
     let ways = ["host to host", "macvlan bridge", "routed veth", "host-gw", "bridge + NAT", "VXLAN"];
     let wires = ["offloaded", "segmented"];
     let native = wires.iter().flat_map(|wire| ways.iter().map(move |way| format!("{way}, {wire}")));
-    for expected in native.chain(["macvlan bridge, delayed".to_owned(), "ipvlan l2, delayed".to_owned()]) {
+    for expected in native.chain(within).chain(["macvlan bridge, delayed".to_owned(), "ipvlan l2, delayed".to_owned()])
+    {
         assert!(seen.contains(&expected), "no {expected} in {seen:?}");
     }
 }

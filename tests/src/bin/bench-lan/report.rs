@@ -55,7 +55,8 @@ impl Report {
         let mut text = format!(
             "## From container to container\n\n\
              Two hosts are connected by a wire, and each has a container. Each setup connects the two containers in another\n\
-             way, and all get the same load. The hosts are network namespaces of one machine. The wire is a veth pair. All\n\
+             way, and all get the same load. On \"one node\", both ends are on one host: two containers, or the host itself and\n\
+             a container. The hosts are network namespaces of one machine. The wire is a veth pair. All\n\
              setups and wires are measured alternately. A cell is the median of all rounds, with the quartiles in brackets.\n\n\
              - CPU is the time of the whole machine, which includes both hosts and the wire (/proc/stat).\n\
              - RR is one connection with TCP_NODELAY, with a process at each end.\n\

@@ -57,21 +57,25 @@ pub(crate) fn all_is_here() -> bool {
 impl Scene {
     /// The scenes that this kernel can measure.
     pub(crate) fn all(place: Place, effort: Effort) -> Vec<Self> {
-        let (wires, ways): (&[wire::Kind], &[Way]) = match (place, effort) {
-            (Place::Native, _) => (&wire::Kind::ALL, &Way::ALL),
-            (Place::Guest, Effort::Quick) => (&[wire::Kind::Delayed], &[Way::Macvlan, Way::Ipvlan]),
-            // The guest measures the missing setups, and others to compare with.
-            (Place::Guest, _) => (
-                &[wire::Kind::Offloaded, wire::Kind::Delayed],
-                &[Way::Host, Way::Macvlan, Way::Ipvlan, Way::Calico, Way::Vxlan],
-            ),
+        let wires: &[wire::Kind] = match (place, effort) {
+            (Place::Native, _) => &wire::Kind::ALL,
+            (Place::Guest, Effort::Quick) => &[wire::Kind::Delayed],
+            (Place::Guest, _) => &[wire::Kind::Offloaded, wire::Kind::Delayed, wire::Kind::Node],
+        };
+        let ways = |wire: wire::Kind| -> &[Way] {
+            match (place, effort, wire) {
+                (Place::Native, ..) | (_, _, wire::Kind::Node) => Way::on(wire),
+                (Place::Guest, Effort::Quick, _) => &[Way::Macvlan, Way::Ipvlan],
+                // The guest measures the missing setups, and others to compare with.
+                (Place::Guest, ..) => &[Way::Host, Way::Macvlan, Way::Ipvlan, Way::Calico, Way::Vxlan],
+            }
         };
         let kernel = document::kernel();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let can_delay = wire::can_delay();
         let scene = |wire: &wire::Kind| {
             let measured = |way: &Way| Measured { way: *way, samples: Vec::new(), frames: Vec::new() };
-            let ways = ways.iter().filter(|way| way.is_here()).map(measured).collect();
+            let ways = ways(*wire).iter().filter(|way| way.is_here()).map(measured).collect();
             Self { place, wire: *wire, kernel: kernel.clone(), cpus, others: Vec::new(), ways }
         };
         wires.iter().filter(|wire| can_delay || **wire != wire::Kind::Delayed).map(scene).collect()
