@@ -342,28 +342,34 @@ impl<'a> HostSide<'a> {
     }
 
     /// Looks at a few records, and removes the effects of attachments that are gone. A stale route would hide an
-    /// address that another machine has now.
-    pub(crate) fn look_at_some(&mut self) -> Result<()> {
-        let mut paths = record::paths()?;
+    /// address that another machine has now. An error is a remark: it is no reason to fail for another attachment.
+    pub(crate) fn look_at_some(&mut self) {
+        let mut paths = match record::paths() {
+            Ok(paths) => paths,
+            Err(error) => return (self.remark)(format_args!("{error}")),
+        };
         let random = RandomState::new();
         for _ in 0..LOOKED_AT.min(paths.len()) {
             let at = usize::try_from(random.hash_one(paths.len()) & 0xffff_ffff).unwrap_or(0) % paths.len();
-            self.look_at(&paths.swap_remove(at), |_| false)?;
+            if let Err(error) = self.look_at(&paths.swap_remove(at), |_| false) {
+                (self.remark)(format_args!("{error}"));
+            }
         }
-        Ok(())
     }
 
     /// Looks at all records. Also removes the effects of attachments that the runtime does not know, if it cannot be
-    /// seen that they exist.
+    /// seen that they exist. Returns the first error, after all were looked at.
     fn look_at_all(&mut self, network: &str, valid: &[ValidAttachment]) -> Result<()> {
+        let mut outcome = Ok(());
         for path in record::paths()? {
-            self.look_at(&path, |record| {
+            let looked = self.look_at(&path, |record| {
                 let is_it =
                     |its: &ValidAttachment| its.container_id == record.container_id && its.ifname == record.ifname;
                 record.network == network && !valid.iter().any(is_it)
-            })?;
+            });
+            outcome = outcome.and(looked);
         }
-        Ok(())
+        outcome
     }
 
     fn look_at(&mut self, path: &Path, is_unknown: impl Fn(&Record) -> bool) -> Result<()> {

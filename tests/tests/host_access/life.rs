@@ -83,6 +83,25 @@ on_both_kinds! {
         assert_reach_each_other(site, &live);
     }
 
+    /// It is a remark for other attachments: their calls must not fail.
+    fn a_record_that_cannot_be_read_disturbs_no_other_attachment(site) {
+        let conf = site.conf(Families::V4);
+        let odd = Path::new("/run").join(RECORDS).join("odd:eth0");
+        let (first, _) = site.attach(&conf);
+        // Reading a directory fails with EISDIR.
+        site.host.run(|| fs::create_dir(&odd).expect("make a directory"));
+        let container = site.container();
+        let outcome = site.plugin().add(&container, "eth0", &conf).run();
+        outcome.result();
+        assert!(outcome.stderr.contains(&format!("read {}: ", odd.display())), "{}", outcome.text());
+        assert_reach_each_other(site, &container);
+        site.detach(&container, &conf);
+        assert_reach_each_other(site, &first);
+        site.detach(&first, &conf);
+        assert_eq!(site.host_links().len(), 0);
+        assert_eq!(site.records(), ["odd:eth0"]);
+    }
+
     /// A container with host networking, or a second runtime with its own namespace of hosts, shares /run with this one.
     fn the_record_of_another_host_namespace_is_left_alone(site) {
         let conf = site.conf(Families::V4);

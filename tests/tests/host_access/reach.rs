@@ -1,6 +1,7 @@
 //! The host and its containers reach each other, and the container reaches all addresses of its host.
 
 use e2e::lab::{Families, NIC};
+use e2e::patience::await_that;
 use e2e::traffic::{assert_reaches, echo};
 use serde_json::json;
 
@@ -120,6 +121,30 @@ on_both_kinds! {
         let (container, conf) = site.attach(&site.conf_with(Families::V4, access));
         assert_eq!(routes_of_ours(&container), ["10.96.0.0", "169.254.255.1", "192.168.50.10"]);
         site.checks(&container, &conf);
+    }
+
+    /// An address of keepalived or kube-vip, which moves between hosts. The host forwards it, wherever it is.
+    fn an_address_that_moves_between_hosts_is_always_reached(site) {
+        let moving = "192.168.50.5";
+        site.host.set_sysctl("net/ipv4/ip_forward", "1");
+        site.neighbour.ip(&format!("address add {moving}/32 dev {}", site.neighbour.nic));
+        let (container, _) = site.attach(&site.conf_with(Families::V4, json!({"addresses": [moving]})));
+        let moving_ip = moving.parse().expect("an address");
+        echo(&container, &site.neighbour, moving_ip, 10_000);
+        site.neighbour.ip(&format!("address delete {moving}/32 dev {}", site.neighbour.nic));
+        site.host.ip(&format!("address add {moving}/32 dev {NIC}"));
+        echo(&container, &site.host, moving_ip, 10_000);
+    }
+
+    /// The kernel replaces such addresses all the time, and nobody connects to them. (RFC 8981)
+    fn temporary_addresses_of_the_host_get_no_route(site) {
+        site.host.set_sysctl(&format!("net/ipv6/conf/{NIC}/use_tempaddr"), "2");
+        site.host.ip(&format!("address add fd51::10/64 dev {NIC} nodad mngtmpaddr"));
+        let count = || site.host.all_addresses().iter().filter(|its| its.net.to_string().starts_with("fd51:")).count();
+        await_that("the kernel has made a temporary address", || count() == 2);
+        let (container, _) = site.attach(&site.conf(DUAL));
+        let routes = routes_of_ours(&container);
+        assert_eq!(routes.iter().filter(|dst| dst.starts_with("fd51:")).collect::<Vec<_>>(), ["fd51::10"]);
     }
 
     /// On a single machine, the host is often the router of its containers.

@@ -73,7 +73,7 @@ impl<'a> Step<'a> for HostAccess {
         };
         // An ADD that was killed may have left other addresses.
         side.release_of(attachment)?;
-        side.look_at_some()?;
+        side.look_at_some();
         let link = side.claim(&record)?;
         // Set before the call, because a panic may come after the write.
         self.is_recorded = true;
@@ -141,7 +141,7 @@ impl<'a> Step<'a> for HostAccess {
             let mut host = Rtnl::open()?;
             let mut side = HostSide::lock(&mut host, undoing.task.remark)?;
             side.release_of(attachment)?;
-            side.look_at_some()?;
+            side.look_at_some();
         }
         Ok(Undone::Whole)
     }
@@ -149,7 +149,7 @@ impl<'a> Step<'a> for HostAccess {
 
 /// The addresses of the host.
 struct Addresses {
-    /// On the parent, and on the link of the default route.
+    /// Those on the parent and on the link of the default route, without those that the kernel replaces all the time.
     reached: Vec<IpAddr>,
     all: Vec<IpAddr>,
 }
@@ -163,8 +163,12 @@ impl Addresses {
             IpAddr::V4(address) => !address.is_loopback(),
             IpAddr::V6(address) => !address.is_unicast_link_local() && !address.is_loopback(),
         };
-        let mut reached: Vec<IpAddr> =
-            all.iter().filter(|its| leads(its.ifindex)).map(|its| its.address.addr()).filter(is_global).collect();
+        let mut reached: Vec<IpAddr> = all
+            .iter()
+            .filter(|its| leads(its.ifindex) && !its.temporary())
+            .map(|its| its.address.addr())
+            .filter(is_global)
+            .collect();
         reached.sort_unstable();
         reached.dedup();
         Ok(Self { reached, all: all.iter().map(|its| its.address.addr()).collect() })

@@ -82,6 +82,7 @@ pub(crate) const IFA_LOCAL: u16 = 2;
 pub(crate) const IFA_BROADCAST: u16 = 4;
 pub(crate) const IFA_FLAGS: u16 = 8;
 
+pub(crate) const IFA_F_TEMPORARY: u32 = 0x01;
 pub(crate) const IFA_F_NODAD: u32 = 0x02;
 pub(crate) const IFA_F_OPTIMISTIC: u32 = 0x04;
 pub(crate) const IFA_F_DADFAILED: u32 = 0x08;
