@@ -27,6 +27,10 @@ pub fn settle(lab: &Lab, mut list: Value) -> Value {
         if let Some(master) = plugin["master"].as_str() {
             make_parent(lab, master);
         }
+        if !plugin["hostAccess"].is_null() {
+            // The records are there.
+            lab.host.give_own_run();
+        }
         if plugin["mode"] == "l3" {
             route_through_host(lab, plugin);
         }

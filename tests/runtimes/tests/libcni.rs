@@ -45,6 +45,9 @@ examples! {
     #[reference(passes)]
     macvlan_dual_stack: "macvlan-dual-stack.conflist" where it has_two_families;
 
+    #[reference(not_run: "it ignores hostAccess")]
+    macvlan_host_access: "macvlan-host-access.conflist" where it reaches_its_host;
+
     #[reference(passes)]
     macvlan_layer_2: "macvlan-layer-2.conflist";
 
@@ -73,6 +76,10 @@ examples! {
     #[needs(Vlan)]
     #[reference(passes)]
     macvlan_vlan: "macvlan-vlan.conflist" where it is_tagged;
+
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it ignores hostAccess")]
+    ipvlan_host_access: "ipvlan-host-access.conflist" where it reaches_its_host;
 
     #[needs(Ipvlan)]
     #[reference(passes)]
@@ -167,6 +174,11 @@ fn is_kept_from_its_siblings(lab: &Lab, container: &Container, result: &Value) {
     assert_silent(&sibling, own.addr());
     assert_silent(container, other.addr());
     runtime.del(&sibling);
+}
+
+fn reaches_its_host(lab: &Lab, container: &Container, _: &Value) {
+    assert_reaches(container, lab.host.v4);
+    assert_reaches(&lab.host, container.addresses("eth0")[0].net.addr());
 }
 
 fn is_tuned(_: &Lab, container: &Container, _: &Value) {

@@ -135,6 +135,10 @@ fn the_package_and_that_of_debian_can_both_be_upgraded() {
     assert!(machine.read("macvlan.distrib") == macvlan, "theirs was not diverted");
     assert!(machine.run(&["dpkg", "--verify", "underlay", "containernetworking-plugins"]).is_empty());
     assert!(machine.run(&["underlay", "--version"]).starts_with("underlay "));
+    for file in ["systemd/network/10-underlay.network", "NetworkManager/conf.d/90-underlay.conf"] {
+        let text = fs::read_to_string(machine.at("usr/lib").join(file)).expect("read a file of the package");
+        assert!(text.contains("underlay*"), "{file}: {text}");
+    }
     assert!(machine.run(&["mandoc", "-Tmarkdown", "/usr/share/man/man8/underlay-macvlan.8.gz"]).contains("passthru"));
 
     // Theirs is upgraded.
