@@ -57,6 +57,16 @@ compliance! {
     fn mode_empty(rig) { key(rig, "mode", json!("")); }
     #[differs("E1": "answer end: error 999 | error 2", "E2": "answer error.cniVersion: - | \"1.0.0\"")]
     fn mode_unknown(rig) { key(rig, "mode", json!("bogus")); }
+    #[differs(
+        "H4": "container-1 route 192.168.50.10/32 table 254: - | here",
+        "H4": "host route 192.168.50.100/32 table 254: - | here",
+        "H4": "host link underlay*: - | here",
+    )]
+    fn host_access(rig) {
+        rig.host.give_own_run();
+        rig.add(&rig.container(), "eth0", &with(rig.conf(), "hostAccess", json!(true)));
+    }
+
     fn mtu(rig) { key(rig, "mtu", json!(1400)); }
     fn mtu_zero(rig) { key(rig, "mtu", json!(0)); }
 
