@@ -17,6 +17,7 @@ use e2e::{Binaries, Lab};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::kube_proxy::KubeProxy;
 use crate::{Api, Node};
 
 /// The names of the nodes, and the last part of their addresses.
@@ -26,7 +27,14 @@ const GATEWAY: u8 = 1;
 
 const SERVER: &str = "https://192.168.50.11:6443";
 
+/// The range of the addresses of Services.
 const SERVICES: &str = "10.96.0.0/16";
+
+/// The Service of the API server: the first address of the range.
+pub const API: &str = "10.96.0.1";
+
+/// The address that the kubelets give to pods as their DNS server.
+pub const DNS: &str = "10.96.0.10";
 
 /// The longest time that one step may take. On a quiet machine it takes seconds.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -107,11 +115,11 @@ impl Cluster {
         start_controllers(&cluster.nodes[0]);
         for node in &cluster.nodes {
             node.start_kubelet();
-            node.start_kube_proxy();
         }
         for node in &cluster.nodes {
             cluster.await_readiness(node, true);
         }
+        cluster.set_kube_proxy(KubeProxy::USUAL);
         cluster.await_path("/api/v1/namespaces/default/serviceaccounts/default");
         cluster
     }
@@ -200,7 +208,8 @@ fn machine(lab: &Lab, gateway: &Machine, last: u8) -> Machine {
     machine
 }
 
-/// The network of a node: the example for Kubernetes on the LAN of the test, with 64 addresses for each node.
+/// The network of a node: the example for Kubernetes on the LAN of the test, with 64 addresses for each node, and with
+/// access to the host and to Services.
 pub fn network(node: &Node) -> Value {
     let (start, end) = if node.name == NODES[0].0 { (64, 127) } else { (128, 191) };
     network_of(start, end)
@@ -223,6 +232,7 @@ fn network_of(start: u8, end: u8) -> Value {
     let mut list: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let plugin = &mut list["plugins"][0];
     plugin["master"] = json!(MACHINE_NIC);
+    plugin["hostAccess"] = json!({"services": [SERVICES]});
     plugin["ipam"]["ranges"] = json!([[{
         "subnet": "192.168.50.0/24",
         "rangeStart": format!("192.168.50.{start}"),

@@ -30,6 +30,8 @@ pub struct Node {
     pub machine: Machine,
     root: PathBuf,
     processes: Mutex<Processes>,
+    /// The process ID of kube-proxy, if it runs.
+    kube_proxy: Mutex<Option<Pid>>,
 }
 
 /// The supervisor, and the pipes to the first process.
@@ -60,7 +62,7 @@ impl Node {
         }
         write(&root.join("boot_id"), &uuid());
         let processes = Processes::start(name, &machine, root);
-        Self { name, machine, root: root.to_owned(), processes: Mutex::new(processes) }
+        Self { name, machine, root: root.to_owned(), processes: Mutex::new(processes), kube_proxy: Mutex::new(None) }
     }
 
     /// Starts a program with the directories of `peers` first in its PATH. Returns its process ID.
@@ -76,6 +78,7 @@ impl Node {
     pub fn reboot(&self) {
         let mut processes = self.processes();
         processes.end(&self.root);
+        *self.kube_proxy() = None;
         let run = self.root.join("run");
         fs::remove_dir_all(&run).unwrap_or_else(|e| panic!("empty {}: {e}", run.display()));
         make(&run);
@@ -150,6 +153,10 @@ impl Node {
     /// The sorted names in a directory of the node. Without the directory, there are none.
     pub fn names_in(&self, path: &str) -> Vec<String> {
         names(&self.see(path))
+    }
+
+    pub(crate) fn kube_proxy(&self) -> MutexGuard<'_, Option<Pid>> {
+        self.kube_proxy.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn processes(&self) -> MutexGuard<'_, Processes> {

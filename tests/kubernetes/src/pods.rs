@@ -17,6 +17,10 @@ const NAMESPACES: &str = "/run/netns";
 /// The directory of the leases of the test network.
 const LEASES: &str = "/var/lib/cni/networks/pods";
 
+/// The records of attachments with host access, and the protocol number of their routes.
+const RECORDS: &str = "/run/underlay/attachments";
+const ORIGIN: u8 = 117;
+
 /// The pods of the default namespace.
 pub const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -154,14 +158,18 @@ impl Cluster {
         found.ok_or_else(|| format!("no event {reason} contains {text:?}: {messages:?}"))
     }
 
-    /// Waits until all leases, network namespaces and links of pods are gone from both nodes.
+    /// Waits until all leases, network namespaces and links of pods are gone from both nodes, and so the traces of their
+    /// access to the host.
     #[track_caller]
     pub fn await_nothing_left(&self) {
         for node in &self.nodes {
             self.until(&format!("nothing is left on {}", node.name), || {
-                let left = (node.leases(), node.names_in(NAMESPACES), node.machine.link_names());
+                let names = (node.leases(), node.names_in(NAMESPACES), node.names_in(RECORDS));
+                let mut routes = node.machine.routes();
+                routes.retain(|route| u8::from(route.protocol) == ORIGIN);
+                let left = (names, routes, node.machine.link_names());
                 let links = ["lo".to_owned(), lab::MACHINE_NIC.to_owned()];
-                if left == (vec![], vec![], links.to_vec()) { Ok(()) } else { Err(format!("{left:?}")) }
+                if left == (Default::default(), vec![], links.to_vec()) { Ok(()) } else { Err(format!("{left:?}")) }
             });
         }
     }

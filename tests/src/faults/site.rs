@@ -170,7 +170,10 @@ impl Site {
         assert_eq!(self.leased(), BTreeSet::new(), "a lease is left: {what}");
         if self.scenario.layers == Layers::HostAccess {
             let links = self.lab.host.link_names();
-            assert!(!links.iter().any(|name| name.starts_with("underlay")), "the host's link is left: {links:?} {what}");
+            assert!(
+                !links.iter().any(|name| name.starts_with("underlay")),
+                "the host's link is left: {links:?} {what}"
+            );
             assert_eq!(self.lab.host.run_entries("underlay/attachments"), [""; 0], "a record is left: {what}");
         }
     }

@@ -1,116 +1,75 @@
-//! Traffic between a node and its own pods, and Services. A macvlan link does not reach its own node, so most of this
-//! does not work yet.
+//! Services. kube-proxy of a node replaces the address of a Service by that of a pod. The pod must answer to the node,
+//! because the client does not know an answer from the pod's own address. A client on the LAN would get exactly that.
+//! So the node must also replace the address of the client.
 
-use std::net::IpAddr;
-use std::panic::catch_unwind;
-use std::time::Duration;
-
-use e2e::Namespace;
-use e2e::patience::await_within;
 use e2e::runtime::PAGE;
-use e2e::traffic::get;
-use kubernetes::cluster::Turn;
-use kubernetes::pods::{self, DEPLOYMENTS, PODS, Pod, deployment};
-use kubernetes::{Cluster, expected_to_fail};
-use serde_json::json;
+use kubernetes::Cluster;
+use kubernetes::cluster::{API, Turn};
+use kubernetes::kube_proxy::Sources::{Keeps, KeepsIn, ReplacesAll};
+use kubernetes::kube_proxy::{KubeProxy, Mode};
 
-/// The reason of all marks here.
-const NOT_YET: &str = "pods and their own node do not reach each other yet";
+use crate::web::{Web, assert_answers, assert_unanswered};
 
-/// The kubelet probes every second, so a probe that works succeeds within this time.
-const PROBE: Duration = Duration::from_secs(15);
+/// A `clusterCIDR` without pods, as it is left over from an overlay, and one that contains all pods.
+const ELSEWHERE: &str = "10.244.0.0/16";
+const LAN: &str = "192.168.50.0/24";
 
-const SERVICES: &str = "/api/v1/namespaces/default/services";
+/// Asks on all ways, and asserts that each request is answered.
+fn assert_all_answered(cluster: &Turn, web: &Web, pods: &[e2e::Namespace; 2]) {
+    for (from, node) in cluster.nodes.iter().enumerate() {
+        for service in &web.services {
+            let name = &service.name;
+            assert_answers(&format!("{} to {name}", node.name), &node.machine, service.ip, 80);
+            // From one of the nodes, this is the way of the pod to itself.
+            assert_answers(&format!("the pod on {} to {name}", node.name), &pods[from], service.ip, 80);
+            let what = format!("the LAN to {name} on {}", node.name);
+            assert_answers(&what, &cluster.gateway, node.machine.v4, service.node_port);
+        }
+        assert_eq!(ask_api(cluster, &pods[from]), Ok("ok".to_owned()), "the pod on {}", node.name);
+        // The name has to be resolved.
+        let url = format!("http://{}/", web.services[1 - from].name);
+        let wget = ["exec", &web.pods[from].name, "--", "wget", "-q", "-T", "5", "-O", "-", &url];
+        assert_eq!(cluster.kubectl(&wget, ""), PAGE);
+    }
+}
 
-#[test]
-fn an_http_readiness_probe_succeeds() {
+/// Asks the API server by its Service. Its endpoint is in the network of the first node.
+fn ask_api(cluster: &Turn, pod: &e2e::Namespace) -> Result<String, String> {
+    let server = format!("--server=https://{API}");
+    cluster.kubectl_in(pod, &[&server, "--request-timeout=2s", "get", "--raw", "/readyz"], "")
+}
+
+fn services_are_reached(mode: Mode) {
     let cluster = Cluster::shared();
-    let mut spec = pods::spec();
-    spec["containers"][0]["readinessProbe"] =
-        json!({"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1, "timeoutSeconds": 1});
-    cluster.api.create(DEPLOYMENTS, &deployment("probed", 1, spec));
-    let ip: IpAddr = cluster.until("the pod runs", || {
-        let pods = cluster.api.list(PODS)?;
-        let status = pods.first().map(|pod| &pod["status"]).ok_or("no pod")?;
-        let ip = status["podIP"].as_str().filter(|_| status["phase"] == "Running");
-        ip.map(|ip| ip.parse().expect("an address")).ok_or_else(|| status.to_string())
-    });
-    // From the LAN, the pod answers.
-    assert_eq!(get(&cluster.gateway, ip), PAGE);
-    let failure = format!("Readiness probe failed: Get \"http://{ip}:80/\"");
-    expected_to_fail(NOT_YET, &failure, || {
-        await_within(PROBE, "the pod is ready", || {
-            if cluster.api.list(PODS)?[0]["status"]["containerStatuses"][0]["ready"] == true {
-                return Ok(());
-            }
-            Err(cluster.event("Unhealthy", &failure).unwrap_or_else(|_| "no probe has failed".to_owned()))
-        });
-    });
-    cluster.undeploy("probed");
-}
-
-/// One pod on each node, and a Service for each pod.
-struct Pair {
-    pods: [Pod; 2],
-    services: [IpAddr; 2],
-}
-
-impl Pair {
-    fn start(cluster: &Turn) -> Self {
-        let node = |index: usize| &cluster.nodes[index];
-        let services = [0, 1].map(|index| {
-            let name = format!("on-{}", node(index).name);
-            cluster.api.create(DEPLOYMENTS, &deployment(&name, 1, pods::spec_on(node(index))));
-            let service = json!({
-                "metadata": {"name": name},
-                "spec": {"selector": {"app": name}, "ports": [{"port": 80}]},
-            });
-            let service = cluster.api.create(SERVICES, &service);
-            service["spec"]["clusterIP"].as_str().and_then(|ip| ip.parse().ok()).expect("a Service has an address")
-        });
-        let pods = [0, 1].map(|index| cluster.await_replicas(&format!("on-{}", node(index).name), 1).remove(0));
-        let pair = Self { pods, services };
-        // A node reaches the Service of the pod on the other node as soon as kube-proxy has set it up.
-        for (from, to) in [(0, 1), (1, 0)] {
-            cluster.until("a Service with a pod on the other node is reached", || {
-                let page = catch_unwind(|| get(&node(from).machine, pair.services[to]));
-                page.map(|page| assert_eq!(page, PAGE)).map_err(|_| "no answer yet".to_owned())
-            });
+    let web = Web::start(&cluster);
+    let pods = [0, 1].map(|index| web.pod_on(&cluster, index));
+    for sources in [ReplacesAll, KeepsIn(ELSEWHERE)] {
+        cluster.set_kube_proxy(KubeProxy { mode, sources });
+        assert_all_answered(&cluster, &web, &pods);
+    }
+    for sources in [Keeps, KeepsIn(LAN)] {
+        cluster.set_kube_proxy(KubeProxy { mode, sources });
+        for index in [0, 1] {
+            let (own, other) = (&web.services[index], &web.services[1 - index]);
+            assert_answers("a pod to itself", &pods[index], own.ip, 80);
+            assert_unanswered("a pod to another pod", &pods[index], other.ip, 80);
+            assert_answers("a node to its pod", &cluster.nodes[index].machine, own.ip, 80);
+            assert_answers("a node to a pod on another node", &cluster.nodes[index].machine, other.ip, 80);
         }
-        pair
+        assert_eq!(ask_api(&cluster, &pods[0]), Ok("ok".to_owned()), "a pod to its own node");
+        ask_api(&cluster, &pods[1]).expect_err("a pod to another node");
     }
-
-    fn namespace(&self, cluster: &Turn, index: usize) -> Namespace {
-        let namespaces = cluster.nodes[index].pod_namespaces().into_iter();
-        let mut own = namespaces.filter(|(ip, _)| *ip == self.pods[index].ip).map(|(_, netns)| netns);
-        own.next().expect("the pod has a namespace")
-    }
-
-    fn end(self, cluster: &Turn) {
-        for node in &cluster.nodes {
-            cluster.api.delete(&format!("{SERVICES}/on-{}", node.name));
-            cluster.api.delete(&format!("{DEPLOYMENTS}/on-{}", node.name));
-        }
-        cluster.await_no_pods();
-        cluster.await_nothing_left();
-    }
+    drop(pods);
+    cluster.set_kube_proxy(KubeProxy::USUAL);
+    web.end(&cluster);
 }
 
 #[test]
-fn nodes_and_pods_reach_a_service() {
-    let cluster = Cluster::shared();
-    let pair = Pair::start(&cluster);
-    let unanswered = |index: usize| format!("connect to {}:80: ", pair.services[index]);
-    // From the node to the Service of a pod on it.
-    expected_to_fail(NOT_YET, &unanswered(0), || {
-        assert_eq!(get(&cluster.nodes[0].machine, pair.services[0]), PAGE);
-    });
-    // From a pod to the Service of the pod on the other node, and to its own Service.
-    let pod = pair.namespace(&cluster, 0);
-    assert_eq!(get(&pod, pair.pods[1].ip), PAGE);
-    for index in [1, 0] {
-        expected_to_fail(NOT_YET, &unanswered(index), || assert_eq!(get(&pod, pair.services[index]), PAGE));
-    }
-    drop(pod);
-    pair.end(&cluster);
+fn with_nftables_services_are_reached_if_kube_proxy_replaces_the_addresses_of_pods() {
+    services_are_reached(Mode::Nftables);
+}
+
+#[test]
+fn with_iptables_services_are_reached_if_kube_proxy_replaces_the_addresses_of_pods() {
+    services_are_reached(Mode::Iptables);
 }
