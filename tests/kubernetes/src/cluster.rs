@@ -325,6 +325,8 @@ fn start_store_and_server(node: &Node) {
         "--service-account-key-file=/etc/kubernetes/accounts.pub",
         "--service-account-signing-key-file=/etc/kubernetes/accounts.key",
         "--allow-privileged=true",
+        // No DNS server knows the names of the nodes.
+        "--kubelet-preferred-address-types=InternalIP",
     ];
     let kubernetes = [peers("kubernetes")];
     node.spawn("kube-apiserver", &kubernetes, &server);

@@ -54,6 +54,9 @@ impl Node {
         }
         make(&root.join(LOGS));
         copy_shared_etc(&root.join("etc"));
+        // In Debian, /usr/sbin/iptables is a link to a link there.
+        let status = Command::new("cp").args(["--archive", "/etc/alternatives"]).arg(root.join("etc")).status();
+        assert!(status.expect("start cp").success(), "copy /etc/alternatives");
         let id = uuid().replace('-', "");
         write(&root.join("etc/machine-id"), &id);
         for (path, file) in OWN_FILES {

@@ -20,13 +20,14 @@ fn a_host_port_is_reached_if_portmap_replaces_the_addresses_of_all_clients() {
     fs::create_dir_all(&scratch).expect("make a directory");
     let portmap = node.plugin_dir().join("portmap");
     fs::copy(Binaries::Reference.directory(&scratch).join("portmap"), &portmap).expect("copy portmap");
-    let mut list = network(node);
     let mut spec = pods::spec_on(node);
     spec["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": PORT}]);
     let address = node.machine.v4;
 
     for masquerades in [false, true] {
-        list["plugins"][1] = json!({"type": "portmap", "capabilities": {"portMappings": true}, "masqAll": masquerades});
+        let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}, "masqAll": masquerades});
+        let mut list = network(node);
+        list["plugins"] = json!([list["plugins"][0], portmap]);
         node.set_network(&list);
         let pod = cluster.deploy("web", 1, spec.clone()).remove(0);
         assert_answers("the node to its own port", &node.machine, address, PORT);

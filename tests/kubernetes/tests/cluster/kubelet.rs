@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::runtime::{IMAGE, PAGE};
+use e2e::runtime::PAGE;
 use e2e::traffic::fetch;
 use kubernetes::Cluster;
 use kubernetes::pods::{self, DEPLOYMENTS};
@@ -17,16 +17,19 @@ fn probes_by_http_tcp_and_exec_succeed() {
         json!({"tcpSocket": {"port": 80}, "periodSeconds": 1}),
         json!({"exec": {"command": ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1/"]}, "periodSeconds": 1}),
     ];
-    // The first container is the web server.
-    let wait = |index: usize| json!({"name": format!("wait-{index}"), "image": IMAGE, "imagePullPolicy": "Never", "command": ["sleep", "86400"]});
     for node in &cluster.nodes {
         let mut spec = pods::spec_on(node);
-        for (index, probe) in probes.iter().enumerate() {
+        // The first container is the web server, and all share its network.
+        let containers = probes.iter().enumerate().map(|(index, probe)| {
+            let mut container = spec["containers"][0].clone();
+            container["name"] = json!(format!("container-{index}"));
+            container["readinessProbe"] = probe.clone();
             if index > 0 {
-                spec["containers"][index] = wait(index);
+                container["command"] = json!(["sleep", "86400"]);
             }
-            spec["containers"][index]["readinessProbe"] = probe.clone();
-        }
+            container
+        });
+        spec["containers"] = containers.collect();
         spec["containers"][0]["startupProbe"] = http.clone();
         spec["containers"][0]["livenessProbe"] = http.clone();
         cluster.api.create(DEPLOYMENTS, &pods::deployment(node.name, 1, spec));
