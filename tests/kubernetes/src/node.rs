@@ -19,6 +19,9 @@ use crate::init::{self, LOGS, OWN_FILES, PRIVATE, pid};
 
 const FIRST_LOG: &str = "node";
 
+/// Without these names nft prints numbers. Then kube-proxy, when it starts again, takes its own rules for others'.
+const PROTOCOLS: &str = "icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\nsctp 132 SCTP\n";
+
 /// The longest time that all processes of a node may take to end.
 const END: Duration = Duration::from_secs(60);
 
@@ -57,6 +60,7 @@ impl Node {
         // In Debian, /usr/sbin/iptables is a link to a link there.
         let status = Command::new("cp").args(["--archive", "/etc/alternatives"]).arg(root.join("etc")).status();
         assert!(status.expect("start cp").success(), "copy /etc/alternatives");
+        write(&root.join("etc/protocols"), PROTOCOLS);
         let id = uuid().replace('-', "");
         write(&root.join("etc/machine-id"), &id);
         for (path, file) in OWN_FILES {

@@ -2,7 +2,6 @@
 //! because the client does not know an answer from the pod's own address. A client on the LAN would get exactly that.
 //! So the node must also replace the address of the client.
 
-use e2e::runtime::PAGE;
 use kubernetes::Cluster;
 use kubernetes::cluster::{API, Turn};
 use kubernetes::kube_proxy::Sources::{Keeps, KeepsIn, ReplacesAll};
@@ -26,10 +25,8 @@ fn assert_all_answered(cluster: &Turn, web: &Web, pods: &[e2e::Namespace; 2]) {
             assert_answers(&what, &cluster.gateway, node.machine.v4, service.node_port);
         }
         assert_eq!(ask_api(cluster, &pods[from]), Ok("ok".to_owned()), "the pod on {}", node.name);
-        // The name has to be resolved.
-        let url = format!("http://{}/", web.services[1 - from].name);
-        let wget = ["exec", &web.pods[from].name, "--", "wget", "-q", "-T", "5", "-O", "-", &url];
-        assert_eq!(cluster.kubectl(&wget, ""), PAGE);
+        let service = &web.services[1 - from];
+        assert_eq!(web.resolve(cluster, from, service), [service.ip]);
     }
 }
 

@@ -55,6 +55,12 @@ pub(crate) struct Service {
     pub(crate) node_port: u16,
 }
 
+impl Service {
+    fn dns_name(&self) -> String {
+        format!("{}.default.svc.cluster.local", self.name)
+    }
+}
+
 impl Web {
     /// Starts the servers, and waits until kube-proxy of both nodes has set up all Services.
     pub(crate) fn start(cluster: &Turn) -> Self {
@@ -91,6 +97,16 @@ impl Web {
         own.next().expect("the pod has a namespace")
     }
 
+    /// Resolves the name of a Service in the pod of a node. The pod has only the DNS server of the cluster.
+    pub(crate) fn resolve(&self, cluster: &Turn, index: usize, service: &Service) -> Vec<IpAddr> {
+        let name = service.dns_name();
+        let nslookup = ["exec", &self.pods[index].name, "--", "busybox", "nslookup", "-type=a", &name];
+        let answer = cluster.kubectl(&nslookup, "");
+        // The address of the server comes before the name.
+        let (_, answer) = answer.split_once(&name).unwrap_or_else(|| panic!("no answer: {answer}"));
+        answer.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+    }
+
     /// Removes everything, and waits until nothing is left.
     pub(crate) fn end(self, cluster: &Turn) {
         for name in self.services.iter().map(|service| service.name.as_str()).chain(["dns"]) {
@@ -115,7 +131,7 @@ fn create_service(cluster: &Turn, name: &str, spec: Value) -> Service {
 
 /// dnsmasq of the node, in a pod on the second node.
 fn start_dns(cluster: &Turn, services: &[Service]) {
-    let entry = |service: &Service| format!(" --address=/{}.default.svc.cluster.local/{}", service.name, service.ip);
+    let entry = |service: &Service| format!(" --address=/{}/{}", service.dns_name(), service.ip);
     let command = DNS_SERVER.to_owned() + &services.iter().map(entry).collect::<String>();
     let mut spec = pods::spec_on(&cluster.nodes[1]);
     spec["containers"][0]["command"] = json!(["sh", "-c", command]);
