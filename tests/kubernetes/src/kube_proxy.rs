@@ -74,12 +74,13 @@ impl KubeProxy {
 impl Node {
     /// Starts kube-proxy. If it runs, it ends and starts again.
     pub fn start_kube_proxy(&self, configuration: KubeProxy) {
-        self.write("/etc/kubernetes/kube-proxy.conf", &kubeconfig(&token("system:kube-proxy")));
-        self.write("/var/lib/kube-proxy/config.yaml", &configuration.text(self));
         let mut running = self.kube_proxy();
         if let Some(pid) = running.take() {
+            // It would end by itself when its file changes.
             kill_now(pid);
         }
+        self.write("/etc/kubernetes/kube-proxy.conf", &kubeconfig(&token("system:kube-proxy")));
+        self.write("/var/lib/kube-proxy/config.yaml", &configuration.text(self));
         let command = [PROGRAM, "--config=/var/lib/kube-proxy/config.yaml"];
         *running = Some(self.spawn(PROGRAM, &[peers("kubernetes")], &command));
     }
