@@ -11,7 +11,7 @@ use std::time::Duration;
 use std::{iter, thread};
 
 use e2e::binaries::peers;
-use e2e::lab::{MACHINE_NIC, Machine};
+use e2e::lab::{LAN6, MACHINE_NIC, Machine};
 use e2e::patience::await_within;
 use e2e::{Binaries, Lab};
 use nix::unistd::Pid;
@@ -27,8 +27,8 @@ const GATEWAY: u8 = 1;
 
 const SERVER: &str = "https://192.168.50.11:6443";
 
-/// The range of the addresses of Services.
-const SERVICES: &str = "10.96.0.0/16";
+/// The ranges of the addresses of Services.
+const SERVICES: [&str; 2] = ["10.96.0.0/16", "fd00:96::/112"];
 
 /// The Service of the API server: the first address of the range.
 pub const API: &str = "10.96.0.1";
@@ -101,6 +101,7 @@ impl Cluster {
     pub fn start() -> Self {
         let lab = Lab::new(Binaries::HardLinks);
         let gateway = lab.machine(GATEWAY);
+        gateway.set_sysctl("net/ipv4/ip_forward", "1");
         let nodes = NODES.map(|(name, last)| Node::new(name, machine(&lab, &gateway, last), &lab.path(name)));
         prepare_control_plane(&nodes[0], &lab);
         start_store_and_server(&nodes[0]);
@@ -204,15 +205,38 @@ impl Drop for Turn {
 fn machine(lab: &Lab, gateway: &Machine, last: u8) -> Machine {
     let machine = lab.machine(last);
     machine.ip(&format!("route add default via {}", gateway.v4));
+    machine.ip(&format!("route add default via {}", gateway.v6));
     machine.set_sysctl("net/ipv4/ip_forward", "1");
+    machine.set_sysctl("net/ipv6/conf/all/forwarding", "1");
     machine
 }
 
 /// The network of a node: the example for Kubernetes on the LAN of the test, with 64 addresses for each node, and with
 /// access to the host and to Services.
 pub fn network(node: &Node) -> Value {
-    let (start, end) = if node.name == NODES[0].0 { (64, 127) } else { (128, 191) };
+    let (start, end) = range(node);
     network_of(start, end)
+}
+
+/// As [`network`], with an IPv6 address for each pod in addition.
+pub fn dual_stack_network(node: &Node) -> Value {
+    let mut list = network(node);
+    let (start, end) = range(node);
+    let ipam = &mut list["plugins"][0]["ipam"];
+    let range = json!([{
+        "subnet": LAN6,
+        "rangeStart": format!("fd50::{start}"),
+        "rangeEnd": format!("fd50::{end}"),
+        "gateway": format!("fd50::{GATEWAY}"),
+    }]);
+    ipam["ranges"] = json!([ipam["ranges"][0], range]);
+    ipam["routes"] = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
+    list
+}
+
+/// The last parts of the first and the last address of a node's pods.
+fn range(node: &Node) -> (u8, u8) {
+    if node.name == NODES[0].0 { (64, 127) } else { (128, 191) }
 }
 
 /// The addresses of [`small_network`].
@@ -232,7 +256,7 @@ fn network_of(start: u8, end: u8) -> Value {
     let mut list: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let plugin = &mut list["plugins"][0];
     plugin["master"] = json!(MACHINE_NIC);
-    plugin["hostAccess"] = json!({"services": [SERVICES]});
+    plugin["hostAccess"] = json!({"services": SERVICES});
     plugin["ipam"]["ranges"] = json!([[{
         "subnet": "192.168.50.0/24",
         "rangeStart": format!("192.168.50.{start}"),
@@ -309,7 +333,7 @@ fn start_store_and_server(node: &Node) {
         "--unsafe-no-fsync",
     ];
     node.spawn("etcd", &[peers("etcd")], &etcd);
-    let services = format!("--service-cluster-ip-range={SERVICES}");
+    let services = format!("--service-cluster-ip-range={}", SERVICES.join(","));
     let address = format!("--advertise-address={}", node.machine.v4);
     let server = [
         "kube-apiserver",

@@ -14,8 +14,9 @@ const PROGRAM: &str = "kube-proxy";
 
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
 
-/// The beginning of the metric that says when the rules were written. Before the first time, it is 0 or absent.
-const WRITTEN: &str = "kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv4\"} ";
+/// The beginning of the metrics that say when the rules of a family were written. Before the first time, they are 0 or
+/// absent.
+const WRITTEN: &str = "kubeproxy_sync_proxy_rules_last_timestamp_seconds{";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -29,7 +30,7 @@ pub enum Mode {
 pub enum Sources {
     /// `masqueradeAll`: kube-proxy replaces them all.
     ReplacesAll,
-    /// `clusterCIDR`: kube-proxy replaces those that are not in it.
+    /// `clusterCIDR`: kube-proxy replaces those that are not in it, of each family that it has.
     KeepsIn(&'static str),
     /// Neither key is set: kube-proxy keeps them.
     Keeps,
@@ -96,10 +97,12 @@ impl Cluster {
         for node in &self.nodes {
             self.until(&format!("kube-proxy has written its rules on {}: {configuration:?}", node.name), || {
                 let metrics = fetch(&node.machine, METRICS, "/metrics", Duration::from_secs(5))?;
-                let written = metrics.lines().find_map(|line| line.strip_prefix(WRITTEN));
-                match written.and_then(|time| time.parse::<f64>().ok()) {
-                    Some(time) if time > 0.0 => Ok(()),
-                    other => Err(format!("written at {other:?}")),
+                let times = metrics.lines().filter(|line| line.starts_with(WRITTEN));
+                let times: Vec<f64> = times.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+                if times.len() == 2 && times.iter().all(|time| *time > 0.0) {
+                    Ok(())
+                } else {
+                    Err(format!("{times:?}"))
                 }
             });
         }

@@ -35,7 +35,7 @@ impl Node {
         self.write("/etc/kubernetes/kubelet.conf", &identity);
         self.write("/var/lib/kubelet/config.yaml", &format!("{CONFIGURATION}clusterDNS: [{DNS}]\n"));
         let name = format!("--hostname-override={}", self.name);
-        let address = format!("--node-ip={}", self.machine.v4);
+        let address = format!("--node-ip={},{}", self.machine.v4, self.machine.v6);
         let command = [
             "kubelet",
             "--kubeconfig=/etc/kubernetes/kubelet.conf",

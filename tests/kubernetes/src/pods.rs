@@ -65,7 +65,9 @@ pub fn deployment(name: &str, replicas: usize, spec: Value) -> Value {
 pub struct Pod {
     pub name: String,
     pub node: String,
+    /// The first of its addresses.
     pub ip: IpAddr,
+    pub ips: Vec<IpAddr>,
     pub container: String,
     pub restarts: u64,
 }
@@ -224,6 +226,7 @@ fn ready_pod(object: &Value) -> Option<Pod> {
         name: text(&object["metadata"]["name"])?,
         node: text(&object["spec"]["nodeName"])?,
         ip: text(&status["podIP"])?.parse().ok()?,
+        ips: status["podIPs"].as_array()?.iter().filter_map(|ip| ip["ip"].as_str()?.parse().ok()).collect(),
         container: text(&container["containerID"])?,
         restarts: container["restartCount"].as_u64()?,
     })

@@ -9,7 +9,7 @@ mod wire;
 pub use http::{fetch, get};
 pub use icmp::{assert_reaches, assert_silent, await_silence, ping};
 pub use router::advertise;
-pub use tcp::echo;
+pub use tcp::{echo, sources};
 pub use wire::{Frame, Wire, arp_probe};
 
 use std::io;

@@ -1,32 +1,47 @@
 //! `externalTrafficPolicy: Local`. kube-proxy then keeps the address of the client, so the pod answers the client itself.
 
+use std::net::SocketAddr;
+
+use e2e::traffic::sources;
 use kubernetes::Cluster;
 use serde_json::json;
 
-use crate::web::{SERVICES, Web, ask, assert_answers, assert_unanswered};
+use crate::web::{SERVICES, Web, ask, assert_answers, assert_unanswered, client_elsewhere};
 
 #[test]
 fn with_external_traffic_policy_local_clients_reach_a_pod_only_by_its_own_address() {
     let cluster = Cluster::shared();
     let web = Web::start(&cluster);
     let (node, service) = (&cluster.nodes[0], &web.services[0]);
+    let (port, pod) = (service.node_port, &web.pods[0]);
     let path = format!("{SERVICES}/{}", service.name);
     let set = |policy: &str| _ = cluster.api.patch(&path, &json!({"spec": {"externalTrafficPolicy": policy}}));
+    let elsewhere = client_elsewhere(&cluster);
+    let clients = [("the LAN", &*cluster.gateway), ("another subnet", &elsewhere)];
 
     set("Local");
-    cluster.until("the port of the node is not answered", || {
-        match ask(&cluster.gateway, node.machine.v4, service.node_port) {
-            Ok(()) => Err("it is still answered".to_owned()),
+    for address in [node.machine.v4, node.machine.v6] {
+        cluster.until(&format!("{address} does not answer"), || match ask(&cluster.gateway, address, port) {
+            Ok(()) => Err("it still answers".to_owned()),
             Err(_) => Ok(()),
-        }
-    });
-    for _ in 0..2 {
-        assert_unanswered("the LAN to the port of the node", &cluster.gateway, node.machine.v4, service.node_port);
+        });
+    }
+    for (name, client) in clients {
+        let heard = sources(client, || assert_unanswered(name, client, node.machine.v4, port));
+        assert_eq!(heard, [SocketAddr::new(pod.ip, 80)].into(), "the pod answers {name} itself");
     }
     // The way round: the pod is on the LAN.
-    assert_answers("the LAN to the pod", &cluster.gateway, web.pods[0].ip, 80);
+    for (name, client) in clients {
+        assert_answers(name, client, pod.ip, 80);
+    }
+    assert_eq!(pod.ips.len(), 2);
+    assert_answers("the LAN", &cluster.gateway, pod.ips[1], 80);
 
     set("Cluster");
     web.await_services(&cluster);
+    for (name, client) in clients {
+        let heard = sources(client, || assert_answers(name, client, node.machine.v4, port));
+        assert_eq!(heard, [SocketAddr::new(node.machine.v4, port)].into(), "the node answers {name}");
+    }
     web.end(&cluster);
 }

@@ -2,63 +2,88 @@
 //! because the client does not know an answer from the pod's own address. A client on the LAN would get exactly that.
 //! So the node must also replace the address of the client.
 
+use std::thread;
+
+use e2e::Namespace;
 use kubernetes::Cluster;
 use kubernetes::cluster::{API, Turn};
-use kubernetes::kube_proxy::Sources::{Keeps, KeepsIn, ReplacesAll};
+use kubernetes::kube_proxy::Sources::{self, Keeps, KeepsIn, ReplacesAll};
 use kubernetes::kube_proxy::{KubeProxy, Mode};
 
 use crate::web::{Web, assert_answers, assert_unanswered};
 
-/// A `clusterCIDR` without pods, as it is left over from an overlay, and one that contains all pods.
-const ELSEWHERE: &str = "10.244.0.0/16";
-const LAN: &str = "192.168.50.0/24";
+/// A `clusterCIDR` without pods, as it is left over from an overlay.
+const ELSEWHERE: &str = "10.244.0.0/16,fd00:10:244::/56";
 
-/// Asks on all ways, and asserts that each request is answered.
-fn assert_all_answered(cluster: &Turn, web: &Web, pods: &[e2e::Namespace; 2]) {
-    for (from, node) in cluster.nodes.iter().enumerate() {
-        for service in &web.services {
-            let name = &service.name;
-            assert_answers(&format!("{} to {name}", node.name), &node.machine, service.ip, 80);
-            // From one of the nodes, this is the way of the pod to itself.
-            assert_answers(&format!("the pod on {} to {name}", node.name), &pods[from], service.ip, 80);
-            let what = format!("the LAN to {name} on {}", node.name);
-            assert_answers(&what, &cluster.gateway, node.machine.v4, service.node_port);
-        }
-        assert_eq!(ask_api(cluster, &pods[from]), Ok("ok".to_owned()), "the pod on {}", node.name);
-        let service = &web.services[1 - from];
-        assert_eq!(web.resolve(cluster, from, service), [service.ip]);
-    }
-}
+/// The same of IPv4 only, and one that contains all pods.
+const ELSEWHERE_V4: &str = "10.244.0.0/16";
+const LAN: &str = "192.168.50.0/24,fd50::/64";
 
-/// Asks the API server by its Service. Its endpoint is in the network of the first node.
-fn ask_api(cluster: &Turn, pod: &e2e::Namespace) -> Result<String, String> {
-    let server = format!("--server=https://{API}");
-    cluster.kubectl_in(pod, &[&server, "--request-timeout=2s", "get", "--raw", "/readyz"], "")
-}
+/// For each family, IPv4 first, whether requests of pods to other pods are answered.
+const CASES: [(Sources, [bool; 2]); 5] = [
+    (ReplacesAll, [true, true]),
+    (KeepsIn(ELSEWHERE), [true, true]),
+    (KeepsIn(ELSEWHERE_V4), [true, false]),
+    (KeepsIn(LAN), [false, false]),
+    (Keeps, [false, false]),
+];
 
 fn services_are_reached(mode: Mode) {
     let cluster = Cluster::shared();
     let web = Web::start(&cluster);
     let pods = [0, 1].map(|index| web.pod_on(&cluster, index));
-    for sources in [ReplacesAll, KeepsIn(ELSEWHERE)] {
+    for (sources, are_answered) in CASES {
         cluster.set_kube_proxy(KubeProxy { mode, sources });
-        assert_all_answered(&cluster, &web, &pods);
-    }
-    for sources in [Keeps, KeepsIn(LAN)] {
-        cluster.set_kube_proxy(KubeProxy { mode, sources });
-        for index in [0, 1] {
-            let (own, other) = (&web.services[index], &web.services[1 - index]);
-            assert_answers("a pod to itself", &pods[index], own.ip, 80);
-            assert_unanswered("a pod to another pod", &pods[index], other.ip, 80);
-            assert_answers("a node to its pod", &cluster.nodes[index].machine, own.ip, 80);
-            assert_answers("a node to a pod on another node", &cluster.nodes[index].machine, other.ip, 80);
+        assert_always_answered(&cluster, &web, &pods);
+        // Some of these requests wait for an answer that does not come.
+        thread::scope(|scope| {
+            for (family, is_answered) in are_answered.into_iter().enumerate() {
+                for (index, pod) in pods.iter().enumerate() {
+                    let other = web.services[1 - index].ips[family];
+                    let what = format!("{mode:?} {sources:?}: from a pod to {other} on another node");
+                    let assert = if is_answered { assert_answers } else { assert_unanswered };
+                    scope.spawn(move || assert(&what, pod, other, 80));
+                }
+            }
+        });
+        // The API server is on the first node.
+        assert_eq!(ask_api(&cluster, &pods[0]), Ok("ok".to_owned()), "from a pod to its own node");
+        assert_eq!(ask_api(&cluster, &pods[1]).is_ok(), are_answered[0], "from a pod to another node");
+        if are_answered[0] {
+            // The DNS server is a pod on the second node.
+            for (index, service) in web.services.iter().enumerate() {
+                assert_eq!(web.resolve(&cluster, index, service), [service.ips[0]]);
+            }
         }
-        assert_eq!(ask_api(&cluster, &pods[0]), Ok("ok".to_owned()), "a pod to its own node");
-        ask_api(&cluster, &pods[1]).expect_err("a pod to another node");
     }
     drop(pods);
     cluster.set_kube_proxy(KubeProxy::USUAL);
     web.end(&cluster);
+}
+
+/// Asserts what needs no certain configuration: requests of nodes, of a pod to itself, and of machines of the LAN.
+fn assert_always_answered(cluster: &Turn, web: &Web, pods: &[Namespace; 2]) {
+    for (index, node) in cluster.nodes.iter().enumerate() {
+        for ip in web.services[index].ips {
+            assert_answers("from a pod to itself", &pods[index], ip, 80);
+        }
+        for service in &web.services {
+            let name = &service.name;
+            for ip in service.ips {
+                assert_answers(&format!("from {} to {name}", node.name), &node.machine, ip, 80);
+            }
+            for address in [node.machine.v4, node.machine.v6] {
+                let what = format!("from the LAN to {name} by {}", node.name);
+                assert_answers(&what, &cluster.gateway, address, service.node_port);
+            }
+        }
+    }
+}
+
+/// Asks the API server by its Service.
+fn ask_api(cluster: &Turn, pod: &Namespace) -> Result<String, String> {
+    let server = format!("--server=https://{API}");
+    cluster.kubectl_in(pod, &[&server, "--request-timeout=2s", "get", "--raw", "/readyz"], "")
 }
 
 #[test]

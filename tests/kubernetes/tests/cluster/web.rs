@@ -4,9 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use e2e::Namespace;
+use e2e::lab::MACHINE_NIC;
 use e2e::runtime::PAGE;
 use e2e::traffic::fetch;
-use kubernetes::cluster::{DNS, Turn};
+use kubernetes::cluster::{DNS, Turn, dual_stack_network, network};
 use kubernetes::pods::{self, DEPLOYMENTS, Pod};
 use serde_json::{Value, json};
 
@@ -43,7 +44,19 @@ pub(crate) fn assert_unanswered(what: &str, from: &Namespace, ip: IpAddr, port: 
     }
 }
 
-/// The pod and the Service of each node.
+/// A machine in another subnet, behind the gateway of the LAN.
+pub(crate) fn client_elsewhere(cluster: &Turn) -> Namespace {
+    let (gateway, client) = (&cluster.gateway, Namespace::new());
+    gateway.create_veth("elsewhere", &client, MACHINE_NIC);
+    for (netns, link, address) in [(&**gateway, "elsewhere", "10.9.9.1/24"), (&client, MACHINE_NIC, "10.9.9.2/24")] {
+        netns.add_address(link, address.parse().expect("an address"));
+        netns.set_up(link);
+    }
+    client.ip("route add default via 10.9.9.1");
+    client
+}
+
+/// The pod and the Service of each node. Both have an address of each family.
 pub(crate) struct Web {
     pub(crate) pods: [Pod; 2],
     pub(crate) services: [Service; 2],
@@ -51,7 +64,8 @@ pub(crate) struct Web {
 
 pub(crate) struct Service {
     pub(crate) name: String,
-    pub(crate) ip: IpAddr,
+    /// One address of each family. A Service of one family has its only address twice.
+    pub(crate) ips: [IpAddr; 2],
     pub(crate) node_port: u16,
 }
 
@@ -65,11 +79,17 @@ impl Web {
     /// Starts the servers, and waits until kube-proxy of both nodes has set up all Services.
     pub(crate) fn start(cluster: &Turn) -> Self {
         let services = cluster.nodes.each_ref().map(|node| {
+            node.set_network(&dual_stack_network(node));
             let name = format!("on-{}", node.name);
             let mut spec = pods::spec_on(node);
             spec["dnsPolicy"] = json!("ClusterFirst");
             cluster.api.create(DEPLOYMENTS, &pods::deployment(&name, 1, spec));
-            let spec = json!({"type": "NodePort", "selector": {"app": name}, "ports": [{"port": 80}]});
+            let spec = json!({
+                "type": "NodePort",
+                "ipFamilyPolicy": "RequireDualStack",
+                "selector": {"app": name},
+                "ports": [{"port": 80}],
+            });
             create_service(cluster, &name, spec)
         });
         start_dns(cluster, &services);
@@ -83,9 +103,11 @@ impl Web {
     pub(crate) fn await_services(&self, cluster: &Turn) {
         for node in &cluster.nodes {
             for service in &self.services {
-                cluster.until(&format!("{} answers for {}", node.name, service.name), || {
-                    ask(&cluster.gateway, node.machine.v4, service.node_port)
-                });
+                for address in [node.machine.v4, node.machine.v6] {
+                    cluster.until(&format!("{address} answers for {}", service.name), || {
+                        ask(&cluster.gateway, address, service.node_port)
+                    });
+                }
             }
         }
     }
@@ -115,23 +137,27 @@ impl Web {
         }
         cluster.await_no_pods();
         cluster.await_nothing_left();
+        for node in &cluster.nodes {
+            node.set_network(&network(node));
+        }
     }
 }
 
 fn create_service(cluster: &Turn, name: &str, spec: Value) -> Service {
     let service = cluster.api.create(SERVICES, &json!({"metadata": {"name": name}, "spec": spec}));
-    let ip = service["spec"]["clusterIP"].as_str().and_then(|ip| ip.parse().ok());
+    let ip = |index: usize| service["spec"]["clusterIPs"][index].as_str()?.parse().ok();
+    let first = ip(0).expect("a Service has an address");
     let node_port = service["spec"]["ports"][0]["nodePort"].as_u64().unwrap_or_default();
     Service {
         name: name.to_owned(),
-        ip: ip.expect("a Service has an address"),
+        ips: [first, ip(1).unwrap_or(first)],
         node_port: u16::try_from(node_port).expect("a port"),
     }
 }
 
 /// dnsmasq of the node, in a pod on the second node.
 fn start_dns(cluster: &Turn, services: &[Service]) {
-    let entry = |service: &Service| format!(" --address=/{}/{}", service.dns_name(), service.ip);
+    let entry = |service: &Service| format!(" --address=/{}/{}", service.dns_name(), service.ips[0]);
     let command = DNS_SERVER.to_owned() + &services.iter().map(entry).collect::<String>();
     let mut spec = pods::spec_on(&cluster.nodes[1]);
     spec["containers"][0]["command"] = json!(["sh", "-c", command]);
