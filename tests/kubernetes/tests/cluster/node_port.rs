@@ -6,7 +6,7 @@ use e2e::traffic::sources;
 use kubernetes::Cluster;
 use serde_json::json;
 
-use crate::web::{SERVICES, Web, ask, assert_answers, assert_unanswered, client_elsewhere};
+use crate::web::{SERVICES, Web, assert_answers, assert_unanswered, await_unanswered, client_elsewhere};
 
 #[test]
 fn with_external_traffic_policy_local_clients_reach_a_pod_only_by_its_own_address() {
@@ -21,10 +21,7 @@ fn with_external_traffic_policy_local_clients_reach_a_pod_only_by_its_own_addres
 
     set("Local");
     for address in [node.machine.v4, node.machine.v6] {
-        cluster.until(&format!("{address} does not answer"), || match ask(&cluster.gateway, address, port) {
-            Ok(()) => Err("it still answers".to_owned()),
-            Err(_) => Ok(()),
-        });
+        await_unanswered(&cluster, &cluster.gateway, address, port);
     }
     for (name, client) in clients {
         let heard = sources(client, || assert_unanswered(name, client, node.machine.v4, port));

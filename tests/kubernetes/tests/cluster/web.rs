@@ -13,35 +13,46 @@ use serde_json::{Value, json};
 
 pub(crate) const SERVICES: &str = "/api/v1/namespaces/default/services";
 
-/// The longest wait for an answer. In it, a client of TCP sends its first packet twice.
-const ANSWER: Duration = Duration::from_millis(1500);
+/// The longest time for an answer. On a quiet machine it takes milliseconds.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The time to wait for an answer that must not come. In it, TCP sends the first packet twice.
+const SILENCE: Duration = Duration::from_millis(1500);
 
-/// Prepares a file system for dnsmasq, and starts it. `$1` are its options.
+/// Prepares the file system of a pod for dnsmasq, and starts it. More options follow.
 const DNS_SERVER: &str = "mkdir -p /etc && echo root:x:0:0::/: >/etc/passwd && \
     exec /usr/sbin/dnsmasq --no-daemon --user=root --conf-file=/dev/null --no-resolv --no-hosts --local=/cluster.local/";
 
 /// The directories of the node with dnsmasq and its libraries, and their places in the pod.
 const DNS_FILES: [(&str, &str); 3] = [("/usr/sbin", "/usr/sbin"), ("/usr/lib", "/lib"), ("/usr/lib64", "/lib64")];
 
-/// What a client gets: the page, or nothing within some time.
-pub(crate) fn ask(from: &Namespace, ip: IpAddr, port: u16) -> Result<(), String> {
-    let page = fetch(from, SocketAddr::new(ip, port), "/", ANSWER)?;
+/// Asks for the page. An error says what came instead.
+fn ask(from: &Namespace, ip: IpAddr, port: u16, patience: Duration) -> Result<(), String> {
+    let page = fetch(from, SocketAddr::new(ip, port), "/", patience)?;
     if page == PAGE { Ok(()) } else { Err(format!("another page: {page:?}")) }
 }
 
 /// Asserts that the next request is answered.
 #[track_caller]
 pub(crate) fn assert_answers(what: &str, from: &Namespace, ip: IpAddr, port: u16) {
-    ask(from, ip, port).unwrap_or_else(|error| panic!("{what}: {error}"));
+    ask(from, ip, port, ANSWER).unwrap_or_else(|error| panic!("{what}: {error}"));
 }
 
 /// Asserts that the next request gets no answer, not even a refusal.
 #[track_caller]
 pub(crate) fn assert_unanswered(what: &str, from: &Namespace, ip: IpAddr, port: u16) {
-    match ask(from, ip, port) {
+    match ask(from, ip, port, SILENCE) {
         Ok(()) => panic!("{what}: an answer"),
         Err(error) => assert!(error.contains("timed out"), "{what}: {error}"),
     }
+}
+
+/// Waits until a request gets no answer.
+#[track_caller]
+pub(crate) fn await_unanswered(cluster: &Turn, from: &Namespace, ip: IpAddr, port: u16) {
+    cluster.until(&format!("{ip} does not answer"), || match ask(from, ip, port, SILENCE) {
+        Ok(()) => Err("it still answers".to_owned()),
+        Err(_) => Ok(()),
+    });
 }
 
 /// A machine in another subnet, behind the gateway of the LAN.
@@ -105,7 +116,7 @@ impl Web {
             for service in &self.services {
                 for address in [node.machine.v4, node.machine.v6] {
                     cluster.until(&format!("{address} answers for {}", service.name), || {
-                        ask(&cluster.gateway, address, service.node_port)
+                        ask(&cluster.gateway, address, service.node_port, SILENCE)
                     });
                 }
             }
