@@ -13,7 +13,7 @@ use std::{iter, thread};
 use e2e::binaries::peers;
 use e2e::lab::{LAN6, MACHINE_NIC, Machine};
 use e2e::patience::await_within;
-use e2e::{Binaries, Lab};
+use e2e::{Binaries, Lab, Namespace};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
@@ -54,6 +54,8 @@ pub struct Cluster {
     pub api: Api,
     pub nodes: [Node; 2],
     pub gateway: Machine,
+    /// A machine in another subnet, behind the gateway.
+    pub elsewhere: Namespace,
     pub lab: Lab,
     containerds: Mutex<[Pid; 2]>,
     is_spoilt: AtomicBool,
@@ -102,6 +104,7 @@ impl Cluster {
         let lab = Lab::new(Binaries::HardLinks);
         let gateway = lab.machine(GATEWAY);
         gateway.set_sysctl("net/ipv4/ip_forward", "1");
+        let elsewhere = machine_behind(&gateway);
         let nodes = NODES.map(|(name, last)| Node::new(name, machine(&lab, &gateway, last), &lab.path(name)));
         prepare_control_plane(&nodes[0], &lab);
         start_store_and_server(&nodes[0]);
@@ -110,8 +113,15 @@ impl Cluster {
             starts.map(|start| start.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         let api = Api::new(nodes[0].root().join("run/kubectl.sock"));
-        let cluster =
-            Self { api, nodes, gateway, lab, containerds: Mutex::new(containerds), is_spoilt: AtomicBool::new(false) };
+        let cluster = Self {
+            api,
+            nodes,
+            gateway,
+            elsewhere,
+            lab,
+            containerds: Mutex::new(containerds),
+            is_spoilt: AtomicBool::new(false),
+        };
         cluster.await_path("/readyz");
         start_controllers(&cluster.nodes[0]);
         for node in &cluster.nodes {
@@ -208,6 +218,18 @@ fn machine(lab: &Lab, gateway: &Machine, last: u8) -> Machine {
     machine.ip(&format!("route add default via {}", gateway.v6));
     machine.set_sysctl("net/ipv4/ip_forward", "1");
     machine.set_sysctl("net/ipv6/conf/all/forwarding", "1");
+    machine
+}
+
+/// A machine in another subnet. Its default route leads to the gateway.
+fn machine_behind(gateway: &Machine) -> Namespace {
+    let machine = Namespace::new();
+    gateway.create_veth("elsewhere", &machine, MACHINE_NIC);
+    for (netns, link, address) in [(&**gateway, "elsewhere", "10.9.9.1/24"), (&machine, MACHINE_NIC, "10.9.9.2/24")] {
+        netns.add_address(link, address.parse().expect("an address"));
+        netns.set_up(link);
+    }
+    machine.ip("route add default via 10.9.9.1");
     machine
 }
 

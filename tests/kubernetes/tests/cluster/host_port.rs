@@ -8,7 +8,7 @@ use kubernetes::cluster::network;
 use kubernetes::pods;
 use serde_json::json;
 
-use crate::web::{assert_answers, assert_unanswered, client_elsewhere};
+use crate::web::{assert_answers, assert_unanswered};
 
 const PORT: u16 = 8080;
 
@@ -23,7 +23,7 @@ fn a_host_port_is_reached_if_portmap_replaces_the_addresses_of_all_clients() {
     let mut spec = pods::spec_on(node);
     spec["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": PORT}]);
     let address = node.machine.v4;
-    let elsewhere = client_elsewhere(&cluster);
+    let elsewhere = &cluster.elsewhere;
 
     for masquerades in [false, true] {
         let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}, "masqAll": masquerades});
@@ -34,14 +34,14 @@ fn a_host_port_is_reached_if_portmap_replaces_the_addresses_of_all_clients() {
         assert_answers("the node to its own port", &node.machine, address, PORT);
         if masquerades {
             assert_answers("the LAN", &cluster.gateway, address, PORT);
-            assert_answers("a client elsewhere", &elsewhere, address, PORT);
+            assert_answers("a client elsewhere", elsewhere, address, PORT);
             assert_answers("another node", &other.machine, address, PORT);
             let (_, own) = node.pod_namespaces().into_iter().find(|(ip, _)| *ip == pod.ip).expect("a pod");
             assert_answers("the pod to itself", &own, address, PORT);
         } else {
             // portmap replaces addresses of the pod's own subnet anyway.
             assert_answers("the LAN", &cluster.gateway, address, PORT);
-            assert_unanswered("a client elsewhere, which the pod answers itself", &elsewhere, address, PORT);
+            assert_unanswered("a client elsewhere, which the pod answers itself", elsewhere, address, PORT);
         }
         cluster.undeploy("web");
     }

@@ -6,7 +6,7 @@ use e2e::traffic::sources;
 use kubernetes::Cluster;
 use serde_json::json;
 
-use crate::web::{SERVICES, Web, assert_answers, assert_unanswered, await_unanswered, client_elsewhere};
+use crate::web::{SERVICES, Web, assert_answers, assert_unanswered, await_unanswered};
 
 #[test]
 fn with_external_traffic_policy_local_clients_reach_a_pod_only_by_its_own_address() {
@@ -16,8 +16,7 @@ fn with_external_traffic_policy_local_clients_reach_a_pod_only_by_its_own_addres
     let (port, pod) = (service.node_port, &web.pods[0]);
     let path = format!("{SERVICES}/{}", service.name);
     let set = |policy: &str| _ = cluster.api.patch(&path, &json!({"spec": {"externalTrafficPolicy": policy}}));
-    let elsewhere = client_elsewhere(&cluster);
-    let clients = [("the LAN", &*cluster.gateway), ("another subnet", &elsewhere)];
+    let clients = [("the LAN", &*cluster.gateway), ("another subnet", &cluster.elsewhere)];
 
     set("Local");
     for address in [node.machine.v4, node.machine.v6] {

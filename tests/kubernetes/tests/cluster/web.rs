@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use e2e::Namespace;
-use e2e::lab::MACHINE_NIC;
 use e2e::runtime::PAGE;
 use e2e::traffic::fetch;
 use kubernetes::cluster::{DNS, Turn, dual_stack_network, network};
@@ -55,18 +54,6 @@ pub(crate) fn await_unanswered(cluster: &Turn, from: &Namespace, ip: IpAddr, por
     });
 }
 
-/// A machine in another subnet, behind the gateway of the LAN.
-pub(crate) fn client_elsewhere(cluster: &Turn) -> Namespace {
-    let (gateway, client) = (&cluster.gateway, Namespace::new());
-    gateway.create_veth("elsewhere", &client, MACHINE_NIC);
-    for (netns, link, address) in [(&**gateway, "elsewhere", "10.9.9.1/24"), (&client, MACHINE_NIC, "10.9.9.2/24")] {
-        netns.add_address(link, address.parse().expect("an address"));
-        netns.set_up(link);
-    }
-    client.ip("route add default via 10.9.9.1");
-    client
-}
-
 /// The pod and the Service of each node. Both have an address of each family.
 pub(crate) struct Web {
     pub(crate) pods: [Pod; 2],
@@ -107,6 +94,7 @@ impl Web {
         let pods = services.each_ref().map(|service| cluster.await_replicas(&service.name, 1).remove(0));
         let web = Self { pods, services };
         web.await_services(cluster);
+        cluster.until("the DNS server answers", || web.try_resolve(cluster, 0, &web.services[0]));
         web
     }
 
@@ -131,13 +119,18 @@ impl Web {
     }
 
     /// Resolves the name of a Service in the pod of a node. The pod has only the DNS server of the cluster.
+    #[track_caller]
     pub(crate) fn resolve(&self, cluster: &Turn, index: usize, service: &Service) -> Vec<IpAddr> {
+        self.try_resolve(cluster, index, service).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn try_resolve(&self, cluster: &Turn, index: usize, service: &Service) -> Result<Vec<IpAddr>, String> {
         let name = service.dns_name();
         let nslookup = ["exec", &self.pods[index].name, "--", "busybox", "nslookup", "-type=a", &name];
-        let answer = cluster.kubectl(&nslookup, "");
+        let answer = cluster.kubectl_in(&cluster.gateway, &nslookup, "")?;
         // The address of the server comes before the name.
-        let (_, answer) = answer.split_once(&name).unwrap_or_else(|| panic!("no answer: {answer}"));
-        answer.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+        let (_, answer) = answer.split_once(&name).ok_or_else(|| format!("no answer: {answer}"))?;
+        Ok(answer.split_whitespace().filter_map(|word| word.parse().ok()).collect())
     }
 
     /// Removes everything, and waits until nothing is left.
