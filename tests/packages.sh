@@ -18,7 +18,8 @@ for lane in "$@"; do
 	runtime) packages+=("${lab[@]}" "${runc[@]}" podman runc) ;;
 	compliance) packages+=("${lab[@]}") ;;
 	guest) packages+=("${lab[@]}" user-mode-linux strace valgrind containernetworking-plugins dnsmasq-base) ;;
-	kubernetes) packages+=("${lab[@]}" "${runc[@]}" nftables openssl) ;;
+	# kube-proxy and portmap call iptables and nft. dnsmasq is the DNS server of the cluster.
+	kubernetes) packages+=("${lab[@]}" "${runc[@]}" nftables iptables dnsmasq-base openssl) ;;
 	bench) packages+=("${lab[@]}" strace valgrind user-mode-linux iperf3 ethtool nftables) ;;
 	fuzz) packages+=(g++) ;;
 	*) echo "packages.sh: $lane: no lane or target of that name" >&2; exit 1 ;;

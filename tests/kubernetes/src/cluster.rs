@@ -11,12 +11,13 @@ use std::time::Duration;
 use std::{iter, thread};
 
 use e2e::binaries::peers;
-use e2e::lab::{MACHINE_NIC, Machine};
+use e2e::lab::{LAN6, MACHINE_NIC, Machine};
 use e2e::patience::await_within;
-use e2e::{Binaries, Lab};
+use e2e::{Binaries, Lab, Namespace};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::kube_proxy::KubeProxy;
 use crate::{Api, Node};
 
 /// The names of the nodes, and the last part of their addresses.
@@ -26,7 +27,14 @@ const GATEWAY: u8 = 1;
 
 const SERVER: &str = "https://192.168.50.11:6443";
 
-const SERVICES: &str = "10.96.0.0/16";
+/// The ranges of the addresses of Services.
+const SERVICES: [&str; 2] = ["10.96.0.0/16", "fd00:96::/112"];
+
+/// The Service of the API server: the first address of the range.
+pub const API: &str = "10.96.0.1";
+
+/// The address that the kubelets give to pods as their DNS server.
+pub const DNS: &str = "10.96.0.10";
 
 /// The longest time that one step may take. On a quiet machine it takes seconds.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -46,6 +54,8 @@ pub struct Cluster {
     pub api: Api,
     pub nodes: [Node; 2],
     pub gateway: Machine,
+    /// A machine in another subnet, behind the gateway.
+    pub elsewhere: Namespace,
     pub lab: Lab,
     containerds: Mutex<[Pid; 2]>,
     is_spoilt: AtomicBool,
@@ -93,6 +103,8 @@ impl Cluster {
     pub fn start() -> Self {
         let lab = Lab::new(Binaries::HardLinks);
         let gateway = lab.machine(GATEWAY);
+        gateway.set_sysctl("net/ipv4/ip_forward", "1");
+        let elsewhere = machine_behind(&gateway);
         let nodes = NODES.map(|(name, last)| Node::new(name, machine(&lab, &gateway, last), &lab.path(name)));
         prepare_control_plane(&nodes[0], &lab);
         start_store_and_server(&nodes[0]);
@@ -101,17 +113,24 @@ impl Cluster {
             starts.map(|start| start.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         let api = Api::new(nodes[0].root().join("run/kubectl.sock"));
-        let cluster =
-            Self { api, nodes, gateway, lab, containerds: Mutex::new(containerds), is_spoilt: AtomicBool::new(false) };
+        let cluster = Self {
+            api,
+            nodes,
+            gateway,
+            elsewhere,
+            lab,
+            containerds: Mutex::new(containerds),
+            is_spoilt: AtomicBool::new(false),
+        };
         cluster.await_path("/readyz");
         start_controllers(&cluster.nodes[0]);
         for node in &cluster.nodes {
             node.start_kubelet();
-            node.start_kube_proxy();
         }
         for node in &cluster.nodes {
             cluster.await_readiness(node, true);
         }
+        cluster.set_kube_proxy(KubeProxy::USUAL);
         cluster.await_path("/api/v1/namespaces/default/serviceaccounts/default");
         cluster
     }
@@ -196,14 +215,50 @@ impl Drop for Turn {
 fn machine(lab: &Lab, gateway: &Machine, last: u8) -> Machine {
     let machine = lab.machine(last);
     machine.ip(&format!("route add default via {}", gateway.v4));
+    machine.ip(&format!("route add default via {}", gateway.v6));
     machine.set_sysctl("net/ipv4/ip_forward", "1");
+    machine.set_sysctl("net/ipv6/conf/all/forwarding", "1");
     machine
 }
 
-/// The network of a node: the example for Kubernetes on the LAN of the test, with 64 addresses for each node.
+/// A machine in another subnet. Its default route leads to the gateway.
+fn machine_behind(gateway: &Machine) -> Namespace {
+    let machine = Namespace::new();
+    gateway.create_veth("elsewhere", &machine, MACHINE_NIC);
+    for (netns, link, address) in [(&**gateway, "elsewhere", "10.9.9.1/24"), (&machine, MACHINE_NIC, "10.9.9.2/24")] {
+        netns.add_address(link, address.parse().expect("an address"));
+        netns.set_up(link);
+    }
+    machine.ip("route add default via 10.9.9.1");
+    machine
+}
+
+/// The network of a node: the example for Kubernetes on the LAN of the test, with 64 addresses for each node, and with
+/// access to the host and to Services.
 pub fn network(node: &Node) -> Value {
-    let (start, end) = if node.name == NODES[0].0 { (64, 127) } else { (128, 191) };
+    let (start, end) = range(node);
     network_of(start, end)
+}
+
+/// As [`network`], with an IPv6 address for each pod in addition.
+pub fn dual_stack_network(node: &Node) -> Value {
+    let mut list = network(node);
+    let (start, end) = range(node);
+    let ipam = &mut list["plugins"][0]["ipam"];
+    let range = json!([{
+        "subnet": LAN6,
+        "rangeStart": format!("fd50::{start}"),
+        "rangeEnd": format!("fd50::{end}"),
+        "gateway": format!("fd50::{GATEWAY}"),
+    }]);
+    ipam["ranges"] = json!([ipam["ranges"][0], range]);
+    ipam["routes"] = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
+    list
+}
+
+/// The last parts of the first and the last address of a node's pods.
+fn range(node: &Node) -> (u8, u8) {
+    if node.name == NODES[0].0 { (64, 127) } else { (128, 191) }
 }
 
 /// The addresses of [`small_network`].
@@ -223,6 +278,7 @@ fn network_of(start: u8, end: u8) -> Value {
     let mut list: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let plugin = &mut list["plugins"][0];
     plugin["master"] = json!(MACHINE_NIC);
+    plugin["hostAccess"] = json!({"services": SERVICES});
     plugin["ipam"]["ranges"] = json!([[{
         "subnet": "192.168.50.0/24",
         "rangeStart": format!("192.168.50.{start}"),
@@ -299,7 +355,7 @@ fn start_store_and_server(node: &Node) {
         "--unsafe-no-fsync",
     ];
     node.spawn("etcd", &[peers("etcd")], &etcd);
-    let services = format!("--service-cluster-ip-range={SERVICES}");
+    let services = format!("--service-cluster-ip-range={}", SERVICES.join(","));
     let address = format!("--advertise-address={}", node.machine.v4);
     let server = [
         "kube-apiserver",
@@ -315,6 +371,8 @@ fn start_store_and_server(node: &Node) {
         "--service-account-key-file=/etc/kubernetes/accounts.pub",
         "--service-account-signing-key-file=/etc/kubernetes/accounts.key",
         "--allow-privileged=true",
+        // No DNS server knows the names of the nodes.
+        "--kubelet-preferred-address-types=InternalIP",
     ];
     let kubernetes = [peers("kubernetes")];
     node.spawn("kube-apiserver", &kubernetes, &server);

@@ -1,10 +1,10 @@
-//! The kubelet and kube-proxy of a node.
+//! The kubelet of a node.
 
 use e2e::binaries::peers;
 use nix::unistd::Pid;
 
 use crate::Node;
-use crate::cluster::{kubeconfig, token};
+use crate::cluster::{DNS, kubeconfig, token};
 
 /// The kubelet must not evict pods, and must leave control groups to containerd. `failCgroupV1` lets it run on a
 /// machine with control groups of version 1. Frequent updates show a changed condition of the node soon.
@@ -15,6 +15,7 @@ authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
 authorization: {mode: AlwaysAllow}
 cgroupDriver: cgroupfs
 cgroupsPerQOS: false
+clusterDomain: cluster.local
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 enforceNodeAllocatable: []
 evictionHard: {memory.available: \"0%\", nodefs.available: \"0%\", imagefs.available: \"0%\", nodefs.inodesFree: \"0%\"}
@@ -32,9 +33,9 @@ impl Node {
     pub fn start_kubelet(&self) -> Pid {
         let identity = kubeconfig(&token(&format!("system:node:{}", self.name)));
         self.write("/etc/kubernetes/kubelet.conf", &identity);
-        self.write("/var/lib/kubelet/config.yaml", CONFIGURATION);
+        self.write("/var/lib/kubelet/config.yaml", &format!("{CONFIGURATION}clusterDNS: [{DNS}]\n"));
         let name = format!("--hostname-override={}", self.name);
-        let address = format!("--node-ip={}", self.machine.v4);
+        let address = format!("--node-ip={},{}", self.machine.v4, self.machine.v6);
         let command = [
             "kubelet",
             "--kubeconfig=/etc/kubernetes/kubelet.conf",
@@ -44,20 +45,5 @@ impl Node {
             "--v=2",
         ];
         self.spawn("kubelet", &[peers("kubernetes"), peers("containerd")], &command)
-    }
-
-    pub fn start_kube_proxy(&self) -> Pid {
-        self.write("/etc/kubernetes/kube-proxy.conf", &kubeconfig(&token("system:kube-proxy")));
-        let configuration = format!(
-            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n\
-             kind: KubeProxyConfiguration\n\
-             clientConnection: {{kubeconfig: /etc/kubernetes/kube-proxy.conf}}\n\
-             conntrack: {{maxPerCore: 0, min: 0}}\n\
-             hostnameOverride: {}\n\
-             mode: nftables\n",
-            self.name
-        );
-        self.write("/var/lib/kube-proxy/config.yaml", &configuration);
-        self.spawn("kube-proxy", &[peers("kubernetes")], &["kube-proxy", "--config=/var/lib/kube-proxy/config.yaml"])
     }
 }

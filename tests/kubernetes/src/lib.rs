@@ -6,14 +6,14 @@
 pub mod api;
 pub mod cluster;
 pub mod containerd;
-pub mod expected;
 mod group;
 pub mod init;
+pub mod kube_proxy;
+pub mod kubectl;
 pub mod kubelet;
 pub mod node;
 pub mod pods;
 
 pub use api::Api;
 pub use cluster::Cluster;
-pub use expected::expected_to_fail;
 pub use node::Node;

@@ -19,6 +19,9 @@ use crate::init::{self, LOGS, OWN_FILES, PRIVATE, pid};
 
 const FIRST_LOG: &str = "node";
 
+/// Without these names nft prints numbers. Then kube-proxy, when it starts again, takes its own rules for others'.
+const PROTOCOLS: &str = "icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\nsctp 132 SCTP\n";
+
 /// The longest time that all processes of a node may take to end.
 const END: Duration = Duration::from_secs(60);
 
@@ -30,6 +33,8 @@ pub struct Node {
     pub machine: Machine,
     root: PathBuf,
     processes: Mutex<Processes>,
+    /// The process ID of kube-proxy, if it runs.
+    kube_proxy: Mutex<Option<Pid>>,
 }
 
 /// The supervisor, and the pipes to the first process.
@@ -52,6 +57,10 @@ impl Node {
         }
         make(&root.join(LOGS));
         copy_shared_etc(&root.join("etc"));
+        // In Debian, /usr/sbin/iptables is a link to a link there.
+        let status = Command::new("cp").args(["--archive", "/etc/alternatives"]).arg(root.join("etc")).status();
+        assert!(status.expect("start cp").success(), "copy /etc/alternatives");
+        write(&root.join("etc/protocols"), PROTOCOLS);
         let id = uuid().replace('-', "");
         write(&root.join("etc/machine-id"), &id);
         for (path, file) in OWN_FILES {
@@ -60,7 +69,7 @@ impl Node {
         }
         write(&root.join("boot_id"), &uuid());
         let processes = Processes::start(name, &machine, root);
-        Self { name, machine, root: root.to_owned(), processes: Mutex::new(processes) }
+        Self { name, machine, root: root.to_owned(), processes: Mutex::new(processes), kube_proxy: Mutex::new(None) }
     }
 
     /// Starts a program with the directories of `peers` first in its PATH. Returns its process ID.
@@ -76,6 +85,7 @@ impl Node {
     pub fn reboot(&self) {
         let mut processes = self.processes();
         processes.end(&self.root);
+        *self.kube_proxy() = None;
         let run = self.root.join("run");
         fs::remove_dir_all(&run).unwrap_or_else(|e| panic!("empty {}: {e}", run.display()));
         make(&run);
@@ -150,6 +160,10 @@ impl Node {
     /// The sorted names in a directory of the node. Without the directory, there are none.
     pub fn names_in(&self, path: &str) -> Vec<String> {
         names(&self.see(path))
+    }
+
+    pub(crate) fn kube_proxy(&self) -> MutexGuard<'_, Option<Pid>> {
+        self.kube_proxy.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn processes(&self) -> MutexGuard<'_, Processes> {

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 
 use e2e::runtime::IMAGE;
 use e2e::{Namespace, lab};
-use nix::errno::Errno;
 use serde_json::{Value, json};
 
 use crate::cluster::ready_condition;
@@ -17,6 +16,10 @@ const NAMESPACES: &str = "/run/netns";
 
 /// The directory of the leases of the test network.
 const LEASES: &str = "/var/lib/cni/networks/pods";
+
+/// The records of attachments with host access, and the protocol number of their routes.
+const RECORDS: &str = "/run/underlay/attachments";
+const ORIGIN: u8 = 117;
 
 /// The pods of the default namespace.
 pub const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -62,7 +65,9 @@ pub fn deployment(name: &str, replicas: usize, spec: Value) -> Value {
 pub struct Pod {
     pub name: String,
     pub node: String,
+    /// The first of its addresses.
     pub ip: IpAddr,
+    pub ips: Vec<IpAddr>,
     pub container: String,
     pub restarts: u64,
 }
@@ -118,7 +123,7 @@ impl Cluster {
 
     /// As [`Cluster::await_nothing_left`], after a kill of containerd. containerd creates the network namespace of a
     /// pod, saves its name, and then calls the plugins. If it is killed before it saves the name, an empty namespace
-    /// stays, or a file on which none was mounted yet. This function removes both.
+    /// stays, or only the file for it. This function removes both.
     #[track_caller]
     pub fn await_only_empty_namespaces_left(&self) {
         for node in &self.nodes {
@@ -126,13 +131,12 @@ impl Cluster {
                 let names = node.names_in(NAMESPACES);
                 for name in &names {
                     let path = node.see(&format!("{NAMESPACES}/{name}"));
-                    let netns = match Namespace::open(&path) {
-                        // containerd was killed before it mounted the namespace on its file.
-                        Err(e) if e.raw_os_error() == Some(Errno::EINVAL as i32) => continue,
-                        opened => opened.map_err(|e| format!("open {}: {e}", path.display()))?,
-                    };
-                    if netns.link_names() != ["lo"] {
-                        return Err(format!("{name} has {:?}", netns.link_names()));
+                    match Namespace::open(&path) {
+                        Ok(netns) if netns.link_names() == ["lo"] => {}
+                        Ok(netns) => return Err(format!("{name} has {:?}", netns.link_names())),
+                        // A plain file: containerd had not mounted the namespace on it yet, or had unmounted it.
+                        Err(e) if e.raw_os_error() == Some(nix::libc::EINVAL) => {}
+                        Err(e) => return Err(format!("open {}: {e}", path.display())),
                     }
                 }
                 for name in names {
@@ -159,14 +163,18 @@ impl Cluster {
         found.ok_or_else(|| format!("no event {reason} contains {text:?}: {messages:?}"))
     }
 
-    /// Waits until all leases, network namespaces and links of pods are gone from both nodes.
+    /// Waits until all leases, network namespaces and links of pods are gone from both nodes, and so the traces of their
+    /// access to the host.
     #[track_caller]
     pub fn await_nothing_left(&self) {
         for node in &self.nodes {
             self.until(&format!("nothing is left on {}", node.name), || {
-                let left = (node.leases(), node.names_in(NAMESPACES), node.machine.link_names());
+                let names = (node.leases(), node.names_in(NAMESPACES), node.names_in(RECORDS));
+                let mut routes = node.machine.routes();
+                routes.retain(|route| u8::from(route.protocol) == ORIGIN);
+                let left = (names, routes, node.machine.link_names());
                 let links = ["lo".to_owned(), lab::MACHINE_NIC.to_owned()];
-                if left == (vec![], vec![], links.to_vec()) { Ok(()) } else { Err(format!("{left:?}")) }
+                if left == (Default::default(), vec![], links.to_vec()) { Ok(()) } else { Err(format!("{left:?}")) }
             });
         }
     }
@@ -221,6 +229,7 @@ fn ready_pod(object: &Value) -> Option<Pod> {
         name: text(&object["metadata"]["name"])?,
         node: text(&object["spec"]["nodeName"])?,
         ip: text(&status["podIP"])?.parse().ok()?,
+        ips: status["podIPs"].as_array()?.iter().filter_map(|ip| ip["ip"].as_str()?.parse().ok()).collect(),
         container: text(&container["containerID"])?,
         restarts: container["restartCount"].as_u64()?,
     })

@@ -9,31 +9,38 @@ use crate::Namespace;
 use crate::patience::PATIENCE;
 
 /// The body of the page `/` at port 80 of `ip`. Tries again while the server does not listen.
+#[track_caller]
 pub fn get(from: &Namespace, ip: IpAddr) -> String {
+    fetch(from, SocketAddr::new(ip, 80), "/", PATIENCE).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The body of a page, or the reason why there is none. Tries again while the server does not listen. Each of
+/// connecting and reading may take so long.
+pub fn fetch(from: &Namespace, server: SocketAddr, path: &str, patience: Duration) -> Result<String, String> {
     let answer = from.run(|| {
-        let address = SocketAddr::new(ip, 80);
-        let mut stream = connect(&address);
-        stream.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("request a page");
+        let mut stream = connect(&server, patience)?;
+        let failed = |e: std::io::Error| format!("read the page of {server}: {e}");
+        stream.set_read_timeout(Some(patience)).map_err(failed)?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).map_err(failed)?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap_or_else(|e| panic!("read the page of {address}: {e}"));
-        answer
-    });
+        stream.read_to_string(&mut answer).map_err(failed)?;
+        Ok::<_, String>(answer)
+    })?;
     match answer.split_once("\r\n\r\n") {
-        Some((head, body)) if head.starts_with("HTTP/1.") && head.contains(" 200 ") => body.to_owned(),
-        _ => panic!("not a page: {answer:?}"),
+        Some((head, body)) if head.starts_with("HTTP/1.") && head.contains(" 200 ") => Ok(body.to_owned()),
+        _ => Err(format!("not a page: {answer:?}")),
     }
 }
 
-fn connect(address: &SocketAddr) -> TcpStream {
-    let deadline = Instant::now() + PATIENCE;
+fn connect(server: &SocketAddr, patience: Duration) -> Result<TcpStream, String> {
+    let deadline = Instant::now() + patience;
     loop {
-        match TcpStream::connect_timeout(address, PATIENCE) {
-            Ok(stream) => return stream,
+        match TcpStream::connect_timeout(server, patience) {
+            Ok(stream) => return Ok(stream),
             Err(e) if e.kind() == ErrorKind::ConnectionRefused && Instant::now() < deadline => {
                 thread::park_timeout(Duration::from_millis(10));
             }
-            Err(e) => panic!("connect to {address}: {e}"),
+            Err(e) => return Err(format!("connect to {server}: {e}")),
         }
     }
 }

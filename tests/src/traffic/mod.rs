@@ -6,10 +6,10 @@ mod router;
 mod tcp;
 mod wire;
 
-pub use http::get;
+pub use http::{fetch, get};
 pub use icmp::{assert_reaches, assert_silent, await_silence, ping};
 pub use router::advertise;
-pub use tcp::echo;
+pub use tcp::{echo, sources};
 pub use wire::{Frame, Wire, arp_probe};
 
 use std::io;

@@ -1,9 +1,13 @@
-//! A TCP connection that carries data in both directions.
+//! A TCP connection that carries data in both directions, and the segments that a machine receives.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Instant;
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
 
 use crate::Namespace;
 use crate::patience::PATIENCE;
@@ -35,4 +39,26 @@ fn send(address: SocketAddr, length: usize) {
     let mut back = Vec::new();
     stream.read_to_end(&mut back).expect("read the echo");
     assert!(back == bytes, "the echo differs: {} bytes of {length}", back.len());
+}
+
+/// Runs `f`. Returns the sources of all segments of IPv4 that `at` received meanwhile.
+pub fn sources(at: &Namespace, f: impl FnOnce()) -> BTreeSet<SocketAddr> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = at.run(|| socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Tcp));
+    let socket = socket.expect("open a raw socket");
+    f();
+    let mut buffer = [0; 2048];
+    let received = std::iter::from_fn(|| {
+        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).ok()?;
+        Some(source(&buffer[..length]).expect("a segment has a source"))
+    });
+    received.collect()
+}
+
+/// The source of a packet with a segment. (RFC 791, RFC 9293)
+fn source(packet: &[u8]) -> Option<SocketAddr> {
+    let address: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+    let header = usize::from(packet[0] & 0xf) * 4;
+    let port = u16::from_be_bytes(packet.get(header..header + 2)?.try_into().ok()?);
+    Some(SocketAddrV4::new(Ipv4Addr::from(address), port).into())
 }

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use e2e::Binaries;
-use e2e::binaries::peers;
 use e2e::plugin::write_script;
 use e2e::runtime::PAGE;
 use e2e::traffic::get;
@@ -50,30 +49,9 @@ fn image(program: &Path, directory: &Path) -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim_end())
 }
 
-/// Runs `kubectl` as the administrator, on a machine of the LAN.
-fn kubectl(cluster: &Turn, arguments: &[&str], input: &str) {
-    let output = cluster.gateway.run(|| {
-        let mut child = Command::new(peers("kubernetes").join("kubectl"))
-            .arg("--kubeconfig")
-            .arg(cluster.nodes[0].root().join("etc/kubernetes/admin.conf"))
-            .args(arguments)
-            .env("HOME", cluster.lab.path(""))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start kubectl");
-        let mut stdin = child.stdin.take().expect("stdin is a pipe");
-        std::io::Write::write_all(&mut stdin, input.as_bytes()).expect("write to kubectl");
-        drop(stdin);
-        child.wait_with_output().expect("wait for kubectl")
-    });
-    assert!(output.status.success(), "kubectl {arguments:?}: {output:?}");
-}
-
 fn await_rollout(cluster: &Turn) {
     let status = ["--namespace=kube-system", "rollout", "status", "daemonset/underlay", "--timeout=120s"];
-    kubectl(cluster, &status, "");
+    cluster.kubectl(&status, "");
 }
 
 /// Waits until each name that we install is that program, on both nodes.
@@ -132,13 +110,13 @@ fn the_daemonset_installs_upgrades_and_uninstalls_while_pods_run() {
 
     let manifest = fs::read_to_string(Path::new(REPOSITORY).join("packaging/daemonset.yaml")).expect("read a manifest");
     assert!(manifest.contains(IMAGE), "the manifest names another image");
-    kubectl(&cluster, &["apply", "-f", "-"], &manifest);
+    cluster.kubectl(&["apply", "-f", "-"], &manifest);
     await_rollout(&cluster);
     await_program(&cluster, &bytes);
     assert_undisturbed(&cluster, &pods);
 
     let later_manifest = manifest.replace(IMAGE, LATER_IMAGE);
-    kubectl(&cluster, &["apply", "-f", "-"], &later_manifest);
+    cluster.kubectl(&["apply", "-f", "-"], &later_manifest);
     await_rollout(&cluster);
     await_program(&cluster, &later_bytes);
     assert_undisturbed(&cluster, &pods);
@@ -149,7 +127,7 @@ fn the_daemonset_installs_upgrades_and_uninstalls_while_pods_run() {
 
     let back = later_manifest.replace("args: [install, --wait]", "args: [uninstall, --wait]");
     assert_ne!(back, later_manifest);
-    kubectl(&cluster, &["apply", "-f", "-"], &back);
+    cluster.kubectl(&["apply", "-f", "-"], &back);
     await_rollout(&cluster);
     for node in &cluster.nodes {
         cluster.until(&format!("the reference is back on {}", node.name), || {
@@ -159,9 +137,18 @@ fn the_daemonset_installs_upgrades_and_uninstalls_while_pods_run() {
         assert!(plugins(node) == before, "{} has other plugins than before", node.name);
     }
     assert_undisturbed(&cluster, &pods);
-    kubectl(&cluster, &["--namespace=kube-system", "delete", "daemonset/underlay", "--wait"], "");
-    cluster.undeploy("web");
+    cluster.kubectl(&["--namespace=kube-system", "delete", "daemonset/underlay", "--wait"], "");
+
+    // The reference does not know the host's side of our four pods. Our next ADD removes it.
+    cluster.api.delete(&format!("{DEPLOYMENTS}/web"));
+    cluster.await_no_pods();
     for node in &cluster.nodes {
         replace_plugins(node, cluster.lab.bin());
+        cluster.deploy(node.name, 1, pods::spec_on(node));
     }
+    for node in &cluster.nodes {
+        cluster.api.delete(&format!("{DEPLOYMENTS}/{}", node.name));
+    }
+    cluster.await_no_pods();
+    cluster.await_nothing_left();
 }

@@ -5,6 +5,7 @@ use std::fs;
 
 use e2e::traffic::{assert_reaches, await_silence};
 use kubernetes::cluster::{REFUSAL, THREE, Turn, network, small_network};
+use kubernetes::kube_proxy::KubeProxy;
 use kubernetes::pods;
 use kubernetes::{Cluster, Node};
 
@@ -73,7 +74,7 @@ fn after_a_reboot_pods_get_the_addresses_of_a_full_range_again() {
     node.reboot();
     cluster.restart_containerd(node);
     node.start_kubelet();
-    node.start_kube_proxy();
+    node.start_kube_proxy(KubeProxy::USUAL);
     await_all_again(&cluster, &old);
 }
 

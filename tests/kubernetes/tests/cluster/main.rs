@@ -1,8 +1,12 @@
 //! A Kubernetes cluster of two nodes whose only CNI plugins are ours. The tests share it and run one after the other.
 
 mod daemonset;
+mod host_port;
+mod kubelet;
 mod leases;
+mod node_port;
 mod pods;
 mod services;
 mod status;
+mod web;
 mod whereabouts;

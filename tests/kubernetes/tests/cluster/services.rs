@@ -1,116 +1,97 @@
-//! Traffic between a node and its own pods, and Services. A macvlan link does not reach its own node, so most of this
-//! does not work yet.
+//! Services. kube-proxy of a node replaces the address of a Service by that of a pod. The pod must answer to the node,
+//! because the client does not know an answer from the pod's own address. A client on the LAN would get exactly that.
+//! So the node must also replace the address of the client.
 
-use std::net::IpAddr;
-use std::panic::catch_unwind;
-use std::time::Duration;
+use std::thread;
 
 use e2e::Namespace;
-use e2e::patience::await_within;
-use e2e::runtime::PAGE;
-use e2e::traffic::get;
-use kubernetes::cluster::Turn;
-use kubernetes::pods::{self, DEPLOYMENTS, PODS, Pod, deployment};
-use kubernetes::{Cluster, expected_to_fail};
-use serde_json::json;
+use kubernetes::Cluster;
+use kubernetes::cluster::{API, Turn};
+use kubernetes::kube_proxy::Sources::{self, Keeps, KeepsIn, ReplacesAll};
+use kubernetes::kube_proxy::{KubeProxy, Mode};
 
-/// The reason of all marks here.
-const NOT_YET: &str = "pods and their own node do not reach each other yet";
+use crate::web::{Web, assert_answers, assert_unanswered};
 
-/// The kubelet probes every second, so a probe that works succeeds within this time.
-const PROBE: Duration = Duration::from_secs(15);
+/// A `clusterCIDR` without pods, as it is left over from an overlay.
+const ELSEWHERE: &str = "10.244.0.0/16,fd00:10:244::/56";
 
-const SERVICES: &str = "/api/v1/namespaces/default/services";
+/// The same of IPv4 only, and one that contains all pods.
+const ELSEWHERE_V4: &str = "10.244.0.0/16";
+const LAN: &str = "192.168.50.0/24,fd50::/64";
 
-#[test]
-fn an_http_readiness_probe_succeeds() {
+/// For each family, IPv4 first, whether requests of pods to other pods are answered.
+const CASES: [(Sources, [bool; 2]); 5] = [
+    (ReplacesAll, [true, true]),
+    (KeepsIn(ELSEWHERE), [true, true]),
+    (KeepsIn(ELSEWHERE_V4), [true, false]),
+    (KeepsIn(LAN), [false, false]),
+    (Keeps, [false, false]),
+];
+
+fn services_are_reached(mode: Mode) {
     let cluster = Cluster::shared();
-    let mut spec = pods::spec();
-    spec["containers"][0]["readinessProbe"] =
-        json!({"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1, "timeoutSeconds": 1});
-    cluster.api.create(DEPLOYMENTS, &deployment("probed", 1, spec));
-    let ip: IpAddr = cluster.until("the pod runs", || {
-        let pods = cluster.api.list(PODS)?;
-        let status = pods.first().map(|pod| &pod["status"]).ok_or("no pod")?;
-        let ip = status["podIP"].as_str().filter(|_| status["phase"] == "Running");
-        ip.map(|ip| ip.parse().expect("an address")).ok_or_else(|| status.to_string())
-    });
-    // From the LAN, the pod answers.
-    assert_eq!(get(&cluster.gateway, ip), PAGE);
-    let failure = format!("Readiness probe failed: Get \"http://{ip}:80/\"");
-    expected_to_fail(NOT_YET, &failure, || {
-        await_within(PROBE, "the pod is ready", || {
-            if cluster.api.list(PODS)?[0]["status"]["containerStatuses"][0]["ready"] == true {
-                return Ok(());
+    let web = Web::start(&cluster);
+    let pods = [0, 1].map(|index| web.pod_on(&cluster, index));
+    for (sources, are_answered) in CASES {
+        cluster.set_kube_proxy(KubeProxy { mode, sources });
+        assert_always_answered(&cluster, &web, &pods);
+        // Some of these requests wait for an answer that does not come.
+        thread::scope(|scope| {
+            for (family, is_answered) in are_answered.into_iter().enumerate() {
+                for (index, pod) in pods.iter().enumerate() {
+                    let other = web.services[1 - index].ips[family];
+                    let what = format!("{mode:?} {sources:?}: from a pod to {other} on another node");
+                    let assert = if is_answered { assert_answers } else { assert_unanswered };
+                    scope.spawn(move || assert(&what, pod, other, 80));
+                }
             }
-            Err(cluster.event("Unhealthy", &failure).unwrap_or_else(|_| "no probe has failed".to_owned()))
         });
-    });
-    cluster.undeploy("probed");
+        // The API server is on the first node.
+        assert_eq!(ask_api(&cluster, &pods[0]), Ok("ok".to_owned()), "from a pod to its own node");
+        assert_eq!(ask_api(&cluster, &pods[1]).is_ok(), are_answered[0], "from a pod to another node");
+        if are_answered[0] {
+            // The DNS server is a pod on the second node.
+            for (index, service) in web.services.iter().enumerate() {
+                assert_eq!(web.resolve(&cluster, index, service), [service.ips[0]]);
+            }
+        }
+    }
+    drop(pods);
+    cluster.set_kube_proxy(KubeProxy::USUAL);
+    web.end(&cluster);
 }
 
-/// One pod on each node, and a Service for each pod.
-struct Pair {
-    pods: [Pod; 2],
-    services: [IpAddr; 2],
+/// Asserts what needs no certain configuration: requests of nodes, of a pod to itself, and of machines of the LAN.
+fn assert_always_answered(cluster: &Turn, web: &Web, pods: &[Namespace; 2]) {
+    for (index, node) in cluster.nodes.iter().enumerate() {
+        for ip in web.services[index].ips {
+            assert_answers("from a pod to itself", &pods[index], ip, 80);
+        }
+        for service in &web.services {
+            let name = &service.name;
+            for ip in service.ips {
+                assert_answers(&format!("from {} to {name}", node.name), &node.machine, ip, 80);
+            }
+            for address in [node.machine.v4, node.machine.v6] {
+                let what = format!("from the LAN to {name} by {}", node.name);
+                assert_answers(&what, &cluster.gateway, address, service.node_port);
+            }
+        }
+    }
 }
 
-impl Pair {
-    fn start(cluster: &Turn) -> Self {
-        let node = |index: usize| &cluster.nodes[index];
-        let services = [0, 1].map(|index| {
-            let name = format!("on-{}", node(index).name);
-            cluster.api.create(DEPLOYMENTS, &deployment(&name, 1, pods::spec_on(node(index))));
-            let service = json!({
-                "metadata": {"name": name},
-                "spec": {"selector": {"app": name}, "ports": [{"port": 80}]},
-            });
-            let service = cluster.api.create(SERVICES, &service);
-            service["spec"]["clusterIP"].as_str().and_then(|ip| ip.parse().ok()).expect("a Service has an address")
-        });
-        let pods = [0, 1].map(|index| cluster.await_replicas(&format!("on-{}", node(index).name), 1).remove(0));
-        let pair = Self { pods, services };
-        // A node reaches the Service of the pod on the other node as soon as kube-proxy has set it up.
-        for (from, to) in [(0, 1), (1, 0)] {
-            cluster.until("a Service with a pod on the other node is reached", || {
-                let page = catch_unwind(|| get(&node(from).machine, pair.services[to]));
-                page.map(|page| assert_eq!(page, PAGE)).map_err(|_| "no answer yet".to_owned())
-            });
-        }
-        pair
-    }
-
-    fn namespace(&self, cluster: &Turn, index: usize) -> Namespace {
-        let namespaces = cluster.nodes[index].pod_namespaces().into_iter();
-        let mut own = namespaces.filter(|(ip, _)| *ip == self.pods[index].ip).map(|(_, netns)| netns);
-        own.next().expect("the pod has a namespace")
-    }
-
-    fn end(self, cluster: &Turn) {
-        for node in &cluster.nodes {
-            cluster.api.delete(&format!("{SERVICES}/on-{}", node.name));
-            cluster.api.delete(&format!("{DEPLOYMENTS}/on-{}", node.name));
-        }
-        cluster.await_no_pods();
-        cluster.await_nothing_left();
-    }
+/// Asks the API server by its Service.
+fn ask_api(cluster: &Turn, pod: &Namespace) -> Result<String, String> {
+    let server = format!("--server=https://{API}");
+    cluster.kubectl_in(pod, &[&server, "--request-timeout=2s", "get", "--raw", "/readyz"], "")
 }
 
 #[test]
-fn nodes_and_pods_reach_a_service() {
-    let cluster = Cluster::shared();
-    let pair = Pair::start(&cluster);
-    let unanswered = |index: usize| format!("connect to {}:80: ", pair.services[index]);
-    // From the node to the Service of a pod on it.
-    expected_to_fail(NOT_YET, &unanswered(0), || {
-        assert_eq!(get(&cluster.nodes[0].machine, pair.services[0]), PAGE);
-    });
-    // From a pod to the Service of the pod on the other node, and to its own Service.
-    let pod = pair.namespace(&cluster, 0);
-    assert_eq!(get(&pod, pair.pods[1].ip), PAGE);
-    for index in [1, 0] {
-        expected_to_fail(NOT_YET, &unanswered(index), || assert_eq!(get(&pod, pair.services[index]), PAGE));
-    }
-    drop(pod);
-    pair.end(&cluster);
+fn with_nftables_services_are_reached_if_kube_proxy_replaces_the_addresses_of_pods() {
+    services_are_reached(Mode::Nftables);
+}
+
+#[test]
+fn with_iptables_services_are_reached_if_kube_proxy_replaces_the_addresses_of_pods() {
+    services_are_reached(Mode::Iptables);
 }
