@@ -61,7 +61,7 @@ pub(crate) struct Home {
 impl Home {
     /// The namespace of this process. `host` is a socket there.
     pub(crate) fn here(host: &Rtnl) -> Result<Self> {
-        Ok(Self { inode: NetnsId::current()?.inode(), cookie: host.netns_cookie() })
+        Ok(Self { inode: NetnsId::current()?.inode(), cookie: host.netns_cookie()? })
     }
 }
 

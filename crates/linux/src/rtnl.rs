@@ -38,7 +38,11 @@ impl Rtnl {
 
     /// Returns the cookie of the namespace of this socket, a number that no other namespace gets until the next boot.
     /// Returns `None` before Linux 5.14. (`SO_NETNS_COOKIE`)
-    pub fn netns_cookie(&self) -> Option<u64> {
+    ///
+    /// # Errors
+    ///
+    /// The kernel's error.
+    pub fn netns_cookie(&self) -> Result<Option<u64>> {
         self.socket.netns_cookie()
     }
 

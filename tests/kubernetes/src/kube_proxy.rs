@@ -47,7 +47,8 @@ impl KubeProxy {
     /// The configuration at the start of each test.
     pub const USUAL: Self = Self { mode: Mode::Nftables, sources: Sources::ReplacesAll };
 
-    fn text(self, node: &Node) -> String {
+    /// The keys of this configuration.
+    pub fn keys(self) -> String {
         let mode = match self.mode {
             Mode::Nftables => "nftables",
             Mode::Iptables => "iptables",
@@ -58,30 +59,36 @@ impl KubeProxy {
             Sources::Keeps => (false, ""),
         };
         format!(
-            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n\
-             kind: KubeProxyConfiguration\n\
-             clientConnection: {{kubeconfig: /etc/kubernetes/kube-proxy.conf}}\n\
-             clusterCIDR: \"{cidr}\"\n\
-             conntrack: {{maxPerCore: 0, min: 0}}\n\
-             hostnameOverride: {}\n\
-             metricsBindAddress: {METRICS}\n\
+            "clusterCIDR: \"{cidr}\"\n\
              mode: {mode}\n\
-             {mode}: {{masqueradeAll: {all}, minSyncPeriod: 100ms}}\n",
-            node.name
+             {mode}: {{masqueradeAll: {all}, minSyncPeriod: 100ms}}\n"
         )
     }
 }
 
+/// The keys that each configuration needs here.
+fn common_keys(node: &Node) -> String {
+    format!(
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n\
+         kind: KubeProxyConfiguration\n\
+         clientConnection: {{kubeconfig: /etc/kubernetes/kube-proxy.conf}}\n\
+         conntrack: {{maxPerCore: 0, min: 0}}\n\
+         hostnameOverride: {}\n\
+         metricsBindAddress: {METRICS}\n",
+        node.name
+    )
+}
+
 impl Node {
-    /// Starts kube-proxy. If it runs, it ends and starts again.
-    pub fn start_kube_proxy(&self, configuration: KubeProxy) {
+    /// Starts kube-proxy with these keys. If it runs, it ends and starts again.
+    pub fn start_kube_proxy(&self, keys: &str) {
         let mut running = self.kube_proxy();
         if let Some(pid) = running.take() {
             // It would end by itself when its file changes.
             kill_now(pid);
         }
         self.write("/etc/kubernetes/kube-proxy.conf", &kubeconfig(&token("system:kube-proxy")));
-        self.write("/var/lib/kube-proxy/config.yaml", &configuration.text(self));
+        self.write("/var/lib/kube-proxy/config.yaml", &(common_keys(self) + keys));
         let command = [PROGRAM, "--config=/var/lib/kube-proxy/config.yaml"];
         *running = Some(self.spawn(PROGRAM, &[peers("kubernetes")], &command));
     }
@@ -91,11 +98,17 @@ impl Cluster {
     /// Starts kube-proxy of all nodes again with this configuration, and waits until it has written its rules.
     #[track_caller]
     pub fn set_kube_proxy(&self, configuration: KubeProxy) {
+        self.set_kube_proxy_keys(&configuration.keys());
+    }
+
+    /// As [`Cluster::set_kube_proxy`], with the text of the keys.
+    #[track_caller]
+    pub fn set_kube_proxy_keys(&self, keys: &str) {
         for node in &self.nodes {
-            node.start_kube_proxy(configuration);
+            node.start_kube_proxy(keys);
         }
         for node in &self.nodes {
-            self.until(&format!("kube-proxy has written its rules on {}: {configuration:?}", node.name), || {
+            self.until(&format!("kube-proxy has written its rules on {}: {keys}", node.name), || {
                 let metrics = fetch(&node.machine, METRICS, "/metrics", Duration::from_secs(5))?;
                 let times = metrics.lines().filter(|line| line.starts_with(WRITTEN));
                 let times: Vec<f64> = times.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();

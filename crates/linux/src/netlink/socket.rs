@@ -81,7 +81,7 @@ impl Socket {
     }
 
     /// Returns the cookie of the socket's namespace. Returns `None` if the kernel has none.
-    pub(crate) fn netns_cookie(&self) -> Option<u64> {
+    pub(crate) fn netns_cookie(&self) -> Result<Option<u64>> {
         let mut cookie = 0_u64;
         let mut length = size_of::<u64>() as libc::socklen_t;
         // SAFETY: the kernel writes at most `length` bytes to `cookie`. The socket is open as long as this value.
@@ -89,7 +89,11 @@ impl Socket {
             let at = (&raw mut cookie).cast();
             libc::getsockopt(self.inner.as_raw_fd(), libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, at, &raw mut length)
         };
-        (answer == 0).then_some(cookie)
+        match Errno::result(answer) {
+            Ok(_) => Ok(Some(cookie)),
+            Err(Errno::ENOPROTOOPT) => Ok(None),
+            Err(errno) => Err(Error::kernel("find the cookie of the network namespace", errno)),
+        }
     }
 
     #[cfg(test)]

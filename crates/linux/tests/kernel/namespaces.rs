@@ -158,9 +158,9 @@ fn descriptors_are_closed_on_exec() {
 #[test]
 fn each_namespace_has_its_own_cookie() {
     sandboxed(|| {
-        let here = Rtnl::open().unwrap().netns_cookie();
+        let here = Rtnl::open().unwrap().netns_cookie().unwrap();
         assert!(here.is_some(), "Linux 5.14 or newer");
-        assert_eq!(Rtnl::open().unwrap().netns_cookie(), here);
-        assert_ne!(Rtnl::open_in(&another_netns()).unwrap().netns_cookie(), here);
+        assert_eq!(Rtnl::open().unwrap().netns_cookie().unwrap(), here);
+        assert_ne!(Rtnl::open_in(&another_netns()).unwrap().netns_cookie().unwrap(), here);
     });
 }

@@ -74,7 +74,7 @@ fn after_a_reboot_pods_get_the_addresses_of_a_full_range_again() {
     node.reboot();
     cluster.restart_containerd(node);
     node.start_kubelet();
-    node.start_kube_proxy(KubeProxy::USUAL);
+    node.start_kube_proxy(&KubeProxy::USUAL.keys());
     await_all_again(&cluster, &old);
 }
 

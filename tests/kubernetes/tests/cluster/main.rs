@@ -5,6 +5,7 @@ mod host_port;
 mod kubelet;
 mod leases;
 mod node_port;
+mod page;
 mod pods;
 mod services;
 mod status;
