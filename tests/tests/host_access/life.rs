@@ -6,7 +6,7 @@ use std::path::Path;
 use e2e::lab::{Families, NIC};
 use e2e::patience::{PATIENCE, await_that};
 use e2e::traffic::{assert_reaches, ping};
-use e2e::with;
+use e2e::{Binaries, Plugin, with};
 use serde_json::json;
 
 use crate::site::{DUAL, RECORDS, Site, address, addresses, assert_reach_each_other, other_lan};
@@ -242,6 +242,28 @@ on_both_kinds! {
         site.checks(&container, &checked);
         assert_reach_each_other(site, &container);
     }
+}
+
+/// The commands stand in docs/migrating.md.
+#[test]
+fn after_a_del_of_the_reference_the_commands_of_the_page_remove_the_rest() {
+    let page = fs::read_to_string(e2e::document::folder().join("migrating.md")).expect("read the page");
+    for command in ["`ip link delete underlay-ens3`", "`rm -r /run/underlay`"] {
+        assert!(page.contains(command), "the page has no {command}");
+    }
+    let site = Site::new("macvlan");
+    let conf = site.conf(DUAL);
+    let (container, _) = site.attach(&conf);
+    let scratch = site.path("reference");
+    fs::create_dir(&scratch).expect("make a directory");
+    let reference = Binaries::Reference.directory(&scratch);
+    let plugin = Plugin::new(&site.host, reference.join("macvlan")).search(&reference);
+    plugin.del(&container, "eth0", &conf).run().done();
+    site.assert_gone(&container);
+    assert_eq!(site.host_routes().len(), 2, "the reference knows nothing of them");
+    site.host.ip(&format!("link delete underlay-{NIC}"));
+    site.host.run(|| fs::remove_dir_all("/run/underlay").expect("remove the records"));
+    site.assert_nothing_left();
 }
 
 fn assert_reach_each_other_by_v4(site: &Site, container: &e2e::Container) {
