@@ -21,6 +21,7 @@ static PROGRAM: cni::Program = cni::Program {
         ("ipvlan-l2", &ipvlan::PLUGIN_L2),
         ("loopback", &loopback::PLUGIN),
         ("macvlan", &macvlan::PLUGIN),
+        ("static", &static_ipam::Static),
     ],
     commands: operator::COMMANDS,
     run: linux::process::run,

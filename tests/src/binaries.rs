@@ -25,7 +25,7 @@ pub enum Binaries {
 }
 
 /// The names that a directory of copies has.
-const NAMES: [&str; 4] = ["macvlan", "host-local", "ipvlan", "loopback"];
+const NAMES: [&str; 5] = ["macvlan", "host-local", "ipvlan", "loopback", "static"];
 
 impl Binaries {
     /// The directory of these programs. Copies are made in `scratch`.

@@ -113,6 +113,22 @@ impl Route {
     pub fn read_list(keys: &Object<'_>, key: &'static str) -> Result<Vec<Self>, Error> {
         keys.objects(key)?.iter().map(Self::read).collect()
     }
+
+    /// Refuses IPv4 destinations with host bits in the list of a configuration, which [`Route::read_list`] has read from
+    /// `key`. The kernel would refuse them later, when the link exists.
+    ///
+    /// # Errors
+    ///
+    /// Code 7.
+    pub fn judge_list(list: &[Self], keys: &Object<'_>, key: &str) -> Result<(), Error> {
+        for (at, Self { dst, .. }) in list.iter().enumerate() {
+            if dst.addr().is_ipv4() && dst.trunc() != *dst {
+                let cause = format!("has host bits set; the network is {}", dst.trunc());
+                return Err(Error::config(&format!("{}[{at}].dst", keys.path(key)), dst, cause));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Resolver settings of a container. Also the key `dns` of a network configuration.

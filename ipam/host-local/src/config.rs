@@ -61,7 +61,7 @@ impl Config {
             gateways.iter().for_each(|gateway| set.leave_out(None, *gateway, *gateway));
             excluded.iter().for_each(|one| exclude(set, None, one));
         }
-        judge_routes(&routes)?;
+        Route::judge_list(&routes, &ipam, "routes")?;
         let requests = match attachment {
             Some(attachment) => {
                 let args = call.keys().object("args")?.object("cni")?.texts("ips")?;
@@ -283,16 +283,6 @@ fn judge_sets(sets: &[Set], version: Version) -> Result<(), Error> {
                 );
                 return Err(Error::Config { place: set.key.clone(), cause });
             }
-        }
-    }
-    Ok(())
-}
-
-/// Refuses IPv4 destinations with host bits. The kernel would refuse them later, when the link exists.
-fn judge_routes(routes: &[Route]) -> Result<(), Error> {
-    for (at, Route { dst, .. }) in routes.iter().enumerate() {
-        if let Some(cause) = host_bits(*dst).filter(|_| dst.addr().is_ipv4()) {
-            return Err(refuse(&format!("ipam.routes[{at}]"), "dst", dst, cause));
         }
     }
     Ok(())

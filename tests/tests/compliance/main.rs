@@ -6,6 +6,7 @@ mod host_local;
 mod ipvlan;
 mod macvlan;
 mod protocol;
+mod static_ipam;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,12 +14,13 @@ use std::path::Path;
 
 use e2e::compliance::{Case, EVERYWHERE, read_rows};
 
-const CASES: [(&str, &[Case]); 5] = [
+const CASES: [(&str, &[Case]); 6] = [
     ("macvlan", macvlan::CASES),
     ("ends", ends::CASES),
     ("host_local", host_local::CASES),
     ("protocol", protocol::CASES),
     ("ipvlan", ipvlan::CASES),
+    ("static_ipam", static_ipam::CASES),
 ];
 
 fn sources() -> String {
