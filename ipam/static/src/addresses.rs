@@ -133,7 +133,7 @@ impl Text<'_> {
     }
 
     fn parse_gateway(&self, text: &str, address: IpNet) -> Result<IpAddr, Error> {
-        let place = self.place.replace(".address", ".gateway");
+        let place = format!("{}.gateway", self.place.trim_end_matches(".address"));
         let refuse = |cause: &str| refused(self.code, &place, &format_args!("\"{text}\""), cause);
         let gateway: IpAddr = text.parse().map_err(|_| refuse("is not an IP address"))?;
         if gateway == address.addr() {
