@@ -38,7 +38,7 @@ use linux::{IpvlanFlag, IpvlanMode, Link, LinkKind, Mac, MacvlanMode, Netns, Rtn
 
 use crate::error::Error;
 
-pub use parent::status;
+pub use parent::{Properties, Wish, status};
 
 /// The names of one attachment.
 #[derive(Debug, Clone, Copy)]
@@ -74,8 +74,8 @@ pub struct Settings<'a> {
     pub mac: Option<Mac>,
     /// Decides if the link may be created.
     pub guard: Option<&'a dyn Guard>,
-    /// The name of the parent. `None` is the interface of the default route.
-    pub master: Option<&'a str>,
+    /// The parent.
+    pub parent: &'a Wish,
     /// In bytes. `None` is the parent's MTU.
     pub mtu: Option<u32>,
     /// True if the parent is in the container's network namespace.
@@ -249,12 +249,13 @@ impl Task<'_> {
         Ok(container::open_if_there(self)?)
     }
 
-    /// Compares an attachment with the result of its ADD. Changes nothing.
+    /// Compares an attachment with the result of its ADD. Changes nothing. The parent may have another name now, so it
+    /// is compared only if `parent` has properties, and one link has them.
     ///
     /// # Errors
     ///
     /// The first difference.
-    pub fn check(&self, kind: &LinkKind, expected: &AddResult) -> Result<(), cni::Error> {
-        life::check(self, kind, expected)
+    pub fn check(&self, kind: &LinkKind, parent: &Wish, expected: &AddResult) -> Result<(), cni::Error> {
+        life::check(self, kind, parent, expected)
     }
 }

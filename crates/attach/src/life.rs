@@ -15,7 +15,7 @@ use linux::{LinkKind, Rtnl};
 
 use crate::error::{self, Error};
 use crate::steps::{self, Checking, Known, Making, Step, Undoing, Undone, Why};
-use crate::{HostAccess, Settings, Task, container, result};
+use crate::{HostAccess, Settings, Task, Wish, container, result};
 
 /// The steps, in the order of ADD.
 fn steps<'a>() -> Vec<Box<dyn Step<'a> + 'a>> {
@@ -193,9 +193,14 @@ fn words(payload: &(dyn Any + Send)) -> &str {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic")
 }
 
-pub(crate) fn check<'a>(task: &'a Task<'a>, kind: &'a LinkKind, expected: &'a AddResult) -> Result<(), cni::Error> {
+pub(crate) fn check<'a>(
+    task: &'a Task<'a>,
+    kind: &'a LinkKind,
+    parent: &'a Wish,
+    expected: &'a AddResult,
+) -> Result<(), cni::Error> {
     let (netns, _) = container::open(task)?;
     let rtnl = Rtnl::open_in(&netns).map_err(Error::from)?;
-    let mut checking = Checking { task, kind, expected, rtnl, link: None };
+    let mut checking = Checking { task, kind, parent, expected, rtnl, link: None };
     Ok(steps().iter().try_for_each(|step| step.verify(&mut checking))?)
 }

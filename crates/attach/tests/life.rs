@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use attach::mark::Mark;
-use attach::{Attachment, Guard, Ipam, Permit, Settings, Site, Task};
+use attach::{Attachment, Guard, Ipam, Permit, Settings, Site, Task, Wish};
 use cni::{AddResult, Dns, Error, Ip, Leased};
 use linux::{Link, LinkKind, MacvlanMode, Netns, Rtnl};
 
@@ -137,7 +137,7 @@ impl Stage {
             link: BRIDGE,
             mac: None,
             guard,
-            master: Some("nic0"),
+            parent: &Wish::Named(vec!["nic0".to_owned()]),
             mtu: None,
             link_in_container: false,
             dns: &dns,
@@ -170,7 +170,7 @@ impl Stage {
         let result = self.add(&ipam).expect("no panic").expect("an ADD");
         assert_eq!(result.ips[0].address.to_string(), "192.0.2.7/24");
         assert_eq!(self.names(), ["lo", "eth0"]);
-        self.with(&ipam, |task| task.check(&BRIDGE, &result)).expect("no panic").expect("a CHECK");
+        self.with(&ipam, |task| task.check(&BRIDGE, &Wish::DefaultRoute, &result)).expect("no panic").expect("a CHECK");
         self.del(&ipam).expect("no panic").expect("a DEL");
         assert_eq!(self.names(), ["lo"]);
         assert_eq!(ipam.asked(), ["ADD", "CHECK", "DEL"]);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use attach::HostAccess;
+use attach::{HostAccess, Properties, Wish};
 use cni::object::Item;
 use cni::{AddResult, Call, Dns, Error, Object};
 use ipnet::IpNet;
@@ -10,8 +10,8 @@ use ipnet::IpNet;
 /// The values of the keys. `null`, `""` and 0 mean that a key is not set.
 #[derive(Debug)]
 pub struct Keys {
-    /// `master`: the name or an alternative name of the parent. `None` is the interface of the default route.
-    pub master: Option<String>,
+    /// `master` or `parent`: the parent.
+    pub parent: Wish,
     /// `mtu` in bytes. `None` is the parent's MTU.
     pub mtu: Option<u32>,
     /// `linkInContainer`: true if the parent is in the container's network namespace.
@@ -26,12 +26,8 @@ impl Keys {
     /// Reads the keys of a call.
     pub fn read(call: &Call<'_>) -> Result<Self, Error> {
         let keys = call.keys();
-        let master = keys.text("master")?;
-        if let Some(cause) = master.and_then(cni::env::why_no_name_of_interface) {
-            return Err(keys.refuse("master", cause));
-        }
         Ok(Self {
-            master: master.map(str::to_owned),
+            parent: parent(keys)?,
             mtu: keys.non_zero("mtu")?,
             link_in_container: keys.flag("linkInContainer")?,
             host_access: host_access(keys)?,
@@ -39,9 +35,14 @@ impl Keys {
         })
     }
 
-    /// If `master` is not set and an earlier plugin of a chain has created one interface, takes that as `master`.
-    pub(crate) fn take_master(&mut self, previous: &AddResult) -> Result<(), Error> {
-        if self.master.is_some() || previous.interfaces.is_empty() {
+    /// Returns true if neither `master` nor `parent` is set.
+    pub(crate) fn has_no_parent(&self) -> bool {
+        self.parent == Wish::DefaultRoute
+    }
+
+    /// If no parent is set and an earlier plugin of a chain has created one interface, takes that as parent.
+    pub(crate) fn take_parent(&mut self, previous: &AddResult) -> Result<(), Error> {
+        if !self.has_no_parent() || previous.interfaces.is_empty() {
             return Ok(());
         }
         let [interface] = previous.interfaces.as_slice() else {
@@ -50,9 +51,64 @@ impl Keys {
             let cause = format!("prevResult has several interfaces, {names}; set master to one of them");
             return Err(Error::config("master", "is not set", cause));
         };
-        self.master = Some(interface.name.clone());
+        self.parent = Wish::Named(vec![interface.name.clone()]);
         Ok(())
     }
+}
+
+/// Reads `master`, a name or a list of names, and `parent`, an object with properties.
+pub(crate) fn parent(keys: &Object<'_>) -> Result<Wish, Error> {
+    let properties =
+        keys.item("parent").map(|item| item.object()).transpose()?.map(|keys| properties(&keys)).transpose()?;
+    let names = keys.item("master").map(|item| names(&item)).transpose()?.unwrap_or_default();
+    match (names.is_empty(), properties) {
+        (true, None) => Ok(Wish::DefaultRoute),
+        (false, None) => Ok(Wish::Named(names)),
+        (false, Some(_)) => Err(keys.refuse("parent", "is set beside master; both choose the parent, so remove one")),
+        (true, Some(properties)) if properties.is_empty() => {
+            let cause = "chooses nothing; write mac, altname, alias, subnet, driver or pciAddress into it";
+            Err(keys.refuse("parent", cause))
+        }
+        (true, Some(properties)) => Ok(Wish::With(properties)),
+    }
+}
+
+fn names(item: &Item<'_>) -> Result<Vec<String>, Error> {
+    let items = match item.items() {
+        Ok(items) if items.is_empty() => return Err(item.refuse("is an empty list")),
+        Ok(items) => items,
+        Err(_) => {
+            // An empty text means that the key is not set.
+            let name =
+                item.text().map_err(|_| item.refuse("is neither the name of an interface nor a list of names"))?;
+            return Ok(if name.is_empty() { Vec::new() } else { vec![name_of_interface(item)?] });
+        }
+    };
+    items.iter().map(name_of_interface).collect()
+}
+
+fn name_of_interface(item: &Item<'_>) -> Result<String, Error> {
+    let name = item.text()?;
+    match cni::env::why_no_name_of_interface(name) {
+        Some(cause) => Err(item.refuse(cause)),
+        None => Ok(name.to_owned()),
+    }
+}
+
+fn properties(keys: &Object<'_>) -> Result<Properties, Error> {
+    let text = |key| Ok::<_, Error>(keys.text(key)?.map(str::to_owned));
+    let subnet = keys.network("subnet", "a network such as 192.168.50.0/24")?;
+    if let Some(net) = subnet.filter(|net| net.trunc() != *net) {
+        return Err(keys.refuse("subnet", &format!("has host bits set; the network is {}", net.trunc())));
+    }
+    Ok(Properties {
+        mac: keys.parsed("mac", "a MAC such as 52:54:00:12:34:56")?,
+        altname: text("altname")?,
+        alias: text("alias")?,
+        subnet,
+        driver: text("driver")?,
+        pci_address: text("pciAddress")?,
+    })
 }
 
 /// Reads `hostAccess`: true, false, or an object.

@@ -58,17 +58,17 @@ impl<K: Kind> Plugin for SubInterface<K> {
         let choice = self.0.choose(call, Some(attachment))?;
         let mut keys = Keys::read(call)?;
         let ipam = Asked::find(call, attachment)?;
-        let reads_previous = self.0.chains() && (ipam.is_none() || keys.master.is_none());
+        let reads_previous = self.0.chains() && (ipam.is_none() || keys.has_no_parent());
         let previous = if reads_previous { call.prev_result()? } else { None };
         if let Some(previous) = &previous {
-            keys.take_master(previous)?;
+            keys.take_parent(previous)?;
         }
         call.remark_on_unread(call.keys(), &cni::config::KEYS_OF_OTHERS);
         let settings = Settings {
             link: choice.link,
             mac: choice.mac,
             guard: self.0.guard(),
-            master: keys.master.as_deref(),
+            parent: &keys.parent,
             mtu: keys.mtu,
             link_in_container: keys.link_in_container,
             dns: &keys.dns,
@@ -96,7 +96,8 @@ impl<K: Kind> Plugin for SubInterface<K> {
         // CHECK compares with the result and not with the configuration: a meta plugin may have changed the result.
         let expected = call.prev_result()?.ok_or_else(missing)?;
         let ipam = Asked::find(call, attachment)?;
-        with_task(call, "CHECK", attachment, ipam.as_ref(), |task| task.check(&choice.link, &expected))
+        let parent = keys::parent(call.keys())?;
+        with_task(call, "CHECK", attachment, ipam.as_ref(), |task| task.check(&choice.link, &parent, &expected))
     }
 
     fn status(&self, call: &Call<'_>) -> Result<(), Error> {
@@ -107,9 +108,9 @@ impl<K: Kind> Plugin for SubInterface<K> {
         }
         // STATUS has no container and no prevResult. So it cannot check a parent in a container, or one that prevResult
         // names.
-        let unknown = keys.link_in_container || (keys.master.is_none() && self.0.chains());
+        let unknown = keys.link_in_container || (keys.has_no_parent() && self.0.chains());
         if !unknown {
-            attach::status(keys.master.as_deref())?;
+            attach::status(&keys.parent)?;
         }
         match Ipam::find(call) {
             Ok(Some(ipam)) => ipam.status(),

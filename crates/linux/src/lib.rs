@@ -9,6 +9,7 @@
 
 pub use absence::retain_gone;
 pub use address::{Address, AddressWatch};
+pub use driver::Driver;
 pub use error::{Error, Result, errno};
 pub use link::{IpvlanFlag, IpvlanMode, Link, LinkInfo, LinkKind, MacvlanMode, NewLink, ParseWordError};
 pub use mac::{Mac, ParseMacError};
@@ -25,6 +26,7 @@ pub use search::{Holder, NetnsSearch};
 mod absence;
 mod address;
 mod descriptor;
+mod driver;
 mod error;
 pub mod file;
 mod link;

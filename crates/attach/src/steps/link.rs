@@ -3,12 +3,12 @@
 use std::hash::{BuildHasher, RandomState};
 
 use cni::AddResult;
-use linux::{Errno, Link, LinkInfo, LinkKind, Mac, MacvlanMode, NewLink};
+use linux::{Errno, Link, LinkInfo, LinkKind, Mac, MacvlanMode, NewLink, Rtnl};
 
 use super::{Checking, Making, Step, Undoing, Undone, Why};
 use crate::error::{Error, Result, unless_gone};
 use crate::mark::Mark;
-use crate::{parent, result};
+use crate::{Wish, parent, result};
 
 /// The state of the link.
 #[derive(Default)]
@@ -87,6 +87,9 @@ impl<'a> Step<'a> for TheLink {
             }
             _ => {}
         }
+        if let Some(difference) = other_parent(checking, &link) {
+            return Err(checking.differs(difference));
+        }
         // Do not compare the MTU: the plugin tuning, later in a chain, changes it without changing the result.
         checking.link = Some(link);
         Ok(())
@@ -126,6 +129,19 @@ impl<'a> Step<'a> for TheLink {
         });
         failed.map_or(Ok(Undone::Whole), Err)
     }
+}
+
+/// The difference if the properties of the configuration choose another parent now.
+fn other_parent(checking: &Checking<'_>, link: &Link) -> Option<String> {
+    // The number is in the namespace of the host.
+    let (Wish::With(_), Some(_)) = (checking.parent, link.parent_netnsid) else { return None };
+    let mut host = Rtnl::open().ok()?;
+    let chosen = parent::find(&mut host, Rtnl::open, checking.parent).ok()?;
+    (link.parent != Some(chosen.ifindex)).then(|| {
+        let own = link.parent.and_then(|ifindex| host.link_by_index(ifindex).ok().flatten());
+        let own = own.map_or_else(|| "another interface".to_owned(), |link| link.name);
+        format!("is on {own}, and parent chooses {}", chosen.name)
+    })
 }
 
 impl TheLink {

@@ -15,7 +15,7 @@ use cni::AddResult;
 use linux::{Link, LinkKind, Netns, NewLink, Rtnl};
 
 use crate::error::{Error, Result};
-use crate::{HostAccess, Settings, Task, container, parent};
+use crate::{HostAccess, Settings, Task, Wish, container, parent};
 
 /// One part of an attachment. A method that a step does not implement does nothing.
 pub(crate) trait Step<'a> {
@@ -114,8 +114,8 @@ impl<'a> Making<'a> {
         let mut host = Rtnl::open()?;
         let mut inside = Rtnl::open_in(&netns)?;
         let parent = match settings.link_in_container {
-            true => parent::find(&mut inside, || Rtnl::open_in(&netns), settings.master)?,
-            false => parent::find(&mut host, Rtnl::open, settings.master)?,
+            true => parent::find(&mut inside, || Rtnl::open_in(&netns), settings.parent)?,
+            false => parent::find(&mut host, Rtnl::open, settings.parent)?,
         };
         parent::judge_mtu(&parent, settings.mtu)?;
         if let Some(access) = settings.host_access {
@@ -205,6 +205,8 @@ pub(crate) struct Checking<'a> {
     pub(crate) task: &'a Task<'a>,
     /// The kind of the link, with its mode.
     pub(crate) kind: &'a LinkKind,
+    /// The wish for the parent.
+    pub(crate) parent: &'a Wish,
     /// The result of ADD, with the changes of later plugins.
     pub(crate) expected: &'a AddResult,
     /// A socket in the container.

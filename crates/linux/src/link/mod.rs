@@ -11,7 +11,7 @@ pub use words::{IpvlanFlag, IpvlanMode, MacvlanMode, ParseWordError};
 use crate::netlink::constants::{
     AF_UNSPEC, ALTIFNAMSIZ, IFF_LOOPBACK, IFF_LOWER_UP, IFF_NOARP, IFF_UP, IFLA_ADDRESS, IFLA_ALT_IFNAME,
     IFLA_EXT_MASK, IFLA_GROUP, IFLA_IFALIAS, IFLA_IFNAME, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER,
-    IFLA_MTU, IFLA_NET_NS_FD, IFLA_PROP_LIST, IFNAMSIZ, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL,
+    IFLA_MTU, IFLA_NET_NS_FD, IFLA_PROP_LIST, IFNAMSIZ, NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL,
     RTEXT_FILTER_SKIP_STATS, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTM_NEWLINKPROP, RTM_SETLINK,
 };
 use crate::netlink::{Attributes, Decode, Message, Request};
@@ -63,6 +63,8 @@ pub struct Link {
     pub group: u32,
     /// A text that users and programs choose; empty by default. (`IFLA_IFALIAS`)
     pub alias: String,
+    /// The alternative names. (`IFLA_ALT_IFNAME`)
+    pub alternative_names: Vec<String>,
 }
 
 /// A link to create. A new link is down.
@@ -260,7 +262,7 @@ impl Rtnl {
     pub fn add_alternative_name(&mut self, ifindex: u32, name: &str) -> Result<()> {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         let mut request = Request::new(RTM_NEWLINKPROP, flags, &header(ifindex, 0, 0));
-        request.nest(IFLA_PROP_LIST, |list| list.text(IFLA_ALT_IFNAME, name));
+        request.nest(IFLA_PROP_LIST | NLA_F_NESTED, |list| list.text(IFLA_ALT_IFNAME, name));
         self.socket.acknowledge(request, format_args!("name link with ifindex {ifindex} {name} too"))
     }
 
@@ -277,7 +279,7 @@ impl Rtnl {
 
 /// Refuses a name that the kernel would change or refuse without an explanation: it ends a name at a NUL, replaces `%d`
 /// by a number, and answers `ERANGE` to a long name. The kernel checks its other rules itself.
-fn check_name(name: &str) -> Result<()> {
+pub(crate) fn check_name(name: &str) -> Result<()> {
     let reason = if name.is_empty() {
         "empty"
     } else if name.len() >= IFNAMSIZ {
@@ -362,6 +364,7 @@ pub(crate) fn decode(message: &Message<'_>) -> Decode<Link> {
         slave_kind: None,
         group: 0,
         alias: String::new(),
+        alternative_names: Vec::new(),
     };
     for attribute in attributes {
         let attribute = attribute?;
@@ -374,6 +377,14 @@ pub(crate) fn decode(message: &Message<'_>) -> Decode<Link> {
             IFLA_LINK_NETNSID => link.parent_netnsid = Some(attribute.i32()?),
             IFLA_GROUP => link.group = attribute.u32()?,
             IFLA_IFALIAS => link.alias = attribute.text(),
+            IFLA_PROP_LIST => {
+                for name in attribute.nested() {
+                    let name = name?;
+                    if name.kind == IFLA_ALT_IFNAME {
+                        link.alternative_names.push(name.text());
+                    }
+                }
+            }
             IFLA_MASTER => link.master = Some(attribute.u32()?).filter(|&master| master != 0),
             IFLA_LINKINFO => {
                 let decoded = kind::decode(attribute)?;

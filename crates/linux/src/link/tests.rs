@@ -177,6 +177,7 @@ fn every_attribute_of_a_link_is_read() {
             master: Some(3),
             group: 0,
             alias: String::new(),
+            alternative_names: Vec::new(),
             slave_kind: Some("bond".into()),
         }
     );
@@ -249,9 +250,14 @@ proptest! {
         request.u32(IFLA_GROUP, group);
         request.text(IFLA_IFNAME, "eth0");
         request.text(IFLA_IFALIAS, "a text");
+        request.nest(IFLA_PROP_LIST | NLA_F_NESTED, |list| {
+            list.text(IFLA_ALT_IFNAME, "lan0");
+            list.text(IFLA_ALT_IFNAME, "office");
+        });
         let link = decode(&only(request.sealed(1, 2))).unwrap();
         prop_assert_eq!((link.ifindex, link.flags, link.group), (ifindex, flags, group));
         prop_assert_eq!(link.alias, "a text");
+        prop_assert_eq!(link.alternative_names, ["lan0", "office"]);
         prop_assert_eq!((link.up, link.carrier), (flags & 1 != 0, flags & 0x1_0000 != 0));
         prop_assert_eq!(link.loopback, flags & 8 != 0);
     }

@@ -56,8 +56,9 @@ pub(crate) const IFLA_LINK: u16 = 5;
 pub(crate) const IFLA_MASTER: u16 = 10;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
 pub(crate) const IFLA_IFALIAS: u16 = 20;
-/// With `NLA_F_NESTED`, which the kernel demands here.
-pub(crate) const IFLA_PROP_LIST: u16 = 52 | 0x8000;
+pub(crate) const IFLA_PROP_LIST: u16 = 52;
+/// The kernel demands it in a request for [`IFLA_PROP_LIST`].
+pub(crate) const NLA_F_NESTED: u16 = 0x8000;
 pub(crate) const IFLA_ALT_IFNAME: u16 = 53;
 pub(crate) const IFLA_GROUP: u16 = 27;
 pub(crate) const IFLA_NET_NS_FD: u16 = 28;

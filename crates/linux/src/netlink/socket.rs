@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -71,6 +71,11 @@ impl Socket {
             self.strict = true;
             let _ = self.inner.set_netlink_get_strict_chk(true);
         }
+    }
+
+    /// The descriptor, for an ioctl(2) in the socket's namespace.
+    pub(crate) fn as_raw_fd(&self) -> RawFd {
+        self.inner.as_raw_fd()
     }
 
     /// Joins a multicast group. (`RTNLGRP_*`)

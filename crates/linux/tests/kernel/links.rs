@@ -57,6 +57,18 @@ fn a_name_that_is_taken_only_here_is_accepted_there_or_eexist() {
 }
 
 #[test]
+fn the_driver_of_a_link_is_that_of_the_sockets_namespace() {
+    with_nic(|rtnl, _| {
+        let there = another_netns();
+        there.enter(|| ip("link add br7 type bridge")).unwrap();
+        let name = |rtnl: &Rtnl, link: &str| rtnl.driver(link).unwrap().map(|driver| driver.name);
+        assert_eq!(name(&Rtnl::open_in(&there).unwrap(), "br7").as_deref(), Some("bridge"));
+        assert_eq!(name(rtnl, "br7"), None, "it is in another namespace");
+        assert_eq!(rtnl.driver("nic0").unwrap().map(|driver| driver.bus_info).as_deref(), Some(""));
+    });
+}
+
+#[test]
 fn a_link_is_created_with_its_group_and_keeps_it() {
     sandboxed(|| {
         let parent = nic();

@@ -1,5 +1,7 @@
 //! Finds and checks the parent, and explains why the kernel refused it.
 
+mod wish;
+
 use std::path::Path;
 
 use cni::Code;
@@ -8,20 +10,21 @@ use linux::{Errno, IpvlanMode, Link, LinkKind, Rtnl};
 use crate::error::{Error, Result};
 use crate::steps::Making;
 
+pub use wish::{Properties, Wish};
+
 /// The hardware type of Ethernet. (include/uapi/linux/if_arp.h)
 const ARPHRD_ETHER: u16 = 1;
 
 /// The smallest MTU of an Ethernet interface, in bytes. (`ETH_MIN_MTU`; RFC 791)
 const MIN_MTU: u32 = 68;
 
-/// Finds the interface with the name `master`, or that of the default route. `open` opens a socket in its namespace.
-pub(crate) fn find(rtnl: &mut Rtnl, open: impl Fn() -> linux::Result<Rtnl>, master: Option<&str>) -> Result<Link> {
+/// Finds the parent. `open` opens a socket in its namespace.
+pub(crate) fn find(rtnl: &mut Rtnl, open: impl Fn() -> linux::Result<Rtnl>, wish: &Wish) -> Result<Link> {
     let wrong = |value: String, cause: &str| Error::Config { key: "master", value, cause: cause.into() };
-    let link = match master {
-        Some(name) => {
-            rtnl.link_by_any_name(name)?.ok_or_else(|| wrong(format!("\"{name}\""), "there is no such interface"))?
-        }
-        None => {
+    let link = match wish {
+        Wish::Named(names) => wish::first(rtnl, names)?,
+        Wish::With(properties) => wish::only(rtnl, properties)?,
+        Wish::DefaultRoute => {
             let missing = || wrong("is not set".into(), "there is no default route to find the parent by; set master");
             let ifindex = Rtnl::default_route(open)?.ok_or_else(missing)?;
             rtnl.link_by_index(ifindex)?.ok_or_else(missing)?
@@ -92,10 +95,10 @@ pub(crate) fn unreachable(making: &mut Making<'_>) -> Option<String> {
 /// # Errors
 ///
 /// Code 50 if the parent is missing, unsuitable, down or without a carrier.
-pub fn status(master: Option<&str>) -> std::result::Result<(), cni::Error> {
+pub fn status(wish: &Wish) -> std::result::Result<(), cni::Error> {
     let unavailable = |text: String| cni::Error::new(Code::PLUGIN_NOT_AVAILABLE, text);
     let mut rtnl = Rtnl::open().map_err(Error::from)?;
-    let parent = find(&mut rtnl, Rtnl::open, master).map_err(|error| unavailable(error.to_string()))?;
+    let parent = find(&mut rtnl, Rtnl::open, wish).map_err(|error| unavailable(error.to_string()))?;
     obstacle(&parent).map_or(Ok(()), |text| Err(unavailable(text)))
 }
 
