@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, mpsc};
 use std::{fs, thread};
 
 use nix::mount::{MsFlags, mount};
@@ -20,7 +20,15 @@ pub struct Namespace {
     path: PathBuf,
     netlink: Mutex<Netlink>,
     /// A mount namespace with its own /run, if it was asked for.
-    own_run: OnceLock<File>,
+    own_run: OnceLock<OwnRun>,
+}
+
+/// A mount namespace with a thread in it. Without one, a search of other programs for leases could not look into it.
+#[derive(Debug)]
+struct OwnRun {
+    file: File,
+    /// The thread ends when this is dropped.
+    _end: mpsc::Sender<()>,
 }
 
 impl Namespace {
@@ -64,14 +72,20 @@ impl Namespace {
     /// Gives the namespace an empty /run of its own, as every machine has. All later calls of [`Namespace::run`] see it.
     pub fn give_own_run(&self) {
         self.own_run.get_or_init(|| {
-            in_new_thread(|| {
+            let (opened, file) = mpsc::channel();
+            let (end, ended) = mpsc::channel::<()>();
+            thread::spawn(move || {
                 unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace of its own");
                 // Later mounts and unmounts of the test are seen here, and none of these are seen in the test.
                 let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
                 mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).expect("separate the mounts");
                 mounts::file_system("tmpfs", Path::new("/run"), "mode=755");
-                File::open("/proc/thread-self/ns/mnt").expect("open the mount namespace")
-            })
+                let file = File::open("/proc/thread-self/ns/mnt").expect("open the mount namespace");
+                opened.send(file).expect("the test waits for the mount namespace");
+                // An error means that the namespace is dropped.
+                let _ = ended.recv();
+            });
+            OwnRun { file: file.recv().expect("a mount namespace"), _end: end }
         });
     }
 
@@ -91,7 +105,7 @@ impl Namespace {
     /// namespace. A panic of `f` continues in the caller.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         in_new_thread(|| {
-            if let Some(mounts) = self.own_run.get() {
+            if let Some(OwnRun { file: mounts, .. }) = self.own_run.get() {
                 unshare(CloneFlags::CLONE_FS).expect("leave the file system state of the process");
                 setns(mounts, CloneFlags::CLONE_NEWNS).expect("enter the mount namespace");
             }

@@ -261,10 +261,11 @@ impl<'a> HostSide<'a> {
             match self.rtnl.new_route(&route) {
                 Err(error) if error.errno() == Some(Errno::EEXIST) => {
                     self.make_way(*address, record)?;
-                    self.rtnl.new_route(&route)?;
+                    self.rtnl.new_route(&route)
                 }
-                outcome => outcome?,
+                outcome => outcome,
             }
+            .map_err(|error| error.during(format!("add the host's route to {address}")))?;
         }
         Ok(())
     }

@@ -202,6 +202,13 @@ impl Node {
         names.filter_map(id).collect()
     }
 
+    /// The network namespace of the pod with that address. The value keeps it alive.
+    #[track_caller]
+    pub fn pod_namespace(&self, ip: IpAddr) -> Namespace {
+        let pod = self.pod_namespaces().into_iter().find(|(own, _)| *own == ip);
+        pod.unwrap_or_else(|| panic!("no pod of {} has the address {ip}", self.name)).1
+    }
+
     /// The network namespaces of all pods on this node, each with the address on `eth0`. The returned values keep the
     /// namespaces and their links alive. Namespaces without an address, or which cannot be opened, are left out: their
     /// pods never started, or have ended.

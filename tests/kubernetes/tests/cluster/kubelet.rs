@@ -53,7 +53,7 @@ fn a_pod_reaches_its_kubelet_and_kubectl_reaches_the_pod() {
         spec["containers"][0]["command"] = json!(["sh", "-c", "echo serving; exec httpd -f -p 80 -h /www"]);
         let pod = cluster.deploy("web", 1, spec).remove(0);
 
-        let (_, netns) = node.pod_namespaces().into_iter().find(|(ip, _)| *ip == pod.ip).expect("a pod");
+        let netns = node.pod_namespace(pod.ip);
         let kubelet = format!("--server=https://{}:10250", node.machine.v4);
         assert_eq!(cluster.kubectl_in(&netns, &[&kubelet, "get", "--raw", "/healthz"], ""), Ok("ok".to_owned()));
         drop(netns);

@@ -31,18 +31,24 @@ const CASES: [(Sources, [bool; 2]); 5] = [
 fn services_are_reached(mode: Mode) {
     let cluster = Cluster::shared();
     let web = Web::start(&cluster);
-    let pods = [0, 1].map(|index| web.pod_on(&cluster, index));
+    let [first, second] = &cluster.nodes;
+    let pods = [first.pod_namespace(web.pods[0].ip), second.pod_namespace(web.pods[1].ip)];
+    let third = second.pod_namespace(web.dns.ip);
     for (sources, are_answered) in CASES {
         cluster.set_kube_proxy(KubeProxy { mode, sources });
         assert_always_answered(&cluster, &web, &pods);
         // Some of these requests wait for an answer that does not come.
         thread::scope(|scope| {
             for (family, is_answered) in are_answered.into_iter().enumerate() {
-                for (index, pod) in pods.iter().enumerate() {
-                    let other = web.services[1 - index].ips[family];
-                    let what = format!("{mode:?} {sources:?}: from a pod to {other} on another node");
+                let [on_first, on_second] = web.services.each_ref().map(|service| service.ips[family]);
+                for (place, pod, service) in [
+                    ("the second node", &pods[0], on_second),
+                    ("the first node", &pods[1], on_first),
+                    ("its own node", &third, on_second),
+                ] {
+                    let what = format!("{mode:?} {sources:?}: from a pod to another, {service} on {place}");
                     let assert = if is_answered { assert_answers } else { assert_unanswered };
-                    scope.spawn(move || assert(&what, pod, other, 80));
+                    scope.spawn(move || assert(&what, pod, service, 80));
                 }
             }
         });
@@ -50,13 +56,12 @@ fn services_are_reached(mode: Mode) {
         assert_eq!(ask_api(&cluster, &pods[0]), Ok("ok".to_owned()), "from a pod to its own node");
         assert_eq!(ask_api(&cluster, &pods[1]).is_ok(), are_answered[0], "from a pod to another node");
         if are_answered[0] {
-            // The DNS server is a pod on the second node.
             for (index, service) in web.services.iter().enumerate() {
                 assert_eq!(web.resolve(&cluster, index, service), [service.ips[0]]);
             }
         }
     }
-    drop(pods);
+    drop((pods, third));
     cluster.set_kube_proxy(KubeProxy::USUAL);
     web.end(&cluster);
 }

@@ -58,6 +58,8 @@ pub(crate) fn await_unanswered(cluster: &Turn, from: &Namespace, ip: IpAddr, por
 pub(crate) struct Web {
     pub(crate) pods: [Pod; 2],
     pub(crate) services: [Service; 2],
+    /// The DNS server, a further pod on the second node.
+    pub(crate) dns: Pod,
 }
 
 pub(crate) struct Service {
@@ -92,7 +94,7 @@ impl Web {
         });
         start_dns(cluster, &services);
         let pods = services.each_ref().map(|service| cluster.await_replicas(&service.name, 1).remove(0));
-        let web = Self { pods, services };
+        let web = Self { pods, services, dns: cluster.await_replicas("dns", 1).remove(0) };
         web.await_services(cluster);
         cluster.until("the DNS server answers", || web.try_resolve(cluster, 0, &web.services[0]));
         web
@@ -109,13 +111,6 @@ impl Web {
                 }
             }
         }
-    }
-
-    /// The network namespace of the pod of a node.
-    pub(crate) fn pod_on(&self, cluster: &Turn, index: usize) -> Namespace {
-        let namespaces = cluster.nodes[index].pod_namespaces().into_iter();
-        let mut own = namespaces.filter(|(ip, _)| *ip == self.pods[index].ip).map(|(_, netns)| netns);
-        own.next().expect("the pod has a namespace")
     }
 
     /// Resolves the name of a Service in the pod of a node. The pod has only the DNS server of the cluster.
