@@ -75,8 +75,10 @@ pub(super) fn only(rtnl: &mut Rtnl, wanted: &Properties) -> Result<Link> {
     // A VLAN has the MAC of the NIC below it, and a port that of its bond.
     let found: Vec<u32> = candidates.iter().map(|candidate| candidate.link.ifindex).collect();
     let is_part = |link: &Link| {
-        let is_above = link.parent_netnsid.is_none() && link.parent.is_some_and(|parent| found.contains(&parent));
-        is_above || link.master.is_some_and(|master| found.contains(&master))
+        // The kernel names the other end of a pair as parent too.
+        let has_parent = link.parent_netnsid.is_none() && !matches!(link.kind.as_deref(), Some("veth" | "netkit"));
+        (has_parent && link.parent.is_some_and(|parent| found.contains(&parent)))
+            || link.master.is_some_and(|master| found.contains(&master))
     };
     candidates.retain(|candidate| !is_part(&candidate.link));
     let refuse = |cause: String| Err(Error::Config { key: "parent", value: wanted.to_string(), cause });

@@ -1,0 +1,197 @@
+//! `master` as a list of names, and `parent`, which chooses the parent by its properties.
+
+use e2e::lab::{LAN4, LAN6, NIC, lan4};
+use e2e::traffic::assert_reaches;
+use e2e::{Container, Lab, cases, with, without};
+use serde_json::{Value, json};
+
+/// A second NIC of the host, which is not on the LAN of the test.
+const OTHER: &str = "ens4";
+
+fn with_other_nic(lab: &Lab) {
+    lab.host.create_stray(OTHER);
+    lab.host.set_up(OTHER);
+    lab.host.ip(&format!("address add 10.9.9.1/24 dev {OTHER}"));
+}
+
+fn choosing(lab: &Lab, parent: Value) -> Value {
+    with(without(lab.conf(), "master"), "parent", parent)
+}
+
+/// Attaches and detaches a container, which must be on the LAN of the Lab.
+#[track_caller]
+fn is_on_the_lan(lab: &Lab, conf: &Value) {
+    let (container, checked) = lab.macvlan().attach(lab, conf);
+    assert_eq!(container.link("eth0").parent, Some(lab.host.link(NIC).ifindex));
+    assert_reaches(&lab.neighbour, container.addresses("eth0")[0].net.addr());
+    lab.macvlan().check(&container, "eth0", &checked).run().done();
+    lab.macvlan().detach(lab, &container, conf);
+}
+
+fn refuses(lab: &Lab, conf: &Value, names: &[&str]) {
+    lab.macvlan().refuses(lab, conf, 7, names);
+    let status = with(conf.clone(), "cniVersion", json!("1.1.0"));
+    lab.macvlan().call("STATUS", &status).run().error();
+}
+
+cases! {
+    #[reference(not_run: "it has no lists")]
+    fn the_first_name_that_exists_is_the_parent(lab) {
+        with_other_nic(lab);
+        lab.host.ip(&format!("link property add dev {NIC} altname office"));
+        for names in [json!([NIC]), json!(["enp7s0", NIC, OTHER]), json!(["enp7s0", "office"])] {
+            is_on_the_lan(lab, &with(lab.conf(), "master", names));
+        }
+        let none = with(lab.conf(), "master", json!(["enp7s0", "enp8s0"]));
+        refuses(lab, &none, &["master [\"enp7s0\", \"enp8s0\"]: none of these interfaces exists"]);
+        for (value, said) in [
+            (json!([]), "master []: is an empty list"),
+            (json!(7), "master 7: is neither the name of an interface nor a list of names"),
+            (json!([NIC, 7]), "master[1] 7: is not text"),
+            (json!([NIC, "a/b"]), "master[1] \"a/b\""),
+        ] {
+            refuses(lab, &with(lab.conf(), "master", value), &[said]);
+        }
+    }
+
+    /// One configuration is right for nodes whose NICs have different names.
+    #[reference(not_run: "it has no such key")]
+    fn each_property_chooses_the_parent(lab) {
+        with_other_nic(lab);
+        lab.host.ip(&format!("link property add dev {NIC} altname a-name-that-is-longer-than-fifteen"));
+        lab.host.ip(&format!("link set {NIC} alias lan"));
+        let mac = lab.host.link(NIC).mac;
+        for parent in [
+            json!({"mac": mac}),
+            json!({"mac": mac.to_uppercase()}),
+            json!({"altname": "a-name-that-is-longer-than-fifteen"}),
+            json!({"alias": "lan"}),
+            json!({"subnet": LAN4}),
+            json!({"subnet": LAN6}),
+            json!({"subnet": "192.168.0.0/16"}),
+            json!({"driver": "veth", "subnet": LAN4}),
+            json!({"driver": "veth", "mac": mac, "alias": "lan"}),
+        ] {
+            is_on_the_lan(lab, &choosing(lab, parent));
+        }
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn no_interface_or_several_are_an_error_that_lists_what_tells_them_apart(lab) {
+        with_other_nic(lab);
+        lab.host.ip(&format!("link set {OTHER} alias storage"));
+        lab.host.ip(&format!("link property add dev {OTHER} altname san0"));
+        let (mac, other) = (lab.host.link(NIC).mac, lab.host.link(OTHER).mac);
+        let about = [
+            format!("{NIC} (mac {mac}, address 192.168.50.10/24, address fd50::10/64"),
+            format!("{OTHER} (mac {other}, address 10.9.9.1/24"),
+            "driver veth, altname san0, alias \"storage\"".to_owned(),
+        ];
+        let refuses_all = |parent: Value, said: &str| {
+            let names: Vec<&str> = [said].into_iter().chain(about.iter().map(String::as_str)).collect();
+            refuses(lab, &choosing(lab, parent), &names);
+        };
+        let none = "no interface has all of this; there are ";
+        refuses_all(json!({"subnet": "10.0.0.0/24"}), &format!("parent (subnet 10.0.0.0/24): {none}"));
+        refuses_all(json!({"mac": other, "subnet": LAN4}), &format!("parent (mac {other}, subnet {LAN4}): {none}"));
+        refuses_all(json!({"pciAddress": "0000:00:03.0"}), &format!("parent (pciAddress \"0000:00:03.0\"): {none}"));
+        let several = "several interfaces have all of this; add a key that tells them apart: ";
+        refuses_all(json!({"driver": "veth"}), &format!("parent (driver \"veth\"): {several}"));
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn what_is_wrong_in_parent_is_named_with_its_key(lab) {
+        for (parent, said) in [
+            (json!({}), "parent {}: chooses nothing; write mac, altname, alias, subnet, driver or pciAddress into it"),
+            (json!("ens3"), "parent \"ens3\": is not an object"),
+            (json!({"mac": "52:54"}), "parent.mac \"52:54\""),
+            (json!({"subnet": "192.168.50.0"}), "parent.subnet \"192.168.50.0\""),
+            (json!({"subnet": "192.168.50.10/24"}), "parent.subnet \"192.168.50.10/24\": has host bits set; the network is 192.168.50.0/24"),
+            (json!({"driver": 7}), "parent.driver 7"),
+        ] {
+            refuses(lab, &choosing(lab, parent), &[said]);
+        }
+        let both = with(lab.conf(), "parent", json!({"subnet": LAN4}));
+        refuses(lab, &both, &["is set beside master; both choose the parent, so remove one"]);
+        let misspelt = choosing(lab, json!({"subnet": LAN4, "drivers": "veth"}));
+        let outcome = lab.macvlan().add(&lab.container(), "eth0", &misspelt).run();
+        outcome.result();
+        assert!(outcome.stderr.contains("parent.drivers") && outcome.stderr.contains("driver"), "{}", outcome.text());
+    }
+
+    /// A VLAN has the MAC of its NIC, and may have the address that the NIC had.
+    #[needs(Vlan)]
+    #[reference(not_run: "it has no such key")]
+    fn a_vlan_of_the_chosen_nic_does_not_count(lab) {
+        lab.host.create_vlan("ens3.100", NIC, 100);
+        lab.host.set_up("ens3.100");
+        lab.host.ip("address add 10.100.0.1/24 dev ens3.100");
+        is_on_the_lan(lab, &choosing(lab, json!({"mac": lab.host.link(NIC).mac})));
+        let (container, _) = lab.macvlan().attach(lab, &choosing(lab, json!({"subnet": "10.100.0.0/24"})));
+        assert_eq!(container.link("eth0").parent, Some(lab.host.link("ens3.100").ifindex));
+    }
+
+    /// A macvlan of the host, such as the host's link of host access, is on the NIC too.
+    #[reference(not_run: "it has no such key")]
+    fn a_sub_interface_of_the_host_does_not_count(lab) {
+        lab.host.ip(&format!("link add shim0 link {NIC} type macvlan mode bridge"));
+        lab.host.ip("address add 192.168.50.11/32 dev shim0");
+        lab.host.set_up("shim0");
+        is_on_the_lan(lab, &choosing(lab, json!({"subnet": LAN4})));
+    }
+
+    #[needs(Bond)]
+    #[reference(not_run: "it has no such key")]
+    fn a_port_of_the_chosen_bond_does_not_count(lab) {
+        lab.host.create_bond("bond0", NIC);
+        let (container, _) = lab.macvlan().attach(lab, &choosing(lab, json!({"mac": lab.host.link("bond0").mac})));
+        assert_eq!(container.link("eth0").parent, Some(lab.host.link("bond0").ifindex));
+        assert_reaches(&lab.neighbour, lan4(100));
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn a_parent_in_the_container_is_chosen_there(lab) {
+        let container = lab.container();
+        lab.plug(&container, "lan0");
+        lab.plug(&container, "lan1");
+        container.ip("link set lan1 alias chosen");
+        let conf = with(choosing(lab, json!({"alias": "chosen"})), "linkInContainer", json!(true));
+        lab.macvlan().add(&container, "eth0", &conf).run().result();
+        assert_eq!(container.link("eth0").parent, Some(container.link("lan1").ifindex));
+        lab.macvlan().del(&container, "eth0", &conf).run().done();
+        assert_eq!(container.link_names(), ["lo", "lan0", "lan1"]);
+        let names = with(without(lab.conf(), "master"), "linkInContainer", json!(true));
+        let names = with(names, "master", json!(["lan7", "lan1"]));
+        lab.macvlan().add(&container, "eth0", &names).run().result();
+        assert_eq!(container.link("eth0").parent, Some(container.link("lan1").ifindex));
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn status_looks_at_the_chosen_parent(lab) {
+        with_other_nic(lab);
+        let conf = |parent| with(choosing(lab, parent), "cniVersion", json!("1.1.0"));
+        lab.macvlan().call("STATUS", &conf(json!({"subnet": LAN4}))).run().done();
+        let missing = conf(json!({"subnet": "10.0.0.0/24"}));
+        lab.macvlan().call("STATUS", &missing).run().fails(50, &["no interface has all of this"]);
+        lab.host.set_down(OTHER);
+        let down = conf(json!({"mac": lab.host.link(OTHER).mac}));
+        lab.macvlan().call("STATUS", &down).run().fails(50, &["parent ens4 is down"]);
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn check_names_another_parent_and_del_needs_none(lab) {
+        with_other_nic(lab);
+        let conf = choosing(lab, json!({"alias": "lan"}));
+        lab.host.ip(&format!("link set {NIC} alias lan"));
+        let attached: Vec<(Container, Value)> = (0..2).map(|_| lab.macvlan().attach(lab, &conf)).collect();
+        let check = |(container, conf): &(Container, Value)| lab.macvlan().check(container, "eth0", conf).run();
+        check(&attached[0]).done();
+        lab.host.ip(&format!("link set {NIC} alias wan"));
+        check(&attached[0]).done();
+        lab.host.ip(&format!("link set {OTHER} alias lan"));
+        check(&attached[0]).fails(102, &["is on ens3, and parent chooses ens4"]);
+        lab.macvlan().del(&attached[0].0, "eth0", &conf).run().done();
+        lab.host.ip(&format!("link set {OTHER} alias none"));
+        lab.macvlan().detach(lab, &attached[1].0, &conf);
+    }
+}
