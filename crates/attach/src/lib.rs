@@ -86,6 +86,22 @@ pub struct Settings<'a> {
     pub leased: Option<AddResult>,
     /// Lets the host and the container reach each other.
     pub host_access: Option<&'a HostAccess>,
+    /// What happens to the default routes of IPAM.
+    pub default_route: DefaultRoute,
+}
+
+/// What happens to the default routes that IPAM names for table main.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DefaultRoute {
+    /// They are added, unless the container has one with the same priority.
+    #[default]
+    Usual,
+    /// They are added, unless another interface of the container has one.
+    Keep,
+    /// They are added before all others.
+    Take,
+    /// They are not added.
+    None,
 }
 
 /// The settings of host access.

@@ -15,7 +15,7 @@ use linux::{LinkKind, Rtnl};
 
 use crate::error::{self, Error};
 use crate::steps::{self, Checking, Known, Making, Step, Undoing, Undone, Why};
-use crate::{HostAccess, Settings, Task, Wish, container, result};
+use crate::{DefaultRoute, HostAccess, Settings, Task, Wish, container, result};
 
 /// The steps, in the order of ADD.
 fn steps<'a>() -> Vec<Box<dyn Step<'a> + 'a>> {
@@ -37,7 +37,7 @@ fn steps<'a>() -> Vec<Box<dyn Step<'a> + 'a>> {
 
 /// Plans an attachment that is not created.
 pub(crate) fn judge(ifname: &str, mtu: u32, leased: &AddResult) -> error::Result<()> {
-    plan(&mut steps(), ifname, mtu, leased, None).map(drop)
+    plan(&mut steps(), ifname, mtu, leased, None, DefaultRoute::Usual).map(drop)
 }
 
 /// Lets every step plan its work when the addresses are known. So a mistake is refused before anything else is changed.
@@ -48,8 +48,9 @@ fn plan<'a>(
     mtu: u32,
     leased: &AddResult,
     host_access: Option<&HostAccess>,
+    default_route: DefaultRoute,
 ) -> error::Result<Vec<(String, &'static str)>> {
-    let mut known = Known { ifname, mtu, leased, host_access, sysctls: Vec::new() };
+    let mut known = Known { ifname, mtu, leased, host_access, default_route, sysctls: Vec::new() };
     steps.iter_mut().try_for_each(|step| step.plan(&mut known))?;
     Ok(known.sysctls)
 }
@@ -82,8 +83,9 @@ impl Attempt<'_> {
             self.steps[at].apply(&mut self.making)?;
             if let Some(leased) = self.making.leased.as_ref().filter(|_| !were_known) {
                 let ifname = self.making.task.attachment.ifname;
+                let Settings { host_access, default_route, .. } = *self.making.settings;
                 self.making.sysctls =
-                    plan(&mut self.steps, ifname, self.making.mtu(), leased, self.making.settings.host_access)?;
+                    plan(&mut self.steps, ifname, self.making.mtu(), leased, host_access, default_route)?;
             }
         }
         self.steps.iter_mut().rev().try_for_each(|step| step.finish(&mut self.making))

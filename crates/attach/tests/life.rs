@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use attach::mark::Mark;
-use attach::{Attachment, Guard, Ipam, Permit, Settings, Site, Task, Wish};
+use attach::{Attachment, DefaultRoute, Guard, Ipam, Permit, Settings, Site, Task, Wish};
 use cni::{AddResult, Dns, Error, Ip, Leased};
 use linux::{Link, LinkKind, MacvlanMode, Netns, Rtnl};
 
@@ -143,6 +143,7 @@ impl Stage {
             dns: &dns,
             leased: None,
             host_access: None,
+            default_route: DefaultRoute::Usual,
         };
         self.with(ipam, |task| task.add(&settings))
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use attach::{HostAccess, Properties, Wish};
+use attach::{DefaultRoute, HostAccess, Properties, Wish};
 use cni::object::Item;
 use cni::{AddResult, Call, Dns, Error, Object};
 use ipnet::IpNet;
@@ -18,6 +18,8 @@ pub struct Keys {
     pub link_in_container: bool,
     /// `hostAccess`: lets the host and the container reach each other.
     pub host_access: Option<HostAccess>,
+    /// `defaultRoute`: what happens to the default routes of IPAM.
+    pub default_route: DefaultRoute,
     /// `dns`: replaces that of IPAM in the result, unless it is empty.
     pub dns: Dns,
 }
@@ -31,6 +33,7 @@ impl Keys {
             mtu: keys.non_zero("mtu")?,
             link_in_container: keys.flag("linkInContainer")?,
             host_access: host_access(keys)?,
+            default_route: default_route(keys)?,
             dns: Dns::read(keys, "dns")?,
         })
     }
@@ -53,6 +56,16 @@ impl Keys {
         };
         self.parent = Wish::Named(vec![interface.name.clone()]);
         Ok(())
+    }
+}
+
+fn default_route(keys: &Object<'_>) -> Result<DefaultRoute, Error> {
+    match keys.text("defaultRoute")? {
+        None => Ok(DefaultRoute::Usual),
+        Some("keep") => Ok(DefaultRoute::Keep),
+        Some("take") => Ok(DefaultRoute::Take),
+        Some("none") => Ok(DefaultRoute::None),
+        Some(_) => Err(keys.refuse("defaultRoute", "is neither keep, nor take, nor none")),
     }
 }
 

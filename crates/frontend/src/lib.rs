@@ -74,6 +74,7 @@ impl<K: Kind> Plugin for SubInterface<K> {
             dns: &keys.dns,
             leased: previous.filter(|_| ipam.is_none()),
             host_access: keys.host_access.as_ref(),
+            default_route: keys.default_route,
         };
         with_task(call, "ADD", attachment, ipam.as_ref(), |task| task.add(&settings))
     }

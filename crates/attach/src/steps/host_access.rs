@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use linux::{Route, Rtnl};
 
-use super::routes::{is_there, keep_if_there};
+use super::routes::{PRIORITY_OF_V6, is_there, keep_if_there};
 use super::{Checking, Known, Making, Step, Undoing, Undone, Why};
 use crate::error::{Error, Result};
 use crate::host_link::{self, HostSide, PROTOCOL, Ready};
@@ -209,11 +209,9 @@ impl HostAccess {
 /// Adds a route in the container. If another interface of the container leads there, the new route has a larger metric:
 /// it works when that interface is gone. Keeps a route of the same interface, which comes from IPAM.
 fn add_behind(making: &mut Making<'_>, mut route: Route) -> Result<()> {
-    /// The kernel's metric of a route without one. (`IP6_RT_PRIO_USER`)
-    const FIRST_OF_V6: u32 = 1024;
     /// A container has at most so many interfaces with host access.
     const INTERFACES: u32 = 32;
-    let first = if route.dst.addr().is_ipv4() { 0 } else { FIRST_OF_V6 };
+    let first = if route.dst.addr().is_ipv4() { 0 } else { PRIORITY_OF_V6 };
     let mut outcome = making.inside.new_route(&route);
     for behind in 1..INTERFACES {
         let is_same = |its: &Route| its.dst == route.dst && its.oif == route.oif;

@@ -15,7 +15,7 @@ use cni::AddResult;
 use linux::{Link, LinkKind, Netns, NewLink, Rtnl};
 
 use crate::error::{Error, Result};
-use crate::{HostAccess, Settings, Task, Wish, container, parent};
+use crate::{DefaultRoute, HostAccess, Settings, Task, Wish, container, parent};
 
 /// One part of an attachment. A method that a step does not implement does nothing.
 pub(crate) trait Step<'a> {
@@ -72,6 +72,7 @@ pub(crate) struct Known<'a> {
     pub(crate) leased: &'a AddResult,
     /// `None` if the configuration does not ask for it.
     pub(crate) host_access: Option<&'a HostAccess>,
+    pub(crate) default_route: DefaultRoute,
     /// Keys below /proc/sys with their values. They are set together while the link is down. Every step may add some.
     pub(crate) sysctls: Vec<(String, &'static str)>,
 }
@@ -243,7 +244,14 @@ mod tests {
     }
 
     pub(crate) fn known(leased: &AddResult) -> Known<'_> {
-        Known { ifname: "eth0.5", mtu: 1500, leased, host_access: None, sysctls: Vec::new() }
+        Known {
+            ifname: "eth0.5",
+            mtu: 1500,
+            leased,
+            host_access: None,
+            default_route: DefaultRoute::Usual,
+            sysctls: Vec::new(),
+        }
     }
 
     /// Returns the sysctls that a step plans.

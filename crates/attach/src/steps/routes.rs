@@ -5,37 +5,56 @@ use linux::{Errno, Link, Route, RouteKind, Rtnl};
 
 use super::{Checking, Known, Making, Step};
 use crate::error::{Error, Result};
-use crate::result;
+use crate::{DefaultRoute, result};
 
 /// `RT_SCOPE_UNIVERSE` and `RT_SCOPE_LINK`. (include/uapi/linux/rtnetlink.h)
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
 
+/// `RT_TABLE_MAIN`.
+const MAIN: u32 = 254;
+
 /// At most so many attempts, if a router advertisement arrives between two messages to the kernel.
 const QUICKER_ROUTER: usize = 4;
 
-/// The routes for the kernel. The interface is set later.
+/// The kernel's priority of an IPv6 route without one. (`IP6_RT_PRIO_USER`)
+pub(super) const PRIORITY_OF_V6: u32 = 1024;
+
+/// The routes for the kernel, in the order of the result. The interface is set later. A route that must not be added is
+/// `None`.
 #[derive(Default)]
-pub(crate) struct Routes(Vec<Route>);
+pub(crate) struct Routes(Vec<Option<Route>>);
 
 impl<'a> Step<'a> for Routes {
     fn plan(&mut self, known: &mut Known<'_>) -> Result<()> {
-        self.0 = known.leased.routes.iter().map(|route| kernel_route(route, known.leased)).collect::<Result<_>>()?;
+        let is_left_out = |route: &Route| known.default_route == DefaultRoute::None && is_default(route);
+        let plan = |route| Ok(Some(kernel_route(route, known.leased)?).filter(|route| !is_left_out(route)));
+        self.0 = known.leased.routes.iter().map(plan).collect::<Result<_>>()?;
         Ok(())
     }
 
-    /// Adds the routes. Removes a route from the result if the container already had it.
+    /// Adds the routes. Removes a route from the result if it is not added, because the container already had it.
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
         let ifindex = making.ifindex();
         let mut added = Vec::with_capacity(self.0.len());
-        for route in &self.0 {
-            let route = Route { oif: Some(ifindex), ..route.clone() };
-            let outcome = add(&mut making.inside, &route);
-            added.push(keep_if_there(making, &route, outcome)?);
+        for route in self.0.iter_mut() {
+            let Some(route) = route else {
+                added.push(None);
+                continue;
+            };
+            route.oif = Some(ifindex);
+            added.push(apply_one(making, route)?.then_some(route.priority));
         }
         let mut added = added.into_iter();
         if let Some(leased) = &mut making.leased {
-            leased.routes.retain(|_| added.next().unwrap_or(true));
+            leased.routes.retain_mut(|route| match added.next() {
+                Some(Some(priority)) => {
+                    route.priority = priority;
+                    true
+                }
+                Some(None) => false,
+                None => true,
+            });
         }
         Ok(())
     }
@@ -55,6 +74,61 @@ impl<'a> Step<'a> for Routes {
         }
         Ok(())
     }
+}
+
+/// Adds a route. Returns false if it is not added.
+fn apply_one(making: &mut Making<'_>, route: &mut Route) -> Result<bool> {
+    let policy = making.settings.default_route;
+    if is_default(route) && matches!(policy, DefaultRoute::Keep | DefaultRoute::Take) {
+        let is_v4 = route.dst.addr().is_ipv4();
+        let (own, others): (Vec<_>, Vec<_>) =
+            making.inside.default_routes(is_v4)?.into_iter().partition(|other| other.oif == route.oif);
+        if policy == DefaultRoute::Keep && !others.is_empty() {
+            (making.task.remark)(format_args!(
+                "defaultRoute is keep: the container has a default route of another interface, so {}{} is not added",
+                route.dst,
+                via(route)
+            ));
+            return Ok(false);
+        }
+        // The first IPv4 default route of a result is the one that is used.
+        let is_second = is_v4 && !own.is_empty();
+        if policy == DefaultRoute::Take && !is_second && put_before(&mut *route, &others)? {
+            let outcome = making.inside.prepend_route(route);
+            return keep_if_there(making, route, outcome);
+        }
+    }
+    let outcome = add(&mut making.inside, route);
+    keep_if_there(making, route, outcome)
+}
+
+/// Gives a default route a priority with which it comes before others. Returns true if it must also be put before
+/// another one of the same priority. That is possible for IPv4 only.
+fn put_before(route: &mut Route, others: &[Route]) -> Result<bool> {
+    let is_v4 = route.dst.addr().is_ipv4();
+    let usual = if is_v4 { 0 } else { PRIORITY_OF_V6 };
+    let first = others.iter().map(|other| other.priority.unwrap_or(usual)).min();
+    let own = route.priority.unwrap_or(usual);
+    if is_v4 {
+        let Some(first) = first.filter(|first| *first <= own) else { return Ok(false) };
+        route.priority = Some(first).filter(|priority| *priority != 0);
+        return Ok(true);
+    }
+    // A route of a router that advertises itself later has the usual priority.
+    let first = first.unwrap_or(usual).min(usual);
+    if first <= own {
+        if first <= 1 {
+            let cause = "cannot be taken: no route can come before the container's default route of priority 1";
+            return Err(Error::Config { key: "defaultRoute", value: "\"take\"".to_owned(), cause: cause.to_owned() });
+        }
+        route.priority = Some(first - 1);
+    }
+    Ok(false)
+}
+
+/// Returns true for a default route of table main.
+fn is_default(route: &Route) -> bool {
+    route.is_default() && route.table.is_none_or(|table| table == MAIN)
 }
 
 fn via(route: &Route) -> String {
@@ -157,8 +231,6 @@ fn is_as_wanted(
     link: &Link,
     without_metrics: bool,
 ) -> bool {
-    /// `RT_TABLE_MAIN`. (include/uapi/linux/rtnetlink.h)
-    const MAIN: u32 = 254;
     /// The kernel replaces larger numbers by these, for IPv6 too. (net/ipv4/metrics.c)
     const MAX_MTU: u32 = 65_520;
     const MAX_ADVMSS: u32 = 65_495;

@@ -166,6 +166,15 @@ impl Rtnl {
         self.request_route(route, NLM_F_EXCL)
     }
 
+    /// Adds an IPv4 route before others with the same destination and priority.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if the first of them is the same.
+    pub fn prepend_route(&mut self, route: &Route) -> Result<()> {
+        self.request_route(route, 0)
+    }
+
     /// Adds an IPv6 route next to others with the same destination and priority.
     ///
     /// # Errors
@@ -173,6 +182,15 @@ impl Rtnl {
     /// `EEXIST` if one of them has the same gateway.
     pub fn append_route(&mut self, route: &Route) -> Result<()> {
         self.request_route(route, NLM_F_APPEND)
+    }
+
+    /// Lists the default routes of a family in table main.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rtnl::routes`].
+    pub fn default_routes(&mut self, is_v4: bool) -> Result<Vec<Route>> {
+        self.routes_of(if is_v4 { AF_INET } else { AF_INET6 }, leads_out)
     }
 
     /// Deletes a route. The kernel compares only what is set in `route`.

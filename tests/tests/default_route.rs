@@ -1,0 +1,236 @@
+//! `defaultRoute`: which interface of a container leads out, in all orders of ADD and DEL.
+
+use std::process::Command;
+
+use e2e::patience::await_that;
+use e2e::traffic::advertise;
+use e2e::{Container, Lab, Plugin, cases, with};
+use serde_json::{Value, json};
+
+const FAR: [&str; 2] = ["203.0.113.1", "2001:db8::1"];
+
+/// A network of its own for each interface: `10.N.0.0/16` and `fd0N::/64`, each with a default route.
+fn conf(lab: &Lab, number: usize, policy: Option<&str>) -> Value {
+    let routes = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
+    let ranges = json!([
+        [{"subnet": format!("10.{number}.0.0/16"), "gateway": format!("10.{number}.0.1")}],
+        [{"subnet": format!("fd0{number}::/64"), "gateway": format!("fd0{number}::1")}],
+    ]);
+    let ipam = json!({"type": "host-local", "dataDir": lab.data_dir(), "ranges": ranges, "routes": routes});
+    let conf = with(lab.conf_with(ipam), "name", json!(format!("lan{number}")));
+    match policy {
+        Some(policy) => with(conf, "defaultRoute", json!(policy)),
+        None => conf,
+    }
+}
+
+fn name(number: usize) -> String {
+    format!("net{number}")
+}
+
+/// Attaches an interface. Returns its configuration with the result.
+#[track_caller]
+fn attach(plugin: &Plugin<'_>, container: &Container, number: usize, conf: &Value) -> Value {
+    let result = plugin.add(container, &name(number), conf).run().result();
+    let checked = with(conf.clone(), "prevResult", result);
+    plugin.check(container, &name(number), &checked).run().done();
+    checked
+}
+
+/// The interface that the kernel uses for a far address of each family. Empty if there is none.
+fn leads(container: &Container) -> [String; 2] {
+    FAR.map(|far| {
+        let output = container.run(|| Command::new("ip").args(["route", "get", far]).output()).expect("start ip");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut words = text.split_whitespace().skip_while(|word| *word != "dev").skip(1);
+        words.next().unwrap_or_default().to_owned()
+    })
+}
+
+#[track_caller]
+fn assert_leads(container: &Container, number: usize) {
+    let expected = if number == 0 { String::new() } else { name(number) };
+    assert_eq!(leads(container), [expected.clone(), expected]);
+}
+
+cases! {
+    #[reference(not_run: "it has no such key")]
+    fn an_interface_that_takes_the_default_route_gives_it_back(lab) {
+        let (plugin, container) = (lab.macvlan(), lab.container());
+        let first = attach(&plugin, &container, 1, &conf(lab, 1, None));
+        let second = attach(&plugin, &container, 2, &conf(lab, 2, Some("take")));
+        assert_leads(&container, 2);
+        // The first one is as before.
+        plugin.check(&container, "net1", &first).run().done();
+        plugin.del(&container, "net2", &second).run().done();
+        assert_leads(&container, 1);
+        plugin.check(&container, "net1", &first).run().done();
+        plugin.del(&container, "net1", &first).run().done();
+        assert_leads(&container, 0);
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn the_one_that_has_taken_it_keeps_it_when_the_other_goes(lab) {
+        let (plugin, container) = (lab.macvlan(), lab.container());
+        let first = attach(&plugin, &container, 1, &conf(lab, 1, None));
+        let second = attach(&plugin, &container, 2, &conf(lab, 2, Some("take")));
+        plugin.del(&container, "net1", &first).run().done();
+        assert_leads(&container, 2);
+        plugin.check(&container, "net2", &second).run().done();
+        plugin.del(&container, "net2", &second).run().done();
+        assert_leads(&container, 0);
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn it_works_again_if_the_interface_is_deleted_without_a_del(lab) {
+        let (plugin, container) = (lab.macvlan(), lab.container());
+        attach(&plugin, &container, 1, &conf(lab, 1, None));
+        let second = attach(&plugin, &container, 2, &conf(lab, 2, Some("take")));
+        container.delete_link("net2");
+        assert_leads(&container, 1);
+        plugin.del(&container, "net2", &second).run().done();
+        assert_leads(&container, 1);
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn of_three_the_last_that_takes_it_has_it_and_any_may_go(lab) {
+        let (plugin, container) = (lab.macvlan(), lab.container());
+        let confs = [None, Some("take"), Some("take")];
+        for order in [[3, 2, 1], [1, 2, 3], [2, 3, 1], [2, 1, 3]] {
+            let mut there = Vec::new();
+            for (at, policy) in confs.iter().enumerate() {
+                attach(&plugin, &container, at + 1, &conf(lab, at + 1, *policy));
+                there.push(at + 1);
+                assert_leads(&container, at + 1);
+            }
+            for gone in order {
+                plugin.del(&container, &name(gone), &conf(lab, gone, None)).run().done();
+                there.retain(|number| *number != gone);
+                assert_leads(&container, there.last().copied().unwrap_or(0));
+            }
+        }
+    }
+
+    /// Other programs give their routes a priority.
+    #[reference(not_run: "it has no such key")]
+    fn routes_with_any_priority_come_behind_it(lab) {
+        let plugin = lab.macvlan();
+        let mut containers = Vec::new();
+        for (v4, v6) in [("", ""), ("metric 100", "metric 100"), ("metric 5000", "metric 5000"), ("metric 1", "metric 2")] {
+            let container = lab.container();
+            lab.plug(&container, "net1");
+            container.ip("address add 10.1.0.5/16 dev net1");
+            container.ip("address add fd01::5/64 dev net1 nodad");
+            container.ip(&format!("route add default via 10.1.0.1 dev net1 {v4}"));
+            container.ip(&format!("-6 route add default via fd01::1 dev net1 {v6}"));
+            attach(&plugin, &container, 2, &conf(lab, 2, Some("take")));
+            assert_leads(&container, 2);
+            plugin.del(&container, "net2", &conf(lab, 2, None)).run().done();
+            assert_leads(&container, 1);
+            // The name of the switch's port follows from the number of ports.
+            containers.push(container);
+        }
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn a_route_with_several_next_hops_comes_behind_it(lab) {
+        let (plugin, container) = (lab.macvlan(), lab.container());
+        lab.plug(&container, "net1");
+        container.ip("address add 10.1.0.5/16 dev net1");
+        container.ip("route add default nexthop via 10.1.0.1 dev net1 nexthop via 10.1.0.2 dev net1");
+        container.ip("address add fd01::5/64 dev net1 nodad");
+        container.ip("-6 route add default nexthop via fd01::1 dev net1 nexthop via fd01::2 dev net1");
+        attach(&plugin, &container, 2, &conf(lab, 2, Some("take")));
+        assert_leads(&container, 2);
+        plugin.del(&container, "net2", &conf(lab, 2, None)).run().done();
+        assert_leads(&container, 1);
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn priority_1_of_ipv6_cannot_be_taken_and_the_message_says_so(lab) {
+        let container = lab.container();
+        lab.plug(&container, "net1");
+        container.ip("address add fd01::5/64 dev net1 nodad");
+        container.ip("-6 route add default via fd01::1 dev net1 metric 1");
+        let conf = conf(lab, 2, Some("take"));
+        let said = "defaultRoute \"take\": cannot be taken: no route can come before the container's default route of priority 1";
+        lab.macvlan().add(&container, "net2", &conf).run().fails(7, &[said]);
+        assert_eq!(container.link_names(), ["lo", "net1"]);
+        assert_eq!(lab.leases_in("lan2"), [""; 0]);
+    }
+
+    /// A router that speaks later does not take it away.
+    #[reference(not_run: "it has no such key")]
+    fn a_router_advertisement_comes_behind_it(lab) {
+        let (plugin, container) = (lab.macvlan(), lab.container());
+        attach(&plugin, &container, 2, &conf(lab, 2, Some("take")));
+        container.set_sysctl("net/ipv6/conf/net2/accept_ra", "2");
+        let routes = || container.routes_of("net2").iter().filter(|route| route.dst.to_string() == "::/0").count();
+        advertise(&lab.neighbour, lab.neighbour.nic, "fd77::/64".parse().expect("a prefix"));
+        await_that("the container has the route of the router", || routes() == 2);
+        let get = container.run(|| Command::new("ip").args(["route", "get", FAR[1]]).output()).expect("start ip");
+        let text = String::from_utf8_lossy(&get.stdout).into_owned();
+        assert!(text.contains("via fd02::1"), "{text}");
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn none_sets_no_default_route_and_the_result_has_none(lab) {
+        let (plugin, container) = (lab.macvlan(), lab.container());
+        let mut conf = conf(lab, 1, Some("none"));
+        conf["ipam"]["routes"].as_array_mut().expect("routes").push(json!({"dst": "10.200.0.0/16"}));
+        let checked = attach(&plugin, &container, 1, &conf);
+        assert_leads(&container, 0);
+        assert_eq!(checked["prevResult"]["routes"], json!([{"dst": "10.200.0.0/16"}]));
+        assert_eq!(container.route_to("10.200.0.0/16").oif, Some(container.link("net1").ifindex));
+        attach(&plugin, &container, 2, &self::conf(lab, 2, None));
+        assert_leads(&container, 2);
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn keep_adds_none_if_there_is_one_of_any_priority(lab) {
+        let (plugin, container) = (lab.macvlan(), lab.container());
+        lab.plug(&container, "net1");
+        container.ip("address add 10.1.0.5/16 dev net1");
+        container.ip("route add default via 10.1.0.1 dev net1 metric 100");
+        let conf = conf(lab, 2, Some("keep"));
+        let outcome = plugin.add(&container, "net2", &conf).run();
+        assert_eq!(outcome.result()["routes"], json!([{"dst": "::/0"}]));
+        assert!(outcome.stderr.contains("defaultRoute is keep: the container has a default route of another interface, so 0.0.0.0/0 via 10.2.0.1 is not added"), "{}", outcome.text());
+        assert_eq!(leads(&container), ["net1", "net2"]);
+    }
+
+    /// A default route of another table is not the default route of the container.
+    #[reference(not_run: "it has no such key")]
+    fn default_routes_of_other_tables_are_added_in_any_case(lab) {
+        for policy in ["none", "keep", "take"] {
+            let container = lab.container();
+            let mut conf = conf(lab, 1, Some(policy));
+            conf["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0", "table": 100}]);
+            attach(&lab.macvlan(), &container, 1, &conf);
+            let tables: Vec<u32> = container.routes_of("net1").iter().map(|route| route.table).collect();
+            assert_eq!(tables, [100], "{policy}");
+        }
+    }
+
+    /// Multus calls each network by itself. ADD has no prevResult, and DEL has the stored one.
+    #[reference(not_run: "it has no such key")]
+    fn as_multus_calls_it(lab) {
+        let (plugin, container) = (lab.macvlan(), lab.container());
+        attach(&plugin, &container, 1, &conf(lab, 1, None));
+        let runtime = json!({"ips": ["10.2.0.77/16", "fd02::77/64"], "mac": "02:00:00:00:00:77"});
+        let conf = with(conf(lab, 2, Some("take")), "runtimeConfig", runtime);
+        let stored = attach(&plugin, &container, 2, &conf);
+        assert_eq!(container.address_texts("net2"), ["10.2.0.77/16", "fd02::77/64"]);
+        assert_eq!(container.link("net2").mac, "02:00:00:00:00:77");
+        assert_leads(&container, 2);
+        plugin.del(&container, "net2", &stored).run().done();
+        assert_leads(&container, 1);
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn another_word_is_refused(lab) {
+        for (value, said) in [(json!("yes"), "defaultRoute \"yes\": is neither keep, nor take, nor none"), (json!(true), "defaultRoute true: is not text")] {
+            lab.macvlan().refuses(lab, &with(lab.conf(), "defaultRoute", value), 7, &[said]);
+        }
+    }
+}
