@@ -80,9 +80,9 @@ fn socket(lab: &Lab) -> PathBuf {
     lab.path("dhcp.sock")
 }
 
-/// A plugin of the Lab that also finds the reference's IPAM plugins.
+/// A plugin of the Lab that finds the reference's IPAM plugins first.
 fn with_theirs<'a>(lab: &'a Lab, name: &str) -> Plugin<'a> {
-    lab.plugin(name).search(format!("{}:{}", lab.bin().display(), peers("reference").display()))
+    lab.plugin(name).search(format!("{}:{}", peers("reference").display(), lab.bin().display()))
 }
 
 /// ADD, CHECK and DEL with the address, route and name server that the configuration gives `static`.

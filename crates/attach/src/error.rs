@@ -67,6 +67,14 @@ pub enum Error {
     /// The link was deleted during the ADD.
     #[error("{0}: it was deleted during the ADD")]
     LinkGone(String),
+    /// No router has advertised a network in time.
+    #[error("{ifname}: no router advertised an address within {within:?}")]
+    NoAdvertisement {
+        /// The interface.
+        ifname: String,
+        /// The time that was waited.
+        within: Duration,
+    },
     /// Duplicate address detection has not finished in time.
     #[error("wait for duplicate address detection of {addresses} on {ifname}: not finished after {after:?}")]
     Tentative {
@@ -112,7 +120,7 @@ impl Error {
             Self::NetnsUnset => Code::INVALID_ENVIRONMENT,
             Self::Config { .. } | Self::NameTaken { .. } | Self::HostRoute { .. } => Code::INVALID_NETWORK_CONFIG,
             Self::HostNetns(_) => Code::INVALID_NETNS,
-            Self::Tentative { .. } => Code::TRY_AGAIN_LATER,
+            Self::Tentative { .. } | Self::NoAdvertisement { .. } => Code::TRY_AGAIN_LATER,
             Self::LinkGone(_) | Self::Duplicate { .. } => Code::KERNEL,
             Self::NoLink { .. } => Code::UNKNOWN_CONTAINER,
             Self::Differs { .. } => Code::DIFFERS,

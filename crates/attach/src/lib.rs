@@ -88,6 +88,11 @@ pub struct Settings<'a> {
     pub host_access: Option<&'a HostAccess>,
     /// What happens to the default routes of IPAM.
     pub default_route: DefaultRoute,
+    /// Sysctls of the link with their values, such as `net/ipv6/conf/eth0/accept_ra`. They are written before IPAM is
+    /// asked, and come before the values of this crate.
+    pub sysctls: &'a [(String, String)],
+    /// The longest wait for an address from a router advertisement. `None` means not to wait.
+    pub slaac_timeout: Option<Duration>,
 }
 
 /// What happens to the default routes that IPAM names for table main.

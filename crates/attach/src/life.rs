@@ -15,18 +15,21 @@ use linux::{LinkKind, Rtnl};
 
 use crate::error::{self, Error};
 use crate::steps::{self, Checking, Known, Making, Step, Undoing, Undone, Why};
-use crate::{DefaultRoute, HostAccess, Settings, Task, Wish, container, result};
+use crate::{Settings, Task, Wish, container, result};
 
 /// The steps, in the order of ADD.
 fn steps<'a>() -> Vec<Box<dyn Step<'a> + 'a>> {
     vec![
         Box::<steps::link::TheLink>::default(),
+        // An IPAM plugin may set the link up, as dhcp does. So what a router may do is decided before.
+        Box::<steps::wishes::Wishes>::default(),
         Box::<steps::lease::TheLease<'a>>::default(),
         // Now the addresses are known. Sysctls and addresses are set while the link is down. So the kernel announces
         // the addresses when the link comes up.
         Box::<steps::sysctls::Sysctls>::default(),
         Box::<steps::keep_addresses::KeepAddresses>::default(),
         Box::<steps::detection::Detection>::default(),
+        Box::<steps::slaac::Slaac>::default(),
         Box::<steps::addresses::Addresses>::default(),
         Box::<steps::up::Up>::default(),
         // Now the container is on the LAN.
@@ -37,7 +40,7 @@ fn steps<'a>() -> Vec<Box<dyn Step<'a> + 'a>> {
 
 /// Plans an attachment that is not created.
 pub(crate) fn judge(ifname: &str, mtu: u32, leased: &AddResult) -> error::Result<()> {
-    plan(&mut steps(), ifname, mtu, leased, None, DefaultRoute::Usual).map(drop)
+    plan(&mut steps(), ifname, mtu, leased, None).map(drop)
 }
 
 /// Lets every step plan its work when the addresses are known. So a mistake is refused before anything else is changed.
@@ -47,10 +50,9 @@ fn plan<'a>(
     ifname: &str,
     mtu: u32,
     leased: &AddResult,
-    host_access: Option<&HostAccess>,
-    default_route: DefaultRoute,
+    settings: Option<&Settings<'_>>,
 ) -> error::Result<Vec<(String, &'static str)>> {
-    let mut known = Known { ifname, mtu, leased, host_access, default_route, sysctls: Vec::new() };
+    let mut known = Known { ifname, mtu, leased, settings, sysctls: Vec::new() };
     steps.iter_mut().try_for_each(|step| step.plan(&mut known))?;
     Ok(known.sysctls)
 }
@@ -83,9 +85,11 @@ impl Attempt<'_> {
             self.steps[at].apply(&mut self.making)?;
             if let Some(leased) = self.making.leased.as_ref().filter(|_| !were_known) {
                 let ifname = self.making.task.attachment.ifname;
-                let Settings { host_access, default_route, .. } = *self.making.settings;
-                self.making.sysctls =
-                    plan(&mut self.steps, ifname, self.making.mtu(), leased, host_access, default_route)?;
+                let settings = self.making.settings;
+                let mut sysctls = plan(&mut self.steps, ifname, self.making.mtu(), leased, Some(settings))?;
+                // Those of the configuration come first.
+                sysctls.retain(|(key, _)| !settings.sysctls.iter().any(|(wished, _)| wished == key));
+                self.making.sysctls = sysctls;
             }
         }
         self.steps.iter_mut().rev().try_for_each(|step| step.finish(&mut self.making))

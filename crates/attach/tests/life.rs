@@ -144,6 +144,8 @@ impl Stage {
             leased: None,
             host_access: None,
             default_route: DefaultRoute::Usual,
+            sysctls: &[],
+            slaac_timeout: None,
         };
         self.with(ipam, |task| task.add(&settings))
     }

@@ -130,6 +130,15 @@ impl<'a> Object<'a> {
         (!value.is_null()).then(|| Item { value, path: self.path(written), read: self.read })
     }
 
+    /// All keys with a value other than null, in the order of the text. For objects whose keys are data.
+    pub fn entries(&self) -> Vec<(&'a str, Item<'a>)> {
+        let present = self.map.into_iter().flatten().filter(|(_, value)| !value.is_null());
+        let entry = |(key, value): (&'a String, &'a Value)| {
+            (key.as_str(), Item { value, path: self.path(key), read: self.read })
+        };
+        present.map(entry).collect()
+    }
+
     /// Text; "" is none.
     pub fn text(&self, key: &'static str) -> Result<Option<&'a str>, Error> {
         let text = self.item(key).map(|item| item.text()).transpose()?;

@@ -1,11 +1,15 @@
 //! The keys of the configuration that every kind of sub-interface has.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use attach::{DefaultRoute, HostAccess, Properties, Wish};
 use cni::object::Item;
 use cni::{AddResult, Call, Dns, Error, Object};
 use ipnet::IpNet;
+
+/// Stands for the name of the link in the keys of `sysctl`.
+const IFNAME: &str = "IFNAME";
 
 /// The values of the keys. `null`, `""` and 0 mean that a key is not set.
 #[derive(Debug)]
@@ -20,20 +24,31 @@ pub struct Keys {
     pub host_access: Option<HostAccess>,
     /// `defaultRoute`: what happens to the default routes of IPAM.
     pub default_route: DefaultRoute,
+    /// `acceptRA` and `sysctl`: sysctls of the link, with their values.
+    pub sysctls: Vec<(String, String)>,
+    /// `slaacTimeout` in milliseconds: the longest wait for an address from a router advertisement.
+    pub slaac_timeout: Option<Duration>,
     /// `dns`: replaces that of IPAM in the result, unless it is empty.
     pub dns: Dns,
 }
 
 impl Keys {
-    /// Reads the keys of a call.
-    pub fn read(call: &Call<'_>) -> Result<Self, Error> {
+    /// Reads the keys of a call. `ifname` is the name of the link. STATUS has none.
+    pub fn read(call: &Call<'_>, ifname: Option<&str>) -> Result<Self, Error> {
         let keys = call.keys();
+        let accepts = accepts_router(keys)?;
+        let slaac_timeout = slaac_timeout(keys)?;
+        if slaac_timeout.is_some() && accepts == Some(false) {
+            return Err(keys.refuse("slaacTimeout", "cannot be met, because acceptRA is false"));
+        }
         Ok(Self {
             parent: parent(keys)?,
             mtu: keys.non_zero("mtu")?,
             link_in_container: keys.flag("linkInContainer")?,
             host_access: host_access(keys)?,
             default_route: default_route(keys)?,
+            sysctls: sysctls(keys, ifname.unwrap_or(IFNAME), accepts)?,
+            slaac_timeout,
             dns: Dns::read(keys, "dns")?,
         })
     }
@@ -57,6 +72,51 @@ impl Keys {
         self.parent = Wish::Named(vec![interface.name.clone()]);
         Ok(())
     }
+}
+
+fn accepts_router(keys: &Object<'_>) -> Result<Option<bool>, Error> {
+    let read = |item: Item<'_>| item.flag().ok_or_else(|| item.refuse("is neither true nor false"));
+    keys.item("acceptRA").map(read).transpose()
+}
+
+fn slaac_timeout(keys: &Object<'_>) -> Result<Option<Duration>, Error> {
+    const MOST: u32 = 60_000;
+    match keys.non_zero("slaacTimeout")? {
+        Some(milliseconds) if milliseconds > MOST => {
+            Err(keys.refuse("slaacTimeout", "is more than 60000 milliseconds; runtimes do not wait so long"))
+        }
+        milliseconds => Ok(milliseconds.map(|milliseconds| Duration::from_millis(milliseconds.into()))),
+    }
+}
+
+/// Reads `sysctl`, and adds the one of `acceptRA`. The keys have the form of the plugin tuning of the reference:
+/// `net.ipv6.conf.IFNAME.autoconf`, or with slashes.
+fn sysctls(keys: &Object<'_>, ifname: &str, accepts: Option<bool>) -> Result<Vec<(String, String)>, Error> {
+    let of = |folder: &str, key: &str| format!("net/{folder}/{ifname}/{key}");
+    let mut sysctls = Vec::new();
+    for (name, item) in keys.object("sysctl")?.entries() {
+        let separator = if name.contains('/') { '/' } else { '.' };
+        let parts: Vec<&str> = name.split(separator).collect();
+        let ["net", family @ ("ipv4" | "ipv6"), folder @ ("conf" | "neigh"), IFNAME, key] = parts[..] else {
+            let cause = "is not a sysctl of the container's interface, such as net.ipv6.conf.IFNAME.autoconf; for \
+                         others, use the plugin tuning of the reference";
+            return Err(item.refuse(cause));
+        };
+        let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        if key.is_empty() || !key.bytes().all(is_word) {
+            return Err(item.refuse("is not the name of a sysctl"));
+        }
+        sysctls.push((of(&format!("{family}/{folder}"), key), item.text()?.to_owned()));
+    }
+    if let Some(accepts) = accepts {
+        let key = of("ipv6/conf", "accept_ra");
+        if sysctls.iter().any(|(named, _)| *named == key) {
+            return Err(keys.refuse("acceptRA", "is set beside the same sysctl; remove one of them"));
+        }
+        // 2 also counts if the container forwards. (Documentation/networking/ip-sysctl.rst)
+        sysctls.push((key, if accepts { "2" } else { "0" }.to_owned()));
+    }
+    Ok(sysctls)
 }
 
 fn default_route(keys: &Object<'_>) -> Result<DefaultRoute, Error> {

@@ -56,7 +56,7 @@ impl<K: Kind> Plugin for SubInterface<K> {
 
     fn add(&self, call: &Call<'_>, attachment: &Attachment) -> Result<AddResult, Error> {
         let choice = self.0.choose(call, Some(attachment))?;
-        let mut keys = Keys::read(call)?;
+        let mut keys = Keys::read(call, Some(&attachment.ifname))?;
         let ipam = Asked::find(call, attachment)?;
         let reads_previous = self.0.chains() && (ipam.is_none() || keys.has_no_parent());
         let previous = if reads_previous { call.prev_result()? } else { None };
@@ -75,6 +75,8 @@ impl<K: Kind> Plugin for SubInterface<K> {
             leased: previous.filter(|_| ipam.is_none()),
             host_access: keys.host_access.as_ref(),
             default_route: keys.default_route,
+            sysctls: &keys.sysctls,
+            slaac_timeout: keys.slaac_timeout,
         };
         with_task(call, "ADD", attachment, ipam.as_ref(), |task| task.add(&settings))
     }
@@ -103,7 +105,7 @@ impl<K: Kind> Plugin for SubInterface<K> {
 
     fn status(&self, call: &Call<'_>) -> Result<(), Error> {
         let choice = self.0.choose(call, None)?;
-        let keys = Keys::read(call)?;
+        let keys = Keys::read(call, None)?;
         if let Some(access) = &keys.host_access {
             access.judge(&choice.link, keys.link_in_container)?;
         }

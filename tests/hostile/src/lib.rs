@@ -52,7 +52,7 @@ pub fn configuration(bytes: &[u8]) -> bool {
             Err(error) => answer(&error),
         };
         look(call.prev_result().map(|previous| previous.iter().for_each(reencode)));
-        look(Keys::read(call).map(drop));
+        look(Keys::read(call, Some("eth0")).map(drop));
         look(macvlan::Macvlan.choose(call, Some(&attachment)).map(drop));
         for kind in [&ipvlan::PLUGIN.0, &ipvlan::PLUGIN_L2.0] {
             look(kind.choose(call, Some(&attachment)).map(drop));

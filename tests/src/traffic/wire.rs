@@ -127,6 +127,21 @@ impl Wire {
         None
     }
 
+    /// Waits for a router advertisement (RFC 4861, 4.2). Returns false if none comes.
+    pub fn wait_for_router(&self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        // After the headers of Ethernet and IPv6.
+        let is_it = |frame: &[u8]| {
+            frame.get(12..14) == Some(&ETHERTYPE_IPV6) && frame.get(20) == Some(&58) && frame.get(54) == Some(&134)
+        };
+        while let Some(frame) = self.next(deadline) {
+            if is_it(&frame) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Returns the bytes of all frames up to the first for which `last` is true.
     pub fn frames_until(&self, last: impl Fn(&Frame) -> bool) -> Vec<Vec<u8>> {
         let deadline = Instant::now() + PATIENCE;

@@ -23,6 +23,8 @@ const LISTEN_MS: &str = "200";
 #[derive(Default)]
 pub(crate) struct Detection {
     addresses: Vec<Ipv6Addr>,
+    /// True if an address from a router advertisement is expected.
+    awaits_router: bool,
     running: Option<Running>,
 }
 
@@ -40,12 +42,13 @@ impl<'a> Step<'a> for Detection {
             IpAddr::V4(_) => None,
         };
         self.addresses = known.leased.ips.iter().filter_map(v6).collect();
+        self.awaits_router = known.awaits_router();
         Ok(())
     }
 
     /// Prepares the detection while the link is down and has no address.
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
-        if self.addresses.is_empty() {
+        if self.addresses.is_empty() && !self.awaits_router {
             return Ok(());
         }
         let (netns, ifname) = (&making.netns, making.task.attachment.ifname);

@@ -27,7 +27,7 @@ pub(crate) struct HostAccess {
 
 impl<'a> Step<'a> for HostAccess {
     fn plan(&mut self, known: &mut Known<'_>) -> Result<()> {
-        let Some(access) = known.host_access else { return Ok(()) };
+        let Some(access) = known.host_access().cloned() else { return Ok(()) };
         let leased = known.leased;
         let refused = |key, value: String, cause: String| Err(Error::Config { key, value, cause });
         if leased.ips.is_empty() {

@@ -8,8 +8,10 @@ pub(crate) mod keep_addresses;
 pub(crate) mod lease;
 pub(crate) mod link;
 pub(crate) mod routes;
+pub(crate) mod slaac;
 pub(crate) mod sysctls;
 pub(crate) mod up;
+pub(crate) mod wishes;
 
 use cni::AddResult;
 use linux::{Link, LinkKind, Netns, NewLink, Rtnl};
@@ -70,17 +72,30 @@ pub(crate) struct Known<'a> {
     /// The MTU of the link, in bytes.
     pub(crate) mtu: u32,
     pub(crate) leased: &'a AddResult,
-    /// `None` if the configuration does not ask for it.
-    pub(crate) host_access: Option<&'a HostAccess>,
-    pub(crate) default_route: DefaultRoute,
+    /// `None` if a result is judged without an ADD.
+    pub(crate) settings: Option<&'a Settings<'a>>,
     /// Keys below /proc/sys with their values. They are set together while the link is down. Every step may add some.
     pub(crate) sysctls: Vec<(String, &'static str)>,
 }
 
 impl Known<'_> {
-    /// Returns true if there is an IPv6 address.
+    /// Returns true if there is an IPv6 address, or one is expected.
     pub(crate) fn has_v6(&self) -> bool {
-        self.leased.ips.iter().any(|ip| ip.address.addr().is_ipv6())
+        self.leased.ips.iter().any(|ip| ip.address.addr().is_ipv6()) || self.awaits_router()
+    }
+
+    /// Returns true if an address from a router advertisement is expected.
+    pub(crate) fn awaits_router(&self) -> bool {
+        self.settings.is_some_and(|settings| settings.slaac_timeout.is_some())
+    }
+
+    /// `None` if the configuration does not ask for it.
+    pub(crate) fn host_access(&self) -> Option<&HostAccess> {
+        self.settings.and_then(|settings| settings.host_access)
+    }
+
+    pub(crate) fn default_route(&self) -> DefaultRoute {
+        self.settings.map_or(DefaultRoute::Usual, |settings| settings.default_route)
     }
 
     /// Adds a sysctl of the link, such as `ipv4/conf` with `arp_notify`.
@@ -244,14 +259,7 @@ mod tests {
     }
 
     pub(crate) fn known(leased: &AddResult) -> Known<'_> {
-        Known {
-            ifname: "eth0.5",
-            mtu: 1500,
-            leased,
-            host_access: None,
-            default_route: DefaultRoute::Usual,
-            sysctls: Vec::new(),
-        }
+        Known { ifname: "eth0.5", mtu: 1500, leased, settings: None, sysctls: Vec::new() }
     }
 
     /// Returns the sysctls that a step plans.

@@ -27,7 +27,7 @@ pub(crate) struct Routes(Vec<Option<Route>>);
 
 impl<'a> Step<'a> for Routes {
     fn plan(&mut self, known: &mut Known<'_>) -> Result<()> {
-        let is_left_out = |route: &Route| known.default_route == DefaultRoute::None && is_default(route);
+        let is_left_out = |route: &Route| known.default_route() == DefaultRoute::None && is_default(route);
         let plan = |route| Ok(Some(kernel_route(route, known.leased)?).filter(|route| !is_left_out(route)));
         self.0 = known.leased.routes.iter().map(plan).collect::<Result<_>>()?;
         Ok(())

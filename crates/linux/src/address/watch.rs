@@ -1,9 +1,10 @@
 //! Waits for events until IPv6 addresses can be used.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
-use super::decode;
+use super::{Address, decode};
 use crate::netlink::constants::{AF_INET6, RTM_DELADDR, RTM_NEWADDR, RTNLGRP_IPV6_IFADDR};
 use crate::netlink::{Messages, Socket};
 use crate::{Error, Netns, Result, Rtnl};
@@ -44,14 +45,38 @@ impl AddressWatch {
         deadline: Instant,
     ) -> Result<()> {
         while let Some(waiting) = first_tentative(rtnl, ifindex, addresses)? {
-            self.next_event(ifindex, waiting, deadline)?;
+            let operation = format_args!("wait for duplicate address detection of {waiting}");
+            self.next_event(ifindex, operation, deadline)?;
         }
         Ok(())
     }
 
+    /// Waits until `look` finds something among the IPv6 addresses of a link. `rtnl` must belong to the same namespace.
+    /// Returns `None` at the deadline.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's error.
+    pub fn wait_until<T>(
+        &mut self,
+        rtnl: &mut Rtnl,
+        ifindex: u32,
+        deadline: Instant,
+        look: impl Fn(&[Address]) -> Option<T>,
+    ) -> Result<Option<T>> {
+        loop {
+            if let Some(found) = look(&rtnl.addresses_of(AF_INET6, ifindex)?) {
+                return Ok(Some(found));
+            }
+            match self.next_event(ifindex, format_args!("wait for an address"), deadline) {
+                Err(Error::Timeout { .. }) => return Ok(None),
+                event => event?,
+            }
+        }
+    }
+
     /// Returns after an event that may be about the addresses of the link.
-    fn next_event(&mut self, ifindex: u32, waiting: Ipv6Addr, deadline: Instant) -> Result<()> {
-        let operation = format_args!("wait for duplicate address detection of {waiting}");
+    fn next_event(&mut self, ifindex: u32, operation: fmt::Arguments<'_>, deadline: Instant) -> Result<()> {
         loop {
             let Some(datagram) = self.socket.event(deadline, operation)? else {
                 return Ok(());

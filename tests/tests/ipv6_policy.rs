@@ -1,0 +1,218 @@
+//! `acceptRA`, `sysctl` and `slaacTimeout`, with a router that advertises every 50 ms from before the ADD (radvd).
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use e2e::lab::Families;
+use e2e::patience::await_that;
+use e2e::traffic::{Wire, assert_reaches};
+use e2e::{Container, Lab, Namespace, cases, with};
+use serde_json::{Value, json};
+
+const PREFIX: &str = "2001:db8:50::";
+
+/// A program that runs during the test and ends with it.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn spawn(netns: &Namespace, command: &mut Command) -> Daemon {
+    let program = command.get_program().to_string_lossy().into_owned();
+    Daemon(netns.run(|| command.stdin(Stdio::null()).spawn()).unwrap_or_else(|e| panic!("start {program}: {e}")))
+}
+
+/// Starts a router on the neighbour, and waits for its first advertisement.
+fn router(lab: &Lab) -> Daemon {
+    let machine = &lab.neighbour;
+    machine.set_sysctl("net/ipv6/conf/all/forwarding", "1");
+    machine.ip(&format!("address add {PREFIX}1/64 dev {} nodad", machine.nic));
+    let conf = lab.path("radvd.conf");
+    let text = format!(
+        "interface {} {{ AdvSendAdvert on; MinRtrAdvInterval 0.03; MaxRtrAdvInterval 0.07; AdvIntervalOpt on; \
+         prefix {PREFIX}/64 {{ AdvOnLink on; AdvAutonomous on; }}; }};\n",
+        machine.nic
+    );
+    fs::write(&conf, text).expect("write the configuration of radvd");
+    let wire = Wire::open(&lab.host, lab.host.nic);
+    let mut command = Command::new("/usr/sbin/radvd");
+    command
+        .args(["--nodaemon", "--logmethod=stderr"])
+        .stderr(fs::File::create(lab.path("radvd.log")).expect("make a file"))
+        .arg(format!("--config={}", conf.display()));
+    command.arg(format!("--pidfile={}", lab.path("radvd.pid").display()));
+    let daemon = spawn(machine, &mut command);
+    let log = || fs::read_to_string(lab.path("radvd.log")).unwrap_or_default();
+    assert!(wire.wait_for_router(), "radvd sends nothing (package radvd): {}", log());
+    daemon
+}
+
+/// Notes all changes of IPv6 addresses and routes in a container.
+struct Monitor {
+    _daemon: Daemon,
+    log: std::path::PathBuf,
+}
+
+impl Monitor {
+    fn start(lab: &Lab, container: &Container) -> Self {
+        let log = lab.path(&format!("monitor-{}", container.id));
+        let file = fs::File::create(&log).expect("make a file");
+        let mut command = Command::new("ip");
+        command.args(["-6", "monitor", "address", "route"]);
+        let daemon = spawn(container, command.stdout(file));
+        let monitor = Self { _daemon: daemon, log };
+        // It listens as soon as it notes a change.
+        await_that("the monitor listens", || {
+            container.ip("address replace fd99::1/128 dev lo");
+            container.ip("address delete fd99::1/128 dev lo");
+            monitor.text().contains("fd99::1")
+        });
+        monitor
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(&self.log).expect("read the notes")
+    }
+
+    /// Asserts that no router has changed anything.
+    #[track_caller]
+    fn assert_untouched(&self) {
+        let text = self.text();
+        assert!(!text.contains(PREFIX.trim_end_matches(':')) && !text.contains("proto ra"), "{text}");
+    }
+}
+
+/// Waits until the container has received advertisements since it is there.
+fn after_advertisements(container: &Container) {
+    let wire = Wire::open(container, "eth0");
+    for _ in 0..3 {
+        assert!(wire.wait_for_router(), "no advertisement");
+    }
+}
+
+fn slaac_addresses(container: &Container) -> Vec<String> {
+    let all = container.address_texts("eth0").into_iter();
+    all.filter(|text| text.starts_with(PREFIX.trim_end_matches(':'))).collect()
+}
+
+/// An IPAM plugin as dhcp is: it sets the link up and takes its time.
+fn slow_ipam(lab: &Lab) -> Value {
+    lab.fake_ipam(
+        "[ $CNI_COMMAND = ADD ] || exit 0\nnsenter --net=$CNI_NETNS ip link set $CNI_IFNAME up\nsleep 1\necho \"$answer\"",
+    )
+}
+
+cases! {
+    #[reference(not_run: "it has no such key")]
+    fn without_acceptance_there_is_nothing_of_the_router_at_any_instant(lab) {
+        let _router = router(lab);
+        for conf in [lab.conf_with(lab.ipam(Families::Dual)), lab.conf(), lab.conf_with(json!({})), slow_ipam(lab)] {
+            let container = lab.container();
+            let monitor = Monitor::start(lab, &container);
+            lab.plugin_with_fake("macvlan").add(&container, "eth0", &with(conf, "acceptRA", json!(false))).run().result();
+            container.set_up("eth0");
+            after_advertisements(&container);
+            monitor.assert_untouched();
+            assert_eq!(container.sysctl("net/ipv6/conf/eth0/accept_ra"), "0");
+        }
+    }
+
+    /// Otherwise the test above could not fail.
+    #[reference(not_run: "it has no such key")]
+    fn with_acceptance_the_router_is_used(lab) {
+        let _router = router(lab);
+        let container = lab.container();
+        let conf = with(lab.conf_with(lab.ipam(Families::Dual)), "acceptRA", json!(true));
+        lab.macvlan().add(&container, "eth0", &conf).run().result();
+        await_that("the container has an address of the router", || !slaac_addresses(&container).is_empty());
+        assert_eq!(container.sysctl("net/ipv6/conf/eth0/accept_ra"), "2");
+        // If it is not set, it is as the kernel has it.
+        let container = lab.container();
+        lab.macvlan().add(&container, "eth0", &lab.conf_with(lab.ipam(Families::Dual))).run().result();
+        assert_eq!(container.sysctl("net/ipv6/conf/eth0/accept_ra"), "1");
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn sysctls_are_written_before_ipam_is_asked(lab) {
+        let conf = lab.fake_ipam(
+            "[ $CNI_COMMAND = ADD ] || exit 0\nnsenter --net=$CNI_NETNS cat /proc/sys/net/ipv6/conf/eth0/autoconf \
+             >$LAB/seen\necho \"$answer\"",
+        );
+        let sysctl = json!({
+            "net.ipv6.conf.IFNAME.autoconf": "0", "net/ipv4/conf/IFNAME/rp_filter": "2",
+            "net.ipv4.neigh.IFNAME.base_reachable_time_ms": "20000", "net.ipv4.conf.IFNAME.arp_notify": "0",
+        });
+        let container = lab.container();
+        lab.plugin_with_fake("macvlan").add(&container, "eth0", &with(conf, "sysctl", sysctl)).run().result();
+        assert_eq!(fs::read_to_string(lab.path("seen")).expect("IPAM was asked").trim(), "0");
+        for (key, value) in [
+            ("net/ipv6/conf/eth0/autoconf", "0"),
+            ("net/ipv4/conf/eth0/rp_filter", "2"),
+            ("net/ipv4/neigh/eth0/base_reachable_time_ms", "20000"),
+            // The plugin sets it to 1 otherwise.
+            ("net/ipv4/conf/eth0/arp_notify", "0"),
+        ] {
+            assert_eq!(container.sysctl(key), value, "{key}");
+        }
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn only_sysctls_of_the_interface_are_accepted(lab) {
+        let one = |key: &str, value: Value| with(lab.conf(), "sysctl", json!({key: value}));
+        for key in [
+            "net.ipv4.ip_forward", "net.ipv6.conf.all.accept_ra", "kernel.panic", "net.ipv6.conf.eth0.autoconf", "",
+            "net.ipv6.conf.IFNAME", "net.ipv6.route.IFNAME.autoconf", "net/ipv6/conf/IFNAME/../lo/mtu",
+        ] {
+            let said = format!("sysctl.{key} \"0\": is not a sysctl of the container's interface, such as net.ipv6.conf.IFNAME.autoconf");
+            lab.macvlan().refuses(lab, &one(key, json!("0")), 7, &[&said]);
+        }
+        lab.macvlan().refuses(lab, &one("net/ipv6/conf/IFNAME/..", json!("0")), 7, &["is not the name of a sysctl"]);
+        lab.macvlan().refuses(lab, &one("net.ipv6.conf.IFNAME.autoconf", json!(0)), 7, &["sysctl.net.ipv6.conf.IFNAME.autoconf 0: is not text"]);
+        let unknown = one("net.ipv6.conf.IFNAME.nonsense", json!("0"));
+        lab.macvlan().refuses(lab, &unknown, 5, &["write /proc/sys/net/ipv6/conf/eth0/nonsense: "]);
+        let both = with(one("net.ipv6.conf.IFNAME.accept_ra", json!("0")), "acceptRA", json!(false));
+        lab.macvlan().refuses(lab, &both, 7, &["acceptRA false: is set beside the same sysctl; remove one of them"]);
+        lab.macvlan().refuses(lab, &with(lab.conf(), "acceptRA", json!("no")), 7, &["acceptRA \"no\": is neither true nor false"]);
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn the_address_and_the_router_are_in_the_result(lab) {
+        let _router = router(lab);
+        for conf in [lab.conf(), lab.conf_with(json!({})), lab.conf_with(lab.ipam(Families::Dual))] {
+            let conf = with(conf, "slaacTimeout", json!(5000));
+            let (container, checked) = lab.macvlan().attach(lab, &conf);
+            let ips = checked["prevResult"]["ips"].as_array().expect("addresses").clone();
+            let own = slaac_addresses(&container);
+            let last = ips.last().expect("an address");
+            assert_eq!(json!(own[0]), last["address"]);
+            let gateway = last["gateway"].as_str().expect("a gateway");
+            assert!(gateway.starts_with("fe80:"), "{gateway}");
+            assert_reaches(&lab.neighbour, own[0].trim_end_matches("/64").parse().expect("an address"));
+            lab.macvlan().check(&container, "eth0", &checked).run().done();
+            lab.macvlan().detach(lab, &container, &checked);
+        }
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn without_a_router_it_is_a_remark_or_an_error_where_it_was_the_only_address(lab) {
+        let container = lab.container();
+        let conf = with(lab.conf(), "slaacTimeout", json!(300));
+        let outcome = lab.macvlan().add(&container, "eth0", &conf).run();
+        assert_eq!(outcome.result()["ips"].as_array().map(Vec::len), Some(1));
+        let said = "eth0: no router advertised an address within 300ms";
+        assert!(outcome.stderr.contains(&format!("{said}, so the result has none")), "{}", outcome.text());
+        let alone = with(lab.conf_with(json!({})), "slaacTimeout", json!(300));
+        lab.macvlan().refuses(lab, &alone, 11, &[said]);
+        for (conf, said) in [
+            (with(alone.clone(), "acceptRA", json!(false)), "slaacTimeout 300: cannot be met, because acceptRA is false"),
+            (with(alone.clone(), "slaacTimeout", json!(600_000)), "slaacTimeout 600000: is more than 60000 milliseconds"),
+            (with(alone, "slaacTimeout", json!("1s")), "slaacTimeout \"1s\": is not a whole number"),
+        ] {
+            lab.macvlan().refuses(lab, &conf, 7, &[said]);
+        }
+    }
+}
