@@ -39,6 +39,18 @@ macro_rules! examples {
 }
 
 examples! {
+    #[reference(not_run: "it ignores parent")]
+    macvlan_any_nic: "macvlan-any-nic.conflist" where it is_on_the_nic_of_the_lan;
+
+    #[reference(not_run: "it ignores defaultRoute")]
+    macvlan_default_route: "macvlan-default-route.conflist" where it takes_the_default_route;
+
+    #[reference(passes)]
+    macvlan_fixed_address: "macvlan-fixed-address.conflist" where it has_the_fixed_address;
+
+    #[reference(not_run: "it ignores acceptRA")]
+    macvlan_no_router: "macvlan-no-router.conflist" where it ignores_routers;
+
     #[reference(passes)]
     macvlan_bridge: "macvlan-bridge.conflist";
 
@@ -174,6 +186,38 @@ fn is_kept_from_its_siblings(lab: &Lab, container: &Container, result: &Value) {
     assert_silent(&sibling, own.addr());
     assert_silent(container, other.addr());
     runtime.del(&sibling);
+}
+
+fn is_on_the_nic_of_the_lan(lab: &Lab, container: &Container, _: &Value) {
+    assert_eq!(container.link("eth0").parent, Some(lab.host.link(lab.host.nic).ifindex));
+}
+
+/// The container gets it as a second interface.
+fn takes_the_default_route(lab: &Lab, _: &Container, _: &Value) {
+    let second = lab.container();
+    lab.plug(&second, "net0");
+    second.ip("address add 10.9.9.5/24 dev net0");
+    second.ip("route add default via 10.9.9.1 dev net0");
+    let conf = example::settle(lab, list("macvlan-default-route.conflist"));
+    let runtime = Libcni::new(lab, &conf);
+    runtime.add(&second);
+    let defaults = |netns: &Container| {
+        let all = netns.routes().into_iter().filter(|route| route.dst.prefix_len() == 0 && route.dst.addr().is_ipv4());
+        all.map(|route| route.oif).collect::<Vec<_>>()
+    };
+    let [eth0, net0] = ["eth0", "net0"].map(|name| Some(second.link(name).ifindex));
+    assert_eq!(defaults(&second), [eth0, net0]);
+    runtime.del(&second);
+    assert_eq!(defaults(&second), [net0]);
+}
+
+fn has_the_fixed_address(_: &Lab, container: &Container, _: &Value) {
+    assert_eq!(container.address_texts("eth0"), ["192.168.50.240/24"]);
+}
+
+fn ignores_routers(lab: &Lab, container: &Container, result: &Value) {
+    has_two_families(lab, container, result);
+    assert_eq!(container.sysctl("net/ipv6/conf/eth0/accept_ra"), "0");
 }
 
 fn reaches_its_host(lab: &Lab, container: &Container, _: &Value) {
