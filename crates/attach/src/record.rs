@@ -8,10 +8,12 @@ use std::fs;
 use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
+use cni::Object;
 use ipnet::IpNet;
 use linux::{Errno, NetnsId, Rtnl, file};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::Result;
 use crate::{Attachment, LOCKS};
@@ -26,7 +28,7 @@ const USUAL_BYTES: usize = 1 << 10;
 const MAX_BYTES: u64 = 64 << 10;
 
 /// The effects of one attachment on the host's side.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Record {
     /// `name` of the network.
@@ -51,7 +53,7 @@ pub(crate) struct Record {
 }
 
 /// A network namespace of a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Home {
     inode: u64,
     /// `None` before Linux 5.14.
@@ -66,7 +68,7 @@ impl Home {
 }
 
 /// How an ADD found the container's namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Place {
     /// CNI_NETNS.
     path: PathBuf,
@@ -161,12 +163,40 @@ pub(crate) fn read(path: &Path) -> Result<Option<Content>> {
     let mut text = Vec::with_capacity(USUAL_BYTES);
     let outcome = file::open_itself(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text));
     match outcome {
-        Ok(_) => Ok(Some(
-            serde_json::from_slice(&text).map_or(Content::Incomplete, |record| Content::Whole(Box::new(record))),
-        )),
+        Ok(_) => Ok(Some(decode(&text).map_or(Content::Incomplete, |record| Content::Whole(Box::new(record))))),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(source) => Err(linux::Error::Io { operation: format!("read {}", path.display()), source }.into()),
     }
+}
+
+/// Reads the text of a record, key by key: derived code would be larger. Returns `None` if a key is missing.
+fn decode(text: &[u8]) -> Option<Record> {
+    let map = cni::object::parse(text, &[]).ok()?;
+    let keys = Object::root(&map);
+    let text = |keys: &Object<'_>, key| Some(keys.item(key)?.text().ok()?.to_owned());
+    let number = |keys: &Object<'_>, key| Some(keys.item(key)?.signed().ok()?.cast_unsigned());
+    let (home, container) = (keys.object("home").ok()?, keys.object("container").ok()?);
+    Some(Record {
+        network: text(&keys, "network")?,
+        container_id: text(&keys, "containerID")?,
+        ifname: text(&keys, "ifname")?,
+        home: Home { inode: number(&home, "inode")?, cookie: number(&home, "cookie") },
+        container: Place {
+            path: text(&container, "path")?.into(),
+            dev: number(&container, "dev")?,
+            inode: number(&container, "inode")?,
+            mounts: number(&container, "mounts")?,
+        },
+        parent: keys.item("parent")?.number().ok()?,
+        kind: text(&keys, "kind")?,
+        addresses: parsed(&keys, "addresses")?,
+        host: parsed(&keys, "host")?,
+        routes: parsed(&keys, "routes")?,
+    })
+}
+
+fn parsed<T: FromStr>(keys: &Object<'_>, key: &'static str) -> Option<Vec<T>> {
+    keys.item(key)?.items().ok()?.iter().map(|item| item.text().ok()?.parse().ok()).collect()
 }
 
 pub(crate) fn remove(path: &Path) -> Result<()> {
@@ -190,6 +220,29 @@ fn path(container_id: &str, ifname: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_is_read_back_and_any_part_of_it_is_incomplete() {
+        let id = NetnsId::current().unwrap();
+        let mut record = Record {
+            network: "lan".into(),
+            container_id: "c1".into(),
+            ifname: "eth0".into(),
+            home: Home { inode: 4_026_531_840, cookie: Some(7) },
+            container: Place::new(Path::new("/run/netns/a \"b\""), id).unwrap(),
+            parent: 2,
+            kind: "macvlan".into(),
+            addresses: vec!["192.168.50.5".parse().unwrap(), "fd50::5".parse().unwrap()],
+            host: vec!["192.168.50.10".parse().unwrap()],
+            routes: vec!["10.96.0.0/16".parse().unwrap(), "fd96::/112".parse().unwrap()],
+        };
+        for cookie in [Some(7), None] {
+            record.home.cookie = cookie;
+            let text = serde_json::to_vec(&record).unwrap();
+            assert_eq!(decode(&text), Some(record.clone()));
+            assert!((0..text.len()).all(|end| decode(&text[..end]).is_none()));
+        }
+    }
 
     #[test]
     fn a_container_is_gone_if_its_path_leads_elsewhere() {

@@ -147,13 +147,13 @@ fn a_symbolic_link_to_an_underlay_elsewhere_is_restored() {
 #[test]
 fn a_foreign_link_to_a_plugin_that_is_replaced_is_named() {
     let plugins = Plugins::of_a_distribution();
-    symlink("host-local", plugins.at("static")).expect("link a plugin");
+    symlink("host-local", plugins.at("whereabouts")).expect("link a plugin");
     symlink("bridge", plugins.at("ptp")).expect("link a plugin");
     let said = plugins.install();
     let lines: Vec<&str> = said.lines().filter(|line| line.contains("is a symbolic link")).collect();
-    assert_eq!(lines, ["  static      is a symbolic link to host-local, which is underlay now"]);
+    assert_eq!(lines, ["  whereabouts is a symbolic link to host-local, which is underlay now"]);
     plugins.uninstall();
-    assert_eq!(String::from_utf8_lossy(&plugins.read("static")), distributed("host-local"));
+    assert_eq!(String::from_utf8_lossy(&plugins.read("whereabouts")), distributed("host-local"));
 }
 
 #[test]
