@@ -37,6 +37,8 @@ pub enum Layers {
     Dual,
     /// As `Dual`, with host access. The attachment is the first and the last of its parent.
     HostAccess,
+    /// As `Dual`. The attachment takes the default route from another interface of the container.
+    Take,
 }
 
 /// One call of one plugin.
@@ -72,6 +74,7 @@ impl Scenario {
             Layers::V4 => "IPv4",
             Layers::Dual => "dual stack",
             Layers::HostAccess => "dual stack with host access",
+            Layers::Take => "dual stack, takes the default route",
         };
         let ipam = match (self.plugin, self.layers, self.binaries) {
             ("host-local", _, _) | (_, Layers::Two, _) => "",

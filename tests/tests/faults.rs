@@ -19,6 +19,8 @@ e2e::scenarios! {
     macvlan_del_dual_ipam_as_a_process: "macvlan" Del Dual PlainCopies,
     macvlan_add_host_access: "macvlan" Add HostAccess HardLinks,
     macvlan_del_host_access: "macvlan" Del HostAccess HardLinks,
+    macvlan_add_taking_the_default_route: "macvlan" Add Take HardLinks,
+    macvlan_del_taking_the_default_route: "macvlan" Del Take HardLinks,
     macvlan_add_again: "macvlan" AddAgain V4 HardLinks,
     host_local_add_v4: "host-local" Add V4 HardLinks,
     host_local_del_v4: "host-local" Del V4 HardLinks,
@@ -50,6 +52,12 @@ fn an_add_with_host_access_killed_at_any_step_leaves_nothing_on_the_host_after_d
 #[test]
 fn a_del_with_host_access_killed_at_any_step_leaves_nothing_on_the_host_after_another() {
     Scenario { plugin: "macvlan", command: Command::Del, layers: Layers::HostAccess, binaries: Binaries::HardLinks }
+        .survives(&Selection::Kills);
+}
+
+#[test]
+fn an_add_that_takes_the_default_route_killed_at_any_step_gives_it_back_after_del() {
+    Scenario { plugin: "macvlan", command: Command::Add, layers: Layers::Take, binaries: Binaries::HardLinks }
         .survives(&Selection::Kills);
 }
 

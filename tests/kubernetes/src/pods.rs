@@ -209,6 +209,15 @@ impl Node {
         pod.unwrap_or_else(|| panic!("no pod of {} has the address {ip}", self.name)).1
     }
 
+    /// The path of the network namespace of the pod with that address, as the node sees it.
+    #[track_caller]
+    pub fn pod_namespace_path(&self, ip: IpAddr) -> String {
+        let inode = fs::metadata(self.pod_namespace(ip).path()).expect("a namespace").ino();
+        let names = self.names_in(NAMESPACES).into_iter().map(|name| format!("{NAMESPACES}/{name}"));
+        let mut own = names.filter(|path| fs::metadata(self.see(path)).is_ok_and(|entry| entry.ino() == inode));
+        own.next().expect("the path of a namespace")
+    }
+
     /// The network namespaces of all pods on this node, each with the address on `eth0`. The returned values keep the
     /// namespaces and their links alive. Namespaces without an address, or which cannot be opened, are left out: their
     /// pods never started, or have ended.

@@ -14,6 +14,7 @@ use crate::trace::{Fault, Step};
 use crate::{Container, Lab};
 
 const IFNAME: &str = "eth0";
+const OTHER: &str = "net0";
 
 #[derive(Debug)]
 pub(super) struct Site {
@@ -34,6 +35,9 @@ impl Site {
         lab.host.create_stray(IFNAME);
         let conf = conf(&lab, scenario);
         let (container, bystander) = (lab.container(), lab.container());
+        if scenario.layers == Layers::Take {
+            give_default_routes(&container);
+        }
         // The search for a second ipvlan slave would look at all descriptors of the machine. A second user of the host's
         // link would keep it.
         let is_alone = scenario.plugin == "ipvlan" || scenario.layers == Layers::HostAccess;
@@ -131,7 +135,7 @@ impl Site {
         let expected = match self.scenario.layers {
             Layers::Two => 0,
             Layers::V4 => 1,
-            Layers::Dual | Layers::HostAccess => 2,
+            Layers::Dual | Layers::HostAccess | Layers::Take => 2,
         };
         assert_eq!(addresses.len(), expected, "another number of addresses: {result}\n{what}");
         let leased: BTreeSet<String> = addresses.iter().map(|address| address.addr().to_string()).collect();
@@ -165,7 +169,7 @@ impl Site {
 
     fn assert_nothing_left(&self, what: &str) {
         if self.makes_links() {
-            assert_eq!(self.container.link_names(), ["lo"], "a link is left: {what}");
+            assert_eq!(self.link_names(), [""; 0], "a link is left: {what}");
         }
         assert_eq!(self.leased(), BTreeSet::new(), "a lease is left: {what}");
         if self.scenario.layers == Layers::HostAccess {
@@ -199,7 +203,13 @@ impl Site {
     /// The container's own addresses, without those that the kernel makes itself.
     fn addresses(&self) -> Vec<Address> {
         let on = |link: &String| self.container.addresses(link).into_iter().filter(|address| !address.link_local());
-        self.container.link_names().iter().filter(|name| *name != "lo").flat_map(on).collect()
+        self.link_names().iter().flat_map(on).collect()
+    }
+
+    /// The links of the container without `lo` and [`OTHER`].
+    fn link_names(&self) -> Vec<String> {
+        let names = self.container.link_names().into_iter();
+        names.filter(|name| name != "lo" && !name.starts_with(OTHER)).collect()
     }
 
     fn leased(&self) -> BTreeSet<String> {
@@ -211,17 +221,31 @@ impl Site {
     }
 }
 
+/// Another interface of the container, which leads out.
+fn give_default_routes(container: &Container) {
+    container.create_stray(OTHER);
+    container.set_up(OTHER);
+    container.set_up(&format!("{OTHER}p"));
+    container.ip(&format!("address add 10.9.9.5/24 dev {OTHER}"));
+    container.ip(&format!("address add fd09::5/64 dev {OTHER} nodad"));
+    container.ip(&format!("route add default via 10.9.9.1 dev {OTHER}"));
+    container.ip(&format!("route add default via fd09::1 dev {OTHER}"));
+}
+
 fn conf(lab: &Lab, scenario: Scenario) -> Value {
     let mut conf = match (scenario.plugin, scenario.layers) {
         (_, Layers::Two) => lab.conf_with(json!({})),
         (_, Layers::V4) => lab.conf_with(lab.ipam(Families::V4)),
-        (_, Layers::Dual | Layers::HostAccess) => lab.conf_with(lab.ipam(Families::Dual)),
+        (_, Layers::Dual | Layers::HostAccess | Layers::Take) => lab.conf_with(lab.ipam(Families::Dual)),
     };
     let routes = match scenario.layers {
         Layers::Two => json!(null),
         Layers::V4 => json!([{"dst": "0.0.0.0/0"}]),
-        Layers::Dual | Layers::HostAccess => json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]),
+        Layers::Dual | Layers::HostAccess | Layers::Take => json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]),
     };
+    if scenario.layers == Layers::Take {
+        conf["defaultRoute"] = json!("take");
+    }
     if scenario.layers == Layers::HostAccess {
         conf["hostAccess"] = json!({"services": ["10.96.0.0/16"]});
     }

@@ -59,7 +59,7 @@ fn await_program(cluster: &Turn, program: &[u8]) {
     for node in &cluster.nodes {
         cluster.until(&format!("the program is installed on {}", node.name), || {
             let plugins = plugins(node);
-            let names = ["underlay", "macvlan", "ipvlan", "ipvlan-l2", "host-local", "loopback"];
+            let names = ["underlay", "macvlan", "ipvlan", "ipvlan-l2", "host-local", "loopback", "static"];
             let others: Vec<&str> =
                 names.into_iter().filter(|name| plugins.get(*name).is_none_or(|bytes| bytes != program)).collect();
             if others.is_empty() { Ok(()) } else { Err(format!("not yet: {others:?}")) }
