@@ -60,7 +60,7 @@ Enhances: containerd, podman
 Section: net
 Priority: optional
 Description: container network plugins that put containers on the host's LAN
- CNI plugins macvlan, ipvlan, loopback and host-local as one static program. A
+ CNI plugins macvlan, ipvlan, loopback, host-local and static as one program. A
  container gets an interface straight on the host's LAN, without a bridge, NAT,
  tunnel or daemon.
  .
