@@ -42,15 +42,22 @@ fn prepare(cluster: &Turn, directory: &Path) {
     write_script(&directory.join("bin/wget"), "exec busybox wget \"$@\"");
 }
 
-/// Runs a block in a shell on a machine of the LAN. Returns the lines of its output.
+/// Runs a block in a shell on a machine of the LAN until it succeeds, as a reader who is faster than kube-proxy. Returns
+/// the lines of its output.
 #[track_caller]
 fn run(cluster: &Turn, directory: &Path, block: &str) -> Vec<String> {
+    cluster.until("a block of the page succeeds", || try_run(cluster, directory, block))
+}
+
+fn try_run(cluster: &Turn, directory: &Path, block: &str) -> Result<Vec<String>, String> {
     let path = format!("{}:{PATH}", directory.join("bin").display());
     let mut command = Command::new("sh");
     command.args(["-e", "-u", "-c", block]).current_dir(directory).env("PATH", path).env("HOME", directory);
     let output = cluster.gateway.run(|| command.output()).expect("start a shell");
-    assert!(output.status.success(), "{block}\n{output:?}");
-    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    if !output.status.success() {
+        return Err(format!("{block}\n{output:?}"));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
 }
 
 #[test]
