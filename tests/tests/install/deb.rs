@@ -11,6 +11,14 @@ use std::thread;
 use crate::fixture::{Plugins, REPOSITORY, built, distributed, done, expected_names, list, run};
 
 const PLUGINS: &str = "usr/lib/cni";
+/// Files that keep other programs away from the host's link, each with the lines that do it.
+const FOR_PROGRAMS: [(&str, &[&str]); 2] = [
+    ("usr/lib/systemd/network/10-underlay.network", &["[Match]", "Name=underlay*", "[Link]", "Unmanaged=yes"]),
+    (
+        "usr/lib/NetworkManager/conf.d/90-underlay.conf",
+        &["[device-underlay]", "match-device=interface-name:underlay*", "managed=0"],
+    ),
+];
 /// The date of all files in a package.
 const DATE: &str = "1700000000";
 
@@ -135,9 +143,11 @@ fn the_package_and_that_of_debian_can_both_be_upgraded() {
     assert!(machine.read("macvlan.distrib") == macvlan, "theirs was not diverted");
     assert!(machine.run(&["dpkg", "--verify", "underlay", "containernetworking-plugins"]).is_empty());
     assert!(machine.run(&["underlay", "--version"]).starts_with("underlay "));
-    for file in ["systemd/network/10-underlay.network", "NetworkManager/conf.d/90-underlay.conf"] {
-        let text = fs::read_to_string(machine.at("usr/lib").join(file)).expect("read a file of the package");
-        assert!(text.contains("underlay*"), "{file}: {text}");
+    for (file, settings) in FOR_PROGRAMS {
+        let text = fs::read_to_string(machine.at(file)).unwrap_or_else(|e| panic!("read {file}: {e}"));
+        for line in settings {
+            assert!(text.lines().any(|its| its == *line), "{file} has no line {line}");
+        }
     }
     assert!(machine.run(&["mandoc", "-Tmarkdown", "/usr/share/man/man8/underlay-macvlan.8.gz"]).contains("passthru"));
 
@@ -172,6 +182,9 @@ fn purge_leaves_the_plugins_of_debian_as_they_were() {
     machine.dpkg("--install", &package);
     machine.dpkg("--purge", Path::new("underlay"));
     assert!(stat() == before, "a file in {PLUGINS} has changed");
+    for (file, _) in FOR_PROGRAMS {
+        assert!(!machine.at(file).exists(), "{file} is left");
+    }
 }
 
 #[test]
