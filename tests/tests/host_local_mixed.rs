@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::thread;
 
@@ -162,6 +163,15 @@ fn become_machine(lab: &Lab, boot_id: &Path, name: &str, boot: &str) {
     fs::write(boot_id, format!("{boot}\n")).expect("boot");
 }
 
+/// This machine's list of its boots.
+const BOOTS: &str = "/var/lib/underlay/boots";
+
+/// The boots in the list. Its first line is the identity of the machine.
+fn boots() -> String {
+    let text = fs::read_to_string(BOOTS).expect("read the list");
+    text.lines().filter(|line| !line.starts_with("machine ")).map(|line| format!("{line}\n")).collect()
+}
+
 /// Mounts a file system that several machines may share. ramfs stands for NFS.
 fn share_data_dir(lab: &Lab) {
     fs::create_dir_all(lab.data_dir()).expect("make the directory");
@@ -197,7 +207,64 @@ fn the_leases_of_another_machine_that_shares_the_directory_are_never_freed() {
         is("a", "a-2");
         assert_eq!([add(&ours, "a3"), add(&ours, "a4")], ["10.0.0.10", "10.0.0.11"]);
         call(&ours, "ADD", "a5", &conf).run_here().fails(101, &["5 leases, 0 reclaimed"]);
-        assert_eq!(fs::read_to_string("/var/lib/underlay/boots").expect("read A's list"), "a-1\na-2\n");
+        assert_eq!(boots(), "a-1\na-2\n");
+    });
+}
+
+/// A runtime that removes the containers from before a reboot begins with their DELs. The boot was noted only if the
+/// first call of the boot was an ADD, so leases of this boot were kept after the next reboot.
+#[test]
+fn a_boot_that_begins_with_a_del_or_gc_is_noted_too() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let ours = lab.host_local();
+    let conf = lab.conf_of_ten(2);
+    with_reboots(&lab, |boot_id| {
+        share_data_dir(&lab);
+        become_machine(&lab, boot_id, "a", "first");
+        let add = |id: &str| address(&call(&ours, "ADD", id, &conf).run_here());
+        assert_eq!([add("c1"), add("c2")], ["10.0.0.10", "10.0.0.11"]);
+        fs::write(boot_id, "second\n").expect("boot");
+        call(&ours, "DEL", "c1", &conf).run_here().done();
+        assert_eq!(add("c3"), "10.0.0.10");
+        assert_eq!(boots(), "first\nsecond\n");
+        fs::write(boot_id, "third\n").expect("boot");
+        let mut list = with(conf.clone(), "cniVersion", json!("1.1.0"));
+        list["cni.dev/valid-attachments"] = json!([{"containerID": "c2", "ifname": "eth0"}]);
+        call(&ours, "GC", "", &list).without("CNI_CONTAINERID").run_here().done();
+        assert_eq!(add("c4"), "10.0.0.10");
+        assert_eq!(boots(), "first\nsecond\nthird\n");
+    });
+}
+
+/// A server with the directory on its own disk took the leases of its clients for leases from before its own reboot.
+#[test]
+fn a_machine_that_exports_its_own_disk_never_frees_the_leases_of_the_others() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let ours = lab.host_local();
+    let conf = lab.conf_of_ten(2);
+    let record = |id: &str| {
+        let path = lab.lease_file(&format!("{id}:eth0"));
+        let text = fs::read_link(&path).expect("read a record").display().to_string();
+        (path, text)
+    };
+    with_reboots(&lab, |boot_id| {
+        let is = |name: &str, boot: &str| become_machine(&lab, boot_id, name, boot);
+        let add = |id: &str| call(&ours, "ADD", id, &conf).run_here();
+        is("client", "client-1");
+        add("c1").result();
+        let (path, text) = record("c1");
+        // The client sees NFS, and the server its own disk. One machine cannot be both, so the mark is set by hand.
+        fs::remove_file(&path).expect("remove a record");
+        symlink(text.replace("u:1 ", "u:2 "), &path).expect("write a record");
+        is("server", "server-1");
+        add("s1").result();
+        is("server", "server-2");
+        assert_eq!(address(&add("s2")), "10.0.0.11");
+        add("s3").fails(101, &["2 leases, 0 reclaimed"]);
+        // This is the mark.
+        share_data_dir(&lab);
+        add("c2").result();
+        assert!(record("c2").1.starts_with("u:2 server-2 "), "{}", record("c2").1);
     });
 }
 
@@ -208,21 +275,19 @@ fn a_call_that_is_killed_anywhere_leaves_a_complete_list_of_boots() {
     let conf = lab.conf_of_ten(200);
     with_reboots(&lab, |boot_id| {
         share_data_dir(&lab);
-        let list = Path::new("/var/lib/underlay/boots");
-        let read = || fs::read_to_string(list).expect("read the list");
         become_machine(&lab, boot_id, "a", "first");
         call(&ours, "ADD", "c0", &conf).run_here().result();
-        assert_eq!(read(), "first\n");
+        assert_eq!(boots(), "first\n");
         let mut kills = 0;
         for stop in 1.. {
             let boot = format!("boot-{stop}");
             fs::write(boot_id, format!("{boot}\n")).expect("boot");
-            fs::write(list, "first\n").expect("remove the last boot");
+            fs::write(BOOTS, "first\n").expect("remove the last boot");
             let outcome = call(&ours, "ADD", "c1", &conf).run_killed_at(stop);
             let whole = format!("first\n{boot}\n");
-            assert!(read() == whole || read() == "first\n", "killed at {stop}: {}", read());
+            assert!(boots() == whole || boots() == "first\n", "killed at {stop}: {}", boots());
             call(&ours, "ADD", "c2", &conf).run_here().result();
-            assert_eq!(read(), whole, "killed at {stop}");
+            assert_eq!(boots(), whole, "killed at {stop}");
             if outcome.status.success() {
                 break;
             }
@@ -232,13 +297,13 @@ fn a_call_that_is_killed_anywhere_leaves_a_complete_list_of_boots() {
 
         // Sixty-four calls at once, the first of their boot.
         fs::write(boot_id, "last\n").expect("boot");
-        fs::write(list, "first\n").expect("forget the last boot");
+        fs::write(BOOTS, "first\n").expect("forget the last boot");
         thread::scope(|scope| {
             let add = |number: usize| call(&ours, "ADD", &format!("p{number}"), &conf).run_here();
             let calls: Vec<_> = (0..64).map(|number| scope.spawn(move || add(number).result())).collect();
             calls.into_iter().for_each(|call| drop(call.join().expect("an ADD")));
         });
-        assert_eq!(read(), "first\nlast\n");
+        assert_eq!(boots(), "first\nlast\n");
         let left = fs::read_dir("/var/lib/underlay").expect("list the directory").count();
         assert_eq!(left, 1, "a temporary file is left");
     });

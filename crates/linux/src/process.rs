@@ -222,6 +222,9 @@ fn start(program: &Path, (name, value): (&str, &str), stdin: RawFd, stdout: RawF
     let parent = unsafe { libc::getpid() };
     let words = [program.as_ptr(), ptr::null()];
     let mut start = Start { program, words, environment: pointers, stdin, stdout, parent, errno: 0 };
+    // A runtime may ignore this signal. (execve(2) keeps that) Then waitpid(2) would not return the status.
+    // SAFETY: none of our code runs on the signal.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     let mut stack = Vec::<u8>::with_capacity(CHILD_STACK);
     let mut pidfd: c_int = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
@@ -254,8 +257,8 @@ extern "C" fn exec(start: *mut c_void) -> c_int {
     unsafe {
         let is_bound = libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != -1;
         let has_streams = is_bound && libc::dup2((*start).stdin, 0) != -1 && libc::dup2((*start).stdout, 1) != -1;
-        // The parent may have ended before prctl(2).
-        if has_streams && libc::getppid() == (*start).parent {
+        // The parent may have ended before prctl(2). 0 is a parent in another PID namespace, which cannot be seen.
+        if has_streams && matches!(libc::getppid(), parent if parent == (*start).parent || parent == 0) {
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
             // A runtime may have blocked signals. (execve(2) keeps the mask)
             let mut none = std::mem::zeroed();

@@ -85,6 +85,9 @@ impl Plugin for HostLocal {
     }
 }
 
+/// An ADD names at most so many other networks with its address.
+const REMARKS: usize = 3;
+
 /// The leases that an ADD made, if they can be distinguished from others.
 type Made = Option<Vec<(IpAddr, Identity)>>;
 
@@ -108,7 +111,7 @@ fn lease(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<
     let warn = |line: std::fmt::Arguments<'_>| call.warn(line);
     let given = allocate::allocate(&store, &config, &owner(attachment), netns, &warn)?;
     drop(store);
-    for (ip, other) in directory.leased_elsewhere(&given.addresses) {
+    for (ip, other) in directory.leased_elsewhere(&given.addresses).into_iter().take(REMARKS) {
         let cause =
             "so two containers may have it: the ranges of both networks overlap, or this network had that name before";
         call.warn(format_args!("{ip} is leased in the network \"{other}\" too, {cause}"));
@@ -150,14 +153,21 @@ fn del(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<()
     let directory = directory(machine, call)?;
     let owner = owner(attachment);
     let Some(store) = Store::lock(&directory)? else { return Ok(()) };
-    let held = store.held_by(&owner)?;
+    let mut held = store.held_by(&owner)?;
     let mut errors = Vec::new();
     if !held.unreadable.is_empty() {
         // A file that cannot be read must not prevent the DEL of other containers. It is an error only if the record
         // says that it is a lease of this owner.
         held.unreadable.iter().for_each(|error| call.warn(format_args!("ignored a file that cannot be read: {error}")));
-        if let Note::Record(record) = store.directory.note(&owner) {
-            errors.extend(record.leases.iter().filter_map(|(ip, _)| store.directory.read(*ip).err()));
+        match store.directory.note(&owner) {
+            Note::Record(record) => {
+                errors.extend(record.leases.iter().filter_map(|(ip, _)| store.directory.read(*ip).err()));
+                // Those of the container's other interfaces are not meant.
+                held.of_container.clear();
+            }
+            Note::Nothing => {}
+            // What the record says is not known, so one of the files may be a lease of this owner.
+            Note::Unreadable | Note::Foreign => errors.append(&mut held.unreadable),
         }
     }
     let mine = if held.leases.is_empty() { held.of_container } else { held.leases };

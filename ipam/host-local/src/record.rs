@@ -14,6 +14,8 @@ use crate::lease::{self, Owner};
 
 /// The text is short, because ext4 keeps up to 59 bytes in the inode. A record with one IPv4 address fits.
 const VERSION: &str = "u:1";
+/// As [`VERSION`], of a machine that sees the directory on a file system that machines can share.
+const SHARED: &str = "u:2";
 /// The beginning of the records of all releases.
 const OURS: &str = "u:";
 /// The number of characters of a boot ID that are stored.
@@ -41,6 +43,8 @@ impl Identity {
 pub(crate) struct Record {
     /// The first characters of the id of the boot in which the leases were made or first seen.
     pub(crate) boot: Option<String>,
+    /// True if its writer saw the directory on a file system that other machines may share.
+    pub(crate) is_shared: bool,
     /// The owner's network namespace, by its inode: within a boot all are on one device.
     pub(crate) netns: Option<u64>,
     pub(crate) leases: Vec<(IpAddr, Identity)>,
@@ -79,13 +83,19 @@ impl Record {
     }
 
     /// A record of leases of this boot.
-    pub(crate) fn new(boot: Option<&str>, netns: Option<u64>, leases: Vec<(IpAddr, Identity)>) -> Self {
-        Self { boot: boot.map(|boot| prefix(boot).to_owned()), netns, leases }
+    pub(crate) fn new(
+        boot: Option<&str>,
+        is_shared: bool,
+        netns: Option<u64>,
+        leases: Vec<(IpAddr, Identity)>,
+    ) -> Self {
+        Self { boot: boot.map(|boot| prefix(boot).to_owned()), is_shared, netns, leases }
     }
 
     /// The text. `None` if it is too long for a symbolic link.
     pub(crate) fn text(&self) -> Option<String> {
-        let mut text = format!("{VERSION} {} ", self.boot.as_deref().unwrap_or("-"));
+        let version = if self.is_shared { SHARED } else { VERSION };
+        let mut text = format!("{version} {} ", self.boot.as_deref().unwrap_or("-"));
         let _ = match self.netns {
             Some(inode) => write!(text, "{inode:x}"),
             None => write!(text, "-"),
@@ -99,9 +109,11 @@ impl Record {
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut fields = text.split(' ');
-        if fields.next()? != VERSION {
-            return None;
-        }
+        let is_shared = match fields.next()? {
+            VERSION => false,
+            SHARED => true,
+            _ => return None,
+        };
         let boot = Some(fields.next()?).filter(|boot| *boot != "-").map(str::to_owned);
         let hexadecimal = |text: &str| u64::from_str_radix(text, 16).ok();
         let netns = match fields.next()? {
@@ -112,7 +124,7 @@ impl Record {
             let (ip, identity) = entry.split_once('=')?;
             Some((lease::address(ip)?, Identity(hexadecimal(identity)?)))
         });
-        Some(Self { boot, netns, leases: leases.collect::<Option<_>>()? })
+        Some(Self { boot, is_shared, netns, leases: leases.collect::<Option<_>>()? })
     }
 }
 
@@ -126,12 +138,17 @@ mod tests {
 
     fn record() -> Record {
         let leases = vec![("10.0.0.2".parse().unwrap(), Identity(7)), ("fd00::2".parse().unwrap(), Identity(0xff))];
-        Record::new(Some(BOOT_ID), Some(0xf000_0abc), leases)
+        Record::new(Some(BOOT_ID), false, Some(0xf000_0abc), leases)
     }
 
     #[test]
     fn text_reads_back() {
-        for record in [record(), Record { netns: None, ..record() }, Record { boot: None, ..record() }] {
+        for record in [
+            record(),
+            Record { netns: None, ..record() },
+            Record { boot: None, ..record() },
+            Record { is_shared: true, ..record() },
+        ] {
             assert_eq!(Record::parse(&record.text().unwrap()), Some(record));
         }
         assert_eq!(record().text().as_deref(), Some("u:1 0b3c1d2e-4f5 f0000abc 10.0.0.2=7,fd00::2=ff"));
@@ -140,7 +157,7 @@ mod tests {
     #[test]
     fn one_ipv4_address_fits_into_an_inode() {
         let leases = vec![("255.255.255.254".parse().unwrap(), Identity(u64::MAX))];
-        let text = Record::new(Some(BOOT_ID), Some(u32::MAX.into()), leases).text().unwrap();
+        let text = Record::new(Some(BOOT_ID), true, Some(u32::MAX.into()), leases).text().unwrap();
         assert!(text.len() <= 59, "{text}");
     }
 
@@ -151,7 +168,7 @@ mod tests {
         for cut in ["u:1 b f 10.0.0.2=", "u:1 b f 10.0.0.2", "u:1 b f", "u:1 b x 10.0.0.2=7", "u:1", ""] {
             assert_eq!(Record::parse(cut), None, "{cut}");
         }
-        assert_eq!(Record::parse(&text.replace("u:1", "u:2")), None);
+        assert_eq!(Record::parse(&text.replace("u:1", "u:3")), None);
         assert_eq!(Record::parse(&text.replace("10.0.0.2", "10.0.0.02")), None);
         let mut long = record();
         long.leases = long.leases.repeat(50);
@@ -174,11 +191,11 @@ mod tests {
         /// Property: every record with leases reads back, with the first twelve characters of the boot ID.
         #[test]
         fn every_record_reads_back(
-            boot in prop::option::of("[0-9a-f]{1,8}-[0-9a-f-]{1,28}"), netns in any::<Option<u64>>(),
+            boot in prop::option::of("[0-9a-f]{1,8}-[0-9a-f-]{1,28}"), is_shared: bool, netns in any::<Option<u64>>(),
             leases in prop::collection::vec((any::<IpAddr>(), any::<u64>()), 1..12),
         ) {
             let leases = leases.into_iter().map(|(ip, identity)| (ip.to_canonical(), Identity(identity))).collect();
-            let record = Record::new(boot.as_deref(), netns, leases);
+            let record = Record::new(boot.as_deref(), is_shared, netns, leases);
             prop_assert!(boot.is_none_or(|boot| is_prefix(record.boot.as_deref().unwrap(), &boot)));
             let text = record.text().unwrap();
             prop_assert!(is_ours(&text));

@@ -129,7 +129,7 @@ impl Store<'_> {
         };
         insert(&mut leases, (ip, lease.identity));
         // At least one of its leases may be from this boot.
-        let record = Record::new(self.boots.of_unrecorded(), None, leases);
+        let record = Record::new(self.boots.of_unrecorded(), self.boots.is_shared(), None, leases);
         let now = Instant::now() < until || record.leases.len() > 1;
         match now && self.forget(owner).is_ok() {
             true => drop(self.write_note(owner, &record)),

@@ -324,7 +324,7 @@ impl<'a> Store<'a> {
             self.forget(owner)?;
             return Ok(None);
         };
-        let record = Record::new(self.boots.now(), netns, leases);
+        let record = Record::new(self.boots.now(), self.boots.is_shared(), netns, leases);
         match self.directory.note(owner) {
             Note::Record(old) if old == record => return Ok(Some(record.leases)),
             Note::Record(_) | Note::Unreadable => self.forget(owner)?,
@@ -414,7 +414,9 @@ impl<'a> Store<'a> {
             created => created,
         };
         let written = created.map_err(Error::io("create", purpose)).and_then(|mut file| {
-            file.write_all(content.as_bytes()).map_err(|error| {
+            // NFS reports a full disk only now. Without this, the lease would be an empty file.
+            let kept = |file: &File| if self.boots.is_shared() { file.sync_all() } else { Ok(()) };
+            file.write_all(content.as_bytes()).and_then(|()| kept(&file)).map_err(|error| {
                 self.remove_temporary(&path);
                 Error::io("write", purpose)(error)
             })
@@ -442,6 +444,10 @@ impl<'a> Store<'a> {
             return if state.stamped { Head::erase(file) } else { Ok(()) };
         }
         if !state.touched {
+            return Ok(());
+        }
+        // The head tells later calls of this boot that the boot is noted.
+        if self.is_first && self.boots.note().is_err() {
             return Ok(());
         }
         let second = match state.released.is_empty() {

@@ -115,7 +115,10 @@ compliance! {
     fn under_macvlan(rig) {
         let addresses = json!([{"address": "192.168.50.77/24", "gateway": "192.168.50.1"}, {"address": "fd50::77/64"}]);
         let ipam = json!({"type": "static", "addresses": addresses, "routes": [{"dst": "0.0.0.0/0"}]});
-        rig.live(&rig.conf_with(ipam));
+        // Longer than all calls of the reference.
+        let container = rig.container();
+        container.set_sysctl("net/ipv6/conf/default/dad_transmits", "8");
+        rig.live_in(&container, &rig.conf_with(ipam), |call| call);
     }
     fn under_macvlan_with_an_ip_of_the_runtime(rig) {
         let conf = rig.conf_with(json!({"type": "static"}));

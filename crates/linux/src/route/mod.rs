@@ -243,8 +243,8 @@ impl Rtnl {
         let v6 = || open()?.routes_of(AF_INET6, leads_out);
         for find in [&v4 as Find<'_>, &v6] {
             let candidates = match find() {
-                // The kernel does not have this family.
-                Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => continue,
+                // The kernel does not have this family, or the namespace has no table of it yet.
+                Err(error) if matches!(error.errno(), Some(Errno::EOPNOTSUPP | Errno::ENOENT)) => continue,
                 candidates => candidates?,
             };
             let best = candidates.iter().min_by_key(|route| route.priority.unwrap_or(0));

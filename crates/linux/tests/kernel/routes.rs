@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use linux::{Errno, Route, RouteKind, Rtnl};
 
-use crate::sandbox::{ifindex, ip, with_nic};
+use crate::sandbox::{ifindex, ip, sandboxed, with_nic};
 
 fn net(text: &str) -> IpNet {
     text.parse().expect("address")
@@ -146,6 +146,19 @@ fn routes_of_all_tables_and_kinds_are_listed() {
         // Table local has a route to the address of the link.
         let own = only(rtnl, "10.0.0.5/32");
         assert_eq!((own.kind, own.table), (RouteKind::Local, Some(255)));
+    });
+}
+
+/// The kernel makes the table of a family with its first route or rule. Until then it answers ENOENT.
+#[test]
+fn a_default_route_of_ipv6_is_found_where_ipv4_has_no_table_yet() {
+    sandboxed(|| {
+        ip("link add nic0 type veth peer name wire0");
+        ip("link set nic0 up");
+        ip("link set wire0 up");
+        ip("route add default via fe80::1 dev nic0");
+        let mut rtnl = Rtnl::open().unwrap();
+        assert_eq!(Rtnl::default_route(Rtnl::open).unwrap(), Some(ifindex(&mut rtnl, "nic0")));
     });
 }
 
