@@ -76,6 +76,12 @@ cases! {
         assert_eq!(first.result()["ips"], second.result()["ips"]);
         let said = "192.168.50.100 is leased in the network \"earlier\" too";
         assert!(first.stderr.is_empty() && second.stderr.contains(said), "no remark: {}", second.text());
+        // Forty such networks must not fill the log.
+        for number in 0..4 {
+            plugin.add(&lab.container(), "eth0", &conf(&format!("other-{number}"))).run().result();
+        }
+        let last = plugin.add(&lab.container(), "eth0", &conf("last")).run();
+        assert_eq!(last.stderr.lines().count(), 3, "{}", last.text());
     }
 
     #[reference(passes)]

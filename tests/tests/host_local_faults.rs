@@ -397,3 +397,32 @@ fn a_lease_file_that_cannot_be_read_does_not_stop_the_del_of_other_containers() 
     call(&ours, "DEL", "c1", &conf).run().done();
     assert_eq!(lab.leases(), [""; 0]);
 }
+
+/// The record says which lease is of the interface. The lease of the other interface was freed in its place.
+#[test]
+fn a_del_whose_own_lease_cannot_be_read_frees_no_lease_without_an_interface() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let (ours, conf) = (lab.host_local(), conf(&lab));
+    call(&ours, "ADD", "c1", &conf).run().result();
+    // Old releases of the reference stored no interface.
+    fs::write(lab.lease_file("10.0.0.12"), "c1").expect("write a lease");
+    let broken = lab.lease_file("10.0.0.10");
+    let unreadable = traced(&lab, &format!("-P {} -e inject=openat:error=EIO", broken.display()));
+    call(&unreadable, "DEL", "c1", &conf).run().fails(5, &["10.0.0.10", "Input/output error"]);
+    assert_eq!(lab.leases(), ["10.0.0.10", "10.0.0.12"]);
+}
+
+/// A record that cannot be read was taken for none, so DEL succeeded and the lease stayed.
+#[test]
+fn a_del_whose_lease_and_record_cannot_be_read_fails() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let (ours, conf) = (lab.host_local(), conf(&lab));
+    call(&ours, "ADD", "c1", &conf).run().result();
+    let (lease, record) = (lab.lease_file("10.0.0.10"), lab.lease_file("c1:eth0"));
+    let paths = format!("-P {} -P {}", lease.display(), record.display());
+    let unreadable = traced(&lab, &format!("{paths} -e inject=openat,readlink,readlinkat:error=EIO"));
+    call(&unreadable, "DEL", "c1", &conf).run().fails(5, &["10.0.0.10", "Input/output error"]);
+    assert_eq!(lab.leases(), ["10.0.0.10"]);
+    call(&ours, "DEL", "c1", &conf).run().done();
+    assert_eq!(lab.leases(), [""; 0]);
+}

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::thread;
 
 use e2e::mounts;
+use e2e::plugin::write_script;
 use e2e::scenario::{address, call, leases};
 use e2e::{Binaries, Lab, Outcome, Plugin, with};
 use proptest::prelude::*;
@@ -265,6 +266,25 @@ fn a_machine_that_exports_its_own_disk_never_frees_the_leases_of_the_others() {
         share_data_dir(&lab);
         add("c2").result();
         assert!(record("c2").1.starts_with("u:2 server-2 "), "{}", record("c2").1);
+    });
+}
+
+/// NFS reports a full disk when a file is synced or closed. The lease was an empty file then, which any ADD may free.
+#[test]
+fn a_shared_disk_that_is_full_only_at_the_end_of_a_write_gives_no_lease() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let conf = lab.conf_of_ten(3);
+    let script = lab.path("full");
+    let program = lab.bin().join("host-local");
+    let strace = "strace -f -qq -o /dev/null -e inject=fsync:error=EDQUOT";
+    write_script(&script, &format!("PATH=/usr/bin:/bin exec {strace} {}", program.display()));
+    let full = Plugin::new(&lab.host, script);
+    with_reboots(&lab, |boot_id| {
+        share_data_dir(&lab);
+        become_machine(&lab, boot_id, "a", "first");
+        call(&lab.host_local(), "ADD", "c1", &conf).run_here().result();
+        call(&full, "ADD", "c2", &conf).run_here().fails(5, &["leases/lan/10.0.0.11: Disk quota exceeded"]);
+        assert_eq!(leases(&lab).len(), 1);
     });
 }
 

@@ -13,6 +13,16 @@ fn add<'a>(lab: &'a Lab, container: &Container, conf: &Value) -> Call<'a> {
     lab.plugin_with_fake("macvlan").add(container, "eth0", conf)
 }
 
+/// Runs an ADD and a DEL of a program that a line of shell starts.
+fn live_behind(lab: &Lab, line: &str) {
+    let conf = lab.fake_ipam(ONE_ADDRESS);
+    let container = lab.container();
+    let plugin = lab.behind(line);
+    plugin.add(&container, "eth0", &conf).run().result();
+    plugin.del(&container, "eth0", &conf).run().done();
+    assert_eq!(lab.fake_calls(), ["ADD", "DEL"]);
+}
+
 const ONE_ADDRESS: &str = "[ $CNI_COMMAND = ADD ] || exit 0\necho \"$answer\"";
 
 cases! {
@@ -126,6 +136,18 @@ cases! {
         await_that("the fake has ended with its caller", || !process.exists());
         lab.plugin_with_fake("macvlan").del(&container, "eth0", &lab.conf_with(json!({}))).run().done();
         assert_eq!(container.link_names(), ["lo"]);
+    }
+
+    /// With SIGCHLD ignored, the kernel keeps no status of a child. A DEL whose IPAM had succeeded failed.
+    #[reference(not_run: "the shell starts our program")]
+    fn the_caller_may_ignore_sigchld(lab) {
+        live_behind(lab, "exec env --ignore-signal=CHLD $PLUGIN");
+    }
+
+    /// Then the parent of the IPAM plugin is in another namespace, and its pid is 0. It was taken for one that has ended.
+    #[reference(not_run: "the shell starts our program")]
+    fn the_caller_may_give_its_children_a_pid_namespace(lab) {
+        live_behind(lab, "exec unshare --pid $PLUGIN");
     }
 
     /// The specification allows this.
