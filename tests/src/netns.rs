@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, mpsc};
@@ -18,6 +19,8 @@ use crate::mounts;
 pub struct Namespace {
     file: File,
     path: PathBuf,
+    /// A symbolic link that goes with the namespace.
+    link: Option<PathBuf>,
     netlink: Mutex<Netlink>,
     /// A mount namespace with its own /run, if it was asked for.
     own_run: OnceLock<OwnRun>,
@@ -29,6 +32,15 @@ struct OwnRun {
     file: File,
     /// The thread ends when this is dropped.
     _end: mpsc::Sender<()>,
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Some(link) = &self.link {
+            // The directory of the Lab may be gone already.
+            let _ = fs::remove_file(link);
+        }
+    }
 }
 
 impl Namespace {
@@ -56,7 +68,16 @@ impl Namespace {
 
     fn of(file: File, netlink: Netlink) -> Self {
         let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
-        Self { file, path, netlink: Mutex::new(netlink), own_run: OnceLock::new() }
+        Self { file, path, link: None, netlink: Mutex::new(netlink), own_run: OnceLock::new() }
+    }
+
+    /// Gives the namespace a path that no other one ever has, as runtimes do. Without it, the number of the descriptor and
+    /// the inode of a namespace that is gone may both be those of a new one.
+    pub fn name(mut self, link: PathBuf) -> Self {
+        symlink(&self.path, &link).expect("make a symbolic link");
+        self.path.clone_from(&link);
+        self.link = Some(link);
+        self
     }
 
     /// A path that other processes can open, for `CNI_NETNS`.

@@ -48,6 +48,7 @@ const ROWS: &[Row] = &[
     (libc::SYS_statx, "statx", LOOKING),
     (libc::SYS_fstat, "fstat", &[EIO, ENOMEM]),
     (libc::SYS_fstatfs, "fstatfs", &[EIO, ENOMEM, EINTR]),
+    (libc::SYS_statfs, "statfs", &[EIO, ENOMEM, EACCES]),
     (libc::SYS_faccessat, "faccessat", LOOKING),
     (libc::SYS_readlinkat, "readlinkat", LOOKING),
     (libc::SYS_getdents64, "getdents64", &[EIO, ENOMEM]),
