@@ -44,14 +44,17 @@ fn under<'a>(lab: &'a Lab, words: &str, name: &str) -> Plugin<'a> {
 
 /// Runs an ADD and its DEL on a node that has another attachment already. Returns what `spent` gives after each.
 fn count<T>(lab: &Lab, name: &str, conf: &Value, words: &str, spent: impl Fn() -> T) -> (T, T) {
-    lab.plugin(name).add(&lab.container(), "eth0", conf).run().result();
-    let container = lab.container();
+    let (other, container) = (lab.container(), lab.container());
+    lab.plugin(name).add(&other, "eth0", conf).run().result();
     let plugin = under(lab, words, name);
     let result = plugin.add(&container, "eth0", conf).run().result();
     let add = spent();
     let conf = with(conf.clone(), "prevResult", result);
     plugin.del(&container, "eth0", &conf).run().done();
-    (add, spent())
+    let del = spent();
+    // A later call would remove what is left of it.
+    lab.plugin(name).del(&other, "eth0", &conf).run().done();
+    (add, del)
 }
 
 /// If a call has become cheaper, its budget can be lowered.
