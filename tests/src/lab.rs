@@ -132,8 +132,8 @@ impl Lab {
     /// Creates a container on the host.
     pub fn container(&self) -> Container {
         let number = self.containers.fetch_add(1, Ordering::Relaxed) + 1;
-        let id = format!("container-{number}");
-        Container { netns: Namespace::new().name(self.path(&format!("netns-of-{id}"))), id }
+        let netns = Namespace::new().name(self.path(&format!("netns-{number}")));
+        Container { netns, id: format!("container-{number}") }
     }
 
     pub fn binaries(&self) -> Binaries {
