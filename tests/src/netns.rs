@@ -19,8 +19,8 @@ use crate::mounts;
 pub struct Namespace {
     file: File,
     path: PathBuf,
-    /// A symbolic link that goes with the namespace.
-    link: Option<PathBuf>,
+    /// True if the path is a symbolic link that goes with the namespace.
+    is_named: bool,
     netlink: Mutex<Netlink>,
     /// A mount namespace with its own /run, if it was asked for.
     own_run: OnceLock<OwnRun>,
@@ -36,9 +36,9 @@ struct OwnRun {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        if let Some(link) = &self.link {
+        if self.is_named {
             // The directory of the Lab may be gone already.
-            let _ = fs::remove_file(link);
+            let _ = fs::remove_file(&self.path);
         }
     }
 }
@@ -68,15 +68,15 @@ impl Namespace {
 
     fn of(file: File, netlink: Netlink) -> Self {
         let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
-        Self { file, path, link: None, netlink: Mutex::new(netlink), own_run: OnceLock::new() }
+        Self { file, path, is_named: false, netlink: Mutex::new(netlink), own_run: OnceLock::new() }
     }
 
     /// Gives the namespace a path that no other one ever has, as runtimes do. Without it, the number of the descriptor and
     /// the inode of a namespace that is gone may both be those of a new one.
     pub fn name(mut self, link: PathBuf) -> Self {
         symlink(&self.path, &link).expect("make a symbolic link");
-        self.path.clone_from(&link);
-        self.link = Some(link);
+        self.path = link;
+        self.is_named = true;
         self
     }
 

@@ -108,6 +108,13 @@ impl Lab {
         Plugin::new(&self.host, script).search(self.search_path())
     }
 
+    /// A program of ours as the last word of another command, such as `strace -f`.
+    pub fn under(&self, command: &str, name: &str) -> Plugin<'_> {
+        let script = tempfile::tempdir_in(self.path("")).expect("make a directory").keep().join(name);
+        write_script(&script, &format!("PATH=/usr/bin:/bin exec {command} {}", self.bin().join(name).display()));
+        Plugin::new(&self.host, script).search(self.bin())
+    }
+
     /// A path below a file, and the path of a socket. Neither can be a network namespace.
     pub fn odd_paths(&self) -> [PathBuf; 2] {
         let (file, socket) = (self.path("plain"), self.path("socket"));

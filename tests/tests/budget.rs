@@ -5,8 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::{env, fs};
 
 use e2e::lab::Families;
-use e2e::plugin::write_script;
-use e2e::{Binaries, Lab, Plugin, cases, with};
+use e2e::{Binaries, Lab, cases, with};
 use serde_json::{Value, json};
 
 /// The memory that a process of an ADD may use.
@@ -34,19 +33,11 @@ struct Budget {
     del: u64,
 }
 
-/// One of our programs, as the last word of another command.
-fn under<'a>(lab: &'a Lab, words: &str, name: &str) -> Plugin<'a> {
-    let script = lab.path("counted");
-    let program = lab.bin().join(name);
-    write_script(&script, &format!("PATH=/usr/bin:/bin exec {words} {}", program.display()));
-    Plugin::new(&lab.host, script).search(lab.bin())
-}
-
 /// Runs an ADD and its DEL on a node that has another attachment already. Returns what `spent` gives after each.
 fn count<T>(lab: &Lab, name: &str, conf: &Value, words: &str, spent: impl Fn() -> T) -> (T, T) {
     let (other, container) = (lab.container(), lab.container());
     lab.plugin(name).add(&other, "eth0", conf).run().result();
-    let plugin = under(lab, words, name);
+    let plugin = lab.under(words, name);
     let result = plugin.add(&container, "eth0", conf).run().result();
     let add = spent();
     let conf = with(conf.clone(), "prevResult", result);

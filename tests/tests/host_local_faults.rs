@@ -8,7 +8,6 @@ use std::thread;
 
 use e2e::mounts;
 use e2e::patience::await_that;
-use e2e::plugin::write_script;
 use e2e::scenario::{address, call, leases};
 use e2e::trace::{Deed, Fault};
 use e2e::{Binaries, Lab, Outcome, Plugin, with};
@@ -33,11 +32,7 @@ fn on(lab: &Lab, kind: &str, options: &str, work: impl FnOnce() + Send) {
 }
 
 fn traced<'a>(lab: &'a Lab, words: &str) -> Plugin<'a> {
-    let (program, log) = (lab.bin().join("host-local"), lab.path("trace"));
-    let script = lab.path("traced");
-    let strace = format!("strace -f -y -qq -o {} {words} {}", log.display(), program.display());
-    write_script(&script, &format!("PATH=/usr/bin:/bin exec {strace}"));
-    Plugin::new(&lab.host, script)
+    lab.under(&format!("strace -f -y -qq -o {} {words}", lab.path("trace").display()), "host-local")
 }
 
 /// The system calls on the lease directory: the name, and how many calls of that name came before it.

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::thread;
 
 use e2e::mounts;
-use e2e::plugin::write_script;
 use e2e::scenario::{address, call, leases};
 use e2e::{Binaries, Lab, Outcome, Plugin, with};
 use proptest::prelude::*;
@@ -274,11 +273,7 @@ fn a_machine_that_exports_its_own_disk_never_frees_the_leases_of_the_others() {
 fn a_shared_disk_that_is_full_only_at_the_end_of_a_write_gives_no_lease() {
     let lab = Lab::new(Binaries::HardLinks);
     let conf = lab.conf_of_ten(3);
-    let script = lab.path("full");
-    let program = lab.bin().join("host-local");
-    let strace = "strace -f -qq -o /dev/null -e inject=fsync:error=EDQUOT";
-    write_script(&script, &format!("PATH=/usr/bin:/bin exec {strace} {}", program.display()));
-    let full = Plugin::new(&lab.host, script);
+    let full = lab.under("strace -f -qq -o /dev/null -e inject=fsync:error=EDQUOT", "host-local");
     with_reboots(&lab, |boot_id| {
         share_data_dir(&lab);
         become_machine(&lab, boot_id, "a", "first");
