@@ -81,19 +81,40 @@ fn font(size: i32, colour: RGBColor, horizontal: HPos, vertical: VPos) -> TextSt
     ("sans-serif", size).into_font().color(&colour).pos(Pos::new(horizontal, vertical))
 }
 
+fn entry_width(name: &str) -> i32 {
+    SAMPLE + 6 + (name.len() as f64 * LETTER) as i32 + GAP
+}
+
+/// Divides the legend into lines that are not wider than the area.
+fn lines_of(legend: &[(String, RGBColor)], width: i32) -> Vec<&[(String, RGBColor)]> {
+    let (mut lines, mut first, mut used) = (Vec::new(), 0, 0);
+    for (at, (name, _)) in legend.iter().enumerate() {
+        if used + entry_width(name) > width && at > first {
+            lines.push(&legend[first..at]);
+            (first, used) = (at, 0);
+        }
+        used += entry_width(name);
+    }
+    lines.push(&legend[first..]);
+    lines
+}
+
 /// Draws title and legend. Returns the area below them.
 fn head<'a>(area: &Area<'a>, caption: &str, legend: &[(String, RGBColor)]) -> Result<Area<'a>> {
-    let (head, rest) = area.split_vertically(TITLE + LEGEND);
-    let middle = head.dim_in_pixel().0 as i32 / 2;
+    let width = area.dim_in_pixel().0 as i32;
+    let lines = lines_of(legend, width);
+    let (head, rest) = area.split_vertically(TITLE + LEGEND * lines.len() as i32);
+    let middle = width / 2;
     head.draw(&Text::new(caption.to_owned(), (middle, TITLE / 2 + 4), font(20, BLACK, HPos::Center, VPos::Center)))?;
-    let width = |name: &str| SAMPLE + 6 + (name.len() as f64 * LETTER) as i32 + GAP;
-    let mut left = middle - legend.iter().map(|(name, _)| width(name)).sum::<i32>() / 2;
-    let y = TITLE + LEGEND / 2;
-    for (name, colour) in legend {
-        head.draw(&Rectangle::new([(left, y - 5), (left + SAMPLE, y + 5)], colour.filled()))?;
-        let style = font(13, BLACK, HPos::Left, VPos::Center);
-        head.draw(&Text::new(name.clone(), (left + SAMPLE + 6, y), style))?;
-        left += width(name);
+    for (at, line) in lines.into_iter().enumerate() {
+        let mut left = middle - line.iter().map(|(name, _)| entry_width(name)).sum::<i32>() / 2;
+        let y = TITLE + LEGEND * at as i32 + LEGEND / 2;
+        for (name, colour) in line {
+            head.draw(&Rectangle::new([(left, y - 5), (left + SAMPLE, y + 5)], colour.filled()))?;
+            let style = font(13, BLACK, HPos::Left, VPos::Center);
+            head.draw(&Text::new(name.clone(), (left + SAMPLE + 6, y), style))?;
+            left += entry_width(name);
+        }
     }
     Ok(rest)
 }
@@ -224,5 +245,24 @@ impl Bars {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first of five entries began outside of the picture.
+    #[test]
+    fn a_legend_that_is_too_wide_has_several_lines() {
+        let legend: Vec<_> = (0..5).map(|number| (format!("a name, number {number}"), BLACK)).collect();
+        let entry = entry_width(&legend[0].0);
+        assert_eq!(lines_of(&legend, 5 * entry).len(), 1);
+        for width in [1, entry, 3 * entry, 5 * entry - 1] {
+            let lines = lines_of(&legend, width);
+            assert_eq!(lines.concat(), legend, "an entry is lost");
+            assert!(lines.iter().all(|line| line.len() == 1 || line.len() as i32 * entry <= width));
+        }
+        assert_eq!(lines_of(&legend, 3 * entry).iter().map(|line| line.len()).collect::<Vec<_>>(), [3, 2]);
     }
 }
