@@ -82,3 +82,46 @@ macro_rules! on_reference {
     };
     ([$($feature:ident),*] not_run: $why:literal => $name:ident) => {};
 }
+
+/// Makes a test for macvlan and a test for ipvlan of one body. The crate has a type `site::Site` with a function `new`,
+/// which gets the name of the plugin, and in `site::NEEDS` the kernel features that all its tests need.
+#[macro_export]
+#[allow(clippy::crate_in_macro_def, reason = "the crate with the tests has the site")]
+macro_rules! on_both_kinds {
+    ($(
+        $(#[doc = $doc:literal])*
+        $(#[needs($($feature:ident),+)])?
+        fn $name:ident($site:ident) $body:block
+    )+) => {
+        mod body {
+            #[allow(unused_imports)]
+            use super::*;
+            $(
+                $(#[doc = $doc])*
+                pub(super) fn $name($site: &crate::site::Site) $body
+            )+
+        }
+        mod macvlan {
+            $(
+                #[test]
+                fn $name() {
+                    let own = [$($($crate::needs::Feature::$feature),+)?];
+                    if $crate::needs::here(&[crate::site::NEEDS, &own].concat()) {
+                        super::body::$name(&crate::site::Site::new("macvlan"));
+                    }
+                }
+            )+
+        }
+        mod ipvlan {
+            $(
+                #[test]
+                fn $name() {
+                    let own = [$crate::needs::Feature::Ipvlan, $($($crate::needs::Feature::$feature),+)?];
+                    if $crate::needs::here(&[crate::site::NEEDS, &own].concat()) {
+                        super::body::$name(&crate::site::Site::new("ipvlan"));
+                    }
+                }
+            )+
+        }
+    };
+}

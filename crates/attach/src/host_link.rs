@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use linux::{Errno, Link, LinkKind, Mac, Netns, NewLink, Route, Rtnl, file, sysctl};
 
 use crate::error::{Error, Result};
-use crate::record::{self, Content, Home, Presence, Record};
+use crate::record::{self, Access, Content, Home, Presence, Record};
 use crate::{Attachment, HostAccess, parent};
 
 /// The origin of our routes on the host and in containers: 117 is the letter u. No program in the list of iproute2 has
@@ -47,11 +47,11 @@ const RP_FILTER_WAS: &str = "; rp_filter was ";
 
 /// The host's side of all parents, for one call. It holds the lock of all calls on this host.
 pub(crate) struct HostSide<'a> {
-    _lock: file::Lock,
+    lock: file::Lock,
     pub(crate) home: Home,
     /// A socket in the home namespace.
-    rtnl: &'a mut Rtnl,
-    remark: &'a dyn Fn(std::fmt::Arguments<'_>),
+    pub(crate) rtnl: &'a mut Rtnl,
+    pub(crate) remark: &'a dyn Fn(std::fmt::Arguments<'_>),
 }
 
 /// The host's link, when it is ready.
@@ -69,25 +69,43 @@ impl Ready {
     }
 }
 
+/// Takes the lock of the host's side.
+pub(crate) fn lock() -> Result<file::Lock> {
+    Ok(crate::lock("host-side", LOCKED_WITHIN)?)
+}
+
 impl<'a> HostSide<'a> {
     pub(crate) fn lock(rtnl: &'a mut Rtnl, remark: &'a dyn Fn(std::fmt::Arguments<'_>)) -> Result<Self> {
-        let lock = crate::lock("host-access", LOCKED_WITHIN)?;
-        Ok(Self { _lock: lock, home: Home::here(rtnl)?, rtnl, remark })
+        Self::locked(lock()?, rtnl, remark)
+    }
+
+    /// As [`HostSide::lock`], with a lock that was taken before.
+    pub(crate) fn locked(
+        lock: file::Lock,
+        rtnl: &'a mut Rtnl,
+        remark: &'a dyn Fn(std::fmt::Arguments<'_>),
+    ) -> Result<Self> {
+        Ok(Self { lock, home: Home::here(rtnl)?, rtnl, remark })
+    }
+
+    /// Keeps the lock for longer than this value.
+    pub(crate) fn into_lock(self) -> file::Lock {
+        self.lock
     }
 
     /// Finds the host's link of a parent, and removes from it the routes to addresses of the new attachment. They must be
     /// of attachments that are gone. Called before the attachment has a record: so no record names the route of another.
-    pub(crate) fn claim(&mut self, record: &Record) -> Result<Option<Link>> {
-        let Some(link) = find(self.rtnl, record.parent, &record.kind)? else { return Ok(None) };
+    pub(crate) fn claim(&mut self, record: &Record, access: &Access) -> Result<Option<Link>> {
+        let Some(link) = find(self.rtnl, access.parent, &access.kind)? else { return Ok(None) };
         let mut has_made_way = false;
-        for address in &record.addresses {
+        for address in &access.addresses {
             if self.rtnl.permanent_neighbour(link.ifindex, *address)?.is_some() {
                 self.make_way(*address, record)?;
                 has_made_way = true;
             }
         }
         // It goes with its last user.
-        if has_made_way { find(self.rtnl, record.parent, &record.kind) } else { Ok(Some(link)) }
+        if has_made_way { find(self.rtnl, access.parent, &access.kind) } else { Ok(Some(link)) }
     }
 
     /// Creates the host's link of a parent if it does not exist, and gives it a private address of each family that
@@ -249,8 +267,8 @@ impl<'a> HostSide<'a> {
     }
 
     /// Adds the routes and neighbours of a container.
-    pub(crate) fn lead_to(&mut self, record: &Record, mac: Mac, ready: &Ready) -> Result<()> {
-        for address in &record.addresses {
+    pub(crate) fn lead_to(&mut self, record: &Record, access: &Access, mac: Mac, ready: &Ready) -> Result<()> {
+        for address in &access.addresses {
             // With the neighbour first, the kernel never asks the LAN for it.
             self.rtnl.set_neighbour(ready.ifindex, *address, mac)?;
             let route = Route {
@@ -275,7 +293,8 @@ impl<'a> HostSide<'a> {
         for path in record::paths()? {
             let Some(Content::Whole(other)) = record::read(&path)? else { continue };
             let is_record = (&other.container_id, &other.ifname) == (&record.container_id, &record.ifname);
-            if is_record || other.home != self.home || !other.addresses.contains(&address) {
+            let has_it = other.access.as_ref().is_some_and(|access| access.addresses.contains(&address));
+            if is_record || other.home != self.home || !has_it {
                 continue;
             }
             if other.presence() == Presence::There {
@@ -306,17 +325,29 @@ impl<'a> HostSide<'a> {
 
     /// Removes the effects of one attachment, and then its record.
     pub(crate) fn release(&mut self, record: &Record) -> Result<()> {
-        if let Some(link) = find(self.rtnl, record.parent, &record.kind)? {
-            for address in &record.addresses {
+        self.release_access(record)?;
+        if let Some(vlan) = record.vlan {
+            self.release_vlan(vlan, record)?;
+        }
+        record.remove()
+    }
+
+    /// Removes the host's routes to one attachment, and names them no more in its record.
+    pub(crate) fn release_access(&mut self, record: &Record) -> Result<()> {
+        let Some(access) = &record.access else { return Ok(()) };
+        if let Some(link) = find(self.rtnl, access.parent, &access.kind)? {
+            for address in &access.addresses {
                 ignore_missing(self.rtnl.del_route(&route(*address, link.ifindex)))?;
                 ignore_missing(self.rtnl.del_neighbour(link.ifindex, *address))?;
             }
             self.remove_if_unused(&link)?;
         }
-        record.remove()
+        // Without a VLAN, the record is about to go.
+        if record.vlan.is_some() { Record { access: None, ..record.clone() }.write() } else { Ok(()) }
     }
 
-    fn remove_if_unused(&mut self, link: &Link) -> Result<()> {
+    /// Removes the host's link, unless a container has a route on it.
+    pub(crate) fn remove_if_unused(&mut self, link: &Link) -> Result<()> {
         if !self.rtnl.routes_from(PROTOCOL, link.ifindex)?.is_empty() {
             return Ok(());
         }
@@ -335,11 +366,29 @@ impl<'a> HostSide<'a> {
 
     /// Removes the effects of an attachment, if it has a record of this host.
     pub(crate) fn release_of(&mut self, attachment: &Attachment<'_>) -> Result<()> {
-        match record::of(attachment)? {
-            Some(Content::Whole(record)) if record.home == self.home => self.release(&record),
-            Some(Content::Incomplete) => record::remove_of(attachment),
-            _ => Ok(()),
+        match self.record_of(attachment)? {
+            Some(record) => self.release(&record),
+            None => Ok(()),
         }
+    }
+
+    /// Removes the host's routes to an attachment. Returns true if it still has a record, because of a VLAN.
+    pub(crate) fn release_access_of(&mut self, attachment: &Attachment<'_>) -> Result<bool> {
+        match self.record_of(attachment)? {
+            Some(record) if record.vlan.is_none() => self.release(&record).map(|()| false),
+            Some(record) => self.release_access(&record).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Reads the record of an attachment, if it is of this host. Removes a record of which the content is lost.
+    fn record_of(&mut self, attachment: &Attachment<'_>) -> Result<Option<Box<Record>>> {
+        match record::of(attachment)? {
+            Some(Content::Whole(record)) if record.home == self.home => return Ok(Some(record)),
+            Some(Content::Incomplete) => record::remove_of(attachment)?,
+            _ => {}
+        }
+        Ok(None)
     }
 
     /// Looks at a few records, and removes the effects of attachments that are gone. A stale route would hide an
@@ -389,7 +438,9 @@ impl<'a> HostSide<'a> {
             return Ok(());
         }
         let (container, ifname) = (&record.container_id, &record.ifname);
-        (self.remark)(format_args!("container {container} is gone: removed the host's routes to its {ifname}"));
+        if record.access.is_some() {
+            (self.remark)(format_args!("container {container} is gone: removed the host's routes to its {ifname}"));
+        }
         self.release(&record)
     }
 }
@@ -411,10 +462,14 @@ pub(crate) fn gc(
     valid: &dyn Fn() -> std::result::Result<Vec<ValidAttachment>, cni::Error>,
     remark: &dyn Fn(std::fmt::Arguments<'_>),
 ) -> Result<()> {
-    if record::paths()?.is_empty() {
+    if !record::is_in_use() {
         return Ok(());
     }
-    HostSide::lock(&mut Rtnl::open()?, remark)?.look_at_all(network, &valid()?)
+    let valid = if record::paths()?.is_empty() { Vec::new() } else { valid()? };
+    let mut host = Rtnl::open()?;
+    let mut side = HostSide::lock(&mut host, remark)?;
+    let looked = side.look_at_all(network, &valid);
+    looked.and(side.remove_unused_vlans())
 }
 
 /// Finds the host's link of a parent.

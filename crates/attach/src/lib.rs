@@ -7,6 +7,8 @@
 //!   `steps`.
 //! - Mark: the group number of a link. It identifies the attachment for which the link was created.
 //! - Record: a file that names the effects of an attachment on the host.
+//! - VLAN link: a link of the host that adds a VLAN tag to the frames of the links on it. It stands on a parent, and is
+//!   itself the parent of the container's link.
 //! - Home: the network namespace of this process, which is that of the host.
 //! - Guard: decides if a link may be created. Permit: its consent, which may hold a lock. Site: the parent that it
 //!   looks at.
@@ -25,6 +27,7 @@ mod parent;
 mod record;
 mod result;
 mod steps;
+mod vlan_link;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -34,7 +37,7 @@ use std::time::Duration;
 use cni::config::ValidAttachment;
 use cni::{AddResult, Dns, Leased};
 use ipnet::IpNet;
-use linux::{IpvlanFlag, IpvlanMode, Link, LinkKind, Mac, MacvlanMode, Netns, Rtnl, file};
+use linux::{IpvlanFlag, IpvlanMode, Link, LinkKind, Mac, MacvlanMode, Netns, Rtnl, VlanTag, file};
 
 use crate::error::Error;
 
@@ -76,6 +79,8 @@ pub struct Settings<'a> {
     pub guard: Option<&'a dyn Guard>,
     /// The parent.
     pub parent: &'a Wish,
+    /// The link stands on this VLAN of the parent. Not possible for a parent in the container.
+    pub vlan: Option<VlanTag>,
     /// In bytes. `None` is the parent's MTU.
     pub mtu: Option<u32>,
     /// True if the parent is in the container's network namespace.
@@ -276,7 +281,13 @@ impl Task<'_> {
     /// # Errors
     ///
     /// The first difference.
-    pub fn check(&self, kind: &LinkKind, parent: &Wish, expected: &AddResult) -> Result<(), cni::Error> {
-        life::check(self, kind, parent, expected)
+    pub fn check(
+        &self,
+        kind: &LinkKind,
+        parent: &Wish,
+        vlan: Option<VlanTag>,
+        expected: &AddResult,
+    ) -> Result<(), cni::Error> {
+        life::check(self, kind, (parent, vlan), expected)
     }
 }

@@ -3,15 +3,15 @@
 //! ADD applies the steps in the order of the list. CHECK compares them in the same order. A failed ADD and a DEL find
 //! the parts of the attachment and undo them in the opposite order.
 //!
-//! The link comes first. A container can have only one link with this name, so the link is the lock of the attachment.
-//! A second ADD for the same interface fails there, before it asks IPAM. So its undo cannot release the addresses of
+//! The link comes first, after the VLAN link on which it may stand. A container can have only one link with this name,
+//! so the link is the lock of the attachment. A second ADD for the same interface fails there, before it asks IPAM. So its undo cannot release the addresses of
 //! the first.
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
 
 use cni::{AddResult, Code};
-use linux::{LinkKind, Rtnl};
+use linux::{LinkKind, Rtnl, VlanTag};
 
 use crate::error::{self, Error};
 use crate::steps::{self, Checking, Known, Making, Step, Undoing, Undone, Why};
@@ -20,6 +20,8 @@ use crate::{Settings, Task, Wish, container, result};
 /// The steps, in the order of ADD.
 fn steps<'a>() -> Vec<Box<dyn Step<'a> + 'a>> {
     vec![
+        // The link stands on it. So it is undone after the link.
+        Box::<steps::vlan::OnVlan>::default(),
         Box::<steps::link::TheLink>::default(),
         // An IPAM plugin may set the link up, as dhcp does. So what a router may do is decided before.
         Box::<steps::wishes::Wishes>::default(),
@@ -106,6 +108,7 @@ impl Attempt<'_> {
 
     /// Undoes all steps. Returns the errors.
     fn undo(&mut self) -> Vec<cni::Error> {
+        self.making.host_lock = None;
         let mut undoing = Undoing::new(self.making.task, Some(&mut self.making.inside), Why::Failed);
         match find(&mut self.steps, &mut undoing) {
             Ok(()) => undo(&mut self.steps, &mut undoing),
@@ -202,11 +205,11 @@ fn words(payload: &(dyn Any + Send)) -> &str {
 pub(crate) fn check<'a>(
     task: &'a Task<'a>,
     kind: &'a LinkKind,
-    parent: &'a Wish,
+    (parent, vlan): (&'a Wish, Option<VlanTag>),
     expected: &'a AddResult,
 ) -> Result<(), cni::Error> {
     let (netns, _) = container::open(task)?;
     let rtnl = Rtnl::open_in(&netns).map_err(Error::from)?;
-    let mut checking = Checking { task, kind, parent, expected, rtnl, link: None };
+    let mut checking = Checking { task, kind, parent, vlan, expected, rtnl, link: None };
     Ok(steps().iter().try_for_each(|step| step.verify(&mut checking))?)
 }

@@ -12,8 +12,8 @@ use std::str::FromStr;
 
 use cni::Object;
 use ipnet::IpNet;
-use linux::{Errno, NetnsId, Rtnl, file};
-use serde::Serialize;
+use linux::{Errno, NetnsId, Rtnl, VlanProtocol, file};
+use serde::{Serialize, Serializer};
 
 use crate::error::Result;
 use crate::{Attachment, LOCKS};
@@ -40,6 +40,30 @@ pub(crate) struct Record {
     pub(crate) home: Home,
     /// The namespace of the container.
     pub(crate) container: Place,
+    /// The VLAN link that is the parent of the container's link.
+    pub(crate) vlan: Option<Vlan>,
+    /// The host's routes to the container.
+    #[serde(rename = "hostAccess")]
+    pub(crate) access: Option<Access>,
+}
+
+/// A VLAN link. It may not exist yet, so it is not named by its ifindex.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Vlan {
+    /// The ifindex of its own parent.
+    pub(crate) parent: u32,
+    pub(crate) id: u16,
+    #[serde(serialize_with = "as_text")]
+    pub(crate) protocol: VlanProtocol,
+}
+
+fn as_text<S: Serializer>(protocol: &VlanProtocol, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(protocol.as_str())
+}
+
+/// The effects of host access.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Access {
     /// The ifindex of the parent.
     pub(crate) parent: u32,
     /// The kind of the host's link, such as `macvlan`.
@@ -109,15 +133,21 @@ impl Record {
         self.container.presence()
     }
 
-    /// Writes the record. If the process is killed meanwhile, the file is incomplete, and [`read`] ignores it: nothing
-    /// was done yet.
+    /// Writes the record, in place of an earlier one. If the process is killed meanwhile, the earlier one stays.
     pub(crate) fn write(&self) -> Result<()> {
         file::create_private_directory(&directory())?;
         let text = serde_json::to_vec(self).map_err(|error| {
             let source = std::io::Error::other(error);
             linux::Error::Io { operation: "write a record".to_owned(), source }
         })?;
-        Ok(file::write_private(&path(&self.container_id, &self.ifname), &text)?)
+        // There is one writer at a time.
+        let new = Path::new(LOCKS).join("attachment.new");
+        file::write_private(&new, &text)?;
+        let path = path(&self.container_id, &self.ifname);
+        fs::rename(&new, &path).map_err(|source| {
+            let _ = fs::remove_file(&new);
+            linux::Error::Io { operation: format!("write {}", path.display()), source }.into()
+        })
     }
 
     pub(crate) fn remove(&self) -> Result<()> {
@@ -141,6 +171,11 @@ pub(crate) fn of(attachment: &Attachment<'_>) -> Result<Option<Content>> {
 /// Removes the record of an attachment. Succeeds if there is none.
 pub(crate) fn remove_of(attachment: &Attachment<'_>) -> Result<()> {
     remove(&path(attachment.container_id, attachment.ifname))
+}
+
+/// Returns true if an attachment has had a record since the last reboot.
+pub(crate) fn is_in_use() -> bool {
+    directory().exists()
 }
 
 /// Lists the files of all records. Empty if there is no directory.
@@ -187,12 +222,29 @@ fn decode(text: &[u8]) -> Option<Record> {
             inode: number(&container, "inode")?,
             mounts: number(&container, "mounts")?,
         },
-        parent: keys.item("parent")?.number().ok()?,
-        kind: text(&keys, "kind")?,
-        addresses: parsed(&keys, "addresses")?,
-        host: parsed(&keys, "host")?,
-        routes: parsed(&keys, "routes")?,
+        vlan: part(&keys, "vlan", |keys| {
+            Some(Vlan {
+                parent: keys.item("parent")?.number().ok()?,
+                id: keys.item("id")?.number().ok()?.try_into().ok()?,
+                protocol: keys.item("protocol")?.text().ok()?.parse().ok()?,
+            })
+        })?,
+        access: part(&keys, "hostAccess", |keys| {
+            Some(Access {
+                parent: keys.item("parent")?.number().ok()?,
+                kind: text(keys, "kind")?,
+                addresses: parsed(keys, "addresses")?,
+                host: parsed(keys, "host")?,
+                routes: parsed(keys, "routes")?,
+            })
+        })?,
     })
+}
+
+/// Reads a part that may be missing.
+fn part<T>(keys: &Object<'_>, key: &'static str, read: impl FnOnce(&Object<'_>) -> Option<T>) -> Option<Option<T>> {
+    let Some(item) = keys.item(key) else { return Some(None) };
+    read(&item.object().ok()?).map(Some)
 }
 
 fn parsed<T: FromStr>(keys: &Object<'_>, key: &'static str) -> Option<Vec<T>> {
@@ -230,14 +282,24 @@ mod tests {
             ifname: "eth0".into(),
             home: Home { inode: 4_026_531_840, cookie: Some(7) },
             container: Place::new(Path::new("/run/netns/a \"b\""), id).unwrap(),
+            vlan: None,
+            access: None,
+        };
+        let access = Access {
             parent: 2,
             kind: "macvlan".into(),
             addresses: vec!["192.168.50.5".parse().unwrap(), "fd50::5".parse().unwrap()],
             host: vec!["192.168.50.10".parse().unwrap()],
             routes: vec!["10.96.0.0/16".parse().unwrap(), "fd96::/112".parse().unwrap()],
         };
-        for cookie in [Some(7), None] {
+        let vlan = |protocol| Vlan { parent: 2, id: 4094, protocol };
+        for (cookie, vlan, access) in [
+            (Some(7), None, Some(access.clone())),
+            (None, Some(vlan(VlanProtocol::Dot1Q)), None),
+            (None, Some(vlan(VlanProtocol::Dot1Ad)), Some(access)),
+        ] {
             record.home.cookie = cookie;
+            (record.vlan, record.access) = (vlan, access);
             let text = serde_json::to_vec(&record).unwrap();
             assert_eq!(decode(&text), Some(record.clone()));
             assert!((0..text.len()).all(|end| decode(&text[..end]).is_none()));

@@ -7,6 +7,7 @@ use attach::{DefaultRoute, HostAccess, Properties, Wish};
 use cni::object::Item;
 use cni::{AddResult, Call, Dns, Error, Object};
 use ipnet::IpNet;
+use linux::{VlanProtocol, VlanTag};
 
 /// Stands for the name of the link in the keys of `sysctl`.
 const IFNAME: &str = "IFNAME";
@@ -16,6 +17,8 @@ const IFNAME: &str = "IFNAME";
 pub struct Keys {
     /// `master` or `parent`: the parent.
     pub parent: Wish,
+    /// `vlan` and `vlanProtocol`: the VLAN of the parent on which the link stands.
+    pub vlan: Option<VlanTag>,
     /// `mtu` in bytes. `None` is the parent's MTU.
     pub mtu: Option<u32>,
     /// `linkInContainer`: true if the parent is in the container's network namespace.
@@ -43,6 +46,7 @@ impl Keys {
         }
         Ok(Self {
             parent: parent(keys)?,
+            vlan: vlan(keys)?,
             mtu: keys.non_zero("mtu")?,
             link_in_container: keys.flag("linkInContainer")?,
             host_access: host_access(keys)?,
@@ -71,6 +75,28 @@ impl Keys {
         };
         self.parent = Wish::Named(vec![interface.name.clone()]);
         Ok(())
+    }
+}
+
+/// Reads `vlan` and `vlanProtocol`.
+pub(crate) fn vlan(keys: &Object<'_>) -> Result<Option<VlanTag>, Error> {
+    const LAST: u32 = 4094;
+    let number = keys.non_zero("vlan")?;
+    let protocol = match keys.text("vlanProtocol")? {
+        None => VlanProtocol::Dot1Q,
+        Some(_) if number.is_none() => return Err(keys.refuse("vlanProtocol", "is set without vlan")),
+        Some(text) => *VlanProtocol::ALL
+            .iter()
+            .find(|its| its.as_str().eq_ignore_ascii_case(text))
+            .ok_or_else(|| keys.refuse("vlanProtocol", "is neither 802.1Q nor 802.1ad"))?,
+    };
+    let Some(number) = number else { return Ok(None) };
+    if keys.flag("linkInContainer")? {
+        return Err(keys.refuse("vlan", "needs the parent on the host, and linkInContainer puts it into the container"));
+    }
+    match u16::try_from(number) {
+        Ok(id) if number <= LAST => Ok(Some(VlanTag { protocol, id })),
+        _ => Err(keys.refuse("vlan", "is not the number of a VLAN; they are 1 to 4094")),
     }
 }
 

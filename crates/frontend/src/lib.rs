@@ -69,6 +69,7 @@ impl<K: Kind> Plugin for SubInterface<K> {
             mac: choice.mac,
             guard: self.0.guard(),
             parent: &keys.parent,
+            vlan: keys.vlan,
             mtu: keys.mtu,
             link_in_container: keys.link_in_container,
             dns: &keys.dns,
@@ -99,8 +100,8 @@ impl<K: Kind> Plugin for SubInterface<K> {
         // CHECK compares with the result and not with the configuration: a meta plugin may have changed the result.
         let expected = call.prev_result()?.ok_or_else(missing)?;
         let ipam = Asked::find(call, attachment)?;
-        let parent = keys::parent(call.keys())?;
-        with_task(call, "CHECK", attachment, ipam.as_ref(), |task| task.check(&choice.link, &parent, &expected))
+        let (parent, vlan) = (keys::parent(call.keys())?, keys::vlan(call.keys())?);
+        with_task(call, "CHECK", attachment, ipam.as_ref(), |task| task.check(&choice.link, &parent, vlan, &expected))
     }
 
     fn status(&self, call: &Call<'_>) -> Result<(), Error> {

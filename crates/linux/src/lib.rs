@@ -11,7 +11,9 @@ pub use absence::retain_gone;
 pub use address::{Address, AddressWatch};
 pub use driver::Driver;
 pub use error::{Error, Result, errno};
-pub use link::{IpvlanFlag, IpvlanMode, Link, LinkInfo, LinkKind, MacvlanMode, NewLink, ParseWordError};
+pub use link::{
+    IpvlanFlag, IpvlanMode, Link, LinkInfo, LinkKind, MacvlanMode, NewLink, ParseWordError, VlanProtocol, VlanTag,
+};
 pub use mac::{Mac, ParseMacError};
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::site::{DUAL, RECORDS, Site, address, addresses, assert_reach_each_other, other_lan};
 
-on_both_kinds! {
+e2e::on_both_kinds! {
     fn a_del_without_a_previous_result_removes_everything(site) {
         let conf = site.conf(DUAL);
         let (container, _) = site.attach(&conf);

@@ -8,7 +8,7 @@ use crate::site::{DUAL, addresses};
 
 const MANY: usize = 64;
 
-on_both_kinds! {
+e2e::on_both_kinds! {
     fn sixty_four_at_once_share_one_link_and_the_last_removes_it(site) {
         let conf = site.conf(e2e::lab::Families::V4);
         let mut conf = conf;

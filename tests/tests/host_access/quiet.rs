@@ -32,7 +32,7 @@ fn until_answer(wire: &Wire, site: &Site, container: &e2e::Namespace) -> Vec<Vec
     wire.frames_until(|frame| matches!(frame, Frame::Arp { operation: 2, sender, .. } if *sender == target))
 }
 
-on_both_kinds! {
+e2e::on_both_kinds! {
     /// The link gets broadcasts as a container does, so a container's answer comes after anything that it would send.
     fn the_lan_gets_one_reply_to_a_request_and_to_a_probe(site) {
         let (container, _) = site.attach(&site.conf(DUAL));

@@ -9,7 +9,7 @@ use crate::site::{
     DUAL, address, addresses, assert_reach_each_other, change_host_address, other_lan, routes_of_ours, source,
 };
 
-on_both_kinds! {
+e2e::on_both_kinds! {
     fn the_host_and_two_containers_reach_each_other_and_the_lan(site) {
         let conf = site.conf(DUAL);
         let (first, conf_of_first) = site.attach(&conf);

@@ -48,7 +48,7 @@ fn ipvlan_passes_frames_to_the_host_in_mode_l2_without_a_flag_only() {
     }
 }
 
-on_both_kinds! {
+e2e::on_both_kinds! {
     fn a_parent_in_the_container_is_refused(site) {
         let conf = with(site.conf(DUAL), "linkInContainer", json!(true));
         let container = site.container();

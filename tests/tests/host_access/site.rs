@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use e2e::kernel::Link;
 use e2e::lab::{Families, NIC};
+use e2e::needs::Feature;
 use e2e::patience::PATIENCE;
 use e2e::traffic::echo;
 use e2e::{Binaries, Container, Lab, Namespace, Outcome, Plugin, with};
 use rtnetlink::packet_route::route::RouteProtocol;
 use serde_json::{Value, json};
 
+/// All tests run on every kernel.
+pub(crate) const NEEDS: &[Feature] = &[];
 /// The protocol of our routes.
 pub(crate) const PROTOCOL: RouteProtocol = RouteProtocol::Other(117);
 pub(crate) const RECORDS: &str = "underlay/attachments";

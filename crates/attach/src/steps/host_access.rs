@@ -10,7 +10,7 @@ use super::routes::{PRIORITY_OF_V6, is_there, keep_if_there};
 use super::{Checking, Known, Making, Step, Undoing, Undone, Why};
 use crate::error::{Error, Result};
 use crate::host_link::{self, HostSide, PROTOCOL, Ready};
-use crate::record::{self, Content, Home, Place, Record};
+use crate::record::{self, Access, Content, Home};
 
 /// The host access of an attachment.
 #[derive(Default)]
@@ -53,35 +53,31 @@ impl<'a> Step<'a> for HostAccess {
 
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
         let Some(access) = making.settings.host_access else { return Ok(()) };
-        let attachment = &making.task.attachment;
-        let path = attachment.netns.ok_or(Error::NetnsUnset)?;
+        let ifname = making.task.attachment.ifname;
         let mac = making.link.as_ref().and_then(|link| link.mac);
-        let mac = mac.ok_or_else(|| Error::LinkGone(format!("find the MAC of {}", attachment.ifname)))?;
+        let mac = mac.ok_or_else(|| Error::LinkGone(format!("find the MAC of {ifname}")))?;
         let host = Addresses::list(&mut making.host, making.parent.ifindex)?;
-        let mut side = HostSide::lock(&mut making.host, making.task.remark)?;
-        let record = Record {
-            network: making.task.network.to_owned(),
-            container_id: attachment.container_id.to_owned(),
-            ifname: attachment.ifname.to_owned(),
-            home: side.home,
-            container: Place::new(path, making.netns.id())?,
+        let its = Access {
             parent: making.parent.ifindex,
             kind: making.settings.link.name().to_owned(),
             addresses: self.addresses.clone(),
             host: self.reached(&host),
             routes: self.routes.clone(),
         };
+        let lock = host_link::lock()?;
+        let record = making.record(Some(its.clone()))?;
+        let mut side = HostSide::locked(lock, &mut making.host, making.task.remark)?;
         // An ADD that was killed may have left other addresses.
-        side.release_of(attachment)?;
+        side.release_access_of(&making.task.attachment)?;
         side.look_at_some();
-        let link = side.claim(&record)?;
+        let link = side.claim(&record, &its)?;
         // Set before the call, because a panic may come after the write.
         self.is_recorded = true;
         record.write()?;
         let ready = side.prepare(link, &making.parent, &making.settings.link, access, &self.addresses)?;
-        side.lead_to(&record, mac, &ready)?;
+        side.lead_to(&record, &its, mac, &ready)?;
         drop(side);
-        self.lead_back(making, &record, &ready, &host)
+        self.lead_back(making, &its, &ready, &host)
     }
 
     /// Compares the host's side and the routes in the container with the record.
@@ -91,6 +87,7 @@ impl<'a> Step<'a> for HostAccess {
         if record.home != Home::here(&host)? {
             return Ok(());
         }
+        let Some(record) = record.access else { return Ok(()) };
         let Some(link) = host_link::find(&mut host, record.parent, &record.kind)?.filter(|link| link.up) else {
             return Err(checking.differs("cannot reach its host: the host's link of the parent is gone or down".into()));
         };
@@ -140,8 +137,11 @@ impl<'a> Step<'a> for HostAccess {
         if may_exist && record::of(attachment)?.is_some() {
             let mut host = Rtnl::open()?;
             let mut side = HostSide::lock(&mut host, undoing.task.remark)?;
-            side.release_of(attachment)?;
+            let has_record = side.release_access_of(attachment)?;
             side.look_at_some();
+            undoing.has_record = Some(has_record);
+        } else {
+            undoing.has_record = Some(false);
         }
         Ok(Undone::Whole)
     }
@@ -188,7 +188,7 @@ impl HostAccess {
     }
 
     /// Adds the routes and neighbours in the container.
-    fn lead_back(&self, making: &mut Making<'_>, record: &Record, ready: &Ready, host: &Addresses) -> Result<()> {
+    fn lead_back(&self, making: &mut Making<'_>, record: &Access, ready: &Ready, host: &Addresses) -> Result<()> {
         let ifindex = making.ifindex();
         let own: Vec<IpAddr> = ready.private.iter().copied().filter(|private| self.has_family(*private)).collect();
         let gateways = self.gateways.iter().copied().filter(|gateway| host.all.contains(gateway));

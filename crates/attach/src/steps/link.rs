@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use cni::AddResult;
 use linux::{Errno, Link, LinkInfo, LinkKind, Mac, MacvlanMode, NewLink, Rtnl};
 
-use super::{Checking, Making, Step, Undoing, Undone, Why};
+use super::{Checking, Making, Step, Undoing, Undone, Why, vlan};
 use crate::error::{Error, Result, unless_gone};
 use crate::mark::Mark;
 use crate::{Wish, parent, result};
@@ -25,26 +25,10 @@ pub(crate) enum TheLink {
 impl<'a> Step<'a> for TheLink {
     /// Creates the link in the container's namespace with its final name and its mark. The link is down.
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
-        let ifname = making.task.attachment.ifname;
-        // The kernel refuses a name that is taken. But if its answer is lost, the undo must not mistake an earlier link
-        // for ours. So check the name first.
-        see_name_is_free(making)?;
-        let settings = making.settings;
-        let permit = settings.guard.map(|guard| guard.permit(&settings.link, &mut making.site())).transpose()?;
-        let refused = match self.ask_for(ifname, making) {
-            Ok(()) => return self.see(making),
-            Err(error) => error,
-        };
-        if matches!(self, Self::Asked(_)) {
-            return Err(refused.during(operation(making)).into());
-        }
-        if refused.errno() != Some(Errno::EEXIST) {
-            return Err(explain(making, refused));
-        }
-        see_name_is_free(making)?;
-        let made = self.make_in_two_steps(making);
-        drop(permit);
-        made
+        self.create(making)?;
+        // From now on, the link keeps the VLAN link.
+        making.host_lock = None;
+        Ok(())
     }
 
     /// Checks the link a last time. A parallel DEL marks the link before it releases the lease. Then this ADD fails,
@@ -131,20 +115,51 @@ impl<'a> Step<'a> for TheLink {
     }
 }
 
-/// The difference if the properties of the configuration choose another parent now.
+/// The difference if the link is not on the VLAN of the configuration, or if the properties of the configuration choose
+/// another parent now.
 fn other_parent(checking: &Checking<'_>, link: &Link) -> Option<String> {
+    let chooses = matches!(checking.parent, Wish::With(_));
     // The number is in the namespace of the host.
-    let (Wish::With(_), Some(_)) = (checking.parent, link.parent_netnsid) else { return None };
+    if link.parent_netnsid.is_none() || !(chooses || checking.vlan.is_some()) {
+        return None;
+    }
     let mut host = Rtnl::open().ok()?;
+    let own = host.link_by_index(link.parent?).ok()??;
+    let below = match vlan::below(&own, checking.vlan) {
+        Ok(below) => below,
+        Err(difference) => return Some(difference),
+    };
+    if !chooses {
+        return None;
+    }
     let chosen = parent::find(&mut host, Rtnl::open, checking.parent).ok()?;
-    (link.parent != Some(chosen.ifindex)).then(|| {
-        let own = link.parent.and_then(|ifindex| host.link_by_index(ifindex).ok().flatten());
-        let own = own.map_or_else(|| "another interface".to_owned(), |link| link.name);
-        format!("is on {own}, and parent chooses {}", chosen.name)
-    })
+    (below != chosen.ifindex).then(|| format!("is on {}, and parent chooses {}", own.name, chosen.name))
 }
 
 impl TheLink {
+    fn create(&mut self, making: &mut Making<'_>) -> Result<()> {
+        let ifname = making.task.attachment.ifname;
+        // The kernel refuses a name that is taken. But if its answer is lost, the undo must not mistake an earlier link
+        // for ours. So check the name first.
+        see_name_is_free(making)?;
+        let settings = making.settings;
+        let permit = settings.guard.map(|guard| guard.permit(&settings.link, &mut making.site())).transpose()?;
+        let refused = match self.ask_for(ifname, making) {
+            Ok(()) => return self.see(making),
+            Err(error) => error,
+        };
+        if matches!(self, Self::Asked(_)) {
+            return Err(refused.during(operation(making)).into());
+        }
+        if refused.errno() != Some(Errno::EEXIST) {
+            return Err(explain(making, refused));
+        }
+        see_name_is_free(making)?;
+        let made = self.make_in_two_steps(making);
+        drop(permit);
+        made
+    }
+
     fn ask_for(&mut self, name: &str, making: &mut Making<'_>) -> linux::Result<()> {
         // Set before the call, because a panic leaves the answer unknown too.
         *self = Self::Asked(name.to_owned());
@@ -190,7 +205,7 @@ fn operation(making: &Making<'_>) -> String {
     format!("create {} {} on {}", settings.link.name(), task.attachment.ifname, parent.name)
 }
 
-fn see_name_is_free(making: &mut Making<'_>) -> Result<()> {
+pub(super) fn see_name_is_free(making: &mut Making<'_>) -> Result<()> {
     let ifname = making.task.attachment.ifname;
     match making.inside.link(ifname)? {
         Some(link) => Err(Error::NameTaken { ifname: ifname.to_owned(), what: describe(&link) }),

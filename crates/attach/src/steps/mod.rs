@@ -11,12 +11,14 @@ pub(crate) mod routes;
 pub(crate) mod slaac;
 pub(crate) mod sysctls;
 pub(crate) mod up;
+pub(crate) mod vlan;
 pub(crate) mod wishes;
 
 use cni::AddResult;
-use linux::{Link, LinkKind, Netns, NewLink, Rtnl};
+use linux::{Link, LinkKind, Netns, NewLink, Rtnl, VlanTag, file};
 
 use crate::error::{Error, Result};
+use crate::record::{self, Home, Place, Record};
 use crate::{DefaultRoute, HostAccess, Settings, Task, Wish, container, parent};
 
 /// One part of an attachment. A method that a step does not implement does nothing.
@@ -121,6 +123,10 @@ pub(crate) struct Making<'a> {
     pub(crate) leased: Option<AddResult>,
     /// The sysctls that the steps have planned.
     pub(crate) sysctls: Vec<(String, &'static str)>,
+    /// The VLAN link that is the parent, if the configuration asks for one.
+    pub(crate) vlan: Option<record::Vlan>,
+    /// The lock of the host's side, until a new link shows that its VLAN link is in use.
+    pub(crate) host_lock: Option<file::Lock>,
 }
 
 impl<'a> Making<'a> {
@@ -137,7 +143,35 @@ impl<'a> Making<'a> {
         if let Some(access) = settings.host_access {
             access.judge_kind(&settings.link, settings.link_in_container)?;
         }
-        Ok(Self { task, settings, home, host, inside, netns, parent, link: None, leased: None, sysctls: Vec::new() })
+        Ok(Self {
+            task,
+            settings,
+            home,
+            host,
+            inside,
+            netns,
+            parent,
+            link: None,
+            leased: None,
+            sysctls: Vec::new(),
+            vlan: None,
+            host_lock: None,
+        })
+    }
+
+    /// The record of the attachment.
+    pub(crate) fn record(&self, access: Option<record::Access>) -> Result<Record> {
+        let attachment = &self.task.attachment;
+        let path = attachment.netns.ok_or(Error::NetnsUnset)?;
+        Ok(Record {
+            network: self.task.network.to_owned(),
+            container_id: attachment.container_id.to_owned(),
+            ifname: attachment.ifname.to_owned(),
+            home: Home::here(&self.host)?,
+            container: Place::new(path, self.netns.id())?,
+            vlan: self.vlan,
+            access,
+        })
     }
 
     /// Creates a link in the container's namespace, on a parent on the host.
@@ -187,6 +221,8 @@ pub(crate) struct Undoing<'a, 'r> {
     pub(crate) is_in_doubt: bool,
     /// True if IPAM needs the address on the link to release it.
     pub(crate) needs_address_for_release: bool,
+    /// Whether the attachment has a record, after the host's routes were removed. `None` if that is not known.
+    pub(crate) has_record: Option<bool>,
 }
 
 /// The reason for an undo.
@@ -212,6 +248,7 @@ impl<'a, 'r> Undoing<'a, 'r> {
             has_seen_link: false,
             is_in_doubt: false,
             needs_address_for_release: false,
+            has_record: None,
         }
     }
 }
@@ -223,6 +260,8 @@ pub(crate) struct Checking<'a> {
     pub(crate) kind: &'a LinkKind,
     /// The wish for the parent.
     pub(crate) parent: &'a Wish,
+    /// The VLAN of the parent that the configuration asks for.
+    pub(crate) vlan: Option<VlanTag>,
     /// The result of ADD, with the changes of later plugins.
     pub(crate) expected: &'a AddResult,
     /// A socket in the container.

@@ -1,9 +1,10 @@
 //! `IFLA_LINKINFO`: the kind of a virtual link, with the settings of that kind.
 
-use super::{IpvlanFlag, IpvlanMode, MacvlanMode};
+use super::{IpvlanFlag, IpvlanMode, MacvlanMode, VlanProtocol};
 use crate::netlink::constants::{
     IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_KIND, IFLA_IPVLAN_FLAGS, IFLA_IPVLAN_MODE, IFLA_LINKINFO,
     IFLA_MACVLAN_BC_QUEUE_LEN, IFLA_MACVLAN_BC_QUEUE_LEN_USED, IFLA_MACVLAN_MACADDR_MODE, IFLA_MACVLAN_MODE,
+    IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL,
 };
 use crate::netlink::{Attribute, Attributes, Decode, Request};
 
@@ -25,6 +26,15 @@ pub enum LinkKind {
         /// Sets the flag of all ipvlan links on this parent.
         flag: IpvlanFlag,
     },
+}
+
+/// The tag of a VLAN. A parent has at most one link for each tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VlanTag {
+    /// The EtherType of the tag.
+    pub protocol: VlanProtocol,
+    /// The number of the VLAN, 1 to 4094. (IEEE 802.1Q)
+    pub id: u16,
 }
 
 /// The settings of an existing link.
@@ -49,6 +59,8 @@ pub enum LinkInfo {
         /// The flag of its parent.
         flag: IpvlanFlag,
     },
+    /// A VLAN link.
+    Vlan(VlanTag),
     /// A link of another kind, or with a mode that this crate does not know.
     Other,
 }
@@ -79,6 +91,16 @@ impl LinkKind {
             });
         });
     }
+}
+
+pub(super) fn emit_vlan(request: &mut Request, tag: VlanTag) {
+    request.nest(IFLA_LINKINFO, |info| {
+        info.text(IFLA_INFO_KIND, "vlan");
+        info.nest(IFLA_INFO_DATA, |data| {
+            data.u16(IFLA_VLAN_ID, tag.id);
+            data.bytes(IFLA_VLAN_PROTOCOL, &tag.protocol.number().to_be_bytes());
+        });
+    });
 }
 
 /// Limits a dump to the links of one kind.
@@ -124,6 +146,7 @@ pub(super) fn decode(linkinfo: Attribute<'_>) -> Decode<Decoded> {
         None => LinkInfo::None,
         Some("macvlan") => macvlan(data)?,
         Some("ipvlan") => ipvlan(data)?,
+        Some("vlan") => vlan(data)?,
         Some(_) => LinkInfo::Other,
     };
     Ok(decoded)
@@ -156,6 +179,23 @@ fn ipvlan(data: Attributes<'_>) -> Decode<LinkInfo> {
     }
     Ok(match (mode, flag) {
         (Some(mode), Some(flag)) => LinkInfo::Ipvlan { mode, flag },
+        _ => LinkInfo::Other,
+    })
+}
+
+fn vlan(data: Attributes<'_>) -> Decode<LinkInfo> {
+    let (mut id, mut protocol) = (None, None);
+    for attribute in data {
+        let attribute = attribute?;
+        match attribute.kind {
+            IFLA_VLAN_ID => id = Some(attribute.u16()?),
+            // It has the order of the network.
+            IFLA_VLAN_PROTOCOL => protocol = VlanProtocol::from_number(u16::from_be(attribute.u16()?)),
+            _ => {}
+        }
+    }
+    Ok(match (protocol, id) {
+        (Some(protocol), Some(id)) => LinkInfo::Vlan(VlanTag { protocol, id }),
         _ => LinkInfo::Other,
     })
 }

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 
-pub use kind::{LinkInfo, LinkKind};
-pub use words::{IpvlanFlag, IpvlanMode, MacvlanMode, ParseWordError};
+pub use kind::{LinkInfo, LinkKind, VlanTag};
+pub use words::{IpvlanFlag, IpvlanMode, MacvlanMode, ParseWordError, VlanProtocol};
 
 use crate::netlink::constants::{
     AF_UNSPEC, ALTIFNAMSIZ, IFF_LOOPBACK, IFF_LOWER_UP, IFF_NOARP, IFF_UP, IFLA_ADDRESS, IFLA_ALT_IFNAME,
@@ -179,6 +179,20 @@ impl Rtnl {
         )
     }
 
+    /// Creates a VLAN link with this tag on a parent, in the namespace of the [`Rtnl`]. The link is down, and has the
+    /// parent's MTU and MAC.
+    ///
+    /// # Errors
+    ///
+    /// `InterfaceName` if no link can have this name. `EEXIST` if the name is taken, or if the parent has a link with
+    /// this tag in any namespace. `EOPNOTSUPP` if the kernel has no VLANs.
+    pub fn new_vlan(&mut self, name: &str, parent: u32, tag: VlanTag, group: u32) -> Result<()> {
+        check_name(name)?;
+        let mut request = create_request(name, parent, group, 0);
+        kind::emit_vlan(&mut request, tag);
+        self.socket.acknowledge(request, format_args!("create vlan {name} on ifindex {parent}"))
+    }
+
     /// Returns true if a link cannot be the parent of a macvlan because something else receives all its frames: ipvlan
     /// links, a bridge or a bond. Creates nothing: asks for a macvlan that the kernel always refuses. The kernel checks
     /// the parent's frames first. (drivers/net/macvlan.c, `macvlan_common_newlink`)
@@ -312,20 +326,24 @@ fn change_request(kind: u16, ifindex: u32, flags: u32, change: u32) -> Request {
     Request::new(kind, NLM_F_ACK, &header(ifindex, flags, change))
 }
 
+/// Asks for a new link. The caller adds its kind.
+fn create_request(name: &str, parent: u32, group: u32, flags: u32) -> Request {
+    let mut request = Request::new(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &header(0, flags, flags));
+    request.text(IFLA_IFNAME, name);
+    request.u32(IFLA_LINK, parent);
+    if group != 0 {
+        request.u32(IFLA_GROUP, group);
+    }
+    request
+}
+
 fn new_request(link: &NewLink<'_>) -> Request {
-    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    let noarp = if link.arp { 0 } else { IFF_NOARP };
-    let mut request = Request::new(RTM_NEWLINK, flags, &header(0, noarp, noarp));
-    request.text(IFLA_IFNAME, link.name);
-    request.u32(IFLA_LINK, link.parent);
+    let mut request = create_request(link.name, link.parent, link.group, if link.arp { 0 } else { IFF_NOARP });
     if let Some(mtu) = link.mtu {
         request.u32(IFLA_MTU, mtu);
     }
     if let Some(mac) = link.mac {
         request.bytes(IFLA_ADDRESS, &mac.octets());
-    }
-    if link.group != 0 {
-        request.u32(IFLA_GROUP, link.group);
     }
     if let Some(netns) = link.netns {
         // The kernel takes the number as a descriptor of the sending process.

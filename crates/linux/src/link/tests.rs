@@ -2,8 +2,9 @@
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoPortKind, IpVlanFlags, IpVlanMode, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo as Info, LinkLayerType, LinkMessage, MacVlanMode,
+    InfoBridge, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoPortKind, InfoVlan, IpVlanFlags, IpVlanMode,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo as Info, LinkLayerType, LinkMessage, MacVlanMode,
+    VlanProtocol as TheirVlanProtocol,
 };
 use proptest::prelude::*;
 
@@ -66,9 +67,9 @@ fn a_request_to_create_a_macvlan_link_equals_that_of_netlink_packet_route() {
     let theirs = message(vec![
         LinkAttribute::IfName("eth0".into()),
         LinkAttribute::Link(2),
+        LinkAttribute::Group(7),
         LinkAttribute::Mtu(1400),
         LinkAttribute::Address(vec![2, 0, 0, 0, 0, 9]),
-        LinkAttribute::Group(7),
         LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd()),
         LinkAttribute::LinkInfo(vec![
             Info::Kind(InfoKind::MacVlan),
@@ -81,6 +82,31 @@ fn a_request_to_create_a_macvlan_link_equals_that_of_netlink_packet_route() {
     let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
     let theirs = RouteNetlinkMessage::NewLink(theirs);
     assert_same(new_request(&link), flags, theirs);
+}
+
+#[test]
+fn a_request_to_create_a_vlan_link_equals_that_of_netlink_packet_route() {
+    for (protocol, their_protocol) in
+        [(VlanProtocol::Dot1Q, TheirVlanProtocol::Ieee8021Q), (VlanProtocol::Dot1Ad, TheirVlanProtocol::Ieee8021Ad)]
+    {
+        let tag = VlanTag { protocol, id: 4094 };
+        let mut ours = create_request("ens3.4094", 2, 7, 0);
+        kind::emit_vlan(&mut ours, tag);
+        let info = vec![
+            Info::Kind(InfoKind::Vlan),
+            Info::Data(InfoData::Vlan(vec![InfoVlan::Id(4094), InfoVlan::Protocol(their_protocol)])),
+        ];
+        let theirs = message(vec![
+            LinkAttribute::IfName("ens3.4094".into()),
+            LinkAttribute::Link(2),
+            LinkAttribute::Group(7),
+            LinkAttribute::LinkInfo(info),
+        ]);
+        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        assert_same(ours, flags, RouteNetlinkMessage::NewLink(theirs.clone()));
+        let read = decoded(theirs);
+        assert_eq!((read.kind.as_deref(), read.info), (Some("vlan"), LinkInfo::Vlan(tag)));
+    }
 }
 
 #[test]

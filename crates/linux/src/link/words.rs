@@ -104,6 +104,16 @@ words! {
     }
 }
 
+words! {
+    /// The protocol of a VLAN tag: its EtherType. (`IFLA_VLAN_PROTOCOL`)
+    VlanProtocol: u16 {
+        /// The tag of a customer. (`ETH_P_8021Q`)
+        Dot1Q = 0x8100 "802.1Q",
+        /// The outer tag of a provider, also called `QinQ`. (`ETH_P_8021AD`)
+        Dot1Ad = 0x88a8 "802.1ad",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

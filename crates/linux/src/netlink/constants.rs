@@ -78,6 +78,9 @@ pub(crate) const IFLA_MACVLAN_BC_QUEUE_LEN_USED: u16 = 8;
 pub(crate) const IFLA_IPVLAN_MODE: u16 = 1;
 pub(crate) const IFLA_IPVLAN_FLAGS: u16 = 2;
 
+pub(crate) const IFLA_VLAN_ID: u16 = 1;
+pub(crate) const IFLA_VLAN_PROTOCOL: u16 = 5;
+
 pub(crate) const IFA_ADDRESS: u16 = 1;
 pub(crate) const IFA_LOCAL: u16 = 2;
 pub(crate) const IFA_BROADCAST: u16 = 4;

@@ -1,0 +1,362 @@
+//! The VLAN link of a parent: the parent of all containers that are on this VLAN.
+//!
+//! The first container creates it, and the last removes it. If the kernel deletes a VLAN link, it deletes all
+//! sub-interfaces on it too, in every namespace, without a word. So it is removed only if nothing can be on it:
+//!
+//! - Calls that take the lock of the host's side agree by their [`Record`]s. An ADD holds the lock until its link exists.
+//! - For all others the kernel is asked. A macvlan in mode passthru reserves the link: it cannot be created on a link
+//!   with sub-interfaces, and then no sub-interface can be created. It goes with the link.
+//! - A link with an address, a route, a master or another link on it is kept. So is one that this crate did not create.
+
+use std::hash::Hasher;
+use std::time::Duration;
+
+use fnv::FnvHasher;
+use linux::{
+    Errno, Holder, Link, LinkInfo, LinkKind, MacvlanMode, Netns, NetnsSearch, NewLink, Patience, Rtnl, VlanTag, sysctl,
+};
+
+use crate::error::{Error, Result, unless_gone};
+use crate::host_link::{HostSide, find as find_host_link};
+use crate::record::{self, Content, Presence, Record, Vlan};
+
+/// The group of the VLAN links that this crate has created: the letters `ulvl`.
+const GROUP: u32 = 0x756c_766c;
+
+/// The beginning of all names that are only ours.
+const NAME: &str = "underlay";
+
+/// At most so many names are tried for a link.
+const NAMES: u8 = 4;
+
+/// The bytes of the longest name of a link.
+const LONGEST_NAME: usize = 15;
+
+/// The longest wait until the kernel has deleted the links of a namespace that has ended.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
+
+impl Vlan {
+    pub(crate) fn new(parent: &Link, tag: VlanTag) -> Self {
+        Self { parent: parent.ifindex, id: tag.id, protocol: tag.protocol }
+    }
+
+    fn tag(self) -> VlanTag {
+        VlanTag { protocol: self.protocol, id: self.id }
+    }
+}
+
+impl HostSide<'_> {
+    /// Finds the VLAN link of a parent, or creates it. One that exists is used as it is.
+    pub(crate) fn have_vlan(&mut self, on: &Link, tag: VlanTag) -> Result<Link> {
+        let vlan = Vlan::new(on, tag);
+        let link = match find(self.rtnl, vlan)? {
+            Some(link) if link.group != GROUP => return Ok(link),
+            Some(link) => {
+                // A DEL that was killed may have left it.
+                self.remove_reservation(&link)?;
+                link
+            }
+            None => self.create_vlan(on, vlan)?,
+        };
+        // A call that was killed has left it down.
+        if link.up { Ok(link) } else { self.configure_vlan(&link, on, tag) }
+    }
+
+    fn create_vlan(&mut self, on: &Link, vlan: Vlan) -> Result<Link> {
+        let refused = |cause: String| Error::Config { key: "vlan", value: vlan.id.to_string(), cause };
+        for attempt in 0..NAMES {
+            let name = link_name(on, vlan, attempt);
+            let operation = format!("create VLAN link {name} on {}", on.name);
+            match self.rtnl.new_vlan(&name, on.ifindex, vlan.tag(), GROUP) {
+                Ok(()) => return self.rtnl.link(&name)?.ok_or(Error::LinkGone(operation)),
+                Err(error) if error.errno() == Some(Errno::EEXIST) => {}
+                Err(error) => return Err(explain(on, error.during(operation))),
+            }
+            // Another program may have created it just now.
+            if let Some(link) = find(self.rtnl, vlan)? {
+                return Ok(link);
+            }
+            if self.rtnl.link(&name)?.is_none() {
+                let cause = format!(
+                    "the link of this VLAN of {} is in another network namespace, and the kernel creates no second one",
+                    on.name
+                );
+                return Err(refused(cause));
+            }
+        }
+        Err(refused(format!("other links have all the names that a VLAN link of {} can get", on.name)))
+    }
+
+    /// Configures a link, and sets it up at the end. So a link that is up is complete. The host itself does not take
+    /// part in the VLAN.
+    fn configure_vlan(&mut self, link: &Link, on: &Link, tag: VlanTag) -> Result<Link> {
+        let netns = Netns::current()?;
+        let key = |family: &str, key: &str| format!("net/{family}/conf/{}/{key}", link.name);
+        // The host answers no requests for its addresses on other links.
+        if let Err(error) = sysctl::write(&netns, &key("ipv4", "arp_ignore"), "1") {
+            (self.remark)(format_args!("{error}"));
+        }
+        // A kernel without IPv6 does not have these. 1 is `IN6_ADDR_GEN_MODE_NONE`: no link-local address.
+        let v6 = [(key("ipv6", "accept_ra"), "0"), (key("ipv6", "addr_gen_mode"), "1")];
+        drop(sysctl::write_all(&netns, &v6.each_ref().map(|(key, value)| (key.as_str(), *value))));
+        self.rtnl.set_alias(link.ifindex, &format!("Underlay: VLAN {} of {}", tag.id, on.name))?;
+        // Another link may have the name, and older kernels have no alternative names.
+        let _ = self.rtnl.add_alternative_name(link.ifindex, &alternative_name(on, tag));
+        match self.rtnl.set_up(link.ifindex) {
+            // The parent is down. The kernel sets its VLAN links up together with it.
+            Err(error) if error.errno() == Some(Errno::ENETDOWN) => {}
+            outcome => outcome.map_err(|error| error.during(format!("set VLAN link {} up", link.name)))?,
+        }
+        self.rtnl.link_by_index(link.ifindex)?.ok_or_else(|| Error::LinkGone(format!("create VLAN link {}", link.name)))
+    }
+
+    /// Removes the VLAN link of an attachment, unless it is in use.
+    pub(crate) fn release_vlan(&mut self, vlan: Vlan, own: &Record) -> Result<()> {
+        let Some(link) = find(self.rtnl, vlan)?.filter(|link| link.group == GROUP) else { return Ok(()) };
+        // The kernel may still be deleting the links of a container that has ended.
+        let mut ends = own.presence() != Presence::There;
+        for path in record::paths()? {
+            let Some(Content::Whole(other)) = record::read(&path)? else { continue };
+            let is_own = (&other.container_id, &other.ifname) == (&own.container_id, &own.ifname);
+            if is_own || other.home != self.home || other.vlan != Some(vlan) {
+                continue;
+            }
+            if other.presence() != Presence::Gone {
+                return Ok(());
+            }
+            self.release_access(&other)?;
+            other.remove()?;
+            ends = true;
+        }
+        self.remove_vlan(&link, ends)
+    }
+
+    /// Removes the VLAN links that no record names. A call could not remove them, because they were in use.
+    pub(crate) fn remove_unused_vlans(&mut self) -> Result<()> {
+        let links = self.rtnl.links_of_kind("vlan")?;
+        for link in links.iter().filter(|link| link.group == GROUP && link.parent_netnsid.is_none()) {
+            let (LinkInfo::Vlan(tag), Some(parent)) = (&link.info, link.parent) else { continue };
+            let vlan = Vlan { parent, id: tag.id, protocol: tag.protocol };
+            let mut has_record = false;
+            for path in record::paths()? {
+                let content = record::read(&path)?;
+                let names = |record: &Record| record.home == self.home && record.vlan == Some(vlan);
+                has_record |= matches!(content, Some(Content::Whole(record)) if names(&record));
+            }
+            if !has_record {
+                self.remove_vlan(link, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a VLAN link, unless something uses it. `ends` tells to wait for containers that have ended.
+    fn remove_vlan(&mut self, link: &Link, ends: bool) -> Result<()> {
+        // The host's link is a user that goes with the last container.
+        for kind in ["macvlan", "ipvlan"] {
+            if let Some(its) = find_host_link(self.rtnl, link.ifindex, kind)? {
+                self.remove_if_unused(&its)?;
+            }
+        }
+        self.remove_reservation(link)?;
+        let used = match self.reserve(link, ends)? {
+            None => return Ok(()),
+            Some(false) => Ok(Some("a macvlan or ipvlan interface without a record is on it".to_owned())),
+            Some(true) => self.use_of(link),
+        };
+        match used {
+            Ok(None) => return unless_gone(self.rtnl.del_link(link.ifindex)),
+            Ok(Some(reason)) => (self.remark)(format_args!("VLAN link {} is kept: {reason}", link.name)),
+            Err(error) => {
+                self.remove_reservation(link)?;
+                return Err(error);
+            }
+        }
+        self.remove_reservation(link)
+    }
+
+    /// Lets the kernel refuse all sub-interfaces on a link. Returns false if there is one already, and `None` if the
+    /// link does not exist any more. (drivers/net/macvlan.c, `macvlan_common_newlink`)
+    fn reserve(&mut self, link: &Link, ends: bool) -> Result<Option<bool>> {
+        let name = reservation_name(link);
+        let reservation = NewLink {
+            name: &name,
+            kind: LinkKind::Macvlan { mode: MacvlanMode::Passthru, bcqueuelen: None },
+            parent: link.ifindex,
+            mtu: None,
+            mac: None,
+            group: GROUP,
+            arp: true,
+            netns: None,
+        };
+        let mut patience = Patience::new(ENDS_WITHIN);
+        loop {
+            match self.rtnl.new_link(&reservation) {
+                Ok(()) => return Ok(Some(true)),
+                Err(error) => match error.errno() {
+                    Some(Errno::EINVAL | Errno::EBUSY) if ends && patience.pause() => {}
+                    Some(Errno::EINVAL | Errno::EBUSY) => return Ok(Some(false)),
+                    Some(Errno::ENODEV) => return Ok(None),
+                    _ => return Err(error.during(format!("reserve VLAN link {}", link.name)).into()),
+                },
+            }
+        }
+    }
+
+    fn remove_reservation(&mut self, link: &Link) -> Result<()> {
+        let found = self.rtnl.link(&reservation_name(link))?;
+        let is_it = |its: &Link| its.group == GROUP && its.parent == Some(link.ifindex);
+        found.filter(is_it).map_or(Ok(()), |its| unless_gone(self.rtnl.del_link(its.ifindex)))
+    }
+
+    /// Returns the reason why a reserved link is in use, or may be.
+    fn use_of(&mut self, link: &Link) -> Result<Option<String>> {
+        let ifindex = link.ifindex;
+        if let Some(address) = self.rtnl.addresses(ifindex)?.first() {
+            return Ok(Some(format!("it has the address {}", address.address)));
+        }
+        let links = self.rtnl.links()?;
+        if links.iter().any(|its| its.ifindex == ifindex && its.master.is_some()) {
+            return Ok(Some("it is a port of another interface".to_owned()));
+        }
+        let own = reservation_name(link);
+        let is_on = |its: &&Link| its.parent == Some(ifindex) && its.parent_netnsid.is_none() && its.name != own;
+        if let Some(its) = links.iter().find(is_on) {
+            return Ok(Some(format!("interface {} is on it", its.name)));
+        }
+        let routes = self.rtnl.routes()?;
+        if let Some(route) = routes.iter().find(|route| route.oif == Some(ifindex) && route.protocol != Some(KERNEL)) {
+            return Ok(Some(format!("the route to {} leads through it", route.dst)));
+        }
+        self.use_elsewhere(link)
+    }
+
+    /// Searches links of other kinds on a link, such as VLANs, in other namespaces.
+    fn use_elsewhere(&mut self, link: &Link) -> Result<Option<String>> {
+        let home = Netns::current()?;
+        let mut search = NetnsSearch::default();
+        for holder in [Holder::Mounts, Holder::Processes] {
+            let found = search.find(holder, |netns| match stands_in(netns, &home, link) {
+                Ok(None) => None,
+                Ok(Some(name)) => Some(Ok(format!("interface {name} in another network namespace is on it"))),
+                Err(error) if error.errno() == Some(Errno::EPERM) => Some(Ok(format!(
+                    "network namespace \"{}\" cannot be entered, so it is not known if one of its interfaces is on it",
+                    netns.path().display()
+                ))),
+                Err(error) => Some(Err(error)),
+            });
+            if let Some(found) = found {
+                return Ok(Some(found?));
+            }
+        }
+        let missed = "the namespaces of this machine cannot be listed, so it is not known if an interface is on it";
+        Ok(search.is_incomplete().then(|| missed.to_owned()))
+    }
+}
+
+/// The origin of the routes that the kernel makes by itself. (`RTPROT_KERNEL`)
+const KERNEL: u8 = 2;
+
+/// The name of a link in another namespace that stands on a link of the home namespace.
+fn stands_in(netns: &Netns, home: &Netns, link: &Link) -> linux::Result<Option<String>> {
+    if netns.id() == home.id() {
+        return Ok(None);
+    }
+    let mut rtnl = Rtnl::open_in(netns)?;
+    let Some(nsid) = rtnl.nsid(home)? else { return Ok(None) };
+    let is_on = |its: &Link| its.parent == Some(link.ifindex) && its.parent_netnsid == Some(nsid);
+    Ok(rtnl.links()?.into_iter().find(is_on).map(|its| its.name))
+}
+
+/// Finds the VLAN link of a parent. The kernel has at most one for each tag.
+fn find(host: &mut Rtnl, vlan: Vlan) -> Result<Option<Link>> {
+    let is_it = |link: &Link| {
+        link.parent == Some(vlan.parent) && link.parent_netnsid.is_none() && link.info == LinkInfo::Vlan(vlan.tag())
+    };
+    Ok(host.links_of_kind("vlan")?.into_iter().find(is_it))
+}
+
+fn explain(on: &Link, error: linux::Error) -> Error {
+    let has_explained = matches!(&error, linux::Error::Kernel { ext_ack: Some(_), .. });
+    let why = match error.errno() {
+        Some(Errno::EOPNOTSUPP) if !has_explained => {
+            "this kernel has no VLANs: load the module 8021q, or use a kernel with CONFIG_VLAN_8021Q".to_owned()
+        }
+        Some(Errno::EPERM) => "the plugin needs CAP_NET_ADMIN on the host".to_owned(),
+        Some(Errno::ENODEV) => format!("{} has just been deleted", on.name),
+        _ => return error.into(),
+    };
+    Error::Explained { error, why }
+}
+
+/// The name of a VLAN link. The first is the usual one, if it fits.
+fn link_name(on: &Link, vlan: Vlan, attempt: u8) -> String {
+    let usual = format!("{}.{}", on.name, vlan.id);
+    if attempt == 0 && usual.len() <= LONGEST_NAME {
+        return usual;
+    }
+    let mut hasher = FnvHasher::default();
+    hasher.write(on.name.as_bytes());
+    hasher.write(vlan.protocol.as_str().as_bytes());
+    hasher.write(&[attempt]);
+    format!("vlan{}-{:06x}", vlan.id, hasher.finish() & 0xff_ffff)
+}
+
+/// The name that tells the parent and the VLAN, also if the primary name does not.
+fn alternative_name(on: &Link, tag: VlanTag) -> String {
+    let protocol = match tag.protocol {
+        linux::VlanProtocol::Dot1Q => "",
+        linux::VlanProtocol::Dot1Ad => "-802.1ad",
+    };
+    format!("{NAME}-{}-vlan{}{protocol}", on.name, tag.id)
+}
+
+fn reservation_name(link: &Link) -> String {
+    format!("{NAME}h{:x}", link.ifindex & 0xff_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use linux::VlanProtocol;
+
+    use super::*;
+
+    #[test]
+    fn every_name_fits_and_those_of_two_parents_or_protocols_differ() {
+        let parent = |name: &str| Link { name: name.to_owned(), ..link() };
+        let vlan = |id, protocol| Vlan { parent: 2, id, protocol };
+        let name = |on: &str, id, protocol, attempt| link_name(&parent(on), vlan(id, protocol), attempt);
+        assert_eq!(name("ens3", 100, VlanProtocol::Dot1Q, 0), "ens3.100");
+        assert_eq!(name("enp94s0f1np1", 100, VlanProtocol::Dot1Q, 0).len(), 14);
+        let longest = name("enp94s0f1np1234", 4094, VlanProtocol::Dot1Q, 0);
+        assert!(longest.starts_with("vlan4094-") && longest.len() == LONGEST_NAME, "{longest}");
+        assert_ne!(longest, name("enp94s0f1np1235", 4094, VlanProtocol::Dot1Q, 0));
+        assert_ne!(name("ens3", 5, VlanProtocol::Dot1Q, 1), name("ens3", 5, VlanProtocol::Dot1Ad, 1));
+        assert_ne!(name("ens3", 5, VlanProtocol::Dot1Q, 1), name("ens3", 5, VlanProtocol::Dot1Q, 2));
+        let last = Link { ifindex: u32::MAX, ..link() };
+        assert!(reservation_name(&last).len() <= LONGEST_NAME);
+    }
+
+    fn link() -> Link {
+        Link {
+            ifindex: 2,
+            name: String::new(),
+            mac: None,
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            loopback: false,
+            arphrd: 1,
+            flags: 0,
+            kind: None,
+            info: LinkInfo::None,
+            parent: None,
+            parent_netnsid: None,
+            master: None,
+            slave_kind: None,
+            group: 0,
+            alias: String::new(),
+            alternative_names: Vec::new(),
+        }
+    }
+}

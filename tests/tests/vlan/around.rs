@@ -1,0 +1,65 @@
+//! Many calls at once agree about the VLAN link.
+
+use std::thread;
+
+use e2e::Outcome;
+use e2e::lab::NIC;
+
+use crate::site::{ID, addresses, assert_on_vlan};
+
+const MANY: usize = 64;
+
+e2e::on_both_kinds! {
+    fn sixty_four_at_once_share_one_link_and_the_last_removes_it(site) {
+        site.give_neighbour(ID);
+        let conf = site.conf(ID);
+        let containers: Vec<_> = (0..MANY).map(|_| site.container()).collect();
+        // The guard of ipvlan finds a process in a container at once. Otherwise it searches all descriptors.
+        let all = |command: &'static str| -> Vec<Outcome> {
+            thread::scope(|scope| {
+                let calls: Vec<_> = containers
+                    .iter()
+                    .map(|container| {
+                        let call = site.plugin().attachment(command, container, "eth0", &conf);
+                        scope.spawn(move || call.run())
+                    })
+                    .collect();
+                calls.into_iter().map(|call| call.join().expect("a call")).collect()
+            })
+        };
+        for outcome in all("ADD") {
+            outcome.result();
+        }
+        let link = site.vlan_link();
+        assert_eq!(site.host.link_names(), ["lo", NIC, "ens3.100"]);
+        assert_eq!(site.records().len(), MANY);
+        for container in &containers {
+            assert_eq!(container.link("eth0").parent, Some(link.ifindex));
+            e2e::traffic::assert_reaches(&site.neighbour, addresses(container)[0]);
+        }
+        for outcome in all("DEL") {
+            outcome.done();
+        }
+        site.assert_nothing_left();
+    }
+
+    /// Containers of two VLANs come while others go. No container ever loses its link.
+    fn containers_come_and_go_at_once(site) {
+        site.give_neighbour(ID);
+        site.give_neighbour(200);
+        thread::scope(|scope| {
+            for worker in 0..6 {
+                scope.spawn(move || {
+                    let id = if worker % 2 == 0 { ID } else { 200 };
+                    let conf = site.conf(id);
+                    for _ in 0..4 {
+                        let (container, _) = site.attach(&conf);
+                        assert_on_vlan(site, &container, id);
+                        site.detach(&container, &conf);
+                    }
+                });
+            }
+        });
+        site.assert_nothing_left();
+    }
+}
