@@ -39,6 +39,14 @@ pub enum Layers {
     HostAccess,
     /// As `Dual`. The attachment takes the default route from another interface of the container.
     Take,
+    /// As `V4`, on a VLAN. The attachment is the first and the last on it.
+    Vlan,
+    /// As `Vlan`, with host access.
+    VlanAccess,
+    /// As `V4`, on a VLAN on which another container is.
+    SharedVlan,
+    /// As `V4`, on a VLAN on which another program has put a container, without a record.
+    ForeignVlan,
 }
 
 /// One call of one plugin.
@@ -62,6 +70,21 @@ enum End {
     Aborted,
 }
 
+impl Layers {
+    fn has_host_access(self) -> bool {
+        matches!(self, Self::HostAccess | Self::VlanAccess)
+    }
+
+    fn has_vlan(self) -> bool {
+        matches!(self, Self::Vlan | Self::VlanAccess | Self::SharedVlan | Self::ForeignVlan)
+    }
+
+    /// Whether the host has the link of the VLAN without the attachment too.
+    fn shares_vlan(self) -> bool {
+        matches!(self, Self::SharedVlan | Self::ForeignVlan)
+    }
+}
+
 impl Scenario {
     pub fn name(&self) -> String {
         let command = match self.command {
@@ -75,6 +98,10 @@ impl Scenario {
             Layers::Dual => "dual stack",
             Layers::HostAccess => "dual stack with host access",
             Layers::Take => "dual stack, takes the default route",
+            Layers::Vlan => "IPv4 on a VLAN",
+            Layers::VlanAccess => "IPv4 on a VLAN with host access",
+            Layers::SharedVlan => "IPv4 on a VLAN with another container",
+            Layers::ForeignVlan => "IPv4 on a VLAN with a container of another program",
         };
         let ipam = match (self.plugin, self.layers, self.binaries) {
             ("host-local", _, _) | (_, Layers::Two, _) => "",

@@ -33,7 +33,7 @@ const NAMES: u8 = 4;
 const LONGEST_NAME: usize = 15;
 
 /// The longest wait until the kernel has deleted the links of a namespace that has ended.
-const ENDS_WITHIN: Duration = Duration::from_secs(2);
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 impl Vlan {
     pub(crate) fn new(parent: &Link, tag: VlanTag) -> Self {
@@ -159,10 +159,13 @@ impl HostSide<'_> {
             }
         }
         self.remove_reservation(link)?;
-        let used = match self.reserve(link, ends)? {
-            None => return Ok(()),
-            Some(false) => Ok(Some("a macvlan or ipvlan interface without a record is on it".to_owned())),
-            Some(true) => self.use_of(link),
+        let used = match self.use_here(link)? {
+            Some(reason) => Ok(Some(reason)),
+            None => match self.reserve(link, ends)? {
+                None => return Ok(()),
+                Some(false) => Ok(Some("a macvlan or ipvlan interface without a record is on it".to_owned())),
+                Some(true) => self.use_of(link),
+            },
         };
         match used {
             Ok(None) => return unless_gone(self.rtnl.del_link(link.ifindex)),
@@ -211,6 +214,14 @@ impl HostSide<'_> {
 
     /// Returns the reason why a reserved link is in use, or may be.
     fn use_of(&mut self, link: &Link) -> Result<Option<String>> {
+        match self.use_here(link)? {
+            None => self.use_elsewhere(link),
+            used => Ok(used),
+        }
+    }
+
+    /// Returns the reason why a link is in use in the home namespace.
+    fn use_here(&mut self, link: &Link) -> Result<Option<String>> {
         let ifindex = link.ifindex;
         if let Some(address) = self.rtnl.addresses(ifindex)?.first() {
             return Ok(Some(format!("it has the address {}", address.address)));
@@ -228,7 +239,7 @@ impl HostSide<'_> {
         if let Some(route) = routes.iter().find(|route| route.oif == Some(ifindex) && route.protocol != Some(KERNEL)) {
             return Ok(Some(format!("the route to {} leads through it", route.dst)));
         }
-        self.use_elsewhere(link)
+        Ok(None)
     }
 
     /// Searches links of other kinds on a link, such as VLANs, in other namespaces.

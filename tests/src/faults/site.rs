@@ -15,6 +15,8 @@ use crate::{Container, Lab};
 
 const IFNAME: &str = "eth0";
 const OTHER: &str = "net0";
+/// The link of the VLAN.
+const VLAN: &str = "ens3.100";
 
 #[derive(Debug)]
 pub(super) struct Site {
@@ -40,13 +42,19 @@ impl Site {
         }
         // The search for a second ipvlan slave would look at all descriptors of the machine. A second user of the host's
         // link would keep it.
-        let is_alone = scenario.plugin == "ipvlan" || scenario.layers == Layers::HostAccess;
+        let is_alone = scenario.plugin == "ipvlan"
+            || scenario.layers.has_host_access()
+            || (scenario.layers.has_vlan() && scenario.layers != Layers::SharedVlan);
         let plugin = if is_alone { "host-local" } else { scenario.plugin };
         if (plugin, scenario.layers) != ("host-local", Layers::Two) {
             lab.plugin(plugin).add(&bystander, IFNAME, &conf).run().result();
         }
         // The first attachment also creates the files that stay.
         let result = lab.plugin(scenario.plugin).add(&container, IFNAME, &conf).run().result();
+        if scenario.layers == Layers::ForeignVlan {
+            lab.host.create_macvlan_in(&bystander, IFNAME, VLAN);
+            bystander.set_up(IFNAME);
+        }
         lab.plugin(scenario.plugin).del(&container, IFNAME, &with(&conf, Some(&result))).run().done();
         let before = lab.snapshot(&[&container, &bystander]);
         let files = files(&lab);
@@ -125,6 +133,11 @@ impl Site {
         self.lab.plugin(self.scenario.plugin).del(&self.container, IFNAME, &conf).run().done();
     }
 
+    fn gc(&self) {
+        let conf = with_version(&self.conf);
+        self.lab.plugin(self.scenario.plugin).call("GC", &conf).run().done();
+    }
+
     fn makes_links(&self) -> bool {
         self.scenario.plugin != "host-local"
     }
@@ -134,7 +147,7 @@ impl Site {
         let addresses: Vec<IpNet> = list("ips").iter().map(|ip| parse(&ip["address"])).collect();
         let expected = match self.scenario.layers {
             Layers::Two => 0,
-            Layers::V4 => 1,
+            Layers::V4 | Layers::Vlan | Layers::VlanAccess | Layers::SharedVlan | Layers::ForeignVlan => 1,
             Layers::Dual | Layers::HostAccess | Layers::Take => 2,
         };
         assert_eq!(addresses.len(), expected, "another number of addresses: {result}\n{what}");
@@ -158,7 +171,10 @@ impl Site {
             let there = routes.iter().any(|its| its.dst == dst && its.oif == Some(link.ifindex));
             assert!(there, "the route to {dst} is missing: {what}");
         }
-        if self.scenario.layers == Layers::HostAccess {
+        if self.scenario.layers.has_vlan() {
+            assert_eq!(link.parent, Some(self.lab.host.link(VLAN).ifindex), "not on the VLAN: {what}");
+        }
+        if self.scenario.layers.has_host_access() {
             let routes = self.lab.host.routes();
             for address in leased {
                 let there = routes.iter().any(|its| its.dst.addr().to_string() == address);
@@ -172,13 +188,21 @@ impl Site {
             assert_eq!(self.link_names(), [""; 0], "a link is left: {what}");
         }
         assert_eq!(self.leased(), BTreeSet::new(), "a lease is left: {what}");
-        if self.scenario.layers == Layers::HostAccess {
+        let layers = self.scenario.layers;
+        if layers.has_host_access() || layers.has_vlan() {
+            // In doubt, the link of the VLAN stays until GC.
+            if what.contains("is kept: ") && layers != Layers::ForeignVlan {
+                self.gc();
+            }
             let links = self.lab.host.link_names();
             assert!(
                 !links.iter().any(|name| name.starts_with("underlay")),
                 "the host's link is left: {links:?} {what}"
             );
-            assert_eq!(self.lab.host.run_entries("underlay/attachments"), [""; 0], "a record is left: {what}");
+            assert_eq!(self.lab.host.has_link(VLAN), layers.shares_vlan(), "the link of the VLAN: {links:?} {what}");
+            let records = self.lab.host.run_entries("underlay/attachments");
+            let expected = usize::from(layers == Layers::SharedVlan);
+            assert_eq!(records.len(), expected, "records are left: {records:?} {what}");
         }
     }
 
@@ -236,17 +260,22 @@ fn conf(lab: &Lab, scenario: Scenario) -> Value {
     let mut conf = match (scenario.plugin, scenario.layers) {
         (_, Layers::Two) => lab.conf_with(json!({})),
         (_, Layers::V4) => lab.conf_with(lab.ipam(Families::V4)),
+        (_, Layers::Vlan | Layers::VlanAccess | Layers::SharedVlan | Layers::ForeignVlan) => {
+            crate::with(lab.conf_with(lab.ipam(Families::V4)), "vlan", json!(100))
+        }
         (_, Layers::Dual | Layers::HostAccess | Layers::Take) => lab.conf_with(lab.ipam(Families::Dual)),
     };
     let routes = match scenario.layers {
         Layers::Two => json!(null),
-        Layers::V4 => json!([{"dst": "0.0.0.0/0"}]),
+        Layers::V4 | Layers::Vlan | Layers::VlanAccess | Layers::SharedVlan | Layers::ForeignVlan => {
+            json!([{"dst": "0.0.0.0/0"}])
+        }
         Layers::Dual | Layers::HostAccess | Layers::Take => json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]),
     };
     if scenario.layers == Layers::Take {
         conf["defaultRoute"] = json!("take");
     }
-    if scenario.layers == Layers::HostAccess {
+    if scenario.layers.has_host_access() {
         conf["hostAccess"] = json!({"services": ["10.96.0.0/16"]});
     }
     if routes.is_array() {
@@ -254,6 +283,12 @@ fn conf(lab: &Lab, scenario: Scenario) -> Value {
     }
     conf["type"] = json!(scenario.plugin);
     conf
+}
+
+/// The configuration of a GC that may remove everything.
+fn with_version(conf: &Value) -> Value {
+    let conf = crate::with(conf.clone(), "cniVersion", json!("1.1.0"));
+    crate::with(conf, "cni.dev/valid-attachments", json!([]))
 }
 
 fn with(conf: &Value, result: Option<&Value>) -> Value {

@@ -68,12 +68,12 @@ e2e::on_both_kinds! {
     }
 
     fn a_parent_with_a_long_name_has_vlans_too(site) {
-        let long = "enp94s0f1np1234";
+        let long = "enp94s0f1np123";
         site.host.create_stray(long);
         site.host.set_up(long);
         let conf = with(site.conf(4094), "master", json!(long));
         let (container, checked) = site.attach(&conf);
-        let name = "underlay-enp94s0f1np1234-vlan4094";
+        let name = "underlay-enp94s0f1np123-vlan4094";
         assert_eq!(crate::site::describe(&site.host, name)["linkinfo"]["info_data"]["id"], 4094);
         site.checks(&container, &checked);
         site.detach(&container, &conf);
