@@ -5,7 +5,7 @@ use std::thread;
 use e2e::Outcome;
 use e2e::lab::NIC;
 
-use crate::site::{ID, addresses, assert_on_vlan};
+use crate::site::{self, ID, addresses, assert_on_vlan};
 
 const MANY: usize = 64;
 
@@ -14,7 +14,7 @@ e2e::on_both_kinds! {
         site.give_neighbour(ID);
         let conf = site.conf(ID);
         let containers: Vec<_> = (0..MANY).map(|_| site.container()).collect();
-        // The guard of ipvlan finds a process in a container at once. Otherwise it searches all descriptors.
+        let _process = site::Process::sleep(&containers[0]);
         let all = |command: &'static str| -> Vec<Outcome> {
             thread::scope(|scope| {
                 let calls: Vec<_> = containers
@@ -47,6 +47,9 @@ e2e::on_both_kinds! {
     fn containers_come_and_go_at_once(site) {
         site.give_neighbour(ID);
         site.give_neighbour(200);
+        // The guard of ipvlan finds a container with a process at once. It would search all descriptors for the others.
+        let kept = [ID, 200].map(|id| (id, site.attach(&site.conf(id)).0));
+        let processes: Vec<_> = kept.iter().map(|(_, container)| site::Process::sleep(container)).collect();
         thread::scope(|scope| {
             for worker in 0..6 {
                 scope.spawn(move || {
@@ -60,6 +63,11 @@ e2e::on_both_kinds! {
                 });
             }
         });
+        for (id, container) in &kept {
+            assert_on_vlan(site, container, *id);
+            site.detach(container, &site.conf(*id));
+        }
+        drop(processes);
         site.assert_nothing_left();
     }
 }

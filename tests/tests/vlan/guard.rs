@@ -4,7 +4,7 @@ use e2e::lab::NIC;
 use e2e::traffic::assert_reaches;
 use e2e::{Container, Outcome};
 
-use crate::site::{ID, Site, VLAN, address4, assert_on_vlan, describe};
+use crate::site::{ID, Process, Site, VLAN, address4, assert_on_vlan, describe};
 
 /// The last container goes. Asserts that the link stays, and that a remark says why.
 #[track_caller]
@@ -96,13 +96,11 @@ e2e::on_both_kinds! {
         let elsewhere = site.container();
         site.host.create_vlan("inner0", VLAN, 7);
         site.host.ip(&format!("link set inner0 netns {}", elsewhere.path().display()));
-        let process = elsewhere.run(|| std::process::Command::new("sleep").arg("600").spawn()).expect("start sleep");
-        let mut process = scopeguard(process);
+        let _process = Process::sleep(&elsewhere);
         assert_kept(site, &last, "interface inner0 in another network namespace is on it");
         assert!(elsewhere.has_link("inner0"));
         elsewhere.delete_link("inner0");
         assert_gc_removes(site);
-        process.end();
     }
 
     fn a_link_that_is_a_port_of_the_operators_bridge_stays(site) {
@@ -170,25 +168,5 @@ e2e::on_both_kinds! {
         elsewhere.ip(&format!("address add {}/24 dev eth0", address4(ID, 60)));
         elsewhere.set_up("eth0");
         assert_reaches(&elsewhere, address4(ID, 2));
-    }
-}
-
-/// A process that is ended with the test.
-struct Process(std::process::Child);
-
-fn scopeguard(child: std::process::Child) -> Process {
-    Process(child)
-}
-
-impl Process {
-    fn end(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.end();
     }
 }

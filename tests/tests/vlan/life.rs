@@ -53,13 +53,21 @@ e2e::on_both_kinds! {
         drop(container);
         let outcome = del.run();
         outcome.done();
-        assert_eq!(outcome.stderr, "");
+        assert_eq!(site.records(), [""; 0]);
+        // The kernel deletes namespaces one after the other, also those of other tests. The call waits for 5 s.
+        if outcome.stderr.contains("VLAN link ens3.100 is kept: a macvlan or ipvlan interface without a record is on it") {
+            await_that("GC has removed the link", || {
+                site.gc(&conf, &[]);
+                !site.host.has_link(VLAN)
+            });
+        }
         site.assert_nothing_left();
     }
 
     fn gc_removes_the_link_of_containers_that_are_gone(site) {
         let conf = site.conf(ID);
-        drop((site.attach(&conf), site.attach(&conf)));
+        site.attach_and_lose(&conf);
+        site.attach_and_lose(&conf);
         let (live, _) = site.attach(&site.conf(200));
         site.gc(&conf, &[]);
         assert_eq!(site.host.link_names(), ["lo", NIC, "ens3.200"]);
@@ -81,7 +89,8 @@ e2e::on_both_kinds! {
     fn the_last_container_that_runs_removes_the_link_of_those_that_are_gone(site) {
         let conf = site.conf(ID);
         let (last, _) = site.attach(&conf);
-        drop((site.attach(&conf), site.attach(&conf)));
+        site.attach_and_lose(&conf);
+        site.attach_and_lose(&conf);
         site.detach(&last, &conf);
         site.assert_nothing_left();
     }
@@ -218,7 +227,8 @@ e2e::on_both_kinds! {
     fn with_host_access_a_container_that_is_gone_leaves_nothing(site) {
         let conf = with(site.conf(ID), "hostAccess", json!(true));
         let (last, _) = site.attach(&conf);
-        drop((site.attach(&conf), site.attach(&site.conf(ID))));
+        site.attach_and_lose(&conf);
+        site.attach_and_lose(&site.conf(ID));
         site.detach(&last, &conf);
         site.assert_nothing_left();
     }

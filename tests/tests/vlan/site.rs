@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::ops::Deref;
-use std::process::Command;
+use std::process::{Child, Command};
 
 use e2e::kernel::Link;
 use e2e::lab::{MACHINE_NIC, NIC};
@@ -55,6 +55,13 @@ impl Site {
     #[track_caller]
     pub(crate) fn attach(&self, conf: &Value) -> (Container, Value) {
         self.plugin().attach(self, conf)
+    }
+
+    /// Attaches a container that then is gone without a DEL, and the kernel has deleted its link.
+    #[track_caller]
+    pub(crate) fn attach_and_lose(&self, conf: &Value) {
+        let (container, _) = self.attach(conf);
+        container.delete_link("eth0");
     }
 
     #[track_caller]
@@ -145,4 +152,20 @@ pub(crate) fn describe(netns: &Namespace, link: &str) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     let mut links: Vec<Value> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     links.remove(0)
+}
+
+/// A process in a namespace, until it is dropped.
+pub(crate) struct Process(Child);
+
+impl Process {
+    pub(crate) fn sleep(netns: &Namespace) -> Self {
+        Self(netns.run(|| Command::new("sleep").arg("infinity").spawn()).expect("start sleep"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
