@@ -271,12 +271,19 @@ impl Task<'_> {
     }
 
     /// Compares an attachment with the result of its ADD. Changes nothing. The parent may have another name now, so it
-    /// is compared only if `parent` has properties, and one link has them.
+    /// is compared only if `parent` has properties, and one link has them. `has_host_access` tells that the configuration
+    /// asks for it.
     ///
     /// # Errors
     ///
     /// The first difference.
-    pub fn check(&self, kind: &LinkKind, parent: &Wish, expected: &AddResult) -> Result<(), cni::Error> {
-        life::check(self, kind, parent, expected)
+    pub fn check(
+        &self,
+        kind: &LinkKind,
+        parent: &Wish,
+        expected: &AddResult,
+        has_host_access: bool,
+    ) -> Result<(), cni::Error> {
+        life::check(self, kind, parent, expected, has_host_access)
     }
 }

@@ -204,9 +204,10 @@ pub(crate) fn check<'a>(
     kind: &'a LinkKind,
     parent: &'a Wish,
     expected: &'a AddResult,
+    has_host_access: bool,
 ) -> Result<(), cni::Error> {
     let (netns, _) = container::open(task)?;
     let rtnl = Rtnl::open_in(&netns).map_err(Error::from)?;
-    let mut checking = Checking { task, kind, parent, expected, rtnl, link: None };
+    let mut checking = Checking { task, kind, parent, expected, has_host_access, rtnl, link: None };
     Ok(steps().iter().try_for_each(|step| step.verify(&mut checking))?)
 }

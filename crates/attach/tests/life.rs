@@ -173,7 +173,9 @@ impl Stage {
         let result = self.add(&ipam).expect("no panic").expect("an ADD");
         assert_eq!(result.ips[0].address.to_string(), "192.0.2.7/24");
         assert_eq!(self.names(), ["lo", "eth0"]);
-        self.with(&ipam, |task| task.check(&BRIDGE, &Wish::DefaultRoute, &result)).expect("no panic").expect("a CHECK");
+        self.with(&ipam, |task| task.check(&BRIDGE, &Wish::DefaultRoute, &result, false))
+            .expect("no panic")
+            .expect("a CHECK");
         self.del(&ipam).expect("no panic").expect("a DEL");
         assert_eq!(self.names(), ["lo"]);
         assert_eq!(ipam.asked(), ["ADD", "CHECK", "DEL"]);

@@ -100,7 +100,10 @@ impl<K: Kind> Plugin for SubInterface<K> {
         let expected = call.prev_result()?.ok_or_else(missing)?;
         let ipam = Asked::find(call, attachment)?;
         let parent = keys::parent(call.keys())?;
-        with_task(call, "CHECK", attachment, ipam.as_ref(), |task| task.check(&choice.link, &parent, &expected))
+        let has_host_access = keys::host_access(call.keys())?.is_some();
+        with_task(call, "CHECK", attachment, ipam.as_ref(), |task| {
+            task.check(&choice.link, &parent, &expected, has_host_access)
+        })
     }
 
     fn status(&self, call: &Call<'_>) -> Result<(), Error> {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use linux::{Route, Rtnl};
 
+use super::link;
 use super::routes::{PRIORITY_OF_V6, is_there, keep_if_there};
 use super::{Checking, Known, Making, Step, Undoing, Undone, Why};
 use crate::error::{Error, Result};
@@ -57,14 +58,20 @@ impl<'a> Step<'a> for HostAccess {
         let path = attachment.netns.ok_or(Error::NetnsUnset)?;
         let mac = making.link.as_ref().and_then(|link| link.mac);
         let mac = mac.ok_or_else(|| Error::LinkGone(format!("find the MAC of {}", attachment.ifname)))?;
+        let ifindex = making.ifindex();
         let host = Addresses::list(&mut making.host, making.parent.ifindex)?;
         let mut side = HostSide::lock(&mut making.host, making.task.remark)?;
-        let record = Record {
+        // Others may have held the lock for a long time. A DEL that has begun meanwhile has found no record.
+        if !link::stays(&mut making.inside, ifindex, attachment)? {
+            return Err(Error::LinkGone(format!("create {}", attachment.ifname)));
+        }
+        let mut record = Record {
+            schema: record::SCHEMA,
             network: making.task.network.to_owned(),
             container_id: attachment.container_id.to_owned(),
             ifname: attachment.ifname.to_owned(),
             home: side.home,
-            container: Place::new(path, making.netns.id())?,
+            container: Place::new(path, &making.netns, &making.inside)?,
             parent: making.parent.ifindex,
             kind: making.settings.link.name().to_owned(),
             addresses: self.addresses.clone(),
@@ -73,24 +80,34 @@ impl<'a> Step<'a> for HostAccess {
         };
         // An ADD that was killed may have left other addresses.
         side.release_of(attachment)?;
-        side.look_at_some();
+        side.look_at_some(making.parent.ifindex);
         let link = side.claim(&record)?;
         // Set before the call, because a panic may come after the write.
         self.is_recorded = true;
         record.write()?;
         let ready = side.prepare(link, &making.parent, &making.settings.link, access, &self.addresses)?;
-        side.lead_to(&record, mac, &ready)?;
+        side.lead_to(&mut record, mac, &ready)?;
         drop(side);
         self.lead_back(making, &record, &ready, &host)
     }
 
     /// Compares the host's side and the routes in the container with the record.
     fn verify(&self, checking: &mut Checking<'_>) -> Result<()> {
-        let Some(Content::Whole(record)) = record::of(&checking.task.attachment)? else { return Ok(()) };
-        let mut host = Rtnl::open()?;
-        if record.home != Home::here(&host)? {
+        let attachment = &checking.task.attachment;
+        let content = record::of(attachment)?;
+        if content.is_none() && !checking.has_host_access {
             return Ok(());
         }
+        let mut host = Rtnl::open()?;
+        let record = match content {
+            Some(Content::Whole(record)) if record.home == Home::here(&host)? => record,
+            Some(Content::OtherSchema) => return Err(Error::OtherRecord(record::path_of(attachment))),
+            _ if checking.has_host_access => {
+                let difference = "cannot reach its host: hostAccess is set, and ADD has left no record of it";
+                return Err(checking.differs(difference.to_owned()));
+            }
+            _ => return Ok(()),
+        };
         let Some(link) = host_link::find(&mut host, record.parent, &record.kind)?.filter(|link| link.up) else {
             return Err(checking.differs("cannot reach its host: the host's link of the parent is gone or down".into()));
         };
@@ -115,14 +132,21 @@ impl<'a> Step<'a> for HostAccess {
             }
         }
         let routes = checking.rtnl.routes()?;
+        let host_addresses = Addresses::list(&mut host, record.parent)?;
+        let next_hops = routes.iter().filter(|route| route.oif == Some(ifindex)).filter_map(|route| route.gateway);
+        for gateway in next_hops.filter(|gateway| host_addresses.all.contains(gateway)) {
+            if checking.rtnl.permanent_neighbour(ifindex, gateway)? != link.mac {
+                let difference = format!("cannot reach its host: {gateway} has another MAC in its neighbours");
+                return Err(checking.differs(difference));
+            }
+        }
         let host_routes = record.host.iter().copied().map(IpNet::from);
         for dst in host_routes.chain(record.routes.iter().copied()) {
             if !routes.iter().any(|route| route.dst == dst && route.oif == Some(ifindex)) {
                 return Err(checking.differs(format!("cannot reach its host: no route to {dst}")));
             }
         }
-        let now = Addresses::list(&mut host, record.parent)?;
-        let now = HostAccess { addresses: record.addresses.clone(), ..Self::default() }.reached(&now);
+        let now = HostAccess { addresses: record.addresses.clone(), ..Self::default() }.reached(&host_addresses);
         if let Some(lost) = record.host.iter().find(|address| !now.contains(address)) {
             return Err(checking.differs(format!("has a route to {lost}, which is no address of the host any more")));
         }
@@ -137,11 +161,19 @@ impl<'a> Step<'a> for HostAccess {
     fn undo(&mut self, undoing: &mut Undoing<'a, '_>) -> Result<Undone> {
         let attachment = &undoing.task.attachment;
         let may_exist = self.is_recorded || matches!(undoing.why, Why::Del { .. });
-        if may_exist && record::of(attachment)?.is_some() {
-            let mut host = Rtnl::open()?;
-            let mut side = HostSide::lock(&mut host, undoing.task.remark)?;
-            side.release_of(attachment)?;
-            side.look_at_some();
+        let Some(content) = may_exist.then(|| record::of(attachment)).transpose()?.flatten() else {
+            return Ok(Undone::Whole);
+        };
+        let mut host = Rtnl::open()?;
+        let mut side = HostSide::lock(&mut host, undoing.task.remark)?;
+        match side.release_of(attachment) {
+            Err(error @ Error::OtherRecord(_)) => {
+                (undoing.task.remark)(format_args!("{error}: the host's routes to the container stay"));
+            }
+            outcome => outcome?,
+        }
+        if let Content::Whole(record) = content {
+            side.look_at_some(record.parent);
         }
         Ok(Undone::Whole)
     }

@@ -8,7 +8,7 @@ use linux::{Errno, Link, LinkInfo, LinkKind, Mac, MacvlanMode, NewLink, Rtnl};
 use super::{Checking, Making, Step, Undoing, Undone, Why};
 use crate::error::{Error, Result, unless_gone};
 use crate::mark::Mark;
-use crate::{Wish, parent, result};
+use crate::{Attachment, Wish, host_link, parent, result};
 
 /// The state of the link.
 #[derive(Default)]
@@ -25,35 +25,32 @@ pub(crate) enum TheLink {
 impl<'a> Step<'a> for TheLink {
     /// Creates the link in the container's namespace with its final name and its mark. The link is down.
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
-        let ifname = making.task.attachment.ifname;
-        // The kernel refuses a name that is taken. But if its answer is lost, the undo must not mistake an earlier link
-        // for ours. So check the name first.
-        see_name_is_free(making)?;
-        let settings = making.settings;
-        let permit = settings.guard.map(|guard| guard.permit(&settings.link, &mut making.site())).transpose()?;
-        let refused = match self.ask_for(ifname, making) {
-            Ok(()) => return self.see(making),
-            Err(error) => error,
+        let refused = match self.make(making) {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
         };
-        if matches!(self, Self::Asked(_)) {
-            return Err(refused.during(operation(making)).into());
+        // A host's link of another kind or mode may be all that is in the way.
+        let may_be_blocked = match &refused {
+            Error::Explained { error, .. } => error.errno() == Some(Errno::EBUSY),
+            Error::Other(_) => true,
+            _ => false,
+        };
+        if !may_be_blocked || !matches!(self, Self::None) || making.settings.link_in_container {
+            return Err(refused);
         }
-        if refused.errno() != Some(Errno::EEXIST) {
-            return Err(explain(making, refused));
+        match host_link::remove_stale(&mut making.host, making.parent.ifindex, making.task.remark) {
+            Ok(true) => self.make(making),
+            _ => Err(refused),
         }
-        see_name_is_free(making)?;
-        let made = self.make_in_two_steps(making);
-        drop(permit);
-        made
     }
 
     /// Checks the link a last time. A parallel DEL marks the link before it releases the lease. Then this ADD fails,
     /// and releases what it leased after that.
     fn finish(&mut self, making: &mut Making<'a>) -> Result<()> {
-        let mark = Mark::of(&making.task.attachment);
-        match making.inside.link_by_index(making.ifindex())? {
-            Some(link) if !mark.has_begun(&link) => Ok(()),
-            _ => Err(Error::LinkGone(operation(making))),
+        let ifindex = making.ifindex();
+        match stays(&mut making.inside, ifindex, &making.task.attachment)? {
+            true => Ok(()),
+            false => Err(Error::LinkGone(operation(making))),
         }
     }
 
@@ -144,7 +141,36 @@ fn other_parent(checking: &Checking<'_>, link: &Link) -> Option<String> {
     })
 }
 
+/// Returns false if the link of an attachment is gone, or if a DEL has begun.
+pub(crate) fn stays(inside: &mut Rtnl, ifindex: u32, attachment: &Attachment<'_>) -> Result<bool> {
+    let link = inside.link_by_index(ifindex)?;
+    Ok(link.is_some_and(|link| !Mark::of(attachment).has_begun(&link)))
+}
+
 impl TheLink {
+    fn make(&mut self, making: &mut Making<'_>) -> Result<()> {
+        let ifname = making.task.attachment.ifname;
+        // The kernel refuses a name that is taken. But if its answer is lost, the undo must not mistake an earlier link
+        // for ours. So check the name first.
+        see_name_is_free(making)?;
+        let settings = making.settings;
+        let permit = settings.guard.map(|guard| guard.permit(&settings.link, &mut making.site())).transpose()?;
+        let refused = match self.ask_for(ifname, making) {
+            Ok(()) => return self.see(making),
+            Err(error) => error,
+        };
+        if matches!(self, Self::Asked(_)) {
+            return Err(refused.during(operation(making)).into());
+        }
+        if refused.errno() != Some(Errno::EEXIST) {
+            return Err(explain(making, refused));
+        }
+        see_name_is_free(making)?;
+        let made = self.make_in_two_steps(making);
+        drop(permit);
+        made
+    }
+
     fn ask_for(&mut self, name: &str, making: &mut Making<'_>) -> linux::Result<()> {
         // Set before the call, because a panic leaves the answer unknown too.
         *self = Self::Asked(name.to_owned());

@@ -225,6 +225,8 @@ pub(crate) struct Checking<'a> {
     pub(crate) parent: &'a Wish,
     /// The result of ADD, with the changes of later plugins.
     pub(crate) expected: &'a AddResult,
+    /// True if the configuration asks for host access.
+    pub(crate) has_host_access: bool,
     /// A socket in the container.
     pub(crate) rtnl: Rtnl,
     /// The link, after the first step.
