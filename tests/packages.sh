@@ -12,12 +12,13 @@ packages=()
 for lane in "$@"; do
 	case $lane in
 	unit) ;;
-	native) packages+=("${lab[@]}" "${runc[@]}" user-mode-linux strace valgrind mandoc iperf3 ethtool nftables \
+	native) packages+=("${lab[@]}" "${runc[@]}" user-mode-linux strace valgrind mandoc iperf3 ethtool nftables procps \
 		containernetworking-plugins dnsmasq-base radvd) ;;
 	# podman with the package runc, and not with crun: the tests say so in its configuration.
 	runtime) packages+=("${lab[@]}" "${runc[@]}" podman runc) ;;
 	compliance) packages+=("${lab[@]}") ;;
-	guest) packages+=("${lab[@]}" user-mode-linux strace valgrind containernetworking-plugins dnsmasq-base radvd tcpdump) ;;
+	guest) packages+=("${lab[@]}" user-mode-linux strace valgrind procps tcpdump containernetworking-plugins dnsmasq-base \
+		radvd) ;;
 	# kube-proxy and portmap call iptables and nft. dnsmasq is the DNS server of the cluster.
 	kubernetes) packages+=("${lab[@]}" "${runc[@]}" nftables iptables dnsmasq-base openssl) ;;
 	bench) packages+=("${lab[@]}" strace valgrind user-mode-linux iperf3 ethtool nftables) ;;

@@ -32,6 +32,9 @@ pub enum Error {
         /// The reason.
         cause: String,
     },
+    /// Another release has written the record of this attachment.
+    #[error("read {}: another release of Underlay has written this record", .0.display())]
+    OtherRecord(PathBuf),
     /// A key of the configuration has a wrong value.
     #[error("{key} {value}: {cause}")]
     Config {
@@ -120,6 +123,7 @@ impl Error {
             Self::NetnsUnset => Code::INVALID_ENVIRONMENT,
             Self::Config { .. } | Self::NameTaken { .. } | Self::HostRoute { .. } => Code::INVALID_NETWORK_CONFIG,
             Self::HostNetns(_) => Code::INVALID_NETNS,
+            Self::OtherRecord(_) => Code::IO_FAILURE,
             Self::Tentative { .. } | Self::NoAdvertisement { .. } => Code::TRY_AGAIN_LATER,
             Self::LinkGone(_) | Self::Duplicate { .. } => Code::KERNEL,
             Self::NoLink { .. } => Code::UNKNOWN_CONTAINER,

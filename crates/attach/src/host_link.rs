@@ -8,18 +8,20 @@
 //! All containers of a parent share the link. The first creates it, and the last removes it. Its users are counted by
 //! the kernel: each has a route on the link with [`PROTOCOL`]. The [`Record`]s only tell whose the routes are.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cni::config::ValidAttachment;
 use fnv::FnvHasher;
 use ipnet::IpNet;
-use linux::{Errno, Link, LinkKind, Mac, Netns, NewLink, Route, Rtnl, file, sysctl};
+use linux::{Errno, Link, LinkKind, Mac, NewLink, Route, Rtnl, file, sysctl};
 
 use crate::error::{Error, Result};
 use crate::record::{self, Access, Content, Home, Presence, Record};
+use crate::steps::routes::PRIORITY_OF_V6;
 use crate::{Attachment, HostAccess, parent};
 
 /// The origin of our routes on the host and in containers: 117 is the letter u. No program in the list of iproute2 has
@@ -33,8 +35,12 @@ const GROUP: u32 = 0x756c_686f;
 /// The longest wait for other calls on this host. Each holds the lock for milliseconds, but there can be many.
 const LOCKED_WITHIN: Duration = Duration::from_secs(60);
 
-/// An ADD and a DEL look at so many records of others. So they cost the same with any number of attachments.
+/// An ADD and a DEL look at so many records of other attachments of the parent. So they cost the same with any number
+/// of attachments.
 const LOOKED_AT: usize = 4;
+
+/// An ADD and a DEL read at most so many records of others to find those of the parent.
+const READ: usize = 12;
 
 /// At most so many names are tried for the link.
 const NAMES: u8 = 4;
@@ -52,6 +58,8 @@ pub(crate) struct HostSide<'a> {
     /// A socket in the home namespace.
     pub(crate) rtnl: &'a mut Rtnl,
     pub(crate) remark: &'a dyn Fn(std::fmt::Arguments<'_>),
+    /// The host's link that this call is about to use. It is not removed, although it may have no user yet.
+    in_use: Option<u32>,
 }
 
 /// The host's link, when it is ready.
@@ -85,7 +93,7 @@ impl<'a> HostSide<'a> {
         rtnl: &'a mut Rtnl,
         remark: &'a dyn Fn(std::fmt::Arguments<'_>),
     ) -> Result<Self> {
-        Ok(Self { lock, home: Home::here(rtnl)?, rtnl, remark })
+        Ok(Self { lock, home: Home::here(rtnl)?, rtnl, remark, in_use: None })
     }
 
     /// Keeps the lock for longer than this value.
@@ -122,10 +130,8 @@ impl<'a> HostSide<'a> {
             Some(link) => link,
             None => self.create(on, kind)?,
         };
-        // A call that was killed has left it down.
-        if !link.up {
-            self.configure(&link, on, kind)?;
-        }
+        self.in_use = Some(link.ifindex);
+        self.configure(&link, on, kind, addresses)?;
         let present = self.rtnl.addresses(link.ifindex)?;
         let mut private: Vec<IpAddr> =
             present.iter().map(|its| its.address.addr()).filter(|its| !is_link_local(its)).collect();
@@ -163,55 +169,73 @@ impl<'a> HostSide<'a> {
         unreachable!("the last attempt returns")
     }
 
-    /// Configures the link, and sets it up at the end. So a link that is up is complete.
-    fn configure(&mut self, link: &Link, on: &Link, kind: &LinkKind) -> Result<()> {
-        let key = |family: &str, key: &str| format!("net/{family}/conf/{}/{key}", link.name);
-        let settings = [
-            // Frames from the LAN to this link are dropped: the parent leads to their senders.
-            (key("ipv4", "rp_filter"), "1"),
-            // The LAN gets its answers from the parent only.
-            (key("ipv4", "arp_ignore"), "8"),
-            // IPv6 is off until a container needs it, because it makes the kernel send multicast listener reports.
-            (key("ipv6", "disable_ipv6"), "1"),
-            (key("ipv6", "accept_ra"), "0"),
-            // At a bond's failover, each host announces its private address. Without this, the others would log it.
-            (key("ipv6", "drop_unsolicited_na"), "1"),
-            // 1 is `IN6_ADDR_GEN_MODE_NONE`: no link-local address.
-            (key("ipv6", "addr_gen_mode"), "1"),
-        ];
-        let pairs: Vec<_> = settings.iter().map(|(key, value)| (key.as_str(), *value)).collect();
-        let (v4, v6) = pairs.split_at(2);
-        let netns = Netns::current()?;
-        for error in sysctl::write_all(&netns, v4).into_iter().filter_map(linux::Result::err) {
-            (self.remark)(format_args!("{error}"));
+    /// Configures the link, and sets it up at the end. So a link that is up is complete. Another program may have changed
+    /// the sysctls of a link that is up (systemd's 50-default.conf sets `rp_filter` of each new link), so they are set
+    /// again.
+    fn configure(&mut self, link: &Link, on: &Link, kind: &LinkKind, addresses: &[IpAddr]) -> Result<()> {
+        let set = |family: &str, key: &str, value: &str| {
+            sysctl::write_here(&format!("net/{family}/conf/{}/{key}", link.name), value)
+        };
+        // Frames from the LAN to this link are dropped: the parent leads to their senders. And the LAN gets its answers
+        // from the parent only.
+        for (key, value) in [("rp_filter", "1"), ("arp_ignore", "8")] {
+            if let Err(error) = set("ipv4", key, value) {
+                (self.remark)(format_args!("{error}"));
+            }
         }
-        // A kernel without IPv6 does not have these.
-        drop(sysctl::write_all(&netns, v6));
-        let mut alias = format!("Underlay: the host's access to its containers on {}", on.name);
-        let loosened = if matches!(kind, LinkKind::Ipvlan { .. }) { strict_filter(&netns, &on.name) } else { None };
-        if let Some(was) = &loosened {
-            alias.push_str(RP_FILTER_WAS);
-            alias.push_str(was);
+        if !link.up {
+            // IPv6 is off until a container needs it, because it makes the kernel send multicast listener reports. 1 is
+            // `IN6_ADDR_GEN_MODE_NONE`: no link-local address. A kernel without IPv6 does not have these.
+            for key in ["disable_ipv6", "addr_gen_mode"] {
+                drop(set("ipv6", key, "1"));
+            }
         }
-        self.rtnl.set_alias(link.ifindex, &alias)?;
-        if let Some(was) = loosened {
-            sysctl::write(&netns, &rp_filter(&on.name), "2")?;
-            (self.remark)(format_args!(
-                "set rp_filter of {} from {was} to 2 as long as the host's link {} exists: packets of containers to \
-                 the host arrive on {}",
-                on.name, link.name, on.name
-            ));
+        if !link.up || addresses.iter().any(IpAddr::is_ipv6) {
+            // At a bond's failover, each host announces its private address. Without the second, the others would log it.
+            for (key, value) in [("accept_ra", "0"), ("drop_unsolicited_na", "1")] {
+                drop(set("ipv6", key, value));
+            }
+        }
+        self.loosen_filter(link, on, kind)?;
+        if link.up {
+            return Ok(());
         }
         // Another link may have the name, and older kernels have no alternative names.
         let _ = self.rtnl.add_alternative_name(link.ifindex, &format!("{NAME}-{}", on.name));
         self.rtnl
             .set_up(link.ifindex)
             .map_err(|error| error.during(format!("set the host's link {} up", link.name)))?;
-        if sysctl_of(&netns, "net/ipv4/conf/all/rp_filter").as_deref() == Some("2") {
+        if sysctl_of("net/ipv4/conf/all/rp_filter").as_deref() == Some("2") {
             (self.remark)(format_args!(
                 "all.rp_filter is 2: machines of the LAN can reach the host through {} too, past firewall rules that \
                  name {}; see docs/security.md",
                 link.name, on.name
+            ));
+        }
+        Ok(())
+    }
+
+    /// Gives the link its alias. On ipvlan, also loosens a strict `rp_filter` of the parent. The alias keeps the first
+    /// value that the parent had: a call may have been killed, or another program may have made it strict again.
+    fn loosen_filter(&mut self, link: &Link, on: &Link, kind: &LinkKind) -> Result<()> {
+        let strict = if matches!(kind, LinkKind::Ipvlan { .. }) { strict_filter(&on.name) } else { None };
+        if link.up && strict.is_none() {
+            return Ok(());
+        }
+        let mut alias = format!("Underlay: the host's access to its containers on {}", on.name);
+        if let Some(was) = filter_was(link).or(strict.as_deref()) {
+            alias.push_str(RP_FILTER_WAS);
+            alias.push_str(was);
+        }
+        if alias != link.alias {
+            self.rtnl.set_alias(link.ifindex, &alias)?;
+        }
+        if let Some(was) = strict {
+            sysctl::write_here(&rp_filter(&on.name), "2")?;
+            (self.remark)(format_args!(
+                "set rp_filter of {} from {was} to 2 as long as the host's link {} exists: packets of containers to \
+                 the host arrive on {}",
+                on.name, link.name, on.name
             ));
         }
         Ok(())
@@ -251,7 +275,7 @@ impl<'a> HostSide<'a> {
             self.rtnl.new_address(link.ifindex, IpNet::from(address))
         } else {
             let key = format!("net/ipv6/conf/{}/disable_ipv6", link.name);
-            sysctl::write(&Netns::current()?, &key, "0")?;
+            sysctl::write_here(&key, "0")?;
             self.rtnl.new_address_unseen(link.ifindex, IpNet::from(address))
         };
         given.map_err(|error| error.during(format!("give the host's link {} the address {address}", link.name)))?;
@@ -267,58 +291,90 @@ impl<'a> HostSide<'a> {
     }
 
     /// Adds the routes and neighbours of a container.
-    pub(crate) fn lead_to(&mut self, record: &Record, access: &Access, mac: Mac, ready: &Ready) -> Result<()> {
-        for address in &access.addresses {
-            // With the neighbour first, the kernel never asks the LAN for it.
-            self.rtnl.set_neighbour(ready.ifindex, *address, mac)?;
-            let route = Route {
-                // For IPv6 the kernel would prefer a global address of another interface.
-                source: ready.private_for(*address).filter(IpAddr::is_ipv6),
-                ..route(*address, ready.ifindex)
-            };
-            match self.rtnl.new_route(&route) {
-                Err(error) if error.errno() == Some(Errno::EEXIST) => {
-                    self.make_way(*address, record)?;
-                    self.rtnl.new_route(&route)
+    pub(crate) fn lead_to(&mut self, record: &mut Record, mac: Mac, ready: &Ready) -> Result<()> {
+        for (at, address) in record.addresses().to_vec().into_iter().enumerate() {
+            let led = self.lead_to_one(address, record, mac, ready);
+            if let Err(Error::HostRoute { .. }) = &led {
+                // The route is that of another attachment. So an undo must not find it in the record.
+                ignore_missing(self.rtnl.del_neighbour(ready.ifindex, address))?;
+                if let Some(access) = &mut record.access {
+                    access.addresses.truncate(at);
                 }
-                outcome => outcome,
+                record.write()?;
             }
-            .map_err(|error| error.during(format!("add the host's route to {address}")))?;
+            led?;
         }
         Ok(())
     }
 
+    fn lead_to_one(&mut self, address: IpAddr, record: &Record, mac: Mac, ready: &Ready) -> Result<()> {
+        // With the neighbour first, the kernel never asks the LAN for it.
+        self.rtnl.set_neighbour(ready.ifindex, address, mac)?;
+        let route = Route {
+            // For IPv6 the kernel would prefer a global address of another interface.
+            source: ready.private_for(address).filter(IpAddr::is_ipv6),
+            ..route(address, ready.ifindex)
+        };
+        let outcome = match self.rtnl.new_route(&route) {
+            Err(error) if error.errno() == Some(Errno::EEXIST) => {
+                self.make_way(address, record)?;
+                // It was also that of the earlier route.
+                self.rtnl.set_neighbour(ready.ifindex, address, mac)?;
+                self.rtnl.new_route(&route)
+            }
+            outcome => outcome,
+        };
+        Ok(outcome.map_err(|error| error.during(format!("add the host's route to {address}")))?)
+    }
+
     /// Removes the route of an attachment that is gone, if it is in the way of another one.
     fn make_way(&mut self, address: IpAddr, record: &Record) -> Result<()> {
+        let refused = |cause: String| Err(Error::HostRoute { address, cause });
+        let mut unread: Option<PathBuf> = None;
         for path in record::paths()? {
-            let Some(Content::Whole(other)) = record::read(&path)? else { continue };
+            let other = match record::read(&path) {
+                Ok(Some(Content::Whole(other))) => other,
+                Ok(Some(Content::OtherSchema)) | Err(_) => {
+                    unread = Some(path);
+                    continue;
+                }
+                Ok(None | Some(Content::Incomplete)) => continue,
+            };
             let is_record = (&other.container_id, &other.ifname) == (&record.container_id, &record.ifname);
             let has_it = other.access.as_ref().is_some_and(|access| access.addresses.contains(&address));
             if is_record || other.home != self.home || !has_it {
                 continue;
             }
-            if other.presence() == Presence::There {
-                let cause = format!(
+            if !is_gone(&other) {
+                return refused(format!(
                     "interface {} of container {} has this address; the host cannot reach two containers by one \
                      address",
                     other.ifname, other.container_id
-                );
-                return Err(Error::HostRoute { address, cause });
+                ));
             }
             self.release(&other)?;
         }
-        // Without a record, a route of ours is the rest of an attachment.
-        let links = self.rtnl.links()?;
-        for link in links.iter().filter(|link| is_host_link(link)) {
-            ignore_missing(self.rtnl.del_route(&route(address, link.ifindex)))?;
-            ignore_missing(self.rtnl.del_neighbour(link.ifindex, address))?;
+        let priority = if address.is_ipv4() { 0 } else { PRIORITY_OF_V6 };
+        let mut routes = self.rtnl.routes()?;
+        routes.retain(|its| its.dst == IpNet::from(address) && its.priority.unwrap_or(0) == priority);
+        let (ours, others): (Vec<_>, Vec<_>) = routes.into_iter().partition(|its| its.protocol == Some(PROTOCOL));
+        if !others.is_empty() {
+            return refused("the host has another route to it; remove that route".to_owned());
         }
-        let others = self.rtnl.routes()?;
-        if others.iter().any(|its| {
-            its.dst == IpNet::from(address) && its.protocol != Some(PROTOCOL) && its.priority.unwrap_or(0) == 0
-        }) {
-            let cause = "the host has another route to it; remove that route".to_owned();
-            return Err(Error::HostRoute { address, cause });
+        if let Some(path) = unread.filter(|_| !ours.is_empty()) {
+            return refused(format!(
+                "it may belong to the attachment of {}, a record that this release cannot read; remove that attachment, \
+                 or the file",
+                path.display()
+            ));
+        }
+        // Without a record, a route of ours is the rest of an attachment.
+        for link in self.rtnl.links()?.iter().filter(|link| is_host_link(link)) {
+            if ours.iter().any(|route| route.oif == Some(link.ifindex)) {
+                ignore_missing(self.rtnl.del_route(&route(address, link.ifindex)))?;
+            }
+            ignore_missing(self.rtnl.del_neighbour(link.ifindex, address))?;
+            self.remove_if_unused(link)?;
         }
         Ok(())
     }
@@ -348,23 +404,27 @@ impl<'a> HostSide<'a> {
 
     /// Removes the host's link, unless a container has a route on it.
     pub(crate) fn remove_if_unused(&mut self, link: &Link) -> Result<()> {
-        if !self.rtnl.routes_from(PROTOCOL, link.ifindex)?.is_empty() {
+        if self.in_use == Some(link.ifindex) || !self.rtnl.routes_from(PROTOCOL, link.ifindex)?.is_empty() {
             return Ok(());
         }
         let parent = match link.parent {
             Some(parent) => self.rtnl.link_by_index(parent)?,
             None => None,
         };
-        if let (Some((_, was)), Some(parent)) = (link.alias.rsplit_once(RP_FILTER_WAS), parent) {
-            let (key, netns) = (rp_filter(&parent.name), Netns::current()?);
-            if sysctl_of(&netns, &key).as_deref() == Some("2") {
-                sysctl::write(&netns, &key, was)?;
+        if let (Some(was), Some(parent)) = (filter_was(link), parent) {
+            let key = rp_filter(&parent.name);
+            if sysctl_of(&key).as_deref() == Some("2") {
+                sysctl::write_here(&key, was)?;
             }
         }
         ignore_missing(self.rtnl.del_link(link.ifindex))
     }
 
     /// Removes the effects of an attachment, if it has a record of this host.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OtherRecord`] if another release has written the record.
     pub(crate) fn release_of(&mut self, attachment: &Attachment<'_>) -> Result<()> {
         match self.record_of(attachment)? {
             Some(record) => self.release(&record),
@@ -373,6 +433,10 @@ impl<'a> HostSide<'a> {
     }
 
     /// Removes the host's routes to an attachment. Returns true if it still has a record, because of a VLAN.
+    ///
+    /// # Errors
+    ///
+    /// As [`HostSide::release_of`].
     pub(crate) fn release_access_of(&mut self, attachment: &Attachment<'_>) -> Result<bool> {
         match self.record_of(attachment)? {
             Some(record) if record.vlan.is_none() => self.release(&record).map(|()| false),
@@ -386,23 +450,33 @@ impl<'a> HostSide<'a> {
         match record::of(attachment)? {
             Some(Content::Whole(record)) if record.home == self.home => return Ok(Some(record)),
             Some(Content::Incomplete) => record::remove_of(attachment)?,
+            Some(Content::OtherSchema) => return Err(Error::OtherRecord(record::path_of(attachment))),
             _ => {}
         }
         Ok(None)
     }
 
-    /// Looks at a few records, and removes the effects of attachments that are gone. A stale route would hide an
-    /// address that another machine has now. An error is a remark: it is no reason to fail for another attachment.
-    pub(crate) fn look_at_some(&mut self) {
+    /// Looks at a few records of a parent, and removes the effects of attachments that are gone. A stale route would
+    /// hide an address that another machine has now. An error is a remark: it is no reason to fail for another
+    /// attachment.
+    pub(crate) fn look_at_some(&mut self, parent: u32) {
         let mut paths = match record::paths() {
             Ok(paths) => paths,
             Err(error) => return (self.remark)(format_args!("{error}")),
         };
         let random = RandomState::new();
-        for _ in 0..LOOKED_AT.min(paths.len()) {
+        let mut of_parent = 0;
+        for _ in 0..READ.min(paths.len()) {
             let at = usize::try_from(random.hash_one(paths.len()) & 0xffff_ffff).unwrap_or(0) % paths.len();
-            if let Err(error) = self.look_at(&paths.swap_remove(at), |_| false) {
-                (self.remark)(format_args!("{error}"));
+            match self.look_at(&paths.swap_remove(at), |_| false) {
+                Ok(its) => of_parent += usize::from(its == Some(parent)),
+                Err(error) => {
+                    (self.remark)(format_args!("{error}"));
+                    of_parent += 1;
+                }
+            }
+            if of_parent == LOOKED_AT {
+                break;
             }
         }
     }
@@ -417,43 +491,65 @@ impl<'a> HostSide<'a> {
                     |its: &ValidAttachment| its.container_id == record.container_id && its.ifname == record.ifname;
                 record.network == network && !valid.iter().any(is_it)
             });
-            outcome = outcome.and(looked);
+            outcome = outcome.and(looked.map(drop));
         }
         outcome
     }
 
-    fn look_at(&mut self, path: &Path, is_unknown: impl Fn(&Record) -> bool) -> Result<()> {
+    /// Removes the effects of the attachment of a record, if it is gone. Returns the parent in the record. Returns
+    /// `None` if it has none, or is not of this host.
+    fn look_at(&mut self, path: &Path, is_unknown: impl Fn(&Record) -> bool) -> Result<Option<u32>> {
         let record = match record::read(path)? {
-            None => return Ok(()),
-            Some(Content::Incomplete) => return record::remove(path),
+            None | Some(Content::OtherSchema) => return Ok(None),
+            Some(Content::Incomplete) => return record::remove(path).map(|()| None),
             Some(Content::Whole(record)) => record,
         };
-        let goes = record.home == self.home
-            && match record.presence() {
-                Presence::There => false,
-                Presence::Gone => true,
-                Presence::Unknown => is_unknown(&record),
-            };
-        if !goes {
-            return Ok(());
+        if record.home != self.home {
+            return Ok(None);
         }
-        let (container, ifname) = (&record.container_id, &record.ifname);
-        if record.access.is_some() {
-            (self.remark)(format_args!("container {container} is gone: removed the host's routes to its {ifname}"));
+        let goes = match record.presence() {
+            Presence::There => false,
+            Presence::Gone => true,
+            Presence::Unknown => is_unknown(&record),
+        };
+        if goes {
+            let (container, ifname) = (&record.container_id, &record.ifname);
+            if record.access.is_some() {
+                (self.remark)(format_args!("container {container} is gone: removed the host's routes to its {ifname}"));
+            }
+            self.release(&record)?;
         }
-        self.release(&record)
+        Ok(record.access.map(|access| access.parent))
     }
 }
 
+/// Whether the container of another attachment is certainly gone. If its path has no meaning here, all namespaces of the
+/// machine are searched for it.
+fn is_gone(record: &Record) -> bool {
+    match record.presence() {
+        Presence::There => false,
+        Presence::Gone => true,
+        Presence::Unknown => {
+            let mut inode = HashSet::from([record.container.inode()]);
+            linux::retain_gone(&mut inode).is_ok() && !inode.is_empty()
+        }
+    }
+}
+
+/// The earlier `rp_filter` of the parent, which is in the alias of the link.
+fn filter_was(link: &Link) -> Option<&str> {
+    link.alias.rsplit_once(RP_FILTER_WAS).map(|(_, was)| was)
+}
+
 /// Returns the rp_filter of a parent, if the kernel would drop packets that arrive there from containers.
-fn strict_filter(netns: &Netns, name: &str) -> Option<String> {
-    let (all, own) = (sysctl_of(netns, "net/ipv4/conf/all/rp_filter")?, sysctl_of(netns, &rp_filter(name))?);
+fn strict_filter(name: &str) -> Option<String> {
+    let (all, own) = (sysctl_of("net/ipv4/conf/all/rp_filter")?, sysctl_of(&rp_filter(name))?);
     // The kernel uses the larger number.
     (all.as_str().max(own.as_str()) == "1").then_some(own)
 }
 
-fn sysctl_of(netns: &Netns, key: &str) -> Option<String> {
-    sysctl::read(netns, key).ok()
+fn sysctl_of(key: &str) -> Option<String> {
+    sysctl::read_here(key).ok()
 }
 
 /// Removes the effects of attachments that are gone.
@@ -470,6 +566,38 @@ pub(crate) fn gc(
     let mut side = HostSide::lock(&mut host, remark)?;
     let looked = side.look_at_all(network, &valid);
     looked.and(side.remove_unused_vlans())
+}
+
+/// Removes the host's links of a parent if all of its containers are gone. Such a link would keep links of another kind
+/// or mode from the parent. Returns true if there was one, and there is none any more.
+///
+/// `lock` has the lock of the host's side, if the caller holds it already.
+pub(crate) fn remove_stale(
+    lock: &mut Option<file::Lock>,
+    host: &mut Rtnl,
+    parent: u32,
+    remark: &dyn Fn(std::fmt::Arguments<'_>),
+) -> Result<bool> {
+    let of_parent = |host: &mut Rtnl| -> Result<Vec<Link>> {
+        let mut links = host.links()?;
+        links.retain(|link| link.parent == Some(parent) && is_host_link(link));
+        Ok(links)
+    };
+    if of_parent(host)?.is_empty() {
+        return Ok(false);
+    }
+    let is_locked = lock.is_some();
+    let held = lock.take().map_or_else(self::lock, Ok)?;
+    let mut side = HostSide::locked(held, host, remark)?;
+    for path in record::paths()? {
+        side.look_at(&path, |_| false)?;
+    }
+    for link in of_parent(side.rtnl)? {
+        side.remove_if_unused(&link)?;
+    }
+    let is_removed = of_parent(side.rtnl)?.is_empty();
+    *lock = Some(side.into_lock()).filter(|_| is_locked);
+    Ok(is_removed)
 }
 
 /// Finds the host's link of a parent.

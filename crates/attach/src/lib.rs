@@ -100,6 +100,18 @@ pub struct Settings<'a> {
     pub slaac_timeout: Option<Duration>,
 }
 
+/// The part of the configuration with which a CHECK compares an attachment.
+pub struct Wished<'a> {
+    /// The kind of the link, with its mode.
+    pub link: &'a LinkKind,
+    /// The parent.
+    pub parent: &'a Wish,
+    /// The VLAN of the parent.
+    pub vlan: Option<VlanTag>,
+    /// True if the host and the container shall reach each other.
+    pub has_host_access: bool,
+}
+
 /// What happens to the default routes that IPAM names for table main.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DefaultRoute {
@@ -275,19 +287,13 @@ impl Task<'_> {
         Ok(container::open_if_there(self)?)
     }
 
-    /// Compares an attachment with the result of its ADD. Changes nothing. The parent may have another name now, so it
-    /// is compared only if `parent` has properties, and one link has them.
+    /// Compares an attachment with the result of its ADD, and with the configuration. Changes nothing. The parent may have
+    /// another name now, so it is compared only if the wish for it has properties, and one link has them.
     ///
     /// # Errors
     ///
     /// The first difference.
-    pub fn check(
-        &self,
-        kind: &LinkKind,
-        parent: &Wish,
-        vlan: Option<VlanTag>,
-        expected: &AddResult,
-    ) -> Result<(), cni::Error> {
-        life::check(self, kind, (parent, vlan), expected)
+    pub fn check(&self, wished: &Wished<'_>, expected: &AddResult) -> Result<(), cni::Error> {
+        life::check(self, wished, expected)
     }
 }

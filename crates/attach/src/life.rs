@@ -11,11 +11,11 @@ use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
 
 use cni::{AddResult, Code};
-use linux::{LinkKind, Rtnl, VlanTag};
+use linux::Rtnl;
 
 use crate::error::{self, Error};
 use crate::steps::{self, Checking, Known, Making, Step, Undoing, Undone, Why};
-use crate::{Settings, Task, Wish, container, result};
+use crate::{Settings, Task, Wished, container, result};
 
 /// The steps, in the order of ADD.
 fn steps<'a>() -> Vec<Box<dyn Step<'a> + 'a>> {
@@ -202,14 +202,9 @@ fn words(payload: &(dyn Any + Send)) -> &str {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic")
 }
 
-pub(crate) fn check<'a>(
-    task: &'a Task<'a>,
-    kind: &'a LinkKind,
-    (parent, vlan): (&'a Wish, Option<VlanTag>),
-    expected: &'a AddResult,
-) -> Result<(), cni::Error> {
+pub(crate) fn check<'a>(task: &'a Task<'a>, wished: &'a Wished<'a>, expected: &'a AddResult) -> Result<(), cni::Error> {
     let (netns, _) = container::open(task)?;
     let rtnl = Rtnl::open_in(&netns).map_err(Error::from)?;
-    let mut checking = Checking { task, kind, parent, vlan, expected, rtnl, link: None };
+    let mut checking = Checking { task, wished, expected, rtnl, link: None };
     Ok(steps().iter().try_for_each(|step| step.verify(&mut checking))?)
 }

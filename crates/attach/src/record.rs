@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use cni::Object;
 use ipnet::IpNet;
-use linux::{Errno, NetnsId, Rtnl, VlanProtocol, file};
+use linux::{Errno, Netns, NetnsFile, NetnsId, Rtnl, VlanProtocol, file};
 use serde::{Serialize, Serializer};
 
 use crate::error::Result;
@@ -27,10 +27,15 @@ const USUAL_BYTES: usize = 1 << 10;
 /// A longer file is not a record.
 const MAX_BYTES: u64 = 64 << 10;
 
+/// The number of the keys below and of their meaning. A release that changes a key gives it another number.
+pub(crate) const SCHEMA: u64 = 1;
+
 /// The effects of one attachment on the host's side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Record {
+    /// [`SCHEMA`].
+    pub(crate) schema: u64,
     /// `name` of the network.
     pub(crate) network: String,
     #[serde(rename = "containerID")]
@@ -98,23 +103,48 @@ pub(crate) struct Place {
     path: PathBuf,
     dev: u64,
     inode: u64,
+    /// [`NetnsFile::since`].
+    since: i64,
+    /// `None` before Linux 5.14.
+    cookie: Option<u64>,
     /// The mount namespace in which the path is valid.
     mounts: u64,
 }
 
 impl Place {
-    pub(crate) fn new(path: &Path, id: NetnsId) -> Result<Self> {
-        Ok(Self { path: path.to_owned(), dev: id.dev(), inode: id.inode(), mounts: NetnsId::mounts()?.inode() })
+    /// The namespace of a container. `inside` is a socket there.
+    pub(crate) fn new(path: &Path, netns: &Netns, inside: &Rtnl) -> Result<Self> {
+        let NetnsFile { id, since } = netns.seen();
+        let (mounts, cookie) = (NetnsId::mounts()?.inode(), inside.netns_cookie()?);
+        Ok(Self { path: path.to_owned(), dev: id.dev(), inode: id.inode(), since, cookie, mounts })
+    }
+
+    /// The inode of the namespace.
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
     }
 
     fn presence(&self) -> Presence {
-        let is_elsewhere = match NetnsId::at(&self.path) {
-            Ok(id) if (id.dev(), id.inode()) == (self.dev, self.inode) => return Presence::There,
+        let is_elsewhere = match NetnsFile::at(&self.path) {
+            Ok(file) if (file.id.dev(), file.id.inode()) == (self.dev, self.inode) => {
+                return if file.since == self.since { Presence::There } else { self.compare_cookies() };
+            }
             Ok(_) => true,
             Err(error) => matches!(error.errno(), Some(Errno::ENOENT | Errno::ENOTDIR)),
         };
         let has_its_meaning = NetnsId::mounts().is_ok_and(|mounts| mounts.inode() == self.mounts);
         if is_elsewhere && has_its_meaning { Presence::Gone } else { Presence::Unknown }
+    }
+
+    /// The kernel gives the inode of a namespace that has ended to the next one. The cookie tells them apart.
+    fn compare_cookies(&self) -> Presence {
+        let Some(was) = self.cookie else { return Presence::There };
+        let now = Netns::open(&self.path).and_then(|netns| Rtnl::open_in(&netns)?.netns_cookie());
+        match now {
+            Ok(Some(now)) if now != was => Presence::Gone,
+            Ok(_) => Presence::There,
+            Err(_) => Presence::Unknown,
+        }
     }
 }
 
@@ -131,6 +161,11 @@ pub(crate) enum Presence {
 impl Record {
     pub(crate) fn presence(&self) -> Presence {
         self.container.presence()
+    }
+
+    /// The addresses of the container that have a route on the host.
+    pub(crate) fn addresses(&self) -> &[IpAddr] {
+        self.access.as_ref().map_or(&[], |access| &access.addresses)
     }
 
     /// Writes the record, in place of an earlier one. If the process is killed meanwhile, the earlier one stays.
@@ -161,16 +196,23 @@ pub(crate) enum Content {
     Whole(Box<Record>),
     /// An ADD was killed before it changed the host.
     Incomplete,
+    /// Another release has written it, with other keys. Only that release knows what they mean.
+    OtherSchema,
 }
 
 /// Reads the record of an attachment. Costs one system call if there is none.
 pub(crate) fn of(attachment: &Attachment<'_>) -> Result<Option<Content>> {
-    read(&path(attachment.container_id, attachment.ifname))
+    read(&path_of(attachment))
 }
 
 /// Removes the record of an attachment. Succeeds if there is none.
 pub(crate) fn remove_of(attachment: &Attachment<'_>) -> Result<()> {
-    remove(&path(attachment.container_id, attachment.ifname))
+    remove(&path_of(attachment))
+}
+
+/// Returns the path of the record of an attachment.
+pub(crate) fn path_of(attachment: &Attachment<'_>) -> PathBuf {
+    path(attachment.container_id, attachment.ifname)
 }
 
 /// Returns true if an attachment has had a record since the last reboot.
@@ -198,38 +240,51 @@ pub(crate) fn read(path: &Path) -> Result<Option<Content>> {
     let mut text = Vec::with_capacity(USUAL_BYTES);
     let outcome = file::open_itself(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text));
     match outcome {
-        Ok(_) => Ok(Some(decode(&text).map_or(Content::Incomplete, |record| Content::Whole(Box::new(record))))),
+        Ok(_) => Ok(Some(decode(&text))),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(source) => Err(linux::Error::Io { operation: format!("read {}", path.display()), source }.into()),
     }
 }
 
-/// Reads the text of a record, key by key: derived code would be larger. Returns `None` if a key is missing.
-fn decode(text: &[u8]) -> Option<Record> {
-    let map = cni::object::parse(text, &[]).ok()?;
-    let keys = Object::root(&map);
+/// Reads the text of a record. The last byte of an object ends it, so an object that can be read is not incomplete.
+fn decode(text: &[u8]) -> Content {
+    match cni::object::parse(text, &[]) {
+        Err(_) => Content::Incomplete,
+        Ok(map) => match record_of(&Object::root(&map)) {
+            Some(record) => Content::Whole(Box::new(record)),
+            None => Content::OtherSchema,
+        },
+    }
+}
+
+/// Reads a record, key by key: derived code would be larger. Returns `None` if a key is missing, or for another schema.
+fn record_of(keys: &Object<'_>) -> Option<Record> {
     let text = |keys: &Object<'_>, key| Some(keys.item(key)?.text().ok()?.to_owned());
     let number = |keys: &Object<'_>, key| Some(keys.item(key)?.signed().ok()?.cast_unsigned());
+    let schema = number(keys, "schema").filter(|schema| *schema == SCHEMA)?;
     let (home, container) = (keys.object("home").ok()?, keys.object("container").ok()?);
     Some(Record {
-        network: text(&keys, "network")?,
-        container_id: text(&keys, "containerID")?,
-        ifname: text(&keys, "ifname")?,
+        schema,
+        network: text(keys, "network")?,
+        container_id: text(keys, "containerID")?,
+        ifname: text(keys, "ifname")?,
         home: Home { inode: number(&home, "inode")?, cookie: number(&home, "cookie") },
         container: Place {
             path: text(&container, "path")?.into(),
             dev: number(&container, "dev")?,
             inode: number(&container, "inode")?,
+            since: container.item("since")?.signed().ok()?,
+            cookie: number(&container, "cookie"),
             mounts: number(&container, "mounts")?,
         },
-        vlan: part(&keys, "vlan", |keys| {
+        vlan: part(keys, "vlan", |keys| {
             Some(Vlan {
                 parent: keys.item("parent")?.number().ok()?,
                 id: keys.item("id")?.number().ok()?.try_into().ok()?,
                 protocol: keys.item("protocol")?.text().ok()?.parse().ok()?,
             })
         })?,
-        access: part(&keys, "hostAccess", |keys| {
+        access: part(keys, "hostAccess", |keys| {
             Some(Access {
                 parent: keys.item("parent")?.number().ok()?,
                 kind: text(keys, "kind")?,
@@ -273,48 +328,85 @@ fn path(container_id: &str, ifname: &str) -> PathBuf {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_record_is_read_back_and_any_part_of_it_is_incomplete() {
-        let id = NetnsId::current().unwrap();
-        let mut record = Record {
+    fn here() -> Place {
+        let path = Path::new("/proc/thread-self/ns/net");
+        Place::new(path, &Netns::open(path).unwrap(), &Rtnl::open().unwrap()).unwrap()
+    }
+
+    fn record() -> Record {
+        Record {
+            schema: SCHEMA,
             network: "lan".into(),
             container_id: "c1".into(),
             ifname: "eth0".into(),
             home: Home { inode: 4_026_531_840, cookie: Some(7) },
-            container: Place::new(Path::new("/run/netns/a \"b\""), id).unwrap(),
+            container: Place { path: "/run/netns/a \"b\"".into(), ..here() },
             vlan: None,
-            access: None,
-        };
-        let access = Access {
+            access: Some(access()),
+        }
+    }
+
+    fn access() -> Access {
+        Access {
             parent: 2,
             kind: "macvlan".into(),
             addresses: vec!["192.168.50.5".parse().unwrap(), "fd50::5".parse().unwrap()],
             host: vec!["192.168.50.10".parse().unwrap()],
             routes: vec!["10.96.0.0/16".parse().unwrap(), "fd96::/112".parse().unwrap()],
-        };
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_back_and_any_part_of_it_is_incomplete() {
+        let mut record = record();
         let vlan = |protocol| Vlan { parent: 2, id: 4094, protocol };
         for (cookie, vlan, access) in [
-            (Some(7), None, Some(access.clone())),
+            (Some(7), None, Some(access())),
             (None, Some(vlan(VlanProtocol::Dot1Q)), None),
-            (None, Some(vlan(VlanProtocol::Dot1Ad)), Some(access)),
+            (None, Some(vlan(VlanProtocol::Dot1Ad)), Some(access())),
         ] {
-            record.home.cookie = cookie;
+            (record.home.cookie, record.container.cookie) = (cookie, cookie);
             (record.vlan, record.access) = (vlan, access);
             let text = serde_json::to_vec(&record).unwrap();
-            assert_eq!(decode(&text), Some(record.clone()));
-            assert!((0..text.len()).all(|end| decode(&text[..end]).is_none()));
+            assert!(matches!(decode(&text), Content::Whole(read) if *read == record));
+            assert!((0..text.len()).all(|end| matches!(decode(&text[..end]), Content::Incomplete)));
+        }
+    }
+
+    /// It was removed as incomplete, and the routes to its container with it when another one got the address.
+    #[test]
+    fn a_record_of_another_release_is_not_incomplete() {
+        let text = String::from_utf8(serde_json::to_vec(&record()).unwrap()).unwrap();
+        for (part, other) in [
+            ("\"schema\":1", "\"schema\":2"),
+            ("\"schema\":1,", ""),
+            ("\"kind\"", "\"type\""),
+            ("[\"192.168.50.5\"", "[{}"),
+        ] {
+            assert!(text.contains(part), "{text} has no {part}");
+            assert!(matches!(decode(text.replace(part, other).as_bytes()), Content::OtherSchema), "{part}");
         }
     }
 
     #[test]
     fn a_container_is_gone_if_its_path_leads_elsewhere() {
-        let id = NetnsId::current().unwrap();
-        let here = Place::new(Path::new("/proc/thread-self/ns/net"), id).unwrap();
+        let here = here();
         assert_eq!(here.presence(), Presence::There);
         let nowhere = Place { path: "/nonexistent".into(), ..here.clone() };
         assert_eq!(nowhere.presence(), Presence::Gone);
         assert_eq!(Place { inode: here.inode + 1, ..here.clone() }.presence(), Presence::Gone);
         let elsewhere = Place { mounts: here.mounts + 1, ..nowhere };
         assert_eq!(elsewhere.presence(), Presence::Unknown, "the path has another meaning there");
+    }
+
+    /// The kernel gives an inode to the next namespace, and a fixed path can lead to it.
+    #[test]
+    fn a_container_is_gone_if_another_namespace_has_its_path_and_its_inode() {
+        let later = Place { since: 1, ..here() };
+        assert_eq!(later.presence(), Presence::There, "the kernel has made the file of the same namespace anew");
+        if let Some(cookie) = later.cookie {
+            assert_eq!(Place { cookie: Some(cookie + 1), ..later.clone() }.presence(), Presence::Gone);
+        }
+        assert_eq!(Place { cookie: None, ..later }.presence(), Presence::There, "it is not known");
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use attach::mark::Mark;
-use attach::{Attachment, DefaultRoute, Guard, Ipam, Permit, Settings, Site, Task, Wish};
+use attach::{Attachment, DefaultRoute, Guard, Ipam, Permit, Settings, Site, Task, Wish, Wished};
 use cni::{AddResult, Dns, Error, Ip, Leased};
 use linux::{Link, LinkKind, MacvlanMode, Netns, Rtnl};
 
@@ -174,9 +174,8 @@ impl Stage {
         let result = self.add(&ipam).expect("no panic").expect("an ADD");
         assert_eq!(result.ips[0].address.to_string(), "192.0.2.7/24");
         assert_eq!(self.names(), ["lo", "eth0"]);
-        self.with(&ipam, |task| task.check(&BRIDGE, &Wish::DefaultRoute, None, &result))
-            .expect("no panic")
-            .expect("a CHECK");
+        let wished = Wished { link: &BRIDGE, parent: &Wish::DefaultRoute, vlan: None, has_host_access: false };
+        self.with(&ipam, |task| task.check(&wished, &result)).expect("no panic").expect("a CHECK");
         self.del(&ipam).expect("no panic").expect("a DEL");
         assert_eq!(self.names(), ["lo"]);
         assert_eq!(ipam.asked(), ["ADD", "CHECK", "DEL"]);

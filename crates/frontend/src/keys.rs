@@ -211,7 +211,7 @@ fn properties(keys: &Object<'_>) -> Result<Properties, Error> {
 }
 
 /// Reads `hostAccess`: true, false, or an object.
-fn host_access(keys: &Object<'_>) -> Result<Option<HostAccess>, Error> {
+pub(crate) fn host_access(keys: &Object<'_>) -> Result<Option<HostAccess>, Error> {
     const KEY: &str = "hostAccess";
     let Some(item) = keys.item(KEY) else { return Ok(None) };
     if let Some(is_wanted) = item.flag() {

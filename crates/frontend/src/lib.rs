@@ -9,7 +9,7 @@ mod keys;
 
 use std::fmt;
 
-use attach::{Guard, Settings, Task};
+use attach::{Guard, Settings, Task, Wished};
 use cni::config::valid_attachments;
 use cni::{AddResult, Attachment, Call, Code, Error, Ipam, Plugin};
 use linux::{LinkKind, Mac};
@@ -100,8 +100,13 @@ impl<K: Kind> Plugin for SubInterface<K> {
         // CHECK compares with the result and not with the configuration: a meta plugin may have changed the result.
         let expected = call.prev_result()?.ok_or_else(missing)?;
         let ipam = Asked::find(call, attachment)?;
-        let (parent, vlan) = (keys::parent(call.keys())?, keys::vlan(call.keys())?);
-        with_task(call, "CHECK", attachment, ipam.as_ref(), |task| task.check(&choice.link, &parent, vlan, &expected))
+        let wished = Wished {
+            link: &choice.link,
+            parent: &keys::parent(call.keys())?,
+            vlan: keys::vlan(call.keys())?,
+            has_host_access: keys::host_access(call.keys())?.is_some(),
+        };
+        with_task(call, "CHECK", attachment, ipam.as_ref(), |task| task.check(&wished, &expected))
     }
 
     fn status(&self, call: &Call<'_>) -> Result<(), Error> {

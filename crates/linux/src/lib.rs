@@ -18,7 +18,7 @@ pub use mac::{Mac, ParseMacError};
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub use netlink::fuzz;
-pub use netns::{Netns, NetnsId};
+pub use netns::{Netns, NetnsFile, NetnsId};
 pub use nix::errno::Errno;
 pub use patience::Patience;
 pub use route::{Route, RouteKind};

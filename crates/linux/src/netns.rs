@@ -29,7 +29,7 @@ thread_local! {
 pub struct Netns {
     file: File,
     path: PathBuf,
-    id: NetnsId,
+    seen: NetnsFile,
     /// The namespace to which this thread returns after [`Netns::enter`], if it is known.
     home: Option<(ThreadId, File)>,
 }
@@ -48,8 +48,7 @@ impl NetnsId {
     ///
     /// `Io` if there is no file at the path.
     pub fn at(path: &Path) -> Result<Self> {
-        let stat = fs::metadata(path).map_err(|source| open_error(path, source))?;
-        Ok(Self { dev: stat.dev(), inode: stat.ino() })
+        Ok(NetnsFile::at(path)?.id)
     }
 
     /// Returns the ID of the namespace of the calling thread.
@@ -79,6 +78,34 @@ impl NetnsId {
     /// number.
     pub const fn inode(self) -> u64 {
         self.inode
+    }
+}
+
+/// The file of a namespace on nsfs, as a path leads to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetnsFile {
+    /// The namespace.
+    pub id: NetnsId,
+    /// The time at which the kernel made the file, in nanoseconds since 1970. A mount or an open descriptor keeps the
+    /// file. Without both, the kernel makes it anew for the same namespace. So the same time proves that the namespace
+    /// is the same, and another time proves nothing.
+    pub since: i64,
+}
+
+impl NetnsFile {
+    /// Looks at the file at `path`. Does not check that it is a namespace, as [`Netns::open`] does.
+    ///
+    /// # Errors
+    ///
+    /// `Io` if there is no file at the path.
+    pub fn at(path: &Path) -> Result<Self> {
+        Ok(Self::of(&fs::metadata(path).map_err(|source| open_error(path, source))?))
+    }
+
+    fn of(stat: &fs::Metadata) -> Self {
+        const NANOSECONDS: i64 = 1_000_000_000;
+        let since = stat.ctime().saturating_mul(NANOSECONDS).saturating_add(stat.ctime_nsec());
+        Self { id: NetnsId { dev: stat.dev(), inode: stat.ino() }, since }
     }
 }
 
@@ -115,8 +142,7 @@ impl Netns {
             return Err(Error::NotNetns { path: path.to_owned() });
         }
         let stat = file.metadata().map_err(|source| open_error(path, source))?;
-        let id = NetnsId { dev: stat.dev(), inode: stat.ino() };
-        Ok(Self { file, path: path.to_owned(), id, home: None })
+        Ok(Self { file, path: path.to_owned(), seen: NetnsFile::of(&stat), home: None })
     }
 
     /// Tells that the calling thread is in `home` whenever it is not inside [`Netns::enter`]. This saves `enter` from
@@ -141,7 +167,12 @@ impl Netns {
 
     /// Returns the ID of the namespace.
     pub fn id(&self) -> NetnsId {
-        self.id
+        self.seen.id
+    }
+
+    /// Returns the file of the namespace, as it was when it was opened.
+    pub fn seen(&self) -> NetnsFile {
+        self.seen
     }
 
     /// Returns the path by which the namespace was opened.

@@ -41,6 +41,24 @@ pub fn read(netns: &Netns, key: &str) -> Result<String> {
     netns.enter(|| get(key))?
 }
 
+/// Sets one sysctl of the namespace of the calling thread.
+///
+/// # Errors
+///
+/// As [`write`].
+pub fn write_here(key: &str, value: &str) -> Result<()> {
+    set(key, value).map(drop)
+}
+
+/// Reads a sysctl of the namespace of the calling thread, without the newline at its end.
+///
+/// # Errors
+///
+/// `Error::Io` with the path.
+pub fn read_here(key: &str) -> Result<String> {
+    get(key)
+}
+
 // /proc/sys/net shows the namespace of the thread that opens a file there. So the next functions run inside
 // Netns::enter.
 

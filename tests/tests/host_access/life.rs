@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
 
 use e2e::lab::{Families, NIC};
 use e2e::patience::{PATIENCE, await_that};
@@ -100,6 +101,101 @@ e2e::on_both_kinds! {
         site.detach(&first, &conf);
         assert_eq!(site.host_links().len(), 0);
         assert_eq!(site.records(), ["odd:eth0"]);
+    }
+
+    /// Another release may write other keys. Its record was removed as incomplete, and so its routes stayed for ever.
+    fn the_record_of_another_release_is_left_alone_and_its_routes_too(site) {
+        let conf = site.conf(Families::V4);
+        let (live, checked) = site.attach(&conf);
+        let path = Path::new("/run").join(RECORDS).join(format!("{}:eth0", live.id));
+        let text = site.host.run(|| fs::read_to_string(&path).expect("read a record"));
+        let other = text.replace("\"schema\":1", "\"schema\":99");
+        assert_ne!(text, other);
+        site.host.run(|| fs::write(&path, &other).expect("write a record"));
+        site.gc(&conf, &[]);
+        let (second, _) = site.attach(&conf);
+        site.detach(&second, &conf);
+        assert_reach_each_other(site, &live);
+        let said = format!("read {}: another release of Underlay has written this record", path.display());
+        site.plugin().check(&live, "eth0", &checked).run().fails(5, &[&said]);
+        let outcome = site.plugin().del(&live, "eth0", &conf).run();
+        assert!(outcome.done().stderr.contains(&format!("{said}: the host's routes to the container stay")), "{}", outcome.text());
+        assert_eq!(site.records().len(), 1);
+        // That release comes back.
+        site.host.run(|| fs::write(&path, &text).expect("write a record"));
+        site.detach(&live, &conf);
+        site.assert_nothing_left();
+    }
+
+    /// CHECK succeeded, because it compared only what is in the record.
+    fn check_fails_if_the_record_is_gone_or_cannot_be_read(site) {
+        let conf = site.conf(Families::V4);
+        let (container, checked) = site.attach(&conf);
+        let path = Path::new("/run").join(RECORDS).join(format!("{}:eth0", container.id));
+        let text = site.host.run(|| fs::read_to_string(&path).expect("read a record"));
+        for content in [Some(&text[..text.len() / 2]), None] {
+            site.host.run(|| match content {
+                Some(content) => fs::write(&path, content).expect("write a record"),
+                None => fs::remove_file(&path).expect("remove a record"),
+            });
+            site.differs(&container, &checked, "hostAccess is set, and ADD has left no record of it");
+        }
+        site.host.run(|| fs::create_dir(&path).expect("make a directory"));
+        site.plugin().check(&container, "eth0", &checked).run().fails(5, &[&format!("read {}: ", path.display())]);
+    }
+
+    /// The records of one parent were looked at for another, although each ADD on it could have found this one.
+    fn a_container_that_is_gone_is_found_among_those_of_another_parent(site) {
+        let _machine = other_lan(site, "ens4", "10.9.9.1/24", "10.9.9.2/24");
+        let mut other = with(with(site.conf(Families::V4), "name", json!("lan2")), "master", json!("ens4"));
+        other["ipam"]["ranges"] = json!([[{"subnet": "10.9.9.0/24", "rangeStart": "10.9.9.100"}]]);
+        let _others: Vec<_> = (0..8).map(|_| site.attach(&other)).collect();
+        let conf = site.conf(Families::V4);
+        let (gone, _) = site.attach(&conf);
+        let ip = address(&gone).to_string();
+        drop(gone);
+        let _container = site.attach(&conf);
+        assert!(!site.host_routes().contains(&ip), "the route to {ip} is left");
+    }
+
+    /// A DEL that had come meanwhile has found no record. The ADD wrote one nevertheless, for an address that was free.
+    fn an_add_whose_container_has_gone_while_others_held_the_lock_does_nothing_on_the_host(site) {
+        let conf = site.conf(Families::V4);
+        let lock = site.host.run(|| {
+            fs::create_dir("/run/underlay").expect("make a directory");
+            fs::File::create("/run/underlay/host-side.lock").expect("make the lock")
+        });
+        lock.lock().expect("take the lock");
+        let container = site.container();
+        let outcome = thread::scope(|scope| {
+            let call = scope.spawn(|| site.plugin().add(&container, "eth0", &conf).run());
+            await_that("the interface is up", || container.find_link("eth0").is_some_and(|link| link.up));
+            container.delete_link("eth0");
+            lock.unlock().expect("release the lock");
+            call.join().expect("a call")
+        });
+        assert!(outcome.error().msg.contains("it was deleted during the ADD"), "{}", outcome.text());
+        site.assert_nothing_left();
+        assert!(!site.host.run_entries("underlay").contains(&"attachments".to_owned()), "it has written a record");
+    }
+
+    /// systemd's 50-default.conf sets `rp_filter` of each new link, and an operator may load all sysctls at any time.
+    fn an_add_repairs_the_sysctls_that_another_program_has_changed(site) {
+        let conf = site.conf(DUAL);
+        let (first, _) = site.attach(&conf);
+        let link = site.host_link();
+        let keys = [("ipv4", "rp_filter", "1"), ("ipv4", "arp_ignore", "8"), ("ipv6", "accept_ra", "0")];
+        let path = |family: &str, key: &str| format!("net/{family}/conf/{}/{key}", link.name);
+        for (family, key, _) in keys {
+            site.host.set_sysctl(&path(family, key), "2");
+        }
+        let (second, _) = site.attach(&conf);
+        for (family, key, expected) in keys {
+            assert_eq!(site.host.sysctl(&path(family, key)), expected, "{key}");
+        }
+        for container in [&first, &second] {
+            assert_reach_each_other(site, container);
+        }
     }
 
     /// A container with host networking, or a second runtime with its own namespace of hosts, shares /run with this one.
@@ -311,6 +407,49 @@ mod ipvlan_only {
         site.host.set_sysctl(&format!("net/ipv4/conf/{NIC}/rp_filter"), "0");
         site.detach(&container, &conf);
         assert_eq!(rp_filter(&site), "0");
+    }
+
+    /// Without this, no container reaches the host any more. The first value is the one that comes back.
+    #[test]
+    fn a_reverse_path_filter_that_is_made_strict_again_is_loosened_by_the_next_add() {
+        let Some(site) = site() else { return };
+        let conf = site.conf(Families::V4);
+        site.host.set_sysctl("net/ipv4/conf/all/rp_filter", "1");
+        let (first, _) = site.attach(&conf);
+        site.host.set_sysctl(&format!("net/ipv4/conf/{NIC}/rp_filter"), "1");
+        let (second, _) = site.attach(&conf);
+        assert_eq!(rp_filter(&site), "2");
+        assert_reach_each_other(&site, &first);
+        site.detach(&first, &conf);
+        site.detach(&second, &conf);
+        assert_eq!(rp_filter(&site), "0");
+    }
+
+    /// The containers are gone without a DEL. The host's link was all that was left, and no other kind or mode could
+    /// use the parent.
+    #[test]
+    fn the_link_of_containers_that_are_gone_does_not_keep_another_kind_or_mode_from_the_parent() {
+        let Some(site) = site() else { return };
+        let l2 = site.conf(Families::V4);
+        let mut l3 = with(l2.clone(), "mode", json!("l3"));
+        let mut macvlan = with(l2.clone(), "type", json!("macvlan"));
+        for conf in [&mut l3, &mut macvlan] {
+            conf["hostAccess"] = json!(false);
+        }
+        for (first, kind, conf) in
+            [("ipvlan", "ipvlan", &l3), ("ipvlan", "macvlan", &macvlan), ("macvlan", "ipvlan", &l2)]
+        {
+            let with_access = with(macvlan.clone(), "hostAccess", json!(true));
+            let with_access = if first == "ipvlan" { &l2 } else { &with_access };
+            let (live, _) = site.lab().plugin(first).attach(site.lab(), with_access);
+            site.lab().plugin(kind).add(&site.container(), "eth0", conf).run().error();
+            assert_reach_each_other(&site, &live);
+            drop(live);
+            let (container, _) = site.lab().plugin(kind).attach(site.lab(), conf);
+            site.lab().plugin(kind).del(&container, "eth0", conf).run().done();
+            drop(container);
+            site.assert_nothing_left();
+        }
     }
 
     /// All links of ipvlan have the parent's MAC, so a new MAC makes all permanent neighbours wrong.

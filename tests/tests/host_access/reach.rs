@@ -168,6 +168,9 @@ e2e::on_both_kinds! {
         }
         assert_reaches(&container, site.neighbour.v4);
         site.checks(&container, &conf);
+        // Without it, the container asks for the MAC of the gateway, and nothing answers.
+        container.ip("neighbour delete 192.168.50.10 dev eth0");
+        site.differs(&container, &conf, "192.168.50.10 has another MAC in its neighbours");
         site.detach(&container, &conf);
         site.assert_nothing_left();
     }

@@ -4,7 +4,7 @@ use e2e::lab::Families;
 use e2e::with;
 use serde_json::{Value, json};
 
-use crate::site::{DUAL, Site, address, assert_reach_each_other, other_lan};
+use crate::site::{DUAL, RECORDS, Site, address, assert_reach_each_other, other_lan};
 
 fn refuses(site: &Site, conf: &Value, names: &[&str]) {
     let container = site.container();
@@ -34,6 +34,63 @@ fn an_address_of_another_container_is_refused_and_that_one_keeps_its_route() {
     site.plugin().add(&site.container(), "eth0", &conf).run().fails(7, &names);
     assert_eq!(site.records().len(), 1);
     assert_reach_each_other(&site, &first);
+}
+
+/// The neighbour of the first container was removed. So the second ADD had written a record before it saw the route,
+/// and its undo removed the route of the first container.
+#[test]
+fn an_address_of_another_container_that_has_lost_its_neighbour_is_refused_and_that_one_keeps_its_route() {
+    for families in [Families::V4, Families::V6] {
+        let site = Site::new("macvlan");
+        let (first, _) = site.attach(&site.conf(families));
+        let (ip, link) = (address(&first), site.host_link());
+        site.host.ip(&format!("neighbour delete {ip} dev {}", link.name));
+        let conf = with(site.conf(families), "name", json!("lan2"));
+        let names = [&format!("add the host's route to {ip}"), &*first.id, "eth0"];
+        site.plugin().add(&site.container(), "eth0", &conf).run().fails(7, &names);
+        assert_eq!(site.records().len(), 1);
+        assert_eq!(site.host_routes(), [ip.to_string()]);
+        site.host.ip(&format!("neighbour add {ip} lladdr {} dev {} nud permanent", first.link("eth0").mac, link.name));
+        assert_reach_each_other(&site, &first);
+    }
+}
+
+/// Nothing can be known about the container of such a record, so its route was taken for the rest of an attachment.
+#[test]
+fn an_address_that_may_be_in_a_record_of_another_release_is_refused() {
+    let site = Site::new("macvlan");
+    let (first, _) = site.attach(&site.conf(Families::V4));
+    let path = format!("/run/{RECORDS}/{}:eth0", first.id);
+    site.host.run(|| std::fs::write(&path, "{}").expect("write a record"));
+    let conf = with(site.conf(Families::V4), "name", json!("lan2"));
+    let names = ["it may belong to the attachment of ", &path, "a record that this release cannot read"];
+    site.plugin().add(&site.container(), "eth0", &conf).run().fails(7, &names);
+    assert_reach_each_other(&site, &first);
+}
+
+/// The path of the first container has a meaning only in the mount namespace of its ADD, as for a runtime in a container.
+#[test]
+fn an_address_of_a_container_that_cannot_be_looked_at_is_refused_as_long_as_it_lives() {
+    let site = Site::new("macvlan");
+    let (first, _) = site.attach(&site.conf(Families::V4));
+    let path = format!("/run/{RECORDS}/{}:eth0", first.id);
+    let change = |from: &str, to: &str| {
+        site.host.run(|| {
+            let text = std::fs::read_to_string(&path).expect("read a record");
+            let other = text.replace(from, to);
+            assert_ne!(text, other);
+            std::fs::write(&path, other).expect("write a record");
+        });
+    };
+    change("\"path\":\"", "\"path\":\"/elsewhere");
+    change("\"mounts\":", "\"mounts\":1");
+    let conf = with(site.conf(Families::V4), "name", json!("lan2"));
+    let names = [&format!("add the host's route to {}", address(&first)), &*first.id, "eth0"];
+    site.plugin().add(&site.container(), "eth0", &conf).run().fails(7, &names);
+    assert_reach_each_other(&site, &first);
+    drop(first);
+    let (second, _) = site.attach(&conf);
+    assert_reach_each_other(&site, &second);
 }
 
 #[test]
@@ -131,8 +188,10 @@ e2e::on_both_kinds! {
     }
 
     fn a_route_of_another_program_to_the_address_is_named(site) {
-        site.host.ip("route add 192.168.50.100/32 dev lo");
-        let names = ["add the host's route to 192.168.50.100", "the host has another route to it"];
-        refuses(site, &site.conf(Families::V4), &names);
+        for (to, families) in [("192.168.50.100", Families::V4), ("fd50::100", Families::V6)] {
+            site.host.ip(&format!("route add {to} dev lo"));
+            let names = [&format!("add the host's route to {to}"), "the host has another route to it"];
+            refuses(site, &site.conf(families), &names);
+        }
     }
 }

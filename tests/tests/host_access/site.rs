@@ -41,6 +41,10 @@ impl Site {
         Self { lab, kind }
     }
 
+    pub(crate) fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
     pub(crate) fn plugin(&self) -> Plugin<'_> {
         self.lab.plugin(self.kind)
     }

@@ -11,13 +11,14 @@ use std::thread;
 use crate::fixture::{Plugins, REPOSITORY, built, distributed, done, expected_names, list, run};
 
 const PLUGINS: &str = "usr/lib/cni";
-/// Files that keep other programs away from the host's link, each with the lines that do it.
-const FOR_PROGRAMS: [(&str, &[&str]); 2] = [
+/// Files that keep other programs away from the host's link and its sysctls, each with the lines that do it.
+const FOR_PROGRAMS: [(&str, &[&str]); 3] = [
     ("usr/lib/systemd/network/10-underlay.network", &["[Match]", "Name=underlay*", "[Link]", "Unmanaged=yes"]),
     (
         "usr/lib/NetworkManager/conf.d/90-underlay.conf",
         &["[device-underlay]", "match-device=interface-name:underlay*", "managed=0"],
     ),
+    ("usr/lib/sysctl.d/90-underlay.conf", &["-net.ipv4.conf.underlay*.rp_filter = 1"]),
 ];
 /// The date of all files in a package.
 const DATE: &str = "1700000000";

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use linux::{Route, Rtnl};
 
+use super::link;
 use super::routes::{PRIORITY_OF_V6, is_there, keep_if_there};
 use super::{Checking, Known, Making, Step, Undoing, Undone, Why};
 use crate::error::{Error, Result};
@@ -56,38 +57,55 @@ impl<'a> Step<'a> for HostAccess {
         let ifname = making.task.attachment.ifname;
         let mac = making.link.as_ref().and_then(|link| link.mac);
         let mac = mac.ok_or_else(|| Error::LinkGone(format!("find the MAC of {ifname}")))?;
-        let host = Addresses::list(&mut making.host, making.parent.ifindex)?;
+        let (ifindex, parent) = (making.ifindex(), making.parent.ifindex);
+        let host = Addresses::list(&mut making.host, parent)?;
         let its = Access {
-            parent: making.parent.ifindex,
+            parent,
             kind: making.settings.link.name().to_owned(),
             addresses: self.addresses.clone(),
             host: self.reached(&host),
             routes: self.routes.clone(),
         };
         let lock = host_link::lock()?;
-        let record = making.record(Some(its.clone()))?;
+        // Others may have held the lock for a long time. A DEL that has begun meanwhile has found no record.
+        if !link::stays(&mut making.inside, ifindex, &making.task.attachment)? {
+            return Err(Error::LinkGone(format!("create {ifname}")));
+        }
+        let mut record = making.record(Some(its.clone()))?;
         let mut side = HostSide::locked(lock, &mut making.host, making.task.remark)?;
         // An ADD that was killed may have left other addresses.
         side.release_access_of(&making.task.attachment)?;
-        side.look_at_some();
+        side.look_at_some(parent);
         let link = side.claim(&record, &its)?;
         // Set before the call, because a panic may come after the write.
         self.is_recorded = true;
         record.write()?;
         let ready = side.prepare(link, &making.parent, &making.settings.link, access, &self.addresses)?;
-        side.lead_to(&record, &its, mac, &ready)?;
+        side.lead_to(&mut record, mac, &ready)?;
         drop(side);
         self.lead_back(making, &its, &ready, &host)
     }
 
     /// Compares the host's side and the routes in the container with the record.
     fn verify(&self, checking: &mut Checking<'_>) -> Result<()> {
-        let Some(Content::Whole(record)) = record::of(&checking.task.attachment)? else { return Ok(()) };
-        let mut host = Rtnl::open()?;
-        if record.home != Home::here(&host)? {
+        let attachment = &checking.task.attachment;
+        let content = record::of(attachment)?;
+        if content.is_none() && !checking.wished.has_host_access {
             return Ok(());
         }
-        let Some(record) = record.access else { return Ok(()) };
+        let mut host = Rtnl::open()?;
+        let record = match content {
+            Some(Content::Whole(record)) if record.home == Home::here(&host)? => record.access,
+            Some(Content::OtherSchema) => return Err(Error::OtherRecord(record::path_of(attachment))),
+            _ => None,
+        };
+        let Some(record) = record else {
+            if checking.wished.has_host_access {
+                let difference = "cannot reach its host: hostAccess is set, and ADD has left no record of it";
+                return Err(checking.differs(difference.to_owned()));
+            }
+            return Ok(());
+        };
         let Some(link) = host_link::find(&mut host, record.parent, &record.kind)?.filter(|link| link.up) else {
             return Err(checking.differs("cannot reach its host: the host's link of the parent is gone or down".into()));
         };
@@ -112,14 +130,21 @@ impl<'a> Step<'a> for HostAccess {
             }
         }
         let routes = checking.rtnl.routes()?;
+        let host_addresses = Addresses::list(&mut host, record.parent)?;
+        let next_hops = routes.iter().filter(|route| route.oif == Some(ifindex)).filter_map(|route| route.gateway);
+        for gateway in next_hops.filter(|gateway| host_addresses.all.contains(gateway)) {
+            if checking.rtnl.permanent_neighbour(ifindex, gateway)? != link.mac {
+                let difference = format!("cannot reach its host: {gateway} has another MAC in its neighbours");
+                return Err(checking.differs(difference));
+            }
+        }
         let host_routes = record.host.iter().copied().map(IpNet::from);
         for dst in host_routes.chain(record.routes.iter().copied()) {
             if !routes.iter().any(|route| route.dst == dst && route.oif == Some(ifindex)) {
                 return Err(checking.differs(format!("cannot reach its host: no route to {dst}")));
             }
         }
-        let now = Addresses::list(&mut host, record.parent)?;
-        let now = HostAccess { addresses: record.addresses.clone(), ..Self::default() }.reached(&now);
+        let now = HostAccess { addresses: record.addresses.clone(), ..Self::default() }.reached(&host_addresses);
         if let Some(lost) = record.host.iter().find(|address| !now.contains(address)) {
             return Err(checking.differs(format!("has a route to {lost}, which is no address of the host any more")));
         }
@@ -134,14 +159,23 @@ impl<'a> Step<'a> for HostAccess {
     fn undo(&mut self, undoing: &mut Undoing<'a, '_>) -> Result<Undone> {
         let attachment = &undoing.task.attachment;
         let may_exist = self.is_recorded || matches!(undoing.why, Why::Del { .. });
-        if may_exist && record::of(attachment)?.is_some() {
-            let mut host = Rtnl::open()?;
-            let mut side = HostSide::lock(&mut host, undoing.task.remark)?;
-            let has_record = side.release_access_of(attachment)?;
-            side.look_at_some();
-            undoing.has_record = Some(has_record);
-        } else {
+        let Some(content) = may_exist.then(|| record::of(attachment)).transpose()?.flatten() else {
             undoing.has_record = Some(false);
+            return Ok(Undone::Whole);
+        };
+        let mut host = Rtnl::open()?;
+        let mut side = HostSide::lock(&mut host, undoing.task.remark)?;
+        undoing.has_record = match side.release_access_of(attachment) {
+            Err(error @ Error::OtherRecord(_)) => {
+                (undoing.task.remark)(format_args!("{error}: the host's routes to the container stay"));
+                Some(false)
+            }
+            outcome => Some(outcome?),
+        };
+        if let Content::Whole(record) = content
+            && let Some(access) = record.access
+        {
+            side.look_at_some(access.parent);
         }
         Ok(Undone::Whole)
     }

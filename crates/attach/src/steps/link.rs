@@ -8,7 +8,7 @@ use linux::{Errno, Link, LinkInfo, LinkKind, Mac, MacvlanMode, NewLink, Rtnl};
 use super::{Checking, Making, Step, Undoing, Undone, Why, vlan};
 use crate::error::{Error, Result, unless_gone};
 use crate::mark::Mark;
-use crate::{Wish, parent, result};
+use crate::{Attachment, Wish, host_link, parent, result};
 
 /// The state of the link.
 #[derive(Default)]
@@ -25,19 +25,33 @@ pub(crate) enum TheLink {
 impl<'a> Step<'a> for TheLink {
     /// Creates the link in the container's namespace with its final name and its mark. The link is down.
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
-        self.create(making)?;
-        // From now on, the link keeps the VLAN link.
-        making.host_lock = None;
-        Ok(())
+        let refused = match self.make(making) {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        // A host's link of another kind or mode may be all that is in the way.
+        let may_be_blocked = match &refused {
+            Error::Explained { error, .. } => error.errno() == Some(Errno::EBUSY),
+            Error::Other(_) => true,
+            _ => false,
+        };
+        if !may_be_blocked || !matches!(self, Self::None) || making.settings.link_in_container {
+            return Err(refused);
+        }
+        let (parent, remark) = (making.parent.ifindex, making.task.remark);
+        match host_link::remove_stale(&mut making.host_lock, &mut making.host, parent, remark) {
+            Ok(true) => self.make(making),
+            _ => Err(refused),
+        }
     }
 
     /// Checks the link a last time. A parallel DEL marks the link before it releases the lease. Then this ADD fails,
     /// and releases what it leased after that.
     fn finish(&mut self, making: &mut Making<'a>) -> Result<()> {
-        let mark = Mark::of(&making.task.attachment);
-        match making.inside.link_by_index(making.ifindex())? {
-            Some(link) if !mark.has_begun(&link) => Ok(()),
-            _ => Err(Error::LinkGone(operation(making))),
+        let ifindex = making.ifindex();
+        match stays(&mut making.inside, ifindex, &making.task.attachment)? {
+            true => Ok(()),
+            false => Err(Error::LinkGone(operation(making))),
         }
     }
 
@@ -54,10 +68,10 @@ impl<'a> Step<'a> for TheLink {
                 });
             }
         };
-        if link.kind.as_deref() != Some(checking.kind.name()) {
-            return Err(checking.differs(format!("is {}, not {}", describe(&link), checking.kind.name())));
+        if link.kind.as_deref() != Some(checking.wished.link.name()) {
+            return Err(checking.differs(format!("is {}, not {}", describe(&link), checking.wished.link.name())));
         }
-        if let Some(difference) = other_mode(&link, checking.kind) {
+        if let Some(difference) = other_mode(&link, checking.wished.link) {
             return Err(checking.differs(difference));
         }
         let Some(interface) = result::own_interface(checking.expected, ifname) else {
@@ -118,26 +132,32 @@ impl<'a> Step<'a> for TheLink {
 /// The difference if the link is not on the VLAN of the configuration, or if the properties of the configuration choose
 /// another parent now.
 fn other_parent(checking: &Checking<'_>, link: &Link) -> Option<String> {
-    let chooses = matches!(checking.parent, Wish::With(_));
+    let chooses = matches!(checking.wished.parent, Wish::With(_));
     // The number is in the namespace of the host.
-    if link.parent_netnsid.is_none() || !(chooses || checking.vlan.is_some()) {
+    if link.parent_netnsid.is_none() || !(chooses || checking.wished.vlan.is_some()) {
         return None;
     }
     let mut host = Rtnl::open().ok()?;
     let own = host.link_by_index(link.parent?).ok()??;
-    let below = match vlan::below(&own, checking.vlan) {
+    let below = match vlan::below(&own, checking.wished.vlan) {
         Ok(below) => below,
         Err(difference) => return Some(difference),
     };
     if !chooses {
         return None;
     }
-    let chosen = parent::find(&mut host, Rtnl::open, checking.parent).ok()?;
+    let chosen = parent::find(&mut host, Rtnl::open, checking.wished.parent).ok()?;
     (below != chosen.ifindex).then(|| format!("is on {}, and parent chooses {}", own.name, chosen.name))
 }
 
+/// Returns false if the link of an attachment is gone, or if a DEL has begun.
+pub(crate) fn stays(inside: &mut Rtnl, ifindex: u32, attachment: &Attachment<'_>) -> Result<bool> {
+    let link = inside.link_by_index(ifindex)?;
+    Ok(link.is_some_and(|link| !Mark::of(attachment).has_begun(&link)))
+}
+
 impl TheLink {
-    fn create(&mut self, making: &mut Making<'_>) -> Result<()> {
+    fn make(&mut self, making: &mut Making<'_>) -> Result<()> {
         let ifname = making.task.attachment.ifname;
         // The kernel refuses a name that is taken. But if its answer is lost, the undo must not mistake an earlier link
         // for ours. So check the name first.

@@ -15,11 +15,11 @@ pub(crate) mod vlan;
 pub(crate) mod wishes;
 
 use cni::AddResult;
-use linux::{Link, LinkKind, Netns, NewLink, Rtnl, VlanTag, file};
+use linux::{Link, Netns, NewLink, Rtnl, file};
 
 use crate::error::{Error, Result};
 use crate::record::{self, Home, Place, Record};
-use crate::{DefaultRoute, HostAccess, Settings, Task, Wish, container, parent};
+use crate::{DefaultRoute, HostAccess, Settings, Task, Wished, container, parent};
 
 /// One part of an attachment. A method that a step does not implement does nothing.
 pub(crate) trait Step<'a> {
@@ -164,11 +164,12 @@ impl<'a> Making<'a> {
         let attachment = &self.task.attachment;
         let path = attachment.netns.ok_or(Error::NetnsUnset)?;
         Ok(Record {
+            schema: record::SCHEMA,
             network: self.task.network.to_owned(),
             container_id: attachment.container_id.to_owned(),
             ifname: attachment.ifname.to_owned(),
             home: Home::here(&self.host)?,
-            container: Place::new(path, self.netns.id())?,
+            container: Place::new(path, &self.netns, &self.inside)?,
             vlan: self.vlan,
             access,
         })
@@ -256,12 +257,8 @@ impl<'a, 'r> Undoing<'a, 'r> {
 /// The state of a CHECK.
 pub(crate) struct Checking<'a> {
     pub(crate) task: &'a Task<'a>,
-    /// The kind of the link, with its mode.
-    pub(crate) kind: &'a LinkKind,
-    /// The wish for the parent.
-    pub(crate) parent: &'a Wish,
-    /// The VLAN of the parent that the configuration asks for.
-    pub(crate) vlan: Option<VlanTag>,
+    /// The configuration.
+    pub(crate) wished: &'a Wished<'a>,
     /// The result of ADD, with the changes of later plugins.
     pub(crate) expected: &'a AddResult,
     /// A socket in the container.

@@ -18,7 +18,7 @@ const MAIN: u32 = 254;
 const QUICKER_ROUTER: usize = 4;
 
 /// The kernel's priority of an IPv6 route without one. (`IP6_RT_PRIO_USER`)
-pub(super) const PRIORITY_OF_V6: u32 = 1024;
+pub(crate) const PRIORITY_OF_V6: u32 = 1024;
 
 /// The routes for the kernel, in the order of the result. The interface is set later. A route that must not be added is
 /// `None`.
