@@ -13,10 +13,18 @@ fn on_vlan(rig: &Rig, conf: Value) {
 
 compliance! {
     #[needs(Vlan)]
-    #[differs("H5": "host link ens3.100: - | here")]
+    #[differs(
+        "H5": "container-1 link eth0 parent: ens3 | ens3.100",
+        "H5": "host link ens3.100: - | here",
+        "H5": "CHECK: answer end: success | error 102",
+    )]
     fn macvlan_on_a_vlan(rig) { on_vlan(rig, rig.conf()); }
 
     #[needs(Ipvlan, Vlan)]
-    #[differs("H5": "host link ens3.100: - | here")]
+    #[differs(
+        "H5": "container-1 link eth0 parent: ens3 | ens3.100",
+        "H5": "host link ens3.100: - | here",
+        "H5": "CHECK: answer end: success | error 102",
+    )]
     fn ipvlan_on_a_vlan(rig) { on_vlan(rig, rig.ipvlan_conf("l2")); }
 }
