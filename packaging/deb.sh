@@ -27,7 +27,7 @@ for name in $names; do
 done
 mkdir -p "$root/usr/sbin" "$root/usr/share/man/man8" "$document"
 ln -s ../lib/cni/underlay "$root/usr/sbin/underlay"
-install -D -m 644 "$here/network/10-underlay.network" "$root/usr/lib/systemd/network/10-underlay.network"
+install -D -m 644 "$here/network/05-underlay.network" "$root/usr/lib/systemd/network/05-underlay.network"
 install -D -m 644 "$here/network/90-underlay.conf" "$root/usr/lib/NetworkManager/conf.d/90-underlay.conf"
 install -D -m 644 "$here/network/90-underlay-sysctl.conf" "$root/usr/lib/sysctl.d/90-underlay.conf"
 for page in "$here"/man/*.8; do

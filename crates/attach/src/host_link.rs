@@ -420,16 +420,15 @@ impl<'a> HostSide<'a> {
         ignore_missing(self.rtnl.del_link(link.ifindex))
     }
 
-    /// Removes the effects of an attachment, if it has a record of this host.
+    /// Removes the effects of an attachment, if it has a record of this host. Returns that record.
     ///
     /// # Errors
     ///
     /// [`Error::OtherRecord`] if another release has written the record.
-    pub(crate) fn release_of(&mut self, attachment: &Attachment<'_>) -> Result<()> {
-        match self.record_of(attachment)? {
-            Some(record) => self.release(&record),
-            None => Ok(()),
-        }
+    pub(crate) fn release_of(&mut self, attachment: &Attachment<'_>) -> Result<Option<Box<Record>>> {
+        let record = self.record_of(attachment)?;
+        record.as_ref().map_or(Ok(()), |record| self.release(record))?;
+        Ok(record)
     }
 
     /// Removes the host's routes to an attachment. Returns true if it still has a record, because of a VLAN.
@@ -469,7 +468,7 @@ impl<'a> HostSide<'a> {
         for _ in 0..READ.min(paths.len()) {
             let at = usize::try_from(random.hash_one(paths.len()) & 0xffff_ffff).unwrap_or(0) % paths.len();
             match self.look_at(&paths.swap_remove(at), |_| false) {
-                Ok(its) => of_parent += usize::from(its == Some(parent)),
+                Ok(its) => of_parent += usize::from(its.is_some_and(|record| record.is_of(parent))),
                 Err(error) => {
                     (self.remark)(format_args!("{error}"));
                     of_parent += 1;
@@ -496,9 +495,8 @@ impl<'a> HostSide<'a> {
         outcome
     }
 
-    /// Removes the effects of the attachment of a record, if it is gone. Returns the parent in the record. Returns
-    /// `None` if it has none, or is not of this host.
-    fn look_at(&mut self, path: &Path, is_unknown: impl Fn(&Record) -> bool) -> Result<Option<u32>> {
+    /// Removes the effects of the attachment of a record, if it is gone. Returns the record, if it is of this host.
+    fn look_at(&mut self, path: &Path, is_unknown: impl Fn(&Record) -> bool) -> Result<Option<Box<Record>>> {
         let record = match record::read(path)? {
             None | Some(Content::OtherSchema) => return Ok(None),
             Some(Content::Incomplete) => return record::remove(path).map(|()| None),
@@ -519,7 +517,7 @@ impl<'a> HostSide<'a> {
             }
             self.release(&record)?;
         }
-        Ok(record.access.map(|access| access.parent))
+        Ok(Some(record))
     }
 }
 

@@ -163,6 +163,12 @@ impl Record {
         self.container.presence()
     }
 
+    /// Returns true if the parent with this ifindex carries the attachment.
+    pub(crate) fn is_of(&self, parent: u32) -> bool {
+        self.access.as_ref().is_some_and(|access| access.parent == parent)
+            || self.vlan.is_some_and(|vlan| vlan.parent == parent)
+    }
+
     /// The addresses of the container that have a route on the host.
     pub(crate) fn addresses(&self) -> &[IpAddr] {
         self.access.as_ref().map_or(&[], |access| &access.addresses)

@@ -46,8 +46,8 @@ impl Vlan {
 }
 
 impl HostSide<'_> {
-    /// Finds the VLAN link of a parent, or creates it. One that exists is used as it is.
-    pub(crate) fn have_vlan(&mut self, on: &Link, tag: VlanTag) -> Result<Link> {
+    /// Finds the VLAN link of a parent for a link of this kind, or creates it. One that exists is used as it is.
+    pub(crate) fn have_vlan(&mut self, on: &Link, tag: VlanTag, kind: &LinkKind) -> Result<Link> {
         let vlan = Vlan::new(on, tag);
         let link = match find(self.rtnl, vlan)? {
             Some(link) if link.group != GROUP => return Ok(link),
@@ -59,13 +59,18 @@ impl HostSide<'_> {
             None => self.create_vlan(on, vlan)?,
         };
         // A call that was killed has left it down.
-        if link.up { Ok(link) } else { self.configure_vlan(&link, on, tag) }
+        let link = if link.up { link } else { self.configure_vlan(&link, on, tag)? };
+        if matches!(kind, LinkKind::Ipvlan { .. }) {
+            // The parent of ipvlan receives packets for the host, and in mode l3s all packets.
+            drop(sysctl::write_here(&format!("net/ipv6/conf/{}/disable_ipv6", link.name), "0"));
+        }
+        Ok(link)
     }
 
     fn create_vlan(&mut self, on: &Link, vlan: Vlan) -> Result<Link> {
         let refused = |cause: String| Error::Config { key: "vlan", value: vlan.id.to_string(), cause };
         for attempt in 0..NAMES {
-            let name = link_name(on, vlan, attempt);
+            let name = first_name(on, vlan, attempt);
             let operation = format!("create VLAN link {name} on {}", on.name);
             match self.rtnl.new_vlan(&name, on.ifindex, vlan.tag(), GROUP) {
                 Ok(()) => return self.rtnl.link(&name)?.ok_or(Error::LinkGone(operation)),
@@ -90,24 +95,40 @@ impl HostSide<'_> {
     /// Configures a link, and sets it up at the end. So a link that is up is complete. The host itself does not take
     /// part in the VLAN.
     fn configure_vlan(&mut self, link: &Link, on: &Link, tag: VlanTag) -> Result<Link> {
-        let netns = Netns::current()?;
-        let key = |family: &str, key: &str| format!("net/{family}/conf/{}/{key}", link.name);
-        // The host answers no requests for its addresses on other links.
-        if let Err(error) = sysctl::write(&netns, &key("ipv4", "arp_ignore"), "1") {
-            (self.remark)(format_args!("{error}"));
-        }
-        // A kernel without IPv6 does not have these. 1 is `IN6_ADDR_GEN_MODE_NONE`: no link-local address.
-        let v6 = [(key("ipv6", "accept_ra"), "0"), (key("ipv6", "addr_gen_mode"), "1")];
-        drop(sysctl::write_all(&netns, &v6.each_ref().map(|(key, value)| (key.as_str(), *value))));
-        self.rtnl.set_alias(link.ifindex, &format!("Underlay: VLAN {} of {}", tag.id, on.name))?;
         // Another link may have the name, and older kernels have no alternative names.
         let _ = self.rtnl.add_alternative_name(link.ifindex, &alternative_name(on, tag));
+        let mut name = link.name.clone();
+        let usual = format!("{}.{}", on.name, tag.id);
+        if name.starts_with(NAME) && usual.len() <= LONGEST_NAME {
+            match self.rtnl.rename(link.ifindex, &usual) {
+                Err(error) if error.errno() == Some(Errno::EEXIST) => {}
+                outcome => {
+                    outcome?;
+                    name = usual;
+                }
+            }
+        }
+        // The host answers no requests for its addresses on other links, and drops frames to this one: another link leads
+        // to their senders. A kernel without IPv6 does not have the last three. 1 is `IN6_ADDR_GEN_MODE_NONE`.
+        for (family, key, value) in [
+            ("ipv4", "arp_ignore", "1"),
+            ("ipv4", "rp_filter", "1"),
+            ("ipv6", "disable_ipv6", "1"),
+            ("ipv6", "accept_ra", "0"),
+            ("ipv6", "addr_gen_mode", "1"),
+        ] {
+            let outcome = sysctl::write_here(&format!("net/{family}/conf/{name}/{key}"), value);
+            if let (Err(error), "ipv4") = (outcome, family) {
+                (self.remark)(format_args!("{error}"));
+            }
+        }
+        self.rtnl.set_alias(link.ifindex, &format!("Underlay: VLAN {} of {}", tag.id, on.name))?;
         match self.rtnl.set_up(link.ifindex) {
             // The parent is down. The kernel sets its VLAN links up together with it.
             Err(error) if error.errno() == Some(Errno::ENETDOWN) => {}
-            outcome => outcome.map_err(|error| error.during(format!("set VLAN link {} up", link.name)))?,
+            outcome => outcome.map_err(|error| error.during(format!("set VLAN link {name} up")))?,
         }
-        self.rtnl.link_by_index(link.ifindex)?.ok_or_else(|| Error::LinkGone(format!("create VLAN link {}", link.name)))
+        self.rtnl.link_by_index(link.ifindex)?.ok_or_else(|| Error::LinkGone(format!("create VLAN link {name}")))
     }
 
     /// Removes the VLAN link of an attachment, unless it is in use.
@@ -300,17 +321,15 @@ fn explain(on: &Link, error: linux::Error) -> Error {
     Error::Explained { error, why }
 }
 
-/// The name of a VLAN link. The first is the usual one, if it fits.
-fn link_name(on: &Link, vlan: Vlan, attempt: u8) -> String {
-    let usual = format!("{}.{}", on.name, vlan.id);
-    if attempt == 0 && usual.len() <= LONGEST_NAME {
-        return usual;
-    }
+/// The name of a new VLAN link, which it keeps if it cannot get the usual one. Until it has its alternative name, other
+/// programs know by this name that the link is not theirs.
+fn first_name(on: &Link, vlan: Vlan, attempt: u8) -> String {
     let mut hasher = FnvHasher::default();
     hasher.write(on.name.as_bytes());
     hasher.write(vlan.protocol.as_str().as_bytes());
+    hasher.write(&vlan.id.to_be_bytes());
     hasher.write(&[attempt]);
-    format!("vlan{}-{:06x}", vlan.id, hasher.finish() & 0xff_ffff)
+    format!("{NAME}{:06x}", hasher.finish() & 0xff_ffff)
 }
 
 /// The name that tells the parent and the VLAN, also if the primary name does not.
@@ -333,17 +352,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_fits_and_those_of_two_parents_or_protocols_differ() {
+    fn every_name_fits_and_those_of_two_parents_or_vlans_differ() {
         let parent = |name: &str| Link { name: name.to_owned(), ..link() };
-        let vlan = |id, protocol| Vlan { parent: 2, id, protocol };
-        let name = |on: &str, id, protocol, attempt| link_name(&parent(on), vlan(id, protocol), attempt);
-        assert_eq!(name("ens3", 100, VlanProtocol::Dot1Q, 0), "ens3.100");
-        assert_eq!(name("enp94s0f1np1", 100, VlanProtocol::Dot1Q, 0).len(), 14);
-        let longest = name("enp94s0f1np1234", 4094, VlanProtocol::Dot1Q, 0);
-        assert!(longest.starts_with("vlan4094-") && longest.len() == LONGEST_NAME, "{longest}");
-        assert_ne!(longest, name("enp94s0f1np1235", 4094, VlanProtocol::Dot1Q, 0));
-        assert_ne!(name("ens3", 5, VlanProtocol::Dot1Q, 1), name("ens3", 5, VlanProtocol::Dot1Ad, 1));
-        assert_ne!(name("ens3", 5, VlanProtocol::Dot1Q, 1), name("ens3", 5, VlanProtocol::Dot1Q, 2));
+        let name = |on: &str, id, protocol, attempt| first_name(&parent(on), Vlan { parent: 2, id, protocol }, attempt);
+        let names = [
+            name("ens3", 5, VlanProtocol::Dot1Q, 0),
+            name("ens4", 5, VlanProtocol::Dot1Q, 0),
+            name("ens3", 6, VlanProtocol::Dot1Q, 0),
+            name("ens3", 5, VlanProtocol::Dot1Ad, 0),
+            name("ens3", 5, VlanProtocol::Dot1Q, 1),
+        ];
+        assert!(names.iter().all(|name| name.len() <= LONGEST_NAME));
+        assert_eq!(names.iter().collect::<std::collections::HashSet<_>>().len(), names.len());
         let last = Link { ifindex: u32::MAX, ..link() };
         assert!(reservation_name(&last).len() <= LONGEST_NAME);
     }

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use e2e::lab::NIC;
 use e2e::traffic::assert_reaches;
 use e2e::{Container, Lab};
 use ipnet::IpNet;
@@ -16,18 +15,24 @@ const VLAN: &str = "vlan";
 /// `RT_TABLE_MAIN`. (include/uapi/linux/rtnetlink.h)
 const MAIN: u32 = 254;
 
-/// Creates the parents that a list names, and sets its directory of leases. Returns the list, whose other fields are as
-/// in the file.
+/// Creates the parents that a list names, and gives the neighbour its VLAN. Sets its directory of leases. Returns the
+/// list, whose other fields are as in the file.
 pub fn settle(lab: &Lab, mut list: Value) -> Value {
     let plugins = list["plugins"].as_array_mut().expect("a list of plugins");
     for plugin in plugins {
         if plugin["ipam"]["type"] == "host-local" {
             plugin["ipam"]["dataDir"] = json!(lab.data_dir());
         }
-        if let Some(master) = plugin["master"].as_str() {
-            make_parent(lab, master);
+        if let Some(master) = plugin["master"].as_str()
+            && !lab.host.has_link(master)
+        {
+            lab.plug(&lab.host, master);
         }
-        if !plugin["hostAccess"].is_null() {
+        if let Some(id) = plugin["vlan"].as_u64() {
+            let id = id.try_into().expect("the number of a VLAN");
+            lab.neighbour.create_vlan(VLAN, lab.neighbour.nic, id);
+        }
+        if !(plugin["hostAccess"].is_null() && plugin["vlan"].is_null()) {
             // The records are there.
             lab.host.give_own_run();
         }
@@ -38,21 +43,6 @@ pub fn settle(lab: &Lab, mut list: Value) -> Value {
     list
 }
 
-/// Creates a VLAN of the NIC, or another NIC, if the parent does not exist.
-fn make_parent(lab: &Lab, master: &str) {
-    if lab.host.has_link(master) {
-        return;
-    }
-    match master.strip_prefix(NIC).and_then(|rest| rest.strip_prefix('.')) {
-        Some(id) => {
-            let id = id.parse().expect("the number of a VLAN");
-            lab.host.create_vlan(master, NIC, id);
-            lab.neighbour.create_vlan(VLAN, lab.neighbour.nic, id);
-        }
-        None => lab.plug(&lab.host, master),
-    }
-}
-
 /// In mode l3, the router of the LAN needs a route to the subnet of the containers.
 fn route_through_host(lab: &Lab, plugin: &Value) {
     let subnet = plugin["ipam"]["ranges"][0][0]["subnet"].as_str().expect("a subnet");
@@ -60,10 +50,11 @@ fn route_through_host(lab: &Lab, plugin: &Value) {
 }
 
 /// Attaches and detaches one container twice. Before the second DEL, libcni loses its cached result. `judge` checks the
-/// attached container and the result of ADD.
+/// attached container and the result of ADD. No link of the host is left.
 pub fn live(lab: &Lab, list: &Value, runtime: &Libcni<'_>, judge: impl Fn(&Container, &Value)) {
     let network = list["name"].as_str().expect("a name");
     let container = lab.container();
+    let links = lab.host.link_names();
     // There are two addresses, because the neighbour caches the MAC of an address for some time.
     for (is_kept, own) in [(true, "192.168.50.77/24"), (false, "192.168.50.78/24")] {
         let result = runtime.add(&container);
@@ -77,6 +68,7 @@ pub fn live(lab: &Lab, list: &Value, runtime: &Libcni<'_>, judge: impl Fn(&Conta
             runtime.del(&container);
             assert_eq!(container.link_names(), ["lo"]);
             assert_eq!(lab.leases_in(network), [""; 0]);
+            assert_eq!(lab.host.link_names(), links);
         }
     }
 }

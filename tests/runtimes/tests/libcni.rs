@@ -86,7 +86,7 @@ examples! {
     macvlan_tuning: "macvlan-tuning.conflist" where it is_tuned;
 
     #[needs(Vlan)]
-    #[reference(passes)]
+    #[reference(not_run: "it ignores vlan")]
     macvlan_vlan: "macvlan-vlan.conflist" where it is_tagged;
 
     #[needs(Ipvlan)]
@@ -100,6 +100,10 @@ examples! {
     #[needs(Ipvlan)]
     #[reference(passes)]
     ipvlan_l3: "ipvlan-l3.conflist";
+
+    #[needs(Ipvlan, Vlan)]
+    #[reference(not_run: "it ignores vlan")]
+    ipvlan_vlan: "ipvlan-vlan.conflist" where it is_tagged;
 
     #[reference(passes)]
     kubernetes_primary: "kubernetes-primary.conflist" by kubelet;
@@ -236,7 +240,8 @@ fn is_routed_by_source(_: &Lab, container: &Container, _: &Value) {
     assert_eq!(tables, BTreeSet::from([100]));
 }
 
-fn is_tagged(lab: &Lab, _: &Container, result: &Value) {
+fn is_tagged(lab: &Lab, container: &Container, result: &Value) {
+    assert_eq!(container.link("eth0").parent, Some(lab.host.link("ens3.100").ifindex));
     // No other link has the address of the router, so the packets went through the VLAN.
     assert_eq!(result["ips"][0]["gateway"], "192.168.100.1");
     assert!(!lab.neighbour.address_texts(lab.neighbour.nic).contains(&"192.168.100.1/24".to_owned()));

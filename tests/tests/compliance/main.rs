@@ -7,6 +7,7 @@ mod ipvlan;
 mod macvlan;
 mod protocol;
 mod static_ipam;
+mod vlan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,13 +15,14 @@ use std::path::Path;
 
 use e2e::compliance::{Case, EVERYWHERE, read_rows};
 
-const CASES: [(&str, &[Case]); 6] = [
+const CASES: [(&str, &[Case]); 7] = [
     ("macvlan", macvlan::CASES),
     ("ends", ends::CASES),
     ("host_local", host_local::CASES),
     ("protocol", protocol::CASES),
     ("ipvlan", ipvlan::CASES),
     ("static_ipam", static_ipam::CASES),
+    ("vlan", vlan::CASES),
 ];
 
 fn sources() -> String {

@@ -13,7 +13,7 @@ use crate::fixture::{Plugins, REPOSITORY, built, distributed, done, expected_nam
 const PLUGINS: &str = "usr/lib/cni";
 /// Files that keep other programs away from the host's link and its sysctls, each with the lines that do it.
 const FOR_PROGRAMS: [(&str, &[&str]); 3] = [
-    ("usr/lib/systemd/network/10-underlay.network", &["[Match]", "Name=underlay*", "[Link]", "Unmanaged=yes"]),
+    ("usr/lib/systemd/network/05-underlay.network", &["[Match]", "Name=underlay*", "[Link]", "Unmanaged=yes"]),
     (
         "usr/lib/NetworkManager/conf.d/90-underlay.conf",
         &["[device-underlay]", "match-device=interface-name:underlay*", "managed=0"],

@@ -14,7 +14,9 @@ e2e::on_both_kinds! {
         site.give_neighbour(ID);
         let conf = site.conf(ID);
         let containers: Vec<_> = (0..MANY).map(|_| site.container()).collect();
-        let _process = site::Process::sleep(&containers[0]);
+        // The guard of ipvlan finds a container with a process at once. It would search all descriptors for the others.
+        let (first, _) = site.attach(&conf);
+        let process = site::Process::sleep(&first);
         let all = |command: &'static str| -> Vec<Outcome> {
             thread::scope(|scope| {
                 let calls: Vec<_> = containers
@@ -30,6 +32,8 @@ e2e::on_both_kinds! {
         for outcome in all("ADD") {
             outcome.result();
         }
+        drop(process);
+        site.detach(&first, &conf);
         let link = site.vlan_link();
         assert_eq!(site.host.link_names(), ["lo", NIC, "ens3.100"]);
         assert_eq!(site.records().len(), MANY);

@@ -1,6 +1,7 @@
 //! If the kernel deletes a VLAN link, it deletes all links on it. So it stays if anything uses it.
 
 use e2e::lab::NIC;
+use e2e::patience::await_that;
 use e2e::traffic::assert_reaches;
 use e2e::{Container, Outcome};
 
@@ -90,6 +91,15 @@ e2e::on_both_kinds! {
         assert_gc_removes(site);
     }
 
+    /// The kernel deletes it with the link, and does not name the link as its parent.
+    fn a_vxlan_over_the_link_keeps_it(site) {
+        let (last, _) = site.attach(&site.conf(ID));
+        site.host.ip(&format!("link add vx0 type vxlan id 9 dev {VLAN} dstport 4789 group 239.1.1.1"));
+        assert_kept(site, &last, "interface vx0 is on it");
+        site.host.delete_link("vx0");
+        assert_gc_removes(site);
+    }
+
     /// As the plugin host-device or an operator does. A runtime mounts the namespace, or a process is in it.
     fn a_vlan_on_the_link_in_another_namespace_keeps_it(site) {
         let (last, _) = site.attach(&site.conf(ID));
@@ -116,6 +126,8 @@ e2e::on_both_kinds! {
     fn a_link_of_the_operator_is_used_as_it_is_and_stays(site) {
         site.give_neighbour(ID);
         site.host.create_vlan("trunk7", NIC, ID);
+        // The kernel finds out a little later that it carries packets.
+        await_that("the link is up", || describe(&site.host, "trunk7")["operstate"] == "UP");
         let before = describe(&site.host, "trunk7");
         let (container, _) = site.attach(&site.conf(ID));
         assert_eq!(container.link("eth0").parent, Some(site.host.link("trunk7").ifindex));

@@ -233,6 +233,15 @@ e2e::on_both_kinds! {
         site.assert_nothing_left();
     }
 
+    /// Some runtimes never call GC.
+    fn the_next_add_on_the_parent_removes_the_link_of_containers_that_are_gone(site) {
+        site.attach_and_lose(&site.conf(200));
+        let (container, _) = site.attach(&site.conf(ID));
+        assert_eq!(site.host.link_names(), ["lo", NIC, VLAN]);
+        site.detach(&container, &site.conf(ID));
+        site.assert_nothing_left();
+    }
+
     /// An ADD that was killed has left the record of another VLAN.
     fn an_add_after_a_killed_one_with_another_vlan_removes_the_first_link(site) {
         let (container, _) = site.attach(&site.conf(200));

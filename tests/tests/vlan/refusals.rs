@@ -23,7 +23,7 @@ e2e::on_both_kinds! {
             &with(site.conf(ID), "linkInContainer", json!(true)),
             "vlan 100: needs the parent on the host, and linkInContainer puts it into the container",
         );
-        site.plugin().refuses(site, &with(site.conf(ID), "vlan", json!("100")), 6, &["vlan"]);
+        site.plugin().refuses(site, &with(site.conf(ID), "vlan", json!("100")), 7, &["vlan"]);
         site.assert_nothing_left();
     }
 
@@ -60,7 +60,7 @@ e2e::on_both_kinds! {
         let (container, _) = site.attach(&site.conf(ID));
         let links = site.host.links();
         let own = links.iter().find(|link| link.kind.as_deref() == Some("vlan")).expect("a VLAN link");
-        assert!(own.name.starts_with("vlan100-"), "{own:?}");
+        assert!(own.name.starts_with("underlay"), "{own:?}");
         assert_eq!(crate::site::describe(&site.host, &own.name)["altnames"], json!(["underlay-ens3-vlan100"]));
         assert_on_vlan(site, &container, ID);
         site.detach(&container, &site.conf(ID));

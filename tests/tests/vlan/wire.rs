@@ -93,6 +93,24 @@ e2e::on_both_kinds! {
         assert_eq!(asked, None, "the host answers for the address of its NIC");
     }
 
+    /// Frames to the MAC of the VLAN link would pass firewall rules that name the NIC.
+    fn a_machine_of_the_vlan_does_not_reach_the_host_through_the_link(site) {
+        site.give_neighbour(ID);
+        let (_container, _) = site.attach(&site.conf(ID));
+        let mac = site.vlan_link().mac;
+        let mut hosts = vec![site.host.v4];
+        // The parent of ipvlan must receive IPv6. docs/security.md has a rule for it.
+        if site.kind == "macvlan" {
+            hosts.push(site.host.v6);
+        }
+        for ip in hosts {
+            let length = if ip.is_ipv4() { 32 } else { 128 };
+            site.neighbour.ip(&format!("route replace {ip}/{length} dev eth0.100"));
+            site.neighbour.ip(&format!("neighbour replace {ip} lladdr {mac} dev eth0.100 nud permanent"));
+            assert_silent(&site.neighbour, ip);
+        }
+    }
+
     /// The customer's VLAN 5 in the provider's VLAN 100.
     fn a_vlan_in_a_vlan_of_the_operator(site) {
         site.host.ip(&format!("link add link {NIC} name outer up type vlan proto 802.1ad id 100"));

@@ -25,24 +25,10 @@ pub(crate) enum TheLink {
 impl<'a> Step<'a> for TheLink {
     /// Creates the link in the container's namespace with its final name and its mark. The link is down.
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
-        let refused = match self.make(making) {
-            Ok(()) => return Ok(()),
-            Err(refused) => refused,
-        };
-        // A host's link of another kind or mode may be all that is in the way.
-        let may_be_blocked = match &refused {
-            Error::Explained { error, .. } => error.errno() == Some(Errno::EBUSY),
-            Error::Other(_) => true,
-            _ => false,
-        };
-        if !may_be_blocked || !matches!(self, Self::None) || making.settings.link_in_container {
-            return Err(refused);
-        }
-        let (parent, remark) = (making.parent.ifindex, making.task.remark);
-        match host_link::remove_stale(&mut making.host_lock, &mut making.host, parent, remark) {
-            Ok(true) => self.make(making),
-            _ => Err(refused),
-        }
+        self.make_in_place_of_the_stale(making)?;
+        // From now on, the link keeps its VLAN link.
+        making.host_lock = None;
+        Ok(())
     }
 
     /// Checks the link a last time. A parallel DEL marks the link before it releases the lease. Then this ADD fails,
@@ -157,6 +143,27 @@ pub(crate) fn stays(inside: &mut Rtnl, ifindex: u32, attachment: &Attachment<'_>
 }
 
 impl TheLink {
+    fn make_in_place_of_the_stale(&mut self, making: &mut Making<'_>) -> Result<()> {
+        let refused = match self.make(making) {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        // A host's link of another kind or mode may be all that is in the way.
+        let may_be_blocked = match &refused {
+            Error::Explained { error, .. } => error.errno() == Some(Errno::EBUSY),
+            Error::Other(_) => true,
+            _ => false,
+        };
+        if !may_be_blocked || !matches!(self, Self::None) || making.settings.link_in_container {
+            return Err(refused);
+        }
+        let (parent, remark) = (making.parent.ifindex, making.task.remark);
+        match host_link::remove_stale(&mut making.host_lock, &mut making.host, parent, remark) {
+            Ok(true) => self.make(making),
+            _ => Err(refused),
+        }
+    }
+
     fn make(&mut self, making: &mut Making<'_>) -> Result<()> {
         let ifname = making.task.attachment.ifname;
         // The kernel refuses a name that is taken. But if its answer is lost, the undo must not mistake an earlier link

@@ -31,7 +31,8 @@ impl<'a> Step<'a> for OnVlan {
         // Set before the call, because a panic may come after the write.
         self.is_recorded = true;
         record.write()?;
-        making.parent = side.have_vlan(&making.parent, tag)?;
+        side.look_at_some(making.parent.ifindex);
+        making.parent = side.have_vlan(&making.parent, tag, &making.settings.link)?;
         making.host_lock = Some(side.into_lock());
         parent::judge_mtu(&making.parent, making.settings.mtu)
     }
@@ -53,7 +54,11 @@ impl<'a> Step<'a> for OnVlan {
         {
             return Ok(Undone::Whole);
         }
-        HostSide::locked(lock, &mut Rtnl::open()?, undoing.task.remark)?.release_of(attachment)?;
+        let mut host = Rtnl::open()?;
+        let mut side = HostSide::locked(lock, &mut host, undoing.task.remark)?;
+        if let Some(vlan) = side.release_of(attachment)?.and_then(|record| record.vlan) {
+            side.look_at_some(vlan.parent);
+        }
         Ok(Undone::Whole)
     }
 }

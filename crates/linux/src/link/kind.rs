@@ -4,7 +4,7 @@ use super::{IpvlanFlag, IpvlanMode, MacvlanMode, VlanProtocol};
 use crate::netlink::constants::{
     IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_KIND, IFLA_IPVLAN_FLAGS, IFLA_IPVLAN_MODE, IFLA_LINKINFO,
     IFLA_MACVLAN_BC_QUEUE_LEN, IFLA_MACVLAN_BC_QUEUE_LEN_USED, IFLA_MACVLAN_MACADDR_MODE, IFLA_MACVLAN_MODE,
-    IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL,
+    IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL, IFLA_VXLAN_LINK,
 };
 use crate::netlink::{Attribute, Attributes, Decode, Request};
 
@@ -127,6 +127,8 @@ pub(super) fn emit_impossible_macvlan(request: &mut Request) {
 pub(super) struct Decoded {
     pub(super) kind: Option<String>,
     pub(super) info: LinkInfo,
+    /// The parent, if the kernel tells it only here.
+    pub(super) parent: Option<u32>,
     pub(super) slave_kind: Option<String>,
 }
 
@@ -147,6 +149,10 @@ pub(super) fn decode(linkinfo: Attribute<'_>) -> Decode<Decoded> {
         Some("macvlan") => macvlan(data)?,
         Some("ipvlan") => ipvlan(data)?,
         Some("vlan") => vlan(data)?,
+        Some("vxlan") => {
+            decoded.parent = vxlan_parent(data)?;
+            LinkInfo::Other
+        }
         Some(_) => LinkInfo::Other,
     };
     Ok(decoded)
@@ -198,4 +204,15 @@ fn vlan(data: Attributes<'_>) -> Decode<LinkInfo> {
         (Some(protocol), Some(id)) => LinkInfo::Vlan(VlanTag { protocol, id }),
         _ => LinkInfo::Other,
     })
+}
+
+/// The kernel deletes a vxlan link with its parent, and does not name the parent in `IFLA_LINK`.
+fn vxlan_parent(data: Attributes<'_>) -> Decode<Option<u32>> {
+    for attribute in data {
+        let attribute = attribute?;
+        if attribute.kind == IFLA_VXLAN_LINK {
+            return Ok(Some(attribute.u32()?).filter(|&parent| parent != 0));
+        }
+    }
+    Ok(None)
 }

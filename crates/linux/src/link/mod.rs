@@ -50,7 +50,7 @@ pub struct Link {
     pub kind: Option<String>,
     /// The settings of that kind.
     pub info: LinkInfo,
-    /// The ifindex of the parent, or of a veth's other end. If `parent_netnsid` is set, it is an ifindex in that
+    /// The ifindex of the parent, or of a veth's other end. For vxlan, the link that carries its packets. If `parent_netnsid` is set, it is an ifindex in that
     /// namespace. (`IFLA_LINK`)
     pub parent: Option<u32>,
     /// The number of the parent's namespace, if that is another one. (`IFLA_LINK_NETNSID`)
@@ -391,7 +391,7 @@ pub(crate) fn decode(message: &Message<'_>) -> Decode<Link> {
             IFLA_IFNAME => link.name = attribute.text(),
             IFLA_MTU => link.mtu = attribute.u32()?,
             // 0 means that there is no parent, as with some IP tunnels.
-            IFLA_LINK => link.parent = Some(attribute.u32()?).filter(|&parent| parent != 0),
+            IFLA_LINK => link.parent = Some(attribute.u32()?).filter(|&parent| parent != 0).or(link.parent),
             IFLA_LINK_NETNSID => link.parent_netnsid = Some(attribute.i32()?),
             IFLA_GROUP => link.group = attribute.u32()?,
             IFLA_IFALIAS => link.alias = attribute.text(),
@@ -408,6 +408,7 @@ pub(crate) fn decode(message: &Message<'_>) -> Decode<Link> {
                 let decoded = kind::decode(attribute)?;
                 link.kind = decoded.kind;
                 link.info = decoded.info;
+                link.parent = link.parent.or(decoded.parent);
                 link.slave_kind = decoded.slave_kind;
             }
             _ => {}

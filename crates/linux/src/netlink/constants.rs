@@ -81,6 +81,8 @@ pub(crate) const IFLA_IPVLAN_FLAGS: u16 = 2;
 pub(crate) const IFLA_VLAN_ID: u16 = 1;
 pub(crate) const IFLA_VLAN_PROTOCOL: u16 = 5;
 
+pub(crate) const IFLA_VXLAN_LINK: u16 = 3;
+
 pub(crate) const IFA_ADDRESS: u16 = 1;
 pub(crate) const IFA_LOCAL: u16 = 2;
 pub(crate) const IFA_BROADCAST: u16 = 4;
