@@ -425,6 +425,33 @@ mod ipvlan_only {
         assert_eq!(rp_filter(&site), "0");
     }
 
+    fn redirects(container: &e2e::Container) -> u64 {
+        let snmp = container.run(|| fs::read_to_string("/proc/thread-self/net/snmp").expect("read the counters"));
+        let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Icmp: ")).map(str::split_whitespace);
+        let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+        let (_, value) = names.zip(values).find(|(name, _)| *name == "InRedirects").expect("a counter");
+        value.parse().expect("a number")
+    }
+
+    /// The host forwards by the interface on which a packet came, so it sends redirects. After the second one, the
+    /// container sent to the machine itself, and for five minutes after the address had moved to the host.
+    #[test]
+    fn an_address_that_moves_to_the_host_is_reached_after_redirects() {
+        let Some(site) = site() else { return };
+        let moving = "192.168.50.5";
+        site.host.set_sysctl("net/ipv4/ip_forward", "1");
+        site.neighbour.ip(&format!("address add {moving}/32 dev {}", site.neighbour.nic));
+        let (container, _) = site.attach(&site.conf_with(Families::V4, json!({"addresses": [moving]})));
+        let moving_ip = moving.parse().expect("an address");
+        await_that("the host has sent redirects", || {
+            assert!(ping(&container, moving_ip, PATIENCE).is_some());
+            redirects(&container) >= 3
+        });
+        site.neighbour.ip(&format!("address delete {moving}/32 dev {}", site.neighbour.nic));
+        site.host.ip(&format!("address add {moving}/32 dev {NIC}"));
+        e2e::traffic::echo(&container, &site.host, moving_ip, 10_000);
+    }
+
     /// The containers are gone without a DEL. The host's link was all that was left, and no other kind or mode could
     /// use the parent.
     #[test]

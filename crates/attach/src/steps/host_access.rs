@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use linux::{Route, Rtnl};
+use linux::{LinkKind, Route, Rtnl};
 
 use super::link;
 use super::routes::{PRIORITY_OF_V6, is_there, keep_if_there};
@@ -45,6 +45,14 @@ impl<'a> Step<'a> for HostAccess {
         self.addresses = leased.ips.iter().map(|ip| ip.address.addr()).collect();
         let named = access.services.iter().copied().chain(access.addresses.iter().copied().map(IpNet::from));
         self.routes = named.filter(|net| self.has_family(net.addr())).collect();
+        let is_ipvlan = known.settings.is_some_and(|settings| matches!(settings.link, LinkKind::Ipvlan { .. }));
+        if is_ipvlan && leased.ips.iter().any(|ip| ip.address.addr().is_ipv4()) {
+            // The packets that the host forwards for the container arrive and leave by the parent. So the host sends
+            // redirects, and the container would keep sending to a machine that has lost the address. The kernel accepts
+            // redirects if either sysctl says so.
+            known.sysctls.push(("net/ipv4/conf/all/accept_redirects".to_owned(), "0"));
+            known.set("ipv4/conf", "accept_redirects", "0");
+        }
         let gateways = leased.ips.iter().filter_map(|ip| ip.gateway);
         self.gateways = gateways.chain(leased.routes.iter().filter_map(|route| route.gw)).collect();
         self.gateways.sort_unstable();
