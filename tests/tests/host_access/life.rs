@@ -289,9 +289,12 @@ on_both_kinds! {
 
     /// As with Multus: each DEL removes its own part only.
     fn one_container_can_have_two_interfaces_of_one_parent(site) {
-        let conf = site.conf(DUAL);
+        let mut conf = site.conf(DUAL);
+        conf["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
         let (container, _) = site.attach(&conf);
-        site.plugin().add(&container, "net1", &conf).run().result();
+        let outcome = site.plugin().add(&container, "net1", &conf).run();
+        outcome.result();
+        assert!(!outcome.stderr.contains("leave by net1 now"), "the first interface leads there: {}", outcome.text());
         let second = container.addresses("net1")[0].net.addr();
         assert_eq!(site.host_routes().len(), 4);
         assert_reaches(&site.host, address(&container));
