@@ -1,6 +1,7 @@
 //! The host's link and its routes live as long as their containers, whatever happens to these or to the parent.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::thread;
 
@@ -362,6 +363,30 @@ fn after_a_del_of_the_reference_the_commands_of_the_page_remove_the_rest() {
     assert_eq!(site.host_routes().len(), 2, "the reference knows nothing of them");
     site.host.ip(&format!("link delete underlay-{NIC}"));
     site.host.run(|| fs::remove_dir_all("/run/underlay").expect("remove the records"));
+    site.assert_nothing_left();
+}
+
+/// In a user namespace, root cannot enter the directory of the host's root. Every DEL and GC failed there, although no
+/// container had host access.
+#[test]
+fn records_of_another_user_are_no_obstacle_for_containers_without_host_access() {
+    let site = Site::new("macvlan");
+    site.host.run(|| {
+        fs::create_dir_all(Path::new("/run").join(RECORDS)).expect("make a directory");
+        chown("/run/underlay", Some(65_534), Some(65_534)).expect("give the directory away");
+        fs::set_permissions("/run/underlay", Permissions::from_mode(0o700)).expect("close the directory");
+    });
+    let plugin = site.lab().under("setpriv --bounding-set -all,+net_admin,+sys_admin,+sys_ptrace", "macvlan");
+    let conf = with(with(site.conf(DUAL), "hostAccess", json!(false)), "cniVersion", json!("1.1.0"));
+    let (container, checked) = plugin.attach(site.lab(), &conf);
+    plugin.check(&container, "eth0", &checked).run().done();
+    plugin.call("GC", &with(conf.clone(), "cni.dev/valid-attachments", json!([]))).run().done();
+    plugin.del(&container, "eth0", &conf).run().done();
+    site.assert_gone(&container);
+    // Host access needs the directory.
+    let conf = with(conf, "hostAccess", json!(true));
+    let names = ["lock /run/underlay/host-access.lock", "permission denied"];
+    plugin.add(&site.container(), "eth0", &conf).run().fails(5, &names);
     site.assert_nothing_left();
 }
 
