@@ -24,6 +24,10 @@ pub enum Command {
     Del,
     /// A second ADD. The attachment must stay as it is.
     AddAgain,
+    /// ADD. Then the container goes without a DEL, and GC comes.
+    AddThenGc,
+    /// DEL of an attachment. Then the container goes without another DEL, and GC comes.
+    DelThenGc,
 }
 
 /// The addresses of the attachment.
@@ -91,6 +95,8 @@ impl Scenario {
             Command::Add => "ADD",
             Command::Del => "DEL",
             Command::AddAgain => "ADD again",
+            Command::AddThenGc => "ADD and GC",
+            Command::DelThenGc => "DEL and GC",
         };
         let layers = match self.layers {
             Layers::Two => "layer 2",

@@ -19,6 +19,8 @@ e2e::scenarios! {
     macvlan_del_dual_ipam_as_a_process: "macvlan" Del Dual PlainCopies,
     macvlan_add_host_access: "macvlan" Add HostAccess HardLinks,
     macvlan_del_host_access: "macvlan" Del HostAccess HardLinks,
+    macvlan_add_host_access_then_gc: "macvlan" AddThenGc HostAccess HardLinks,
+    macvlan_del_host_access_then_gc: "macvlan" DelThenGc HostAccess HardLinks,
     macvlan_add_taking_the_default_route: "macvlan" Add Take HardLinks,
     macvlan_del_taking_the_default_route: "macvlan" Del Take HardLinks,
     macvlan_add_again: "macvlan" AddAgain V4 HardLinks,
@@ -53,6 +55,18 @@ fn an_add_with_host_access_killed_at_any_step_leaves_nothing_on_the_host_after_d
 fn a_del_with_host_access_killed_at_any_step_leaves_nothing_on_the_host_after_another() {
     Scenario { plugin: "macvlan", command: Command::Del, layers: Layers::HostAccess, binaries: Binaries::HardLinks }
         .survives(&Selection::Kills);
+}
+
+/// A runtime may never call DEL for a container whose namespace it has removed.
+#[test]
+fn an_add_with_host_access_killed_at_any_step_leaves_nothing_on_the_host_after_gc() {
+    Scenario {
+        plugin: "macvlan",
+        command: Command::AddThenGc,
+        layers: Layers::HostAccess,
+        binaries: Binaries::HardLinks,
+    }
+    .survives(&Selection::Kills);
 }
 
 #[test]

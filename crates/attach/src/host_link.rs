@@ -205,6 +205,13 @@ impl<'a> HostSide<'a> {
         self.rtnl
             .set_up(link.ifindex)
             .map_err(|error| error.during(format!("set the host's link {} up", link.name)))?;
+        let is_1 = |name: &str| sysctl_of(&format!("net/ipv4/conf/{name}/proxy_arp")).as_deref() == Some("1");
+        if is_1("all") || is_1(&on.name) {
+            (self.remark)(format_args!(
+                "proxy_arp of {} is 1: the host also answers the LAN for the addresses of its containers",
+                on.name
+            ));
+        }
         if sysctl_of("net/ipv4/conf/all/rp_filter").as_deref() == Some("2") {
             (self.remark)(format_args!(
                 "all.rp_filter is 2: machines of the LAN can reach the host through {} too, past firewall rules that \

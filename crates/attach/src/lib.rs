@@ -167,6 +167,20 @@ impl HostAccess {
         };
         Err(Error::Config { key: "hostAccess", value: "is set".to_owned(), cause })
     }
+
+    /// Refuses a parent of the same kind. The kernel puts the new links on the interface below it, and the host's link
+    /// would not be found there again.
+    pub(crate) fn judge_parent(kind: &LinkKind, parent: &Link) -> error::Result<()> {
+        if parent.kind.as_deref() != Some(kind.name()) {
+            return Ok(());
+        }
+        let cause = format!(
+            "{} is {} itself, and the kernel puts all such interfaces on the one below it; set master to that one",
+            parent.name,
+            kind.name()
+        );
+        Err(Error::Config { key: "hostAccess", value: "is set".to_owned(), cause })
+    }
 }
 
 /// Removes the host's routes to containers that are gone. `valid` reads the runtime's list of attachments of `network`;

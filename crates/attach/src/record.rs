@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -231,7 +232,7 @@ pub(crate) fn paths() -> Result<Vec<PathBuf>> {
     let directory = directory();
     let failed = |source| linux::Error::Io { operation: format!("read directory {}", directory.display()), source };
     match file::entries(&directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound || is_of_another_user(&error) => Ok(Vec::new()),
         Err(error) => Err(failed(error).into()),
         Ok(entries) => {
             // After the first error, the iterator may never end.
@@ -248,6 +249,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Content>> {
     match outcome {
         Ok(_) => Ok(Some(decode(&text))),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if is_of_another_user(&error) => Ok(None),
         Err(source) => Err(linux::Error::Io { operation: format!("read {}", path.display()), source }.into()),
     }
 }
@@ -319,6 +321,13 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether the records are those of another user, as for root of a user namespace. Such a process cannot have written one.
+fn is_of_another_user(error: &std::io::Error) -> bool {
+    let owner = |path: &str| Some(fs::metadata(path).ok()?.uid());
+    error.kind() == ErrorKind::PermissionDenied
+        && owner(LOCKS).is_some_and(|theirs| owner("/proc/thread-self").is_some_and(|own| own != theirs))
 }
 
 fn directory() -> PathBuf {

@@ -45,7 +45,7 @@ pub fn read(netns: &Netns, key: &str) -> Result<String> {
 ///
 /// # Errors
 ///
-/// As [`write`].
+/// As [`write()`].
 pub fn write_here(key: &str, value: &str) -> Result<()> {
     set(key, value).map(drop)
 }

@@ -66,8 +66,8 @@ impl Site {
         let added = self.prepare();
         let (outcome, trace) = self.call(added.as_ref()).run_stepwise(None);
         match self.scenario.command {
-            Command::Add => self.del(Some(&outcome.result())),
-            Command::Del => drop(outcome.done()),
+            Command::Add | Command::AddThenGc => self.del(Some(&outcome.result())),
+            Command::Del | Command::DelThenGc => drop(outcome.done()),
             Command::AddAgain => self.del(added.as_ref()),
         }
         self.assert_as_before("after the run without a fault");
@@ -75,7 +75,7 @@ impl Site {
     }
 
     /// Injects a fault. Returns how the call ended, and true if the fault happened. Panics if there is a leak.
-    pub(super) fn suffer(&self, fault: &Fault) -> (End, bool) {
+    pub(super) fn suffer(&mut self, fault: &Fault) -> (End, bool) {
         let added = self.prepare();
         let (outcome, trace) = self.call(added.as_ref()).run_stepwise(Some(fault));
         let what = outcome.text();
@@ -83,15 +83,15 @@ impl Site {
         self.assert_addresses_are_leased(&what);
         let end = judge(self.scenario.command, fault, &outcome, trace.struck);
         let result = match (self.scenario.command, end) {
-            (Command::Add, End::Succeeded) => {
+            (Command::Add | Command::AddThenGc, End::Succeeded) => {
                 self.assert_whole(&outcome.result(), &what);
                 Some(outcome.result())
             }
-            (Command::Add, End::Failed) => {
+            (Command::Add | Command::AddThenGc, End::Failed) => {
                 self.assert_nothing_left(&what);
                 None
             }
-            (Command::Del, End::Succeeded) => {
+            (Command::Del | Command::DelThenGc, End::Succeeded) => {
                 self.assert_nothing_left(&outcome.done().text());
                 added
             }
@@ -103,6 +103,11 @@ impl Site {
             }
             _ => added,
         };
+        if matches!(self.scenario.command, Command::AddThenGc | Command::DelThenGc) {
+            self.lose_container();
+            // A lease may stay: a new namespace of another test can have the inode of the container's.
+            self.assert_host_is_clean(&format!("after GC, after {what}"));
+        }
         self.del(result.as_ref());
         self.assert_nothing_left(&format!("after DEL, after {what}"));
         let again = self.add();
@@ -113,14 +118,22 @@ impl Site {
     }
 
     fn prepare(&self) -> Option<Value> {
-        (self.scenario.command != Command::Add).then(|| self.add())
+        (!matches!(self.scenario.command, Command::Add | Command::AddThenGc)).then(|| self.add())
+    }
+
+    /// The namespace of the container goes without a DEL, and GC comes. A new container with the same ID takes its place.
+    fn lose_container(&mut self) {
+        let mut fresh = self.lab.container();
+        fresh.id.clone_from(&self.container.id);
+        self.container = fresh;
+        self.gc();
     }
 
     fn call(&self, added: Option<&Value>) -> crate::Call<'_> {
         let plugin = self.lab.plugin(self.scenario.plugin);
         match self.scenario.command {
-            Command::Add | Command::AddAgain => plugin.add(&self.container, IFNAME, &self.conf),
-            Command::Del => plugin.del(&self.container, IFNAME, &with(&self.conf, added)),
+            Command::Add | Command::AddAgain | Command::AddThenGc => plugin.add(&self.container, IFNAME, &self.conf),
+            Command::Del | Command::DelThenGc => plugin.del(&self.container, IFNAME, &with(&self.conf, added)),
         }
     }
 
@@ -134,7 +147,9 @@ impl Site {
     }
 
     fn gc(&self) {
-        let conf = with_version(&self.conf);
+        let mut conf = self.conf.clone();
+        conf["cniVersion"] = json!("1.1.0");
+        conf["cni.dev/valid-attachments"] = json!([{"containerID": self.bystander.id, "ifname": IFNAME}]);
         self.lab.plugin(self.scenario.plugin).call("GC", &conf).run().done();
     }
 
@@ -188,6 +203,10 @@ impl Site {
             assert_eq!(self.link_names(), [""; 0], "a link is left: {what}");
         }
         assert_eq!(self.leased(), BTreeSet::new(), "a lease is left: {what}");
+        self.assert_host_is_clean(what);
+    }
+
+    fn assert_host_is_clean(&self, what: &str) {
         let layers = self.scenario.layers;
         if layers.has_host_access() || layers.has_vlan() {
             // In doubt, the link of the VLAN stays until GC.
@@ -283,12 +302,6 @@ fn conf(lab: &Lab, scenario: Scenario) -> Value {
     }
     conf["type"] = json!(scenario.plugin);
     conf
-}
-
-/// The configuration of a GC that may remove everything.
-fn with_version(conf: &Value) -> Value {
-    let conf = crate::with(conf.clone(), "cniVersion", json!("1.1.0"));
-    crate::with(conf, "cni.dev/valid-attachments", json!([]))
 }
 
 fn with(conf: &Value, result: Option<&Value>) -> Value {

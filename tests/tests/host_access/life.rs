@@ -1,6 +1,7 @@
 //! The host's link and its routes live as long as their containers, whatever happens to these or to the parent.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::thread;
 
@@ -289,9 +290,12 @@ e2e::on_both_kinds! {
 
     /// As with Multus: each DEL removes its own part only.
     fn one_container_can_have_two_interfaces_of_one_parent(site) {
-        let conf = site.conf(DUAL);
+        let mut conf = site.conf(DUAL);
+        conf["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
         let (container, _) = site.attach(&conf);
-        site.plugin().add(&container, "net1", &conf).run().result();
+        let outcome = site.plugin().add(&container, "net1", &conf).run();
+        outcome.result();
+        assert!(!outcome.stderr.contains("leave by net1 now"), "the first interface leads there: {}", outcome.text());
         let second = container.addresses("net1")[0].net.addr();
         assert_eq!(site.host_routes().len(), 4);
         assert_reaches(&site.host, address(&container));
@@ -362,6 +366,30 @@ fn after_a_del_of_the_reference_the_commands_of_the_page_remove_the_rest() {
     site.assert_nothing_left();
 }
 
+/// In a user namespace, root cannot enter the directory of the host's root. Every DEL and GC failed there, although no
+/// container had host access.
+#[test]
+fn records_of_another_user_are_no_obstacle_for_containers_without_host_access() {
+    let site = Site::new("macvlan");
+    site.host.run(|| {
+        fs::create_dir_all(Path::new("/run").join(RECORDS)).expect("make a directory");
+        chown("/run/underlay", Some(65_534), Some(65_534)).expect("give the directory away");
+        fs::set_permissions("/run/underlay", Permissions::from_mode(0o700)).expect("close the directory");
+    });
+    let plugin = site.lab().under("setpriv --bounding-set -all,+net_admin,+sys_admin,+sys_ptrace", "macvlan");
+    let conf = with(with(site.conf(DUAL), "hostAccess", json!(false)), "cniVersion", json!("1.1.0"));
+    let (container, checked) = plugin.attach(site.lab(), &conf);
+    plugin.check(&container, "eth0", &checked).run().done();
+    plugin.call("GC", &with(conf.clone(), "cni.dev/valid-attachments", json!([]))).run().done();
+    plugin.del(&container, "eth0", &conf).run().done();
+    site.assert_gone(&container);
+    // Host access needs the directory.
+    let conf = with(conf, "hostAccess", json!(true));
+    let names = ["lock /run/underlay/host-access.lock", "permission denied"];
+    plugin.add(&site.container(), "eth0", &conf).run().fails(5, &names);
+    site.assert_nothing_left();
+}
+
 fn assert_reach_each_other_by_v4(site: &Site, container: &e2e::Container) {
     e2e::traffic::echo(&site.host, container, address(container), 10_000);
     e2e::traffic::echo(container, &site.host, site.host.v4, 10_000);
@@ -423,6 +451,33 @@ mod ipvlan_only {
         site.detach(&first, &conf);
         site.detach(&second, &conf);
         assert_eq!(rp_filter(&site), "0");
+    }
+
+    fn redirects(container: &e2e::Container) -> u64 {
+        let snmp = container.run(|| fs::read_to_string("/proc/thread-self/net/snmp").expect("read the counters"));
+        let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Icmp: ")).map(str::split_whitespace);
+        let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+        let (_, value) = names.zip(values).find(|(name, _)| *name == "InRedirects").expect("a counter");
+        value.parse().expect("a number")
+    }
+
+    /// The host forwards by the interface on which a packet came, so it sends redirects. After the second one, the
+    /// container sent to the machine itself, and for five minutes after the address had moved to the host.
+    #[test]
+    fn an_address_that_moves_to_the_host_is_reached_after_redirects() {
+        let Some(site) = site() else { return };
+        let moving = "192.168.50.5";
+        site.host.set_sysctl("net/ipv4/ip_forward", "1");
+        site.neighbour.ip(&format!("address add {moving}/32 dev {}", site.neighbour.nic));
+        let (container, _) = site.attach(&site.conf_with(Families::V4, json!({"addresses": [moving]})));
+        let moving_ip = moving.parse().expect("an address");
+        await_that("the host has sent redirects", || {
+            assert!(ping(&container, moving_ip, PATIENCE).is_some());
+            redirects(&container) >= 3
+        });
+        site.neighbour.ip(&format!("address delete {moving}/32 dev {}", site.neighbour.nic));
+        site.host.ip(&format!("address add {moving}/32 dev {NIC}"));
+        e2e::traffic::echo(&container, &site.host, moving_ip, 10_000);
     }
 
     /// The containers are gone without a DEL. The host's link was all that was left, and no other kind or mode could

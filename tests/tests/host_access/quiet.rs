@@ -87,6 +87,24 @@ e2e::on_both_kinds! {
         }
     }
 
+    /// The host has a route to each container. With `proxy_arp`, it answers for all that it has a route to.
+    fn with_proxy_arp_the_lan_gets_two_replies_and_a_remark_says_so(site) {
+        site.host.set_sysctl("net/ipv4/ip_forward", "1");
+        site.host.set_sysctl(&format!("net/ipv4/conf/{NIC}/proxy_arp"), "1");
+        site.host.set_sysctl(&format!("net/ipv4/neigh/{NIC}/proxy_delay"), "0");
+        let container = site.container();
+        let outcome = site.plugin().add(&container, "eth0", &site.conf(Families::V4)).run();
+        outcome.result();
+        let said = format!("proxy_arp of {NIC} is 1: the host also answers the LAN for the addresses of its containers");
+        assert!(outcome.stderr.contains(&said), "{}", outcome.text());
+        let (wire, target) = (Wire::open(&site.neighbour, site.neighbour.nic), address(&container));
+        wire.ask(site.neighbour.v4, target);
+        let is_answer = |frame: &Frame| matches!(frame, Frame::Arp { operation: 2, sender, .. } if *sender == target);
+        for _ in 0..2 {
+            wire.frames_until(is_answer);
+        }
+    }
+
     fn it_announces_nothing_when_it_comes_and_goes(site) {
         for key in ["all", "default", NIC] {
             site.host.set_sysctl(&format!("net/ipv4/conf/{key}/arp_notify"), "1");

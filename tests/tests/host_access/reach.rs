@@ -175,6 +175,26 @@ e2e::on_both_kinds! {
         site.assert_nothing_left();
     }
 
+    /// As a pod of Multus: the host's packets to the first interface are answered by the second, and the host drops them.
+    fn a_remark_says_that_packets_to_the_host_leave_by_the_second_interface(site) {
+        let container = site.container();
+        site.host.create_veth("pod0", &container, "eth0");
+        site.host.ip("address add 10.9.9.1/32 dev pod0");
+        site.host.set_up("pod0");
+        site.host.ip(&format!("route add 10.9.9.5 dev pod0 src {}", site.host.v4));
+        container.set_up("eth0");
+        container.ip("address add 10.9.9.5/32 dev eth0");
+        container.ip("route add 10.9.9.1 dev eth0");
+        container.ip("route add default via 10.9.9.1");
+        let first = "10.9.9.5".parse().expect("an address");
+        assert_reaches(&site.host, first);
+        let outcome = site.plugin().add(&container, "net1", &site.conf(Families::V4)).run();
+        outcome.result();
+        assert!(outcome.stderr.contains("its packets to addresses of the host leave by net1 now"), "{}", outcome.text());
+        assert_reaches(&site.host, container.addresses("net1")[0].net.addr());
+        e2e::traffic::assert_silent(&site.host, first);
+    }
+
     fn a_strict_reverse_path_filter_on_the_host_is_no_obstacle(site) {
         for key in ["all", "default", NIC] {
             site.host.set_sysctl(&format!("net/ipv4/conf/{key}/rp_filter"), "1");

@@ -116,6 +116,20 @@ e2e::on_both_kinds! {
         site.assert_nothing_left();
     }
 
+    /// Many hosts have such an interface to reach their containers. The kernel put the host's link on the NIC. It was not
+    /// found there again, so the second ADD failed, and nothing removed its link.
+    fn a_parent_of_the_same_kind_is_refused(site) {
+        let mode = if site.kind == "macvlan" { "bridge" } else { "l2" };
+        site.host.ip(&format!("link add shim0 link {} type {} mode {mode}", e2e::lab::NIC, site.kind));
+        site.host.set_up("shim0");
+        let conf = with(site.conf(Families::V4), "master", json!("shim0"));
+        let reason = format!("shim0 is {} itself", site.kind);
+        refuses(site, &conf, &["hostAccess is set", &reason, "set master to that one"]);
+        let (container, conf) = site.attach(&site.conf(Families::V4));
+        assert_reach_each_other(site, &container);
+        site.detach(&container, &conf);
+    }
+
     fn an_attachment_without_addresses_is_refused(site) {
         let conf = with(site.conf(DUAL), "ipam", json!({}));
         refuses(site, &conf, &["hostAccess is set", "gets no address from IPAM"]);

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use linux::{Route, Rtnl};
+use linux::{LinkKind, Route, Rtnl};
 
 use super::link;
 use super::routes::{PRIORITY_OF_V6, is_there, keep_if_there};
@@ -45,6 +45,14 @@ impl<'a> Step<'a> for HostAccess {
         self.addresses = leased.ips.iter().map(|ip| ip.address.addr()).collect();
         let named = access.services.iter().copied().chain(access.addresses.iter().copied().map(IpNet::from));
         self.routes = named.filter(|net| self.has_family(net.addr())).collect();
+        let is_ipvlan = known.settings.is_some_and(|settings| matches!(settings.link, LinkKind::Ipvlan { .. }));
+        if is_ipvlan && leased.ips.iter().any(|ip| ip.address.addr().is_ipv4()) {
+            // The packets that the host forwards for the container arrive and leave by the parent. So the host sends
+            // redirects, and the container would keep sending to a machine that has lost the address. The kernel accepts
+            // redirects if either sysctl says so.
+            known.sysctls.push(("net/ipv4/conf/all/accept_redirects".to_owned(), "0"));
+            known.set("ipv4/conf", "accept_redirects", "0");
+        }
         let gateways = leased.ips.iter().filter_map(|ip| ip.gateway);
         self.gateways = gateways.chain(leased.routes.iter().filter_map(|route| route.gw)).collect();
         self.gateways.sort_unstable();
@@ -229,20 +237,39 @@ impl HostAccess {
         for neighbour in own.iter().copied().chain(gateways) {
             making.inside.set_neighbour(ifindex, neighbour, ready.mac)?;
         }
+        // For IPv6 and IPv4: whether addresses of the host are reached by this interface.
+        let mut leads = [false; 2];
         for private in own {
             add_behind(making, host_link::route(private, ifindex))?;
         }
         for dst in record.host.iter().copied().map(IpNet::from).chain(record.routes.iter().copied()) {
             let gateway = ready.private_for(dst.addr());
-            add_behind(making, Route { gateway, oif: Some(ifindex), protocol: Some(PROTOCOL), ..Route::to(dst) })?;
+            let route = Route { gateway, oif: Some(ifindex), protocol: Some(PROTOCOL), ..Route::to(dst) };
+            let is_first = add_behind(making, route)?;
+            if is_first && record.host.contains(&dst.addr()) {
+                leads[usize::from(dst.addr().is_ipv4())] = true;
+            }
+        }
+        for is_v4 in [true, false] {
+            if leads[usize::from(is_v4)]
+                && making.inside.default_routes(is_v4)?.iter().any(|route| route.oif != Some(ifindex))
+            {
+                let ifname = making.task.attachment.ifname;
+                (making.task.remark)(format_args!(
+                    "the container has a default route by another interface, and its packets to addresses of the host \
+                     leave by {ifname} now; see docs/keys.md"
+                ));
+                break;
+            }
         }
         Ok(())
     }
 }
 
 /// Adds a route in the container. If another interface of the container leads there, the new route has a larger metric:
-/// it works when that interface is gone. Keeps a route of the same interface, which comes from IPAM.
-fn add_behind(making: &mut Making<'_>, mut route: Route) -> Result<()> {
+/// it works when that interface is gone. Keeps a route of the same interface, which comes from IPAM. Returns true if it is
+/// before those of other interfaces.
+fn add_behind(making: &mut Making<'_>, mut route: Route) -> Result<bool> {
     /// A container has at most so many interfaces with host access.
     const INTERFACES: u32 = 32;
     let first = if route.dst.addr().is_ipv4() { 0 } else { PRIORITY_OF_V6 };
@@ -255,5 +282,6 @@ fn add_behind(making: &mut Making<'_>, mut route: Route) -> Result<()> {
         route.priority = Some(first + behind);
         outcome = making.inside.new_route(&route);
     }
-    keep_if_there(making, &route, outcome).map(drop)
+    keep_if_there(making, &route, outcome)?;
+    Ok(route.priority.is_none())
 }

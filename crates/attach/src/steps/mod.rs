@@ -142,6 +142,7 @@ impl<'a> Making<'a> {
         parent::judge_mtu(&parent, settings.mtu)?;
         if let Some(access) = settings.host_access {
             access.judge_kind(&settings.link, settings.link_in_container)?;
+            HostAccess::judge_parent(&settings.link, &parent)?;
         }
         Ok(Self {
             task,
