@@ -51,6 +51,9 @@ const NAME: &str = "underlay";
 /// Before the earlier value in the alias of the link.
 const RP_FILTER_WAS: &str = "; rp_filter was ";
 
+/// Before the value in the alias that this crate has set.
+const RP_FILTER_NOW: &str = ", and is ";
+
 /// The host's side of all parents, for one call. It holds the lock of all calls on this host.
 pub(crate) struct HostSide<'a> {
     lock: file::Lock,
@@ -222,30 +225,63 @@ impl<'a> HostSide<'a> {
         Ok(())
     }
 
-    /// Gives the link its alias. On ipvlan, also loosens a strict `rp_filter` of the parent. The alias keeps the first
-    /// value that the parent had: a call may have been killed, or another program may have made it strict again.
+    /// Gives the link its alias. On ipvlan, also loosens the `rp_filter` of the parent if the kernel would drop packets
+    /// that arrive there from containers. The alias keeps the first value that the parent had: a call may have been
+    /// killed, or another program may have made it strict again.
     fn loosen_filter(&mut self, link: &Link, on: &Link, kind: &LinkKind) -> Result<()> {
-        let strict = if matches!(kind, LinkKind::Ipvlan { .. }) { strict_filter(&on.name) } else { None };
-        if link.up && strict.is_none() {
+        let is_ipvlan = matches!(kind, LinkKind::Ipvlan { .. });
+        let changed = if is_ipvlan { self.looser_filter(link, on)? } else { None };
+        if link.up && changed.is_none() {
             return Ok(());
         }
         let mut alias = format!("Underlay: the host's access to its containers on {}", on.name);
-        if let Some(was) = filter_was(link).or(strict.as_deref()) {
-            alias.push_str(RP_FILTER_WAS);
-            alias.push_str(was);
+        let kept = match (Filter::of(link), changed.clone()) {
+            (Some(before), Some(changed)) => Some(Filter { was: before.was, ..changed }),
+            (before, changed) => before.or(changed),
+        };
+        if let Some(Filter { was, now }) = kept {
+            alias.push_str(&format!("{RP_FILTER_WAS}{was}{RP_FILTER_NOW}{now}"));
         }
         if alias != link.alias {
             self.rtnl.set_alias(link.ifindex, &alias)?;
         }
-        if let Some(was) = strict {
-            sysctl::write_here(&rp_filter(&on.name), "2")?;
+        if let Some(Filter { was, now }) = changed {
+            sysctl::write_here(&rp_filter(&on.name), &now)?;
             (self.remark)(format_args!(
-                "set rp_filter of {} from {was} to 2 as long as the host's link {} exists: packets of containers to \
+                "set rp_filter of {} from {was} to {now} as long as the host's link {} exists: packets of containers to \
                  the host arrive on {}",
                 on.name, link.name, on.name
             ));
         }
         Ok(())
+    }
+
+    /// Returns the `rp_filter` that a parent needs, if it has another one. The kernel uses the larger one of the link and
+    /// of `all`. With 2, it passes packets only if the link has an address of its own. (net/ipv4/fib_frontend.c,
+    /// `__fib_validate_source`)
+    fn looser_filter(&mut self, link: &Link, on: &Link) -> Result<Option<Filter>> {
+        let (Some(all), Some(was)) = (sysctl_of("net/ipv4/conf/all/rp_filter"), sysctl_of(&rp_filter(&on.name))) else {
+            return Ok(None);
+        };
+        let effective = all.as_str().max(was.as_str());
+        if effective == "0" {
+            return Ok(None);
+        }
+        let has_address = self.rtnl.addresses(on.ifindex)?.iter().any(|its| its.address.addr().is_ipv4());
+        if has_address {
+            return Ok((effective == "1").then(|| Filter { was, now: "2".to_owned() }));
+        }
+        if all == "0" {
+            return Ok(Some(Filter { was, now: "0".to_owned() }));
+        }
+        if !link.up {
+            (self.remark)(format_args!(
+                "all.rp_filter is {all}, and {} has no IPv4 address: the kernel drops IPv4 packets of containers to the \
+                 host; give {} an address, or set net.ipv4.conf.all.rp_filter to 0",
+                on.name, on.name
+            ));
+        }
+        Ok(None)
     }
 
     /// Gives the link a private address of a family, if it has none.
@@ -418,10 +454,11 @@ impl<'a> HostSide<'a> {
             Some(parent) => self.rtnl.link_by_index(parent)?,
             None => None,
         };
-        if let (Some(was), Some(parent)) = (filter_was(link), parent) {
+        if let (Some(filter), Some(parent)) = (Filter::of(link), parent) {
             let key = rp_filter(&parent.name);
-            if sysctl_of(&key).as_deref() == Some("2") {
-                sysctl::write_here(&key, was)?;
+            // An operator may have changed it meanwhile.
+            if sysctl_of(&key).as_ref() == Some(&filter.now) {
+                sysctl::write_here(&key, &filter.was)?;
             }
         }
         ignore_missing(self.rtnl.del_link(link.ifindex))
@@ -541,16 +578,18 @@ fn is_gone(record: &Record) -> bool {
     }
 }
 
-/// The earlier `rp_filter` of the parent, which is in the alias of the link.
-fn filter_was(link: &Link) -> Option<&str> {
-    link.alias.rsplit_once(RP_FILTER_WAS).map(|(_, was)| was)
+/// The `rp_filter` of a parent that the host's link has changed. It is kept in the alias of the link.
+#[derive(Clone)]
+struct Filter {
+    was: String,
+    now: String,
 }
 
-/// Returns the rp_filter of a parent, if the kernel would drop packets that arrive there from containers.
-fn strict_filter(name: &str) -> Option<String> {
-    let (all, own) = (sysctl_of("net/ipv4/conf/all/rp_filter")?, sysctl_of(&rp_filter(name))?);
-    // The kernel uses the larger number.
-    (all.as_str().max(own.as_str()) == "1").then_some(own)
+impl Filter {
+    fn of(link: &Link) -> Option<Self> {
+        let (was, now) = link.alias.rsplit_once(RP_FILTER_WAS)?.1.split_once(RP_FILTER_NOW)?;
+        Some(Self { was: was.to_owned(), now: now.to_owned() })
+    }
 }
 
 fn sysctl_of(key: &str) -> Option<String> {

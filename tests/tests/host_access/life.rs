@@ -426,6 +426,33 @@ mod ipvlan_only {
         }
     }
 
+    /// With 2, the kernel drops all packets from machines that another interface leads to, if the parent has no address.
+    #[test]
+    fn a_parent_without_an_address_gets_no_reverse_path_filter() {
+        let Some(site) = site() else { return };
+        let nic = "ens4";
+        site.plug(&site.host, nic);
+        site.add_default_route();
+        let key = format!("net/ipv4/conf/{nic}/rp_filter");
+        let conf = with(site.conf(Families::V4), "master", json!(nic));
+        for was in ["1", "2"] {
+            site.host.set_sysctl(&key, was);
+            let container = site.container();
+            let outcome = site.plugin().add(&container, "eth0", &conf).run();
+            outcome.result();
+            let said = format!("set rp_filter of {nic} from {was} to 0 as long as the host's link ");
+            assert!(outcome.stderr.contains(&said), "{}", outcome.text());
+            assert_reach_each_other_by_v4(&site, &container);
+            site.detach(&container, &conf);
+            assert_eq!(site.host.sysctl(&key), was);
+        }
+        site.host.set_sysctl("net/ipv4/conf/all/rp_filter", "2");
+        let outcome = site.plugin().add(&site.container(), "eth0", &conf).run();
+        outcome.result();
+        let said = format!("all.rp_filter is 2, and {nic} has no IPv4 address: ");
+        assert!(outcome.stderr.contains(&said), "{}", outcome.text());
+    }
+
     #[test]
     fn a_reverse_path_filter_that_the_operator_has_changed_meanwhile_stays() {
         let Some(site) = site() else { return };
