@@ -111,6 +111,74 @@ cases! {
         }
     }
 
+    /// Of default routes with the same priority and scope, the kernel uses one whose gateway has answered lately. So the
+    /// taken one was not used while its gateway was silent for a moment. For IPv6, the kernel does this with all
+    /// default routes, but only if the gateway has not answered at all.
+    #[reference(not_run: "it has no such key")]
+    fn it_is_used_whatever_the_kernel_knows_of_the_gateways(lab) {
+        let (plugin, container) = (lab.macvlan(), lab.container());
+        let confs = [None, Some("take"), Some("take")];
+        for (at, policy) in confs.iter().enumerate() {
+            attach(&plugin, &container, at + 1, &conf(lab, at + 1, *policy));
+        }
+        let knows = |number: usize, state: &str| {
+            for gateway in [format!("10.{number}.0.1"), format!("fd0{number}::1")] {
+                container.ip(&format!("neigh replace {gateway} lladdr 02:00:00:00:00:99 dev net{number} nud {state}"));
+            }
+        };
+        for (own, others) in [("stale", "reachable"), ("delay", "reachable"), ("stale", "stale"), ("probe", "permanent")] {
+            for number in 1..=3 {
+                knows(number, if number == 3 { own } else { others });
+            }
+            // The kernel notes its choice, and then prefers another one.
+            for _ in 0..3 {
+                assert_leads(&container, 3);
+            }
+        }
+        container.ip("neigh replace 10.3.0.1 dev net3 nud failed");
+        assert_eq!(leads(&container), ["net3", "net3"]);
+        plugin.del(&container, "net3", &conf(lab, 3, None)).run().done();
+        for (own, other) in [("stale", "reachable"), ("reachable", "reachable"), ("stale", "permanent")] {
+            knows(2, own);
+            knows(1, other);
+            for _ in 0..3 {
+                assert_leads(&container, 2);
+            }
+        }
+    }
+
+    /// The scope is in the result, so that the result is true. A route of the same scope that comes later is not mixed up.
+    #[reference(not_run: "it has no such key")]
+    fn the_scope_of_a_taken_route_is_in_the_result(lab) {
+        let (plugin, container) = (lab.macvlan(), lab.container());
+        let conf_of = |number, policy| with(conf(lab, number, policy), "cniVersion", json!("1.1.0"));
+        attach(&plugin, &container, 1, &conf_of(1, None));
+        for (number, scope) in [(2, 200), (3, 199)] {
+            let checked = attach(&plugin, &container, number, &conf_of(number, Some("take")));
+            let routes = &checked["prevResult"]["routes"];
+            assert_eq!(routes[0], json!({"dst": "0.0.0.0/0", "scope": scope}));
+            assert!(routes[1].get("scope").is_none(), "{routes}");
+        }
+        plugin.del(&container, "net2", &conf_of(2, None)).run().done();
+        let again = attach(&plugin, &container, 2, &conf_of(2, Some("take")));
+        assert_eq!(again["prevResult"]["routes"][0]["scope"], json!(200));
+        assert_leads(&container, 2);
+    }
+
+    /// Such a route is of no interface, and had the priority that the new one would have had.
+    #[reference(not_run: "it has no such key")]
+    fn a_default_route_that_leads_nowhere_comes_behind_it(lab) {
+        for kind in ["unreachable", "blackhole", "prohibit"] {
+            let (plugin, container) = (lab.macvlan(), lab.container());
+            container.ip(&format!("route add {kind} default"));
+            container.ip(&format!("-6 route add {kind} default"));
+            let checked = attach(&plugin, &container, 2, &conf(lab, 2, Some("take")));
+            assert_leads(&container, 2);
+            plugin.del(&container, "net2", &checked).run().done();
+            assert_leads(&container, 0);
+        }
+    }
+
     /// Other programs give their routes a priority.
     #[reference(not_run: "it has no such key")]
     fn routes_with_any_priority_come_behind_it(lab) {

@@ -17,6 +17,9 @@ const MAIN: u32 = 254;
 /// At most so many attempts, if a router advertisement arrives between two messages to the kernel.
 const QUICKER_ROUTER: usize = 4;
 
+/// The scope of an IPv4 default route that is taken. The next one that is taken has one less. (`RT_SCOPE_SITE`)
+const FIRST_SCOPE_OF_TAKEN: u8 = 200;
+
 /// The kernel's priority of an IPv6 route without one. (`IP6_RT_PRIO_USER`)
 pub(super) const PRIORITY_OF_V6: u32 = 1024;
 
@@ -43,13 +46,16 @@ impl<'a> Step<'a> for Routes {
                 continue;
             };
             route.oif = Some(ifindex);
-            added.push(apply_one(making, route)?.then_some(route.priority));
+            let planned = route.scope;
+            let is_added = apply_one(making, route)?;
+            added.push(is_added.then_some((route.priority, route.scope.filter(|_| route.scope != planned))));
         }
         let mut added = added.into_iter();
         if let Some(leased) = &mut making.leased {
             leased.routes.retain_mut(|route| match added.next() {
-                Some(Some(priority)) => {
+                Some(Some((priority, scope))) => {
                     route.priority = priority;
+                    route.scope = scope.or(route.scope);
                     true
                 }
                 Some(None) => false,
@@ -83,7 +89,8 @@ fn apply_one(making: &mut Making<'_>, route: &mut Route) -> Result<bool> {
         let is_v4 = route.dst.addr().is_ipv4();
         let (own, others): (Vec<_>, Vec<_>) =
             making.inside.default_routes(is_v4)?.into_iter().partition(|other| other.oif == route.oif);
-        if policy == DefaultRoute::Keep && !others.is_empty() {
+        // A route such as "unreachable" is of no interface.
+        if policy == DefaultRoute::Keep && others.iter().any(|other| other.kind == RouteKind::Unicast) {
             (making.task.remark)(format_args!(
                 "defaultRoute is keep: the container has a default route of another interface, so {}{} is not added",
                 route.dst,
@@ -93,9 +100,14 @@ fn apply_one(making: &mut Making<'_>, route: &mut Route) -> Result<bool> {
         }
         // The first IPv4 default route of a result is the one that is used.
         let is_second = is_v4 && !own.is_empty();
-        if policy == DefaultRoute::Take && !is_second && put_before(&mut *route, &others)? {
-            let outcome = making.inside.prepend_route(route);
-            return keep_if_there(making, route, outcome);
+        if policy == DefaultRoute::Take && !is_second {
+            if is_v4 && route.gateway.is_some() && route.scope == Some(SCOPE_UNIVERSE) {
+                route.scope = Some(scope_apart_from(&others));
+            }
+            if put_before(&mut *route, &others)? {
+                let outcome = making.inside.prepend_route(route);
+                return keep_if_there(making, route, outcome);
+            }
         }
     }
     let outcome = add(&mut making.inside, route);
@@ -124,6 +136,13 @@ fn put_before(route: &mut Route, others: &[Route]) -> Result<bool> {
         route.priority = Some(first - 1);
     }
     Ok(false)
+}
+
+/// Returns a scope that no other default route has. Of IPv4 default routes with the same priority and scope, the kernel
+/// does not use the first, but one whose gateway has answered lately. (net/ipv4/fib_semantics.c, `fib_select_default`)
+fn scope_apart_from(others: &[Route]) -> u8 {
+    let is_free = |scope: &u8| others.iter().all(|other| other.scope != Some(*scope));
+    (SCOPE_UNIVERSE..=FIRST_SCOPE_OF_TAKEN).rev().find(is_free).unwrap_or(SCOPE_UNIVERSE)
 }
 
 /// Returns true for a default route of table main.
@@ -275,6 +294,15 @@ mod tests {
         assert_eq!(plan(route("::/0", None)).unwrap(), (None, Some(0)));
         let on_link = cni::Route { scope: Some(253), ..route("10.1.0.0/16", None) };
         assert_eq!(plan(on_link).unwrap(), (None, Some(253)));
+    }
+
+    #[test]
+    fn a_taken_route_has_a_scope_of_its_own() {
+        let with = |scope| Route { scope: Some(scope), ..Route::default() };
+        assert_eq!(scope_apart_from(&[]), 200);
+        assert_eq!(scope_apart_from(&[with(0), with(253)]), 200);
+        assert_eq!(scope_apart_from(&[with(200), with(199), with(0)]), 198);
+        assert_eq!(scope_apart_from(&[with(199)]), 200, "one that has been removed");
     }
 
     #[test]

@@ -184,13 +184,14 @@ impl Rtnl {
         self.request_route(route, NLM_F_APPEND)
     }
 
-    /// Lists the default routes of a family in table main.
+    /// Lists the default routes of a family in table main, of every kind.
     ///
     /// # Errors
     ///
     /// As [`Rtnl::routes`].
     pub fn default_routes(&mut self, is_v4: bool) -> Result<Vec<Route>> {
-        self.routes_of(if is_v4 { AF_INET } else { AF_INET6 }, leads_out)
+        let is_it = |route: &Route| route.is_default() && route.table == Some(RT_TABLE_MAIN);
+        self.routes_of(if is_v4 { AF_INET } else { AF_INET6 }, is_it)
     }
 
     /// Deletes a route. The kernel compares only what is set in `route`.
