@@ -172,11 +172,65 @@ cases! {
         }
         lab.macvlan().refuses(lab, &one("net/ipv6/conf/IFNAME/..", json!("0")), 7, &["is not the name of a sysctl"]);
         lab.macvlan().refuses(lab, &one("net.ipv6.conf.IFNAME.autoconf", json!(0)), 7, &["sysctl.net.ipv6.conf.IFNAME.autoconf 0: is not text"]);
+        for empty in ["", " "] {
+            let said = format!("sysctl.net.ipv6.conf.IFNAME.autoconf \"{empty}\": is empty; the kernel would ignore it");
+            lab.macvlan().refuses(lab, &one("net.ipv6.conf.IFNAME.autoconf", json!(empty)), 7, &[&said]);
+        }
+        let twice = json!({"net.ipv6.conf.IFNAME.autoconf": "0", "net/ipv6/conf/IFNAME/autoconf": "1"});
+        let said = "sysctl.net/ipv6/conf/IFNAME/autoconf \"1\": is the same sysctl as another key; remove one of them";
+        lab.macvlan().refuses(lab, &with(lab.conf(), "sysctl", twice), 7, &[said]);
+        let disabled = with(lab.conf_with(lab.ipam(Families::Dual)), "sysctl", json!({"net.ipv6.conf.IFNAME.disable_ipv6": "1"}));
+        let said = "sysctl net.ipv6.conf.IFNAME.disable_ipv6 \"1\": IPAM gives the interface an IPv6 address, which it then cannot have";
+        let container = lab.container();
+        lab.macvlan().add(&container, "eth0", &disabled).run().fails(7, &[said]);
+        assert_eq!((container.link_names(), lab.leases()), (vec!["lo".to_owned()], Vec::new()));
         let unknown = one("net.ipv6.conf.IFNAME.nonsense", json!("0"));
         lab.macvlan().refuses(lab, &unknown, 5, &["write /proc/sys/net/ipv6/conf/eth0/nonsense: "]);
         let both = with(one("net.ipv6.conf.IFNAME.accept_ra", json!("0")), "acceptRA", json!(false));
-        lab.macvlan().refuses(lab, &both, 7, &["acceptRA false: is set beside the same sysctl; remove one of them"]);
+        lab.macvlan().refuses(lab, &both, 7, &["acceptRA false: sets a sysctl that sysctl sets too; remove one of them"]);
         lab.macvlan().refuses(lab, &with(lab.conf(), "acceptRA", json!("no")), 7, &["acceptRA \"no\": is neither true nor false"]);
+    }
+
+    /// The kernel answers a read with an error until the secret is set.
+    #[reference(not_run: "it has no such key")]
+    fn a_sysctl_that_cannot_be_read_before_it_is_set_is_written(lab) {
+        let secret = "2001:0db8:0000:0000:0000:0000:0000:0007";
+        let conf = with(lab.conf(), "sysctl", json!({"net.ipv6.conf.IFNAME.stable_secret": secret}));
+        let (container, _) = lab.macvlan().attach(lab, &conf);
+        assert_eq!(container.sysctl("net/ipv6/conf/eth0/stable_secret"), secret);
+    }
+
+    /// With such an MTU, the kernel has no IPv6 on the link, and no sysctls of it.
+    #[reference(not_run: "it has no such key")]
+    fn routers_are_also_ignored_where_the_interface_has_no_ipv6(lab) {
+        let conf = with(lab.conf(), "mtu", json!(1000));
+        let (container, _) = lab.macvlan().attach(lab, &with(conf.clone(), "acceptRA", json!(false)));
+        let there = container.run(|| fs::exists("/proc/sys/net/ipv6/conf/eth0")).expect("look into /proc/sys");
+        assert!(!there, "otherwise this test shows nothing");
+        // That routers are accepted cannot be had there.
+        lab.macvlan().refuses(lab, &with(conf, "acceptRA", json!(true)), 5, &["write /proc/sys/net/ipv6/conf/eth0/accept_ra: "]);
+    }
+
+    /// ADD would wait for an address that cannot come.
+    #[reference(not_run: "it has no such key")]
+    fn a_wait_for_a_router_that_is_ignored_is_refused(lab) {
+        let wait = with(lab.conf_with(json!({})), "slaacTimeout", json!(300));
+        let said = |cause: &str| format!("slaacTimeout 300: cannot be met, because {cause}");
+        lab.macvlan().refuses(lab, &with(wait.clone(), "acceptRA", json!(false)), 7, &[&said("acceptRA is false")]);
+        for (key, value, more) in [
+            ("accept_ra", "0", ""), ("accept_ra_pinfo", "0", ""), ("autoconf", "0", ""), ("disable_ipv6", "1", ""),
+            ("forwarding", "1", ", and acceptRA is not true"),
+        ] {
+            let conf = with(wait.clone(), "sysctl", json!({format!("net.ipv6.conf.IFNAME.{key}"): value}));
+            let said = said(&format!("sysctl net.ipv6.conf.IFNAME.{key} is {value}{more}"));
+            lab.macvlan().refuses(lab, &conf, 7, &[&said]);
+        }
+        // These do not switch it off, so ADD waits.
+        let forwarding = with(wait.clone(), "sysctl", json!({"net.ipv6.conf.IFNAME.forwarding": "1"}));
+        let others = with(wait, "sysctl", json!({"net.ipv6.conf.IFNAME.accept_ra": "2", "net.ipv4.conf.IFNAME.forwarding": "1"}));
+        for conf in [with(forwarding, "acceptRA", json!(true)), others] {
+            lab.macvlan().refuses(lab, &conf, 11, &["no router advertised an address within 300ms"]);
+        }
     }
 
     #[reference(not_run: "it has no such key")]
@@ -208,7 +262,6 @@ cases! {
         let alone = with(lab.conf_with(json!({})), "slaacTimeout", json!(300));
         lab.macvlan().refuses(lab, &alone, 11, &[said]);
         for (conf, said) in [
-            (with(alone.clone(), "acceptRA", json!(false)), "slaacTimeout 300: cannot be met, because acceptRA is false"),
             (with(alone.clone(), "slaacTimeout", json!(600_000)), "slaacTimeout 600000: is more than 60000 milliseconds"),
             (with(alone, "slaacTimeout", json!("1s")), "slaacTimeout \"1s\": is not a whole number"),
         ] {
