@@ -211,8 +211,22 @@ fn properties(keys: &Object<'_>) -> Result<Properties, Error> {
         alias: text("alias")?,
         subnet,
         driver: text("driver")?,
-        pci_address: text("pciAddress")?,
+        pci_address: keys.text("pciAddress")?.map(as_bus_info),
     })
+}
+
+/// Returns a PCI address as `ethtool -i` shows it, with the domain and in small letters. `lspci` leaves out the domain 0.
+/// Any other text stays as it is, because devices of other buses have other forms.
+fn as_bus_info(text: &str) -> String {
+    let small = text.to_ascii_lowercase();
+    let is_hex = |part: &str, digits| part.len() == digits && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_slot =
+        |text: &str| text.split_once('.').is_some_and(|(slot, function)| is_hex(slot, 2) && is_hex(function, 1));
+    match small.split(':').collect::<Vec<_>>()[..] {
+        [bus, slot] if is_hex(bus, 2) && is_slot(slot) => format!("0000:{small}"),
+        [domain, bus, slot] if is_hex(domain, 4) && is_hex(bus, 2) && is_slot(slot) => small,
+        _ => text.to_owned(),
+    }
 }
 
 /// Reads `hostAccess`: true, false, or an object.
@@ -252,5 +266,26 @@ fn address(item: &Item<'_>) -> Result<IpAddr, Error> {
     match address.is_unspecified() || address.is_multicast() || address.is_loopback() {
         true => Err(item.refuse("is not an address of one machine")),
         false => Ok(address),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pci_address_may_have_the_form_of_lspci() {
+        for (given, expected) in [
+            ("03:00.0", "0000:03:00.0"),
+            ("0000:03:00.0", "0000:03:00.0"),
+            ("0000:AF:1F.7", "0000:af:1f.7"),
+            ("AF:1f.7", "0000:af:1f.7"),
+            ("usb-0000:00:14.0-1", "usb-0000:00:14.0-1"),
+            ("3:00.0", "3:00.0"),
+            ("03:00", "03:00"),
+            ("Vmbus", "Vmbus"),
+        ] {
+            assert_eq!(as_bus_info(given), expected);
+        }
     }
 }
