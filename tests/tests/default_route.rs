@@ -242,6 +242,25 @@ cases! {
     }
 
     #[reference(not_run: "it has no such key")]
+    fn a_remark_says_that_there_is_none_to_take(lab) {
+        let said = "defaultRoute is take: the routes of ipam have no default route, so there is none to take";
+        let add = |policy: &str, routes: Value| {
+            let mut conf = conf(lab, 1, Some(policy));
+            conf["ipam"]["routes"] = routes;
+            let container = lab.container();
+            let outcome = lab.macvlan().add(&container, "net1", &conf).run();
+            outcome.result();
+            lab.macvlan().del(&container, "net1", &conf).run().done();
+            outcome.stderr.contains(said)
+        };
+        for routes in [json!([]), json!([{"dst": "10.200.0.0/16"}]), json!([{"dst": "0.0.0.0/0", "table": 100}])] {
+            assert!(add("take", routes.clone()), "{routes}");
+            assert!(!add("keep", routes.clone()) && !add("none", routes));
+        }
+        assert!(!add("take", json!([{"dst": "::/0"}])));
+    }
+
+    #[reference(not_run: "it has no such key")]
     fn none_sets_no_default_route_and_the_result_has_none(lab) {
         let (plugin, container) = (lab.macvlan(), lab.container());
         let mut conf = conf(lab, 1, Some("none"));

@@ -28,13 +28,18 @@ fn spawn(netns: &Namespace, command: &mut Command) -> Daemon {
 
 /// Starts a router on the neighbour, and waits for its first advertisement.
 fn router(lab: &Lab) -> Daemon {
+    router_with(lab, "", &format!("prefix {PREFIX}/64 {{ AdvOnLink on; AdvAutonomous on; }};"))
+}
+
+/// The same, with options of the interface and with other prefixes.
+fn router_with(lab: &Lab, options: &str, prefixes: &str) -> Daemon {
     let machine = &lab.neighbour;
     machine.set_sysctl("net/ipv6/conf/all/forwarding", "1");
-    machine.ip(&format!("address add {PREFIX}1/64 dev {} nodad", machine.nic));
+    machine.ip(&format!("address replace {PREFIX}1/64 dev {} nodad", machine.nic));
     let conf = lab.path("radvd.conf");
     let text = format!(
         "interface {} {{ AdvSendAdvert on; MinRtrAdvInterval 0.03; MaxRtrAdvInterval 0.07; AdvIntervalOpt on; \
-         prefix {PREFIX}/64 {{ AdvOnLink on; AdvAutonomous on; }}; }};\n",
+         {options} {prefixes} }};\n",
         machine.nic
     );
     fs::write(&conf, text).expect("write the configuration of radvd");
@@ -249,6 +254,66 @@ cases! {
             lab.macvlan().check(&container, "eth0", &checked).run().done();
             lab.macvlan().detach(lab, &container, &checked);
         }
+    }
+
+    /// Such a router gives addresses, but does not lead out.
+    #[reference(not_run: "it has no such key")]
+    fn a_router_that_is_no_default_router_is_not_the_gateway(lab) {
+        let prefix = format!("prefix {PREFIX}/64 {{ AdvValidLifetime infinity; AdvPreferredLifetime infinity; }};");
+        let _router = router_with(lab, "AdvDefaultLifetime 0;", &prefix);
+        let (container, checked) = lab.macvlan().attach(lab, &with(lab.conf_with(json!({})), "slaacTimeout", json!(5000)));
+        let ip = &checked["prevResult"]["ips"][0];
+        assert_eq!(ip["address"], json!(slaac_addresses(&container)[0]));
+        assert!(ip.get("gateway").is_none(), "{ip}");
+        lab.macvlan().check(&container, "eth0", &checked).run().done();
+    }
+
+    /// A network that is being renumbered still has the old prefix. New connections must not use it.
+    #[reference(not_run: "it has no such key")]
+    fn an_address_that_is_deprecated_is_not_reported(lab) {
+        let old = "prefix 2001:db8:49::/64 { AdvPreferredLifetime 0; };";
+        let new = format!("prefix {PREFIX}/64 {{ }};");
+        for prefixes in [format!("{old} {new}"), format!("{new} {old}")] {
+            let _router = router_with(lab, "", &prefixes);
+            let conf = with(lab.conf_with(json!({})), "slaacTimeout", json!(5000));
+            let (container, checked) = lab.macvlan().attach(lab, &conf);
+            assert_eq!(checked["prevResult"]["ips"][0]["address"], json!(slaac_addresses(&container)[0]));
+        }
+    }
+
+    /// The result then has a gateway that the routes of IPAM did not have. CHECK looked for it in these routes.
+    #[reference(not_run: "it has no such key")]
+    fn the_gateway_of_a_router_is_not_that_of_routes_without_one(lab) {
+        let _router = router(lab);
+        let ipam = json!({"type": "static", "addresses": [{"address": "fd50::77/64"}], "routes": [{"dst": "fd51::/64"}]});
+        let (container, checked) = lab.macvlan().attach(lab, &with(lab.conf_with(ipam), "slaacTimeout", json!(5000)));
+        assert!(checked["prevResult"]["ips"][1]["gateway"].is_string(), "{checked}");
+        lab.macvlan().check(&container, "eth0", &checked).run().done();
+        container.ip("-6 route delete fd51::/64 dev eth0");
+        lab.macvlan().differs(lab, &container, &checked, 102, &["has no route to fd51::/64"]);
+    }
+
+    /// The result has the gateway of the moment of the ADD.
+    #[reference(not_run: "it has no such key")]
+    fn check_succeeds_when_another_router_has_come(lab) {
+        let router = router(lab);
+        let conf = with(lab.conf_with(lab.ipam(Families::Dual)), "slaacTimeout", json!(5000));
+        let (container, checked) = lab.macvlan().attach(lab, &conf);
+        drop(router);
+        lab.neighbour.ip(&format!("address add fe80::99/64 dev {} nodad", lab.neighbour.nic));
+        let old = checked["prevResult"]["ips"][2]["gateway"].as_str().expect("a gateway").to_owned();
+        lab.neighbour.ip(&format!("address delete {old}/64 dev {}", lab.neighbour.nic));
+        let _router = self::router(lab);
+        let gateways = || {
+            let routes = container.routes_of("eth0").into_iter().filter(|route| route.dst.to_string() == "::/0");
+            routes.filter_map(|route| route.gateway).map(|gateway| gateway.to_string()).collect::<Vec<_>>()
+        };
+        await_that("the other router is known", || gateways().contains(&"fe80::99".to_owned()));
+        await_that("the first router is forgotten", || {
+            container.ip(&format!("-6 route flush default via {old} dev eth0"));
+            !gateways().contains(&old)
+        });
+        lab.macvlan().check(&container, "eth0", &checked).run().done();
     }
 
     #[reference(not_run: "it has no such key")]

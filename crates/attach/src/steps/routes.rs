@@ -1,5 +1,7 @@
 //! The step that adds the routes.
 
+use std::net::IpAddr;
+
 use cni::AddResult;
 use linux::{Errno, Link, Route, RouteKind, Rtnl};
 
@@ -38,6 +40,11 @@ impl<'a> Step<'a> for Routes {
 
     /// Adds the routes. Removes a route from the result if it is not added, because the container already had it.
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
+        if making.settings.default_route == DefaultRoute::Take && !self.0.iter().flatten().any(is_default) {
+            (making.task.remark)(format_args!(
+                "defaultRoute is take: the routes of ipam have no default route, so there is none to take"
+            ));
+        }
         let ifindex = making.ifindex();
         let mut added = Vec::with_capacity(self.0.len());
         for route in self.0.iter_mut() {
@@ -253,11 +260,16 @@ fn is_as_wanted(
     /// The kernel replaces larger numbers by these, for IPv6 too. (net/ipv4/metrics.c)
     const MAX_MTU: u32 = 65_520;
     const MAX_ADVMSS: u32 = 65_495;
-    let gateway = if its.oif == Some(link.ifindex) { wanted.gateway } else { route.gw };
+    let is_own = its.oif == Some(link.ifindex);
+    let gateway = if is_own { wanted.gateway } else { route.gw };
+    // With slaacTimeout, the result gets the gateway of a router after the routes were added.
+    let may_be_on_link = route.gw.is_none()
+        && its.gateway.is_none()
+        && matches!(gateway, Some(IpAddr::V6(gateway)) if gateway.is_unicast_link_local());
     let same = |actual: Option<u32>, wanted: Option<u32>| wanted.is_none() || actual == wanted;
     its.dst == wanted.dst
         && its.kind == RouteKind::Unicast
-        && (its.gateway == gateway || (its.oif != Some(link.ifindex) && gateway.is_none()))
+        && (its.gateway == gateway || if is_own { may_be_on_link } else { gateway.is_none() })
         // If the result names no table, accept any: the plugin sbr, later in a chain, moves all routes to its own
         // table.
         && (wanted.table.is_none() || its.table.unwrap_or(MAIN) == wanted.table.unwrap_or(MAIN))
@@ -269,8 +281,6 @@ fn is_as_wanted(
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::super::tests::{known, leased};
     use super::*;
 

@@ -57,7 +57,7 @@ fn a_sysctl_that_cannot_be_read_before_it_is_set_is_written() {
             assert_eq!(sysctl::read(&here, SECRET).unwrap(), secret);
         }
         let refused = sysctl::write(&here, SECRET, "nonsense").unwrap_err();
-        assert_eq!(refused.to_string(), format!("write /proc/sys/{SECRET}: input/output error"));
+        assert_eq!(refused.to_string(), format!("write /proc/sys/{SECRET}: I/O error"));
     });
 }
 
