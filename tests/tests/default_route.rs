@@ -299,6 +299,25 @@ cases! {
         }
     }
 
+    /// For the kernel too, table 0 is table main, and IPv6 priority 0 is 1024.
+    #[reference(not_run: "it has no such key")]
+    fn table_0_is_the_main_table_and_priority_0_the_usual_one(lab) {
+        for policy in [None, Some("none"), Some("keep"), Some("take")] {
+            let container = lab.container();
+            attach(&lab.macvlan(), &container, 1, &conf(lab, 1, None));
+            let mut conf = conf(lab, 2, policy);
+            let zero = json!([{"dst": "0.0.0.0/0", "table": 0}, {"dst": "::/0", "table": 0, "priority": 0}, {"dst": "10.200.0.0/16", "table": 0, "priority": 0}, {"dst": "fd77::/64", "table": 0, "priority": 0}]);
+            conf["ipam"]["routes"] = zero;
+            attach(&lab.macvlan(), &container, 2, &conf);
+            assert_leads(&container, if policy == Some("take") { 2 } else { 1 });
+            let mut conf = self::conf(lab, 3, policy);
+            conf["ipam"]["routes"] = json!([{"dst": "::/0", "priority": 0}]);
+            attach(&lab.macvlan(), &container, 3, &conf);
+            let defaults = container.routes_of("net3").into_iter().filter(|route| route.dst.to_string() == "::/0").count();
+            assert_eq!(defaults, usize::from(policy == Some("take")), "{policy:?}");
+        }
+    }
+
     /// Multus calls each network by itself. ADD has no prevResult, and DEL has the stored one.
     #[reference(not_run: "it has no such key")]
     fn as_multus_calls_it(lab) {

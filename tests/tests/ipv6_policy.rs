@@ -268,6 +268,31 @@ cases! {
         lab.macvlan().check(&container, "eth0", &checked).run().done();
     }
 
+    /// All ipvlan interfaces of a parent have its MAC, and still need addresses of their own.
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it has no such key")]
+    fn ipvlan_ignores_a_router_or_waits_for_it(lab) {
+        let _router = router(lab);
+        let ipvlan = |conf: Value| with(conf, "type", json!("ipvlan"));
+        let container = lab.container();
+        let monitor = Monitor::start(lab, &container);
+        let ignoring = with(ipvlan(lab.conf_with(lab.ipam(Families::Dual))), "acceptRA", json!(false));
+        lab.ipvlan().add(&container, "eth0", &ignoring).run().result();
+        after_advertisements(&container);
+        monitor.assert_untouched();
+        let waiting = with(ipvlan(lab.conf_with(json!({}))), "slaacTimeout", json!(5000));
+        let mut seen = Vec::new();
+        let attached: Vec<_> = (0..2).map(|_| lab.ipvlan().attach(lab, &waiting)).collect();
+        for (container, checked) in &attached {
+            let own = slaac_addresses(container);
+            assert_eq!(json!(own[0]), checked["prevResult"]["ips"][0]["address"]);
+            assert_reaches(&lab.neighbour, own[0].trim_end_matches("/64").parse().expect("an address"));
+            assert!(!seen.contains(&own), "{own:?}");
+            lab.ipvlan().check(container, "eth0", checked).run().done();
+            seen.push(own);
+        }
+    }
+
     /// A network that is being renumbered still has the old prefix. New connections must not use it.
     #[reference(not_run: "it has no such key")]
     fn an_address_that_is_deprecated_is_not_reported(lab) {
