@@ -293,6 +293,17 @@ cases! {
         }
     }
 
+    #[needs(Ipvlan)]
+    #[reference(not_run: "it has no such key")]
+    fn ipvlan_in_layer_3_mode_does_not_wait_for_a_router(lab) {
+        let _router = router(lab);
+        for mode in ["l3", "l3s"] {
+            let conf = with(with(lab.ipvlan_conf(mode), "slaacTimeout", json!(300)), "ipam", json!({}));
+            let said = format!("slaacTimeout 300: cannot be met, because no router advertisement reaches ipvlan in mode {mode}");
+            lab.ipvlan().refuses(lab, &conf, 7, &[&said]);
+        }
+    }
+
     /// A network that is being renumbered still has the old prefix. New connections must not use it.
     #[reference(not_run: "it has no such key")]
     fn an_address_that_is_deprecated_is_not_reported(lab) {
