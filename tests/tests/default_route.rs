@@ -137,6 +137,8 @@ cases! {
         }
         container.ip("neigh replace 10.3.0.1 dev net3 nud failed");
         assert_eq!(leads(&container), ["net3", "net3"]);
+        container.ip("neigh replace fd03::1 dev net3 nud failed");
+        assert_eq!(leads(&container), ["net3", "net2"], "as the page says");
         plugin.del(&container, "net3", &conf(lab, 3, None)).run().done();
         for (own, other) in [("stale", "reachable"), ("reachable", "reachable"), ("stale", "permanent")] {
             knows(2, own);

@@ -15,9 +15,9 @@ impl<'a> Step<'a> for Sysctls {
             known.set("ipv4/conf", "arp_notify", "1");
         }
         if known.has_v6() {
-            let disabled = format!("net/ipv6/conf/{}/disable_ipv6", known.ifname);
             let mut wished = known.settings.iter().flat_map(|settings| settings.sysctls);
-            if let Some((_, value)) = wished.find(|(key, value)| *key == disabled && value.trim() != "0") {
+            if let Some((_, value)) = wished.find(|(key, value)| key.ends_with("/disable_ipv6") && value.trim() != "0")
+            {
                 let value = format!("net.ipv6.conf.IFNAME.disable_ipv6 {value:?}");
                 let cause = "IPAM gives the interface an IPv6 address, which it then cannot have".to_owned();
                 return Err(Error::Config { key: "sysctl", value, cause });

@@ -16,11 +16,10 @@ impl<'a> Step<'a> for Wishes {
         }
         let pairs: Vec<_> = settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         let written = linux::sysctl::write_all(&making.netns, &pairs);
-        let ifname = making.task.attachment.ifname;
         for (outcome, (key, value)) in written.into_iter().zip(settings) {
             // A kernel without IPv6, or a link with an MTU that is too small for it, has no such sysctl. Then there are
             // no advertisements either.
-            let is_needless = *key == format!("net/ipv6/conf/{ifname}/accept_ra") && value.trim() == "0";
+            let is_needless = key.ends_with("/accept_ra") && value.trim() == "0";
             match outcome {
                 Err(error) if is_needless && error.errno() == Some(Errno::ENOENT) => {}
                 outcome => outcome?,
