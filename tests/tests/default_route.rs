@@ -320,6 +320,19 @@ cases! {
         }
     }
 
+    /// CHECK took the default route of the other interface for the one that is gone.
+    #[reference(not_run: "it has no such key")]
+    fn check_names_a_taken_route_that_has_gone(lab) {
+        for family in ["-4", "-6"] {
+            let (plugin, container) = (lab.macvlan(), lab.container());
+            attach(&plugin, &container, 1, &conf(lab, 1, None));
+            let checked = attach(&plugin, &container, 2, &conf(lab, 2, Some("take")));
+            container.ip(&format!("{family} route delete default dev net2"));
+            let outcome = plugin.check(&container, "net2", &checked).run();
+            outcome.fails(102, &["has no route to ", "as ADD made it"]);
+        }
+    }
+
     /// Multus calls each network by itself. ADD has no prevResult, and DEL has the stored one.
     #[reference(not_run: "it has no such key")]
     fn as_multus_calls_it(lab) {

@@ -72,12 +72,16 @@ impl<'a> Step<'a> for Routes {
         Ok(())
     }
 
-    /// Compares the routes. A result does not tell the interface of a route, and other plugins of a chain may have
-    /// added routes. A route on our link must be as ADD adds it.
+    /// Compares the routes. A result does not tell the interface of a route. If it has interfaces of other plugins of a
+    /// chain, they may have added routes. A route on our link must be as ADD adds it.
     fn verify(&self, checking: &mut Checking<'_>) -> Result<()> {
         let expected = checking.expected;
         let Some(link) = checking.link.as_ref().filter(|_| !expected.routes.is_empty()) else { return Ok(()) };
-        let routes = checking.rtnl.routes()?;
+        let mut routes = checking.rtnl.routes()?;
+        let mut inside = expected.interfaces.iter().filter(|interface| interface.sandbox.is_some());
+        if inside.all(|interface| interface.name == link.name) {
+            routes.retain(|its| its.oif == Some(link.ifindex));
+        }
         let unset = is_without_metrics(link, expected);
         for route in &expected.routes {
             let wanted = kernel_route(route, expected)?;
