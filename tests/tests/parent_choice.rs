@@ -241,6 +241,11 @@ cases! {
         lab.host.ip("address add 10.9.8.1/24 dev shim0");
         lab.host.set_up("shim0");
         is_on_the_lan(lab, &choosing(lab, json!({"subnet": "10.9.8.0/24"})));
+        lab.host.set_down("shim0");
+        // The NIC is up.
+        let status = with(choosing(lab, json!({"subnet": "10.9.8.0/24"})), "cniVersion", json!("1.1.0"));
+        lab.macvlan().call("STATUS", &status).run().done();
+        lab.host.set_up("shim0");
         with_other_nic(lab);
         lab.host.ip(&format!("link add shim1 link {OTHER} type macvlan mode bridge"));
         let conf = choosing(lab, json!({"alias": "shim"}));
@@ -249,7 +254,41 @@ cases! {
         lab.macvlan().check(&container, "eth0", &checked).run().done();
         lab.host.ip("link set shim0 alias none");
         lab.host.ip("link set shim1 alias shim");
-        lab.macvlan().differs(lab, &container, &checked, 102, &["is on ens3, and parent chooses shim1"]);
+        lab.macvlan().differs(lab, &container, &checked, 102, &["is on ens3, and parent chooses ens4"]);
+    }
+
+    /// The parent of both macvlans is not visible from there.
+    #[reference(not_run: "it has no such key")]
+    fn the_host_may_be_a_container_with_a_macvlan_itself(lab) {
+        let outer = lab.container();
+        lab.macvlan().add(&outer, "eth0", &lab.conf()).run().result();
+        let conf = choosing(lab, json!({"subnet": LAN4}));
+        let (plugin, container) = (lab.macvlan().on(&outer), lab.container());
+        let result = plugin.add(&container, "eth0", &conf).run().result();
+        plugin.check(&container, "eth0", &with(conf.clone(), "prevResult", result)).run().done();
+        assert_reaches(&lab.neighbour, container.addresses("eth0")[0].net.addr());
+        plugin.del(&container, "eth0", &conf).run().done();
+        assert_eq!(container.link_names(), ["lo"]);
+    }
+
+    /// Host access looked for its link on the macvlan that was chosen, and it is on the NIC.
+    #[reference(not_run: "it has no such key")]
+    fn host_access_works_on_the_nic_below_a_chosen_macvlan(lab) {
+        lab.host.give_own_run();
+        lab.host.ip(&format!("link add shim0 link {NIC} type macvlan mode bridge"));
+        lab.host.ip("link set shim0 alias shim");
+        lab.host.set_up("shim0");
+        let conf = with(choosing(lab, json!({"alias": "shim"})), "hostAccess", json!(true));
+        let attached: Vec<(Container, Value)> = (0..2).map(|_| lab.macvlan().attach(lab, &conf)).collect();
+        for (container, checked) in &attached {
+            assert_reaches(container, lab.host.v4);
+            lab.macvlan().check(container, "eth0", checked).run().done();
+        }
+        lab.host.ip(&format!("link show underlay-{NIC}"));
+        for (container, checked) in &attached {
+            lab.macvlan().del(container, "eth0", checked).run().done();
+        }
+        assert!(!lab.host.link_names().iter().any(|name| name.starts_with("underlay")));
     }
 
     #[reference(not_run: "it has no such key")]

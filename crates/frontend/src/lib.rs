@@ -113,7 +113,7 @@ impl<K: Kind> Plugin for SubInterface<K> {
         // names.
         let unknown = keys.link_in_container || (keys.has_no_parent() && self.0.chains());
         if !unknown {
-            attach::status(&keys.parent)?;
+            attach::status(&keys.parent, &choice.link)?;
         }
         match Ipam::find(call) {
             Ok(Some(ipam)) => ipam.status(),

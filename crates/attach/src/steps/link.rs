@@ -142,29 +142,16 @@ fn other_parent(checking: &mut Checking<'_>, link: &Link) -> Option<String> {
     } else {
         &mut checking.rtnl
     };
-    let chosen = parent::find(beside_parent, Rtnl::open, checking.parent).ok()?;
-    let real = match real_parent(&chosen, link) {
-        Some(ifindex) if chosen.parent_netnsid.is_none() => ifindex,
-        Some(_) => return None,
-        None => chosen.ifindex,
-    };
-    (link.parent != Some(real)).then(|| {
+    let chosen = parent::find(beside_parent, Rtnl::open, checking.parent, checking.kind.name()).ok()?;
+    // In a container of LXC, the chosen link can be on a parent that is not visible, and then the new link is too.
+    if chosen.kind.as_deref() == Some(checking.kind.name()) {
+        return None;
+    }
+    (link.parent != Some(chosen.ifindex)).then(|| {
         let own = link.parent.and_then(|ifindex| beside_parent.link_by_index(ifindex).ok().flatten());
         let own = own.map_or_else(|| "another interface".to_owned(), |link| link.name);
         format!("is on {own}, and parent chooses {}", chosen.name)
     })
-}
-
-/// The parent of the chosen link, if that is of the same kind as the attachment's. Such a link cannot be a parent: the
-/// kernel puts the new one on the parent of both. An example is the macvlan that has the address of the host.
-/// (`macvlan_common_newlink`, `ipvlan_link_new`)
-fn real_parent(chosen: &Link, link: &Link) -> Option<u32> {
-    let family = |link: &Link| match link.kind.as_deref() {
-        Some("macvlan" | "macvtap") => Some("macvlan"),
-        Some("ipvlan" | "ipvtap") => Some("ipvlan"),
-        _ => None,
-    };
-    chosen.parent.filter(|_| family(chosen).is_some() && family(chosen) == family(link))
 }
 
 impl TheLink {
