@@ -76,6 +76,8 @@ cases! {
             (json!({"address": "192.168.50.77/24", "gateway": "router"}), "ipam.addresses[0].gateway \"router\": is not an IP address"),
             (json!({"address": "192.168.50.0/24"}), "is the network itself, and not an address in it"),
             (json!({"address": "192.168.50.255/24"}), "is the broadcast address of its network"),
+            (json!({"address": "192.168.50.77/0"}), "\"192.168.50.77/0\": has the prefix length 0, which puts all addresses on the link"),
+            (json!({"address": "fd50::77/0"}), "has the prefix length 0"),
             (json!({"address": "127.0.0.1/8"}), "is not the address of a container"),
             (json!({"address": "::ffff:10.0.0.5/120"}), "is an IPv4 address in the form of IPv6; write it in the form of IPv4"),
         ] {

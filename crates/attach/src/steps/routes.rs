@@ -156,6 +156,13 @@ fn scope_apart_from(others: &[Route]) -> u8 {
     (SCOPE_UNIVERSE..=FIRST_SCOPE_OF_TAKEN).rev().find(is_free).unwrap_or(SCOPE_UNIVERSE)
 }
 
+/// Returns true if all default routes with the priority of this one have been taken by other interfaces.
+fn is_behind_taken(route: &Route, others: &[Route]) -> bool {
+    let taken = SCOPE_UNIVERSE + 1..=FIRST_SCOPE_OF_TAKEN;
+    let mut rivals = others.iter().filter(|other| other.priority == route.priority);
+    rivals.all(|other| other.oif != route.oif && other.scope.is_some_and(|scope| taken.contains(&scope)))
+}
+
 /// Returns true for a default route of table main.
 fn is_default(route: &Route) -> bool {
     route.is_default() && route.table.is_none_or(|table| table == MAIN)
@@ -187,10 +194,18 @@ pub(super) fn is_there(outcome: &linux::Result<()>) -> bool {
 }
 
 /// Adds a route. If it is an IPv6 route and the others to its destination are on the same link, it is added next to
-/// them. They are routes of the same result with another gateway, or routes from a router advertisement.
+/// them. They are routes of the same result with another gateway, or routes from a router advertisement. If it is an
+/// IPv4 default route and other interfaces have taken the default route, it is added behind theirs.
 fn add(inside: &mut Rtnl, route: &Route) -> linux::Result<()> {
     let mut outcome = inside.new_route(route);
-    if !is_there(&outcome) || route.dst.addr().is_ipv4() || !inside.can_stand_beside(route)? {
+    if !is_there(&outcome) {
+        return outcome;
+    }
+    if route.dst.addr().is_ipv4() {
+        let is_behind = is_default(route) && is_behind_taken(route, &inside.default_routes(true)?);
+        return if is_behind { inside.append_route(route) } else { outcome };
+    }
+    if !inside.can_stand_beside(route)? {
         return outcome;
     }
     outcome = inside.append_route(route);
@@ -317,6 +332,17 @@ mod tests {
         assert_eq!(scope_apart_from(&[with(0), with(253)]), 200);
         assert_eq!(scope_apart_from(&[with(200), with(199), with(0)]), 198);
         assert_eq!(scope_apart_from(&[with(199)]), 200, "one that has been removed");
+    }
+
+    #[test]
+    fn a_usual_default_route_comes_behind_taken_ones_only() {
+        let other = |scope, oif| Route { scope: Some(scope), oif: Some(oif), ..Route::default() };
+        let own = other(0, 7);
+        assert!(is_behind_taken(&own, &[other(200, 3), other(199, 4)]));
+        assert!(!is_behind_taken(&own, &[other(200, 3), other(0, 4)]), "the first network keeps its route");
+        assert!(!is_behind_taken(&own, &[other(200, 7)]), "the second gateway of this result");
+        let behind = Route { priority: Some(100), ..other(0, 4) };
+        assert!(is_behind_taken(&own, &[other(200, 3), behind]), "one with another priority is not in the way");
     }
 
     #[test]

@@ -175,7 +175,8 @@ impl Rtnl {
         self.request_route(route, 0)
     }
 
-    /// Adds an IPv6 route next to others with the same destination and priority.
+    /// Adds a route to others with the same destination and priority: an IPv4 route behind them, an IPv6 route next to
+    /// them.
     ///
     /// # Errors
     ///
