@@ -304,6 +304,22 @@ cases! {
         }
     }
 
+    /// Some runtimes disable IPv6 in new namespaces. The second sysctl accepts the addresses of a router only.
+    #[reference(not_run: "it has no such key")]
+    fn a_wait_for_a_router_enables_ipv6_and_may_be_for_the_address_only(lab) {
+        let _router = router(lab);
+        let container = lab.container();
+        for key in ["all", "default"] {
+            container.set_sysctl(&format!("net/ipv6/conf/{key}/disable_ipv6"), "1");
+        }
+        let conf = with(lab.conf_with(json!({})), "slaacTimeout", json!(5000));
+        let conf = with(conf, "sysctl", json!({"net.ipv6.conf.IFNAME.accept_ra_defrtr": "0"}));
+        let result = lab.macvlan().add(&container, "eth0", &conf).run().result();
+        assert_eq!(result["ips"][0]["address"], json!(slaac_addresses(&container)[0]));
+        assert!(result["ips"][0].get("gateway").is_none(), "{result}");
+        assert!(container.routes_of("eth0").iter().all(|route| route.dst.to_string() != "::/0"));
+    }
+
     /// A network that is being renumbered still has the old prefix. New connections must not use it.
     #[reference(not_run: "it has no such key")]
     fn an_address_that_is_deprecated_is_not_reported(lab) {
