@@ -301,6 +301,7 @@ cases! {
             let conf = with(with(lab.ipvlan_conf(mode), "slaacTimeout", json!(300)), "ipam", json!({}));
             let said = format!("slaacTimeout 300: cannot be met, because no router advertisement reaches ipvlan in mode {mode}");
             lab.ipvlan().refuses(lab, &conf, 7, &[&said]);
+            lab.ipvlan().call("STATUS", &with(conf, "cniVersion", json!("1.1.0"))).run().fails(7, &[&said]);
         }
     }
 

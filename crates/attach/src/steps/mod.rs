@@ -138,9 +138,6 @@ impl<'a> Making<'a> {
         if let Some(access) = settings.host_access {
             access.judge_kind(&settings.link, settings.link_in_container)?;
         }
-        if let Some(within) = settings.slaac_timeout {
-            slaac::judge_kind(&settings.link, within)?;
-        }
         Ok(Self { task, settings, home, host, inside, netns, parent, link: None, leased: None, sysctls: Vec::new() })
     }
 

@@ -1,11 +1,11 @@
 //! The step that waits for an address from a router advertisement, and reports it. (RFC 4862, section 5.5)
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cni::Ip;
 use ipnet::IpNet;
-use linux::{Address, AddressWatch, IpvlanMode, LinkKind};
+use linux::{Address, AddressWatch};
 
 use super::{Known, Making, Step};
 use crate::error::{Error, Result};
@@ -57,14 +57,6 @@ impl<'a> Step<'a> for Slaac {
         }
         Ok(())
     }
-}
-
-/// Refuses a kind of link that receives no advertisements. In layer 3 mode, ipvlan passes only packets to the
-/// addresses of its links. (drivers/net/ipvlan/ipvlan_core.c)
-pub(super) fn judge_kind(kind: &LinkKind, within: Duration) -> Result<()> {
-    let LinkKind::Ipvlan { mode: mode @ (IpvlanMode::L3 | IpvlanMode::L3s), .. } = kind else { return Ok(()) };
-    let cause = format!("cannot be met, because no router advertisement reaches ipvlan in mode {}", mode.as_str());
-    Err(Error::Config { key: "slaacTimeout", value: within.as_millis().to_string(), cause })
 }
 
 impl Slaac {
