@@ -111,6 +111,111 @@ cases! {
         }
     }
 
+    /// For IPv4, the route of the interface that came later was not added, so there was none when the other one went.
+    #[reference(not_run: "it has no such key")]
+    fn the_order_of_the_adds_makes_no_difference(lab) {
+        let (plugin, container) = (lab.macvlan(), lab.container());
+        let policy = |number: usize| if number == 1 { None } else { Some("take") };
+        for order in [[2, 1, 3], [3, 2, 1]] {
+            for gone in [[1, 2, 3], [2, 3, 1], [3, 2, 1]] {
+                let mut there: Vec<usize> = Vec::new();
+                for number in order {
+                    attach(&plugin, &container, number, &conf(lab, number, policy(number)));
+                    there.push(number);
+                }
+                // The last one that takes it comes first, and the one that does not take it comes last.
+                there.sort_by_key(|number| (*number != 1).then(|| order.iter().position(|its| its == number)));
+                assert_leads(&container, there[2]);
+                for number in gone {
+                    plugin.del(&container, &name(number), &conf(lab, number, None)).run().done();
+                    there.retain(|its| *its != number);
+                    assert_leads(&container, there.last().copied().unwrap_or(0));
+                }
+            }
+        }
+        // Of two that do not take it, the first one keeps it.
+        for number in [2, 1] {
+            attach(&plugin, &container, number, &conf(lab, number, policy(number)));
+        }
+        let outcome = plugin.add(&container, "net3", &conf(lab, 3, None)).run();
+        assert_eq!(outcome.result()["routes"], json!(null));
+        assert!(outcome.stderr.contains("the container already has a route to 0.0.0.0/0: it is kept"), "{}", outcome.text());
+        plugin.del(&container, "net2", &conf(lab, 2, None)).run().done();
+        assert_leads(&container, 1);
+    }
+
+    /// Of default routes with the same priority and scope, the kernel uses one whose gateway has answered lately. So the
+    /// taken one was not used while its gateway was silent for a moment. For IPv6, the kernel does this with all
+    /// default routes, but only if the gateway has not answered at all.
+    #[reference(not_run: "it has no such key")]
+    fn it_is_used_whatever_the_kernel_knows_of_the_gateways(lab) {
+        let (plugin, container) = (lab.macvlan(), lab.container());
+        let confs = [None, Some("take"), Some("take")];
+        for (at, policy) in confs.iter().enumerate() {
+            attach(&plugin, &container, at + 1, &conf(lab, at + 1, *policy));
+        }
+        let knows = |number: usize, state: &str| {
+            // Without an answer, the kernel soon leaves the states delay and probe. For IPv6, this makes a difference.
+            let of_v6 = if matches!(state, "delay" | "probe") { "stale" } else { state };
+            for (gateway, state) in [(format!("10.{number}.0.1"), state), (format!("fd0{number}::1"), of_v6)] {
+                container.ip(&format!("neigh replace {gateway} lladdr 02:00:00:00:00:99 dev net{number} nud {state}"));
+            }
+        };
+        for (own, others) in [("stale", "reachable"), ("delay", "reachable"), ("stale", "stale"), ("probe", "permanent")] {
+            for number in 1..=3 {
+                knows(number, if number == 3 { own } else { others });
+            }
+            // The kernel notes its choice, and then prefers another one.
+            for _ in 0..3 {
+                assert_leads(&container, 3);
+            }
+        }
+        container.ip("neigh replace 10.3.0.1 dev net3 nud failed");
+        assert_eq!(leads(&container), ["net3", "net3"]);
+        container.ip("neigh replace fd03::1 dev net3 nud failed");
+        assert_eq!(leads(&container), ["net3", "net2"], "as the page says");
+        plugin.del(&container, "net3", &conf(lab, 3, None)).run().done();
+        for (own, other) in [("stale", "reachable"), ("reachable", "reachable"), ("stale", "permanent")] {
+            knows(2, own);
+            knows(1, other);
+            for _ in 0..3 {
+                assert_leads(&container, 2);
+            }
+        }
+    }
+
+    /// The scope is in the result, so that the result is true. A route of the same scope that comes later is not mixed up.
+    #[reference(not_run: "it has no such key")]
+    fn the_scope_of_a_taken_route_is_in_the_result(lab) {
+        let (plugin, container) = (lab.macvlan(), lab.container());
+        let conf_of = |number, policy| with(conf(lab, number, policy), "cniVersion", json!("1.1.0"));
+        attach(&plugin, &container, 1, &conf_of(1, None));
+        for (number, scope) in [(2, 200), (3, 199)] {
+            let checked = attach(&plugin, &container, number, &conf_of(number, Some("take")));
+            let routes = &checked["prevResult"]["routes"];
+            assert_eq!(routes[0], json!({"dst": "0.0.0.0/0", "scope": scope}));
+            assert!(routes[1].get("scope").is_none(), "{routes}");
+        }
+        plugin.del(&container, "net2", &conf_of(2, None)).run().done();
+        let again = attach(&plugin, &container, 2, &conf_of(2, Some("take")));
+        assert_eq!(again["prevResult"]["routes"][0]["scope"], json!(200));
+        assert_leads(&container, 2);
+    }
+
+    /// Such a route is of no interface, and had the priority that the new one would have had.
+    #[reference(not_run: "it has no such key")]
+    fn a_default_route_that_leads_nowhere_comes_behind_it(lab) {
+        for kind in ["unreachable", "blackhole", "prohibit"] {
+            let (plugin, container) = (lab.macvlan(), lab.container());
+            container.ip(&format!("route add {kind} default"));
+            container.ip(&format!("-6 route add {kind} default"));
+            let checked = attach(&plugin, &container, 2, &conf(lab, 2, Some("take")));
+            assert_leads(&container, 2);
+            plugin.del(&container, "net2", &checked).run().done();
+            assert_leads(&container, 0);
+        }
+    }
+
     /// Other programs give their routes a priority.
     #[reference(not_run: "it has no such key")]
     fn routes_with_any_priority_come_behind_it(lab) {
@@ -174,6 +279,25 @@ cases! {
     }
 
     #[reference(not_run: "it has no such key")]
+    fn a_remark_says_that_there_is_none_to_take(lab) {
+        let said = "defaultRoute is take: the routes of ipam have no default route, so there is none to take";
+        let add = |policy: &str, routes: Value| {
+            let mut conf = conf(lab, 1, Some(policy));
+            conf["ipam"]["routes"] = routes;
+            let container = lab.container();
+            let outcome = lab.macvlan().add(&container, "net1", &conf).run();
+            outcome.result();
+            lab.macvlan().del(&container, "net1", &conf).run().done();
+            outcome.stderr.contains(said)
+        };
+        for routes in [json!([]), json!([{"dst": "10.200.0.0/16"}]), json!([{"dst": "0.0.0.0/0", "table": 100}])] {
+            assert!(add("take", routes.clone()), "{routes}");
+            assert!(!add("keep", routes.clone()) && !add("none", routes));
+        }
+        assert!(!add("take", json!([{"dst": "::/0"}])));
+    }
+
+    #[reference(not_run: "it has no such key")]
     fn none_sets_no_default_route_and_the_result_has_none(lab) {
         let (plugin, container) = (lab.macvlan(), lab.container());
         let mut conf = conf(lab, 1, Some("none"));
@@ -209,6 +333,38 @@ cases! {
             attach(&lab.macvlan(), &container, 1, &conf);
             let tables: Vec<u32> = container.routes_of("net1").iter().map(|route| route.table).collect();
             assert_eq!(tables, [100], "{policy}");
+        }
+    }
+
+    /// For the kernel too, table 0 is table main, and IPv6 priority 0 is 1024.
+    #[reference(not_run: "it has no such key")]
+    fn table_0_is_the_main_table_and_priority_0_the_usual_one(lab) {
+        for policy in [None, Some("none"), Some("keep"), Some("take")] {
+            let container = lab.container();
+            attach(&lab.macvlan(), &container, 1, &conf(lab, 1, None));
+            let mut conf = conf(lab, 2, policy);
+            let zero = json!([{"dst": "0.0.0.0/0", "table": 0}, {"dst": "::/0", "table": 0, "priority": 0}, {"dst": "10.200.0.0/16", "table": 0, "priority": 0}, {"dst": "fd77::/64", "table": 0, "priority": 0}]);
+            conf["ipam"]["routes"] = zero;
+            attach(&lab.macvlan(), &container, 2, &conf);
+            assert_leads(&container, if policy == Some("take") { 2 } else { 1 });
+            let mut conf = self::conf(lab, 3, policy);
+            conf["ipam"]["routes"] = json!([{"dst": "::/0", "priority": 0}]);
+            attach(&lab.macvlan(), &container, 3, &conf);
+            let defaults = container.routes_of("net3").into_iter().filter(|route| route.dst.to_string() == "::/0").count();
+            assert_eq!(defaults, usize::from(policy == Some("take")), "{policy:?}");
+        }
+    }
+
+    /// CHECK took the default route of the other interface for the one that is gone.
+    #[reference(not_run: "it has no such key")]
+    fn check_names_a_taken_route_that_has_gone(lab) {
+        for family in ["-4", "-6"] {
+            let (plugin, container) = (lab.macvlan(), lab.container());
+            attach(&plugin, &container, 1, &conf(lab, 1, None));
+            let checked = attach(&plugin, &container, 2, &conf(lab, 2, Some("take")));
+            container.ip(&format!("{family} route delete default dev net2"));
+            let outcome = plugin.check(&container, "net2", &checked).run();
+            outcome.fails(102, &["has no route to ", "as ADD made it"]);
         }
     }
 

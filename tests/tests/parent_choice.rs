@@ -96,6 +96,12 @@ cases! {
         refuses_all(json!({"mac": other, "subnet": LAN4}), &format!("parent (mac {other}, subnet {LAN4}): {none}"));
         refuses_all(json!({"pciAddress": "0000:00:03.0"}), &format!("parent (pciAddress \"0000:00:03.0\"): {none}"));
         let several = "several interfaces have all of this; add a key that tells them apart: ";
+        let place = |given: &str, shown: &str| {
+            refuses_all(json!({"pciAddress": given}), &format!("parent (pciAddress \"{shown}\"): {none}"));
+        };
+        // As lspci prints it.
+        place("AF:00.1", "0000:af:00.1");
+        place("usb-0000:00:14.0-1", "usb-0000:00:14.0-1");
         refuses_all(json!({"driver": "veth"}), &format!("parent (driver \"veth\"): {several}"));
     }
 
@@ -193,5 +199,115 @@ cases! {
         lab.macvlan().del(&attached[0].0, "eth0", &conf).run().done();
         lab.host.ip(&format!("link set {OTHER} alias none"));
         lab.macvlan().detach(lab, &attached[1].0, &conf);
+    }
+
+    /// A driver of another NIC that did not answer made each ADD fail.
+    #[reference(not_run: "it has no such key")]
+    fn drivers_are_asked_only_if_they_matter_and_need_not_answer(lab) {
+        with_other_nic(lab);
+        let calls = lab.path("calls");
+        let asked = || std::fs::read_to_string(&calls).expect("the calls").matches("SIOCETHTOOL").count();
+        let traced = |fault: &str| lab.under(&format!("strace -f -o {} -e trace=ioctl {fault}", calls.display()), "macvlan");
+        let conf = |parent| with(choosing(lab, parent), "cniVersion", json!("1.1.0"));
+        let container = lab.container();
+        let subnet = conf(json!({"subnet": LAN4}));
+        traced("").add(&container, "eth0", &subnet).run().result();
+        assert_eq!(asked(), 0);
+        lab.macvlan().detach(lab, &container, &subnet);
+        // One of the two NICs does not answer: it is not chosen, and it is no error.
+        for nic in [NIC, OTHER] {
+            lab.host.ip(&format!("link set {nic} alias lan"));
+        }
+        let veth = conf(json!({"driver": "veth", "alias": "lan"}));
+        traced("").call("STATUS", &veth).run().fails(50, &["several interfaces have all of this"]);
+        // Half of the questions are for the choice, and the others for the message. The newest link is the last one.
+        let newest = asked() / 2;
+        traced(&format!("-e inject=ioctl:error=EIO:when={newest}")).call("STATUS", &veth).run().done();
+        assert_eq!(asked(), newest);
+        // The list has what is known.
+        let names = ["no interface has all of this; there are ", "ens3 (mac ", "ens4 (mac "];
+        let error = traced("-e inject=ioctl:error=EIO").call("STATUS", &conf(json!({"driver": "e1000e"}))).run().fails(50, &names);
+        assert!(!error.msg.contains("driver veth"), "{error:?}");
+        // Only the interface with this address is asked.
+        traced("").call("STATUS", &conf(json!({"subnet": LAN4, "driver": "veth"}))).run().done();
+        assert_eq!(asked(), 1);
+    }
+
+    /// The address of the host is often on a macvlan of the host, so that the host reaches its containers. The kernel
+    /// puts the container's macvlan onto the NIC, and CHECK said that this was another parent.
+    #[reference(not_run: "it has no such key")]
+    fn the_nic_below_a_chosen_macvlan_of_the_host_is_the_parent(lab) {
+        lab.host.ip(&format!("link add shim0 link {NIC} type macvlan mode bridge"));
+        lab.host.ip("address add 10.9.8.1/24 dev shim0");
+        lab.host.set_up("shim0");
+        is_on_the_lan(lab, &choosing(lab, json!({"subnet": "10.9.8.0/24"})));
+        lab.host.set_down("shim0");
+        // The NIC is up.
+        let status = with(choosing(lab, json!({"subnet": "10.9.8.0/24"})), "cniVersion", json!("1.1.0"));
+        lab.macvlan().call("STATUS", &status).run().done();
+        lab.host.set_up("shim0");
+        with_other_nic(lab);
+        lab.host.ip(&format!("link add shim1 link {OTHER} type macvlan mode bridge"));
+        let conf = choosing(lab, json!({"alias": "shim"}));
+        lab.host.ip("link set shim0 alias shim");
+        let (container, checked) = lab.macvlan().attach(lab, &conf);
+        lab.macvlan().check(&container, "eth0", &checked).run().done();
+        lab.host.ip("link set shim0 alias none");
+        lab.host.ip("link set shim1 alias shim");
+        lab.macvlan().differs(lab, &container, &checked, 102, &["is on ens3, and parent chooses ens4"]);
+    }
+
+    /// The parent of both macvlans is not visible from there.
+    #[reference(not_run: "it has no such key")]
+    fn the_host_may_be_a_container_with_a_macvlan_itself(lab) {
+        let outer = lab.container();
+        lab.macvlan().add(&outer, "eth0", &lab.conf()).run().result();
+        let conf = choosing(lab, json!({"subnet": LAN4}));
+        let (plugin, container) = (lab.macvlan().on(&outer), lab.container());
+        let result = plugin.add(&container, "eth0", &conf).run().result();
+        plugin.check(&container, "eth0", &with(conf.clone(), "prevResult", result)).run().done();
+        assert_reaches(&lab.neighbour, container.addresses("eth0")[0].net.addr());
+        plugin.del(&container, "eth0", &conf).run().done();
+        assert_eq!(container.link_names(), ["lo"]);
+    }
+
+    /// Host access looked for its link on the macvlan that was chosen, and it is on the NIC.
+    #[reference(not_run: "it has no such key")]
+    fn host_access_works_on_the_nic_below_a_chosen_macvlan(lab) {
+        lab.host.give_own_run();
+        lab.host.ip(&format!("link add shim0 link {NIC} type macvlan mode bridge"));
+        lab.host.ip("link set shim0 alias shim");
+        lab.host.set_up("shim0");
+        let conf = with(choosing(lab, json!({"alias": "shim"})), "hostAccess", json!(true));
+        let attached: Vec<(Container, Value)> = (0..2).map(|_| lab.macvlan().attach(lab, &conf)).collect();
+        for (container, checked) in &attached {
+            assert_reaches(container, lab.host.v4);
+            lab.macvlan().check(container, "eth0", checked).run().done();
+        }
+        lab.host.ip(&format!("link show underlay-{NIC}"));
+        for (container, checked) in &attached {
+            lab.macvlan().del(container, "eth0", checked).run().done();
+        }
+        assert!(!lab.host.link_names().iter().any(|name| name.starts_with("underlay")));
+    }
+
+    #[reference(not_run: "it has no such key")]
+    fn check_compares_a_parent_in_the_container_too(lab) {
+        let container = lab.container();
+        lab.plug(&container, "lan0");
+        lab.plug(&container, "lan1");
+        container.ip("link set lan1 alias chosen");
+        let conf = with(choosing(lab, json!({"alias": "chosen"})), "linkInContainer", json!(true));
+        let result = lab.macvlan().add(&container, "eth0", &conf).run().result();
+        let checked = with(conf, "prevResult", result);
+        lab.macvlan().check(&container, "eth0", &checked).run().done();
+        // A new name makes no difference.
+        container.ip("link set lan1 down");
+        container.ip("link set lan1 name office");
+        container.ip("link set office up");
+        lab.macvlan().check(&container, "eth0", &checked).run().done();
+        container.ip("link set office alias none");
+        container.ip("link set lan0 alias chosen");
+        lab.macvlan().differs(lab, &container, &checked, 102, &["is on office, and parent chooses lan0"]);
     }
 }

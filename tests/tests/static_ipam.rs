@@ -38,6 +38,31 @@ cases! {
         lab.macvlan().detach(lab, &container, &conf);
     }
 
+    /// The gateway of the configuration goes with its address. So the default route led to no router.
+    #[reference(not_run: "it prints no remark")]
+    fn a_default_route_without_a_router_is_a_remark(lab) {
+        let said = |dst: &str| {
+            format!("ADD: ipam.routes {dst}: no address has a gateway for it, so it leads to no router; write gw into the route")
+        };
+        let add = |addresses: Value, routes: Value| {
+            let mut conf = with(conf(lab, addresses), "runtimeConfig", json!({"ips": ["192.168.50.78/24", "fd50::78/64"]}));
+            conf["ipam"]["routes"] = routes;
+            let container = lab.container();
+            let outcome = lab.macvlan().add(&container, "eth0", &conf).run();
+            outcome.result();
+            let route = container.routes_of("eth0").into_iter().find(|route| route.dst.to_string() == "0.0.0.0/0");
+            lab.macvlan().detach(lab, &container, &conf);
+            (outcome.stderr, route.and_then(|route| route.gateway))
+        };
+        let configured = json!([{"address": "192.168.50.77/24", "gateway": "192.168.50.20"}]);
+        let (stderr, gateway) = add(configured.clone(), json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0", "gw": "fd50::20"}]));
+        assert!(stderr.contains(&said("0.0.0.0/0")) && !stderr.contains("::/0"), "{stderr}");
+        assert_eq!(gateway, None);
+        let router = json!([{"dst": "0.0.0.0/0", "gw": "192.168.50.20"}]);
+        assert_eq!(add(configured.clone(), router), (String::new(), Some(lab.neighbour.v4)));
+        assert_eq!(add(configured, json!([{"dst": "0.0.0.0/0", "scope": 253}])), (String::new(), None));
+    }
+
     #[reference(not_run: "its messages name no key")]
     fn what_is_wrong_is_named_with_its_key(lab) {
         for (address, said) in [
@@ -51,6 +76,8 @@ cases! {
             (json!({"address": "192.168.50.77/24", "gateway": "router"}), "ipam.addresses[0].gateway \"router\": is not an IP address"),
             (json!({"address": "192.168.50.0/24"}), "is the network itself, and not an address in it"),
             (json!({"address": "192.168.50.255/24"}), "is the broadcast address of its network"),
+            (json!({"address": "192.168.50.77/0"}), "\"192.168.50.77/0\": has the prefix length 0, which puts all addresses on the link"),
+            (json!({"address": "fd50::77/0"}), "has the prefix length 0"),
             (json!({"address": "127.0.0.1/8"}), "is not the address of a container"),
             (json!({"address": "::ffff:10.0.0.5/120"}), "is an IPv4 address in the form of IPv6; write it in the form of IPv4"),
         ] {

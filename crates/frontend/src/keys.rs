@@ -39,10 +39,12 @@ impl Keys {
     /// Reads the keys of a call. `ifname` is the name of the link. STATUS has none.
     pub fn read(call: &Call<'_>, ifname: Option<&str>) -> Result<Self, Error> {
         let keys = call.keys();
+        let ifname = ifname.unwrap_or(IFNAME);
         let accepts = accepts_router(keys)?;
+        let sysctls = sysctls(keys, ifname, accepts)?;
         let slaac_timeout = slaac_timeout(keys)?;
-        if slaac_timeout.is_some() && accepts == Some(false) {
-            return Err(keys.refuse("slaacTimeout", "cannot be met, because acceptRA is false"));
+        if let (Some(_), Some(cause)) = (slaac_timeout, why_no_router(&sysctls, ifname, accepts)) {
+            return Err(keys.refuse("slaacTimeout", &format!("cannot be met, because {cause}")));
         }
         Ok(Self {
             parent: parent(keys)?,
@@ -51,7 +53,7 @@ impl Keys {
             link_in_container: keys.flag("linkInContainer")?,
             host_access: host_access(keys)?,
             default_route: default_route(keys)?,
-            sysctls: sysctls(keys, ifname.unwrap_or(IFNAME), accepts)?,
+            sysctls,
             slaac_timeout,
             dns: Dns::read(keys, "dns")?,
         })
@@ -115,6 +117,28 @@ fn slaac_timeout(keys: &Object<'_>) -> Result<Option<Duration>, Error> {
     }
 }
 
+/// The reason why no router can give the link an address. `None` if the configuration has none.
+fn why_no_router(sysctls: &[(String, String)], ifname: &str, accepts: Option<bool>) -> Option<String> {
+    if accepts == Some(false) {
+        return Some("acceptRA is false".to_owned());
+    }
+    let value = |key: &str| {
+        let path = format!("net/ipv6/conf/{ifname}/{key}");
+        sysctls.iter().find(|(its, _)| *its == path).map(|(_, value)| value.trim())
+    };
+    let is = |key: &str, value: &str| format!("sysctl net.ipv6.conf.IFNAME.{key} is {value}");
+    let off = ["accept_ra", "accept_ra_pinfo", "autoconf"].into_iter().find(|key| value(key) == Some("0"));
+    if let Some(key) = off {
+        return Some(is(key, "0"));
+    }
+    let on = |key| value(key).filter(|value| *value != "0");
+    if let Some(value) = on("disable_ipv6") {
+        return Some(is("disable_ipv6", value));
+    }
+    let forwarding = on("forwarding").filter(|_| value("accept_ra") != Some("2"))?;
+    Some(format!("{}, and acceptRA is not true", is("forwarding", forwarding)))
+}
+
 /// Reads `sysctl`, and adds the one of `acceptRA`. The keys have the form of the plugin tuning of the reference:
 /// `net.ipv6.conf.IFNAME.autoconf`, or with slashes.
 fn sysctls(keys: &Object<'_>, ifname: &str, accepts: Option<bool>) -> Result<Vec<(String, String)>, Error> {
@@ -132,12 +156,19 @@ fn sysctls(keys: &Object<'_>, ifname: &str, accepts: Option<bool>) -> Result<Vec
         if key.is_empty() || !key.bytes().all(is_word) {
             return Err(item.refuse("is not the name of a sysctl"));
         }
-        sysctls.push((of(&format!("{family}/{folder}"), key), item.text()?.to_owned()));
+        let (key, value) = (of(&format!("{family}/{folder}"), key), item.text()?);
+        if value.trim().is_empty() {
+            return Err(item.refuse("is empty; the kernel would ignore it"));
+        }
+        if sysctls.iter().any(|(other, _)| *other == key) {
+            return Err(item.refuse("is the same sysctl as another key; remove one of them"));
+        }
+        sysctls.push((key, value.to_owned()));
     }
     if let Some(accepts) = accepts {
         let key = of("ipv6/conf", "accept_ra");
         if sysctls.iter().any(|(named, _)| *named == key) {
-            return Err(keys.refuse("acceptRA", "is set beside the same sysctl; remove one of them"));
+            return Err(keys.refuse("acceptRA", "sets a sysctl that sysctl sets too; remove one of them"));
         }
         // 2 also counts if the container forwards. (Documentation/networking/ip-sysctl.rst)
         sysctls.push((key, if accepts { "2" } else { "0" }.to_owned()));
@@ -206,8 +237,22 @@ fn properties(keys: &Object<'_>) -> Result<Properties, Error> {
         alias: text("alias")?,
         subnet,
         driver: text("driver")?,
-        pci_address: text("pciAddress")?,
+        pci_address: keys.text("pciAddress")?.map(as_bus_info),
     })
+}
+
+/// Returns a PCI address as `ethtool -i` shows it, with the domain and in small letters. `lspci` leaves out the domain 0.
+/// Any other text stays as it is, because devices of other buses have other forms.
+fn as_bus_info(text: &str) -> String {
+    let small = text.to_ascii_lowercase();
+    let is_hex = |part: &str, digits| part.len() == digits && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_slot =
+        |text: &str| text.split_once('.').is_some_and(|(slot, function)| is_hex(slot, 2) && is_hex(function, 1));
+    match small.split(':').collect::<Vec<_>>()[..] {
+        [bus, slot] if is_hex(bus, 2) && is_slot(slot) => format!("0000:{small}"),
+        [domain, bus, slot] if is_hex(domain, 4) && is_hex(bus, 2) && is_slot(slot) => small,
+        _ => text.to_owned(),
+    }
 }
 
 /// Reads `hostAccess`: true, false, or an object.
@@ -247,5 +292,26 @@ fn address(item: &Item<'_>) -> Result<IpAddr, Error> {
     match address.is_unspecified() || address.is_multicast() || address.is_loopback() {
         true => Err(item.refuse("is not an address of one machine")),
         false => Ok(address),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pci_address_may_have_the_form_of_lspci() {
+        for (given, expected) in [
+            ("03:00.0", "0000:03:00.0"),
+            ("0000:03:00.0", "0000:03:00.0"),
+            ("0000:AF:1F.7", "0000:af:1f.7"),
+            ("AF:1f.7", "0000:af:1f.7"),
+            ("usb-0000:00:14.0-1", "usb-0000:00:14.0-1"),
+            ("3:00.0", "3:00.0"),
+            ("03:00", "03:00"),
+            ("Vmbus", "Vmbus"),
+        ] {
+            assert_eq!(as_bus_info(given), expected);
+        }
     }
 }

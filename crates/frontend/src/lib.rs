@@ -12,7 +12,7 @@ use std::fmt;
 use attach::{Guard, Settings, Task, Wished};
 use cni::config::valid_attachments;
 use cni::{AddResult, Attachment, Call, Code, Error, Ipam, Plugin};
-use linux::{LinkKind, Mac};
+use linux::{IpvlanMode, LinkKind, Mac};
 
 use crate::ipam::Asked;
 pub use crate::keys::Keys;
@@ -57,6 +57,7 @@ impl<K: Kind> Plugin for SubInterface<K> {
     fn add(&self, call: &Call<'_>, attachment: &Attachment) -> Result<AddResult, Error> {
         let choice = self.0.choose(call, Some(attachment))?;
         let mut keys = Keys::read(call, Some(&attachment.ifname))?;
+        judge_wait(call, &choice.link, &keys)?;
         let ipam = Asked::find(call, attachment)?;
         let reads_previous = self.0.chains() && (ipam.is_none() || keys.has_no_parent());
         let previous = if reads_previous { call.prev_result()? } else { None };
@@ -112,6 +113,7 @@ impl<K: Kind> Plugin for SubInterface<K> {
     fn status(&self, call: &Call<'_>) -> Result<(), Error> {
         let choice = self.0.choose(call, None)?;
         let keys = Keys::read(call, None)?;
+        judge_wait(call, &choice.link, &keys)?;
         if let Some(access) = &keys.host_access {
             access.judge(&choice.link, keys.link_in_container)?;
         }
@@ -119,7 +121,7 @@ impl<K: Kind> Plugin for SubInterface<K> {
         // names.
         let unknown = keys.link_in_container || (keys.has_no_parent() && self.0.chains());
         if !unknown {
-            attach::status(&keys.parent)?;
+            attach::status(&keys.parent, &choice.link)?;
         }
         match Ipam::find(call) {
             Ok(Some(ipam)) => ipam.status(),
@@ -148,6 +150,19 @@ pub fn bare_task<T>(
     work: impl FnOnce(&Task<'_>) -> Result<T, Error>,
 ) -> Result<T, Error> {
     with_task(call, command, attachment, None, work)
+}
+
+/// Refuses a wait for a router on a link that hears none. In layer 3 mode, ipvlan passes only packets to the addresses of
+/// its links. (drivers/net/ipvlan/ipvlan_core.c)
+fn judge_wait(call: &Call<'_>, link: &LinkKind, keys: &Keys) -> Result<(), Error> {
+    match link {
+        LinkKind::Ipvlan { mode: mode @ (IpvlanMode::L3 | IpvlanMode::L3s), .. } if keys.slaac_timeout.is_some() => {
+            let cause =
+                format!("cannot be met, because no router advertisement reaches ipvlan in mode {}", mode.as_str());
+            Err(call.keys().refuse("slaacTimeout", &cause))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn with_task<T>(

@@ -5,6 +5,8 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use nix::errno::Errno;
+
 use crate::{Error, Netns, Result};
 
 /// Sets one sysctl.
@@ -75,7 +77,11 @@ fn set(key: &str, value: &str) -> Result<String> {
             file => file?,
         };
         let mut buffer = [0; 64];
-        let length = file.read_at(&mut buffer, 0)?;
+        let length = match file.read_at(&mut buffer, 0) {
+            // `stable_secret` cannot be read before it is set. (net/ipv6/addrconf.c)
+            Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) => 0,
+            length => length?,
+        };
         let before = String::from_utf8_lossy(&buffer[..length]).trim_end_matches('\n').to_owned();
         if before != value {
             // A sysctl must be written at offset 0. (kernel.sysctl_writes_strict)

@@ -156,6 +156,7 @@ fn why_unusable(address: IpNet) -> Option<&'static str> {
     match ip {
         _ if ip.to_canonical() != ip => Some("is an IPv4 address in the form of IPv6; write it in the form of IPv4"),
         _ if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() => Some("is not the address of a container"),
+        _ if address.prefix_len() == 0 => Some("has the prefix length 0, which puts all addresses on the link"),
         _ if has_edges && ip == address.network() => Some("is the network itself, and not an address in it"),
         _ if has_edges && ip == address.broadcast() => Some("is the broadcast address of its network"),
         _ => None,

@@ -11,6 +11,13 @@ use addresses::Given;
 /// The plugin.
 pub struct Static;
 
+/// Returns true for a default route without a next hop. Addresses that the runtime names have no gateway. A route with
+/// the scope of a link has none on purpose.
+fn leads_nowhere(route: &Route, given: &[Given]) -> bool {
+    let has_gateway = |its: &Given| its.gateway.is_some_and(|gateway| gateway.is_ipv4() == route.dst.addr().is_ipv4());
+    route.dst.prefix_len() == 0 && route.gw.is_none() && route.scope.is_none() && !given.iter().any(has_gateway)
+}
+
 impl Plugin for Static {
     fn about(&self) -> &'static str {
         "gives addresses that the configuration or the runtime names"
@@ -31,6 +38,12 @@ impl Plugin for Static {
         if given.is_empty() {
             let cause = "is not set, and the runtime names no address";
             return Err(Error::new(Code::INVALID_NETWORK_CONFIG, format!("ipam.addresses: {cause}")));
+        }
+        for route in routes.iter().filter(|route| leads_nowhere(route, &given)) {
+            let dst = route.dst;
+            call.warn(format_args!(
+                "ADD: ipam.routes {dst}: no address has a gateway for it, so it leads to no router; write gw into the route"
+            ));
         }
         let ip = |its: Given| Ip { interface: None, address: its.address, gateway: its.gateway };
         Ok(AddResult { interfaces: Vec::new(), ips: given.into_iter().map(ip).collect(), routes, dns })

@@ -217,6 +217,8 @@ fn takes_the_default_route(lab: &Lab, _: &Container, _: &Value) {
 
 fn has_the_fixed_address(_: &Lab, container: &Container, _: &Value) {
     assert_eq!(container.address_texts("eth0"), ["192.168.50.240/24"]);
+    let router = "192.168.50.1".parse().expect("an address");
+    assert_eq!(container.route_to("0.0.0.0/0").gateway, Some(router));
 }
 
 fn ignores_routers(lab: &Lab, container: &Container, result: &Value) {

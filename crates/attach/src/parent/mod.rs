@@ -18,8 +18,8 @@ const ARPHRD_ETHER: u16 = 1;
 /// The smallest MTU of an Ethernet interface, in bytes. (`ETH_MIN_MTU`; RFC 791)
 const MIN_MTU: u32 = 68;
 
-/// Finds the parent. `open` opens a socket in its namespace.
-pub(crate) fn find(rtnl: &mut Rtnl, open: impl Fn() -> linux::Result<Rtnl>, wish: &Wish) -> Result<Link> {
+/// Finds the parent of a link of this kind. `open` opens a socket in its namespace.
+pub(crate) fn find(rtnl: &mut Rtnl, open: impl Fn() -> linux::Result<Rtnl>, wish: &Wish, kind: &str) -> Result<Link> {
     let wrong = |value: String, cause: &str| Error::Config { key: "master", value, cause: cause.into() };
     let link = match wish {
         Wish::Named(names) => wish::first(rtnl, names)?,
@@ -37,7 +37,19 @@ pub(crate) fn find(rtnl: &mut Rtnl, open: impl Fn() -> linux::Result<Rtnl>, wish
     if link.arphrd != ARPHRD_ETHER {
         return Err(wrong(quoted(), "is not an Ethernet interface, so it cannot have sub-interfaces"));
     }
-    Ok(link)
+    Ok(match parent_of_both(&link, kind) {
+        Some(ifindex) => rtnl.link_by_index(ifindex)?.unwrap_or(link),
+        None => link,
+    })
+}
+
+/// The parent of a chosen link, if that is itself of the wanted kind: the kernel puts the new link on the parent of both.
+/// An example is a macvlan that has the address of the host. (`macvlan_common_newlink`, `ipvlan_link_new`)
+fn parent_of_both(chosen: &Link, kind: &str) -> Option<u32> {
+    // Both kinds have a variant for virtual machines, such as macvtap.
+    let family = |kind: &str| kind.replace("vtap", "vlan");
+    let is_same = chosen.kind.as_deref().is_some_and(|its| family(its) == family(kind));
+    chosen.parent.filter(|_| is_same && chosen.parent_netnsid.is_none())
 }
 
 /// Checks the MTU of the new link. The kernel accepts one above the parent's, and then drops packets.
@@ -95,10 +107,10 @@ pub(crate) fn unreachable(making: &mut Making<'_>) -> Option<String> {
 /// # Errors
 ///
 /// Code 50 if the parent is missing, unsuitable, down or without a carrier.
-pub fn status(wish: &Wish) -> std::result::Result<(), cni::Error> {
+pub fn status(wish: &Wish, kind: &LinkKind) -> std::result::Result<(), cni::Error> {
     let unavailable = |text: String| cni::Error::new(Code::PLUGIN_NOT_AVAILABLE, text);
     let mut rtnl = Rtnl::open().map_err(Error::from)?;
-    let parent = find(&mut rtnl, Rtnl::open, wish).map_err(|error| unavailable(error.to_string()))?;
+    let parent = find(&mut rtnl, Rtnl::open, wish, kind.name()).map_err(|error| unavailable(error.to_string()))?;
     obstacle(&parent).map_or(Ok(()), |text| Err(unavailable(text)))
 }
 

@@ -50,7 +50,6 @@ impl Properties {
 struct Candidate {
     link: Link,
     addresses: Vec<IpNet>,
-    driver: Option<Driver>,
 }
 
 /// Finds the first link of a list of names.
@@ -69,25 +68,26 @@ pub(super) fn first(rtnl: &mut Rtnl, names: &[String]) -> Result<Link> {
 
 /// Finds the only link with these properties.
 pub(super) fn only(rtnl: &mut Rtnl, wanted: &Properties) -> Result<Link> {
-    let mut candidates = candidates(rtnl)?;
-    let all = described(&candidates);
-    candidates.retain(|candidate| candidate.has(wanted));
+    let all = candidates(rtnl)?;
+    let found: Vec<&Candidate> = all.iter().filter(|candidate| candidate.has(wanted, rtnl)).collect();
     // A VLAN has the MAC of the NIC below it, and a port that of its bond.
-    let found: Vec<u32> = candidates.iter().map(|candidate| candidate.link.ifindex).collect();
+    let is_found = |ifindex: u32| found.iter().any(|candidate| candidate.link.ifindex == ifindex);
     let is_part = |link: &Link| {
         // The kernel names the other end of a pair as parent too.
         let has_parent = link.parent_netnsid.is_none() && !matches!(link.kind.as_deref(), Some("veth" | "netkit"));
-        (has_parent && link.parent.is_some_and(|parent| found.contains(&parent)))
-            || link.master.is_some_and(|master| found.contains(&master))
+        (has_parent && link.parent.is_some_and(is_found)) || link.master.is_some_and(is_found)
     };
-    candidates.retain(|candidate| !is_part(&candidate.link));
+    let whole: Vec<&Candidate> = found.iter().copied().filter(|candidate| !is_part(&candidate.link)).collect();
     let refuse = |cause: String| Err(Error::Config { key: "parent", value: wanted.to_string(), cause });
-    match candidates.len() {
-        1 => Ok(candidates.remove(0).link),
-        0 => refuse(format!("no interface has all of this; there are {all}")),
-        _ => refuse(format!(
+    match whole.as_slice() {
+        [one] => Ok(one.link.clone()),
+        [] => {
+            let all: Vec<&Candidate> = all.iter().collect();
+            refuse(format!("no interface has all of this; there are {}", described(&all, rtnl)))
+        }
+        several => refuse(format!(
             "several interfaces have all of this; add a key that tells them apart: {}",
-            described(&candidates)
+            described(several, rtnl)
         )),
     }
 }
@@ -98,31 +98,39 @@ fn candidates(rtnl: &mut Rtnl) -> Result<Vec<Candidate>> {
     let links = rtnl.links()?.into_iter().filter(|link| link.arphrd == ARPHRD_ETHER && !link.loopback);
     let candidate = |link: Link| {
         let its = addresses.iter().filter(|address| address.ifindex == link.ifindex);
-        let driver = rtnl.driver(&link.name)?;
-        Ok(Candidate { addresses: its.map(|address| address.address).collect(), driver, link })
+        Candidate { addresses: its.map(|address| address.address).collect(), link }
     };
-    links.map(candidate).collect()
+    Ok(links.map(candidate).collect())
 }
 
 impl Candidate {
-    fn has(&self, wanted: &Properties) -> bool {
+    /// The driver is asked last, and only if it matters: each link costs a system call, and a driver may be slow.
+    fn has(&self, wanted: &Properties, rtnl: &Rtnl) -> bool {
         let link = &self.link;
-        let driver = |of: fn(&Driver) -> &str| self.driver.as_ref().map(of);
         wanted.mac.is_none_or(|mac| link.mac == Some(mac))
             && wanted.altname.as_ref().is_none_or(|name| link.alternative_names.contains(name))
             && wanted.alias.as_ref().is_none_or(|alias| link.alias == *alias)
             && wanted.subnet.is_none_or(|net| self.addresses.iter().any(|address| net.contains(&address.addr())))
-            && wanted.driver.as_deref().is_none_or(|name| driver(|its| &its.name) == Some(name))
-            && wanted.pci_address.as_deref().is_none_or(|place| driver(|its| &its.bus_info) == Some(place))
+            && ((wanted.driver.is_none() && wanted.pci_address.is_none())
+                || self.driver(rtnl).is_some_and(|driver| {
+                    wanted.driver.as_ref().is_none_or(|name| driver.name == *name)
+                        && wanted.pci_address.as_ref().is_none_or(|place| driver.bus_info == *place)
+                }))
     }
 
-    fn describe(&self, text: &mut String) {
+    /// The driver. A driver that does not answer counts as none: it may be of a NIC that does not matter.
+    fn driver(&self, rtnl: &Rtnl) -> Option<Driver> {
+        rtnl.driver(&self.link.name).ok().flatten()
+    }
+
+    fn describe(&self, text: &mut String, rtnl: &Rtnl) {
         let link = &self.link;
+        let driver = self.driver(rtnl);
         let mut about = Vec::new();
         about.extend(link.mac.map(|mac| format!("mac {mac}")));
         about.extend(self.addresses.iter().map(|address| format!("address {address}")));
-        about.extend(self.driver.iter().map(|driver| format!("driver {}", driver.name)));
-        let place = self.driver.iter().map(|driver| driver.bus_info.as_str()).filter(|place| !place.is_empty());
+        about.extend(driver.iter().map(|driver| format!("driver {}", driver.name)));
+        let place = driver.iter().map(|driver| driver.bus_info.as_str()).filter(|place| !place.is_empty());
         about.extend(place.map(|place| format!("pciAddress {place}")));
         about.extend(link.alternative_names.iter().map(|name| format!("altname {name}")));
         about.extend(Some(&link.alias).filter(|alias| !alias.is_empty()).map(|alias| format!("alias {alias:?}")));
@@ -130,7 +138,7 @@ impl Candidate {
     }
 }
 
-fn described(candidates: &[Candidate]) -> String {
+fn described(candidates: &[&Candidate], rtnl: &Rtnl) -> String {
     if candidates.is_empty() {
         return "none".to_owned();
     }
@@ -139,7 +147,7 @@ fn described(candidates: &[Candidate]) -> String {
         if at > 0 {
             text.push_str(", ");
         }
-        candidate.describe(&mut text);
+        candidate.describe(&mut text, rtnl);
     }
     if candidates.len() > SHOWN {
         let _ = write!(text, ", and {} more", candidates.len() - SHOWN);

@@ -117,23 +117,36 @@ impl<'a> Step<'a> for TheLink {
 
 /// The difference if the link is not on the VLAN of the configuration, or if the properties of the configuration choose
 /// another parent now.
-fn other_parent(checking: &Checking<'_>, link: &Link) -> Option<String> {
-    let chooses = matches!(checking.wished.parent, Wish::With(_));
-    // The number is in the namespace of the host.
-    if link.parent_netnsid.is_none() || !(chooses || checking.wished.vlan.is_some()) {
+fn other_parent(checking: &mut Checking<'_>, link: &Link) -> Option<String> {
+    let wished = checking.wished;
+    let chooses = matches!(wished.parent, Wish::With(_));
+    if !chooses && wished.vlan.is_none() {
         return None;
     }
-    let mut host = Rtnl::open().ok()?;
-    let own = host.link_by_index(link.parent?).ok()??;
-    let below = match vlan::below(&own, checking.wished.vlan) {
-        Ok(below) => below,
-        Err(difference) => return Some(difference),
+    let mut host;
+    // The number of the parent is in the namespace of the parent.
+    let beside_parent = if link.parent_netnsid.is_some() {
+        host = Rtnl::open().ok()?;
+        &mut host
+    } else {
+        &mut checking.rtnl
+    };
+    let own = link.parent.and_then(|ifindex| beside_parent.link_by_index(ifindex).ok().flatten());
+    let below = match own.as_ref().map(|own| vlan::below(own, wished.vlan)) {
+        Some(Err(difference)) => return Some(difference),
+        Some(Ok(below)) => Some(below),
+        None => link.parent,
     };
     if !chooses {
         return None;
     }
-    let chosen = parent::find(&mut host, Rtnl::open, checking.wished.parent).ok()?;
-    (below != chosen.ifindex).then(|| format!("is on {}, and parent chooses {}", own.name, chosen.name))
+    let chosen = parent::find(beside_parent, Rtnl::open, wished.parent, wished.link.name()).ok()?;
+    // In a container of LXC, the chosen link can be on a parent that is not visible, and then the new link is too.
+    if chosen.kind.as_deref() == Some(wished.link.name()) || below == Some(chosen.ifindex) {
+        return None;
+    }
+    let own = own.map_or_else(|| "another interface".to_owned(), |link| link.name);
+    Some(format!("is on {own}, and parent chooses {}", chosen.name))
 }
 
 /// Returns false if the link of an attachment is gone, or if a DEL has begun.

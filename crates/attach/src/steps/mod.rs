@@ -135,9 +135,10 @@ impl<'a> Making<'a> {
         let (netns, home) = container::open(task)?;
         let mut host = Rtnl::open()?;
         let mut inside = Rtnl::open_in(&netns)?;
+        let kind = settings.link.name();
         let parent = match settings.link_in_container {
-            true => parent::find(&mut inside, || Rtnl::open_in(&netns), settings.parent)?,
-            false => parent::find(&mut host, Rtnl::open, settings.parent)?,
+            true => parent::find(&mut inside, || Rtnl::open_in(&netns), settings.parent, kind)?,
+            false => parent::find(&mut host, Rtnl::open, settings.parent, kind)?,
         };
         parent::judge_mtu(&parent, settings.mtu)?;
         if let Some(access) = settings.host_access {

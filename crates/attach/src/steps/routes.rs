@@ -1,5 +1,7 @@
 //! The step that adds the routes.
 
+use std::net::IpAddr;
+
 use cni::AddResult;
 use linux::{Errno, Link, Route, RouteKind, Rtnl};
 
@@ -16,6 +18,9 @@ const MAIN: u32 = 254;
 
 /// At most so many attempts, if a router advertisement arrives between two messages to the kernel.
 const QUICKER_ROUTER: usize = 4;
+
+/// The scope of an IPv4 default route that is taken. The next one that is taken has one less. (`RT_SCOPE_SITE`)
+const FIRST_SCOPE_OF_TAKEN: u8 = 200;
 
 /// The kernel's priority of an IPv6 route without one. (`IP6_RT_PRIO_USER`)
 pub(crate) const PRIORITY_OF_V6: u32 = 1024;
@@ -35,6 +40,11 @@ impl<'a> Step<'a> for Routes {
 
     /// Adds the routes. Removes a route from the result if it is not added, because the container already had it.
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
+        if making.settings.default_route == DefaultRoute::Take && !self.0.iter().flatten().any(is_default) {
+            (making.task.remark)(format_args!(
+                "defaultRoute is take: the routes of ipam have no default route, so there is none to take"
+            ));
+        }
         let ifindex = making.ifindex();
         let mut added = Vec::with_capacity(self.0.len());
         for route in self.0.iter_mut() {
@@ -43,13 +53,16 @@ impl<'a> Step<'a> for Routes {
                 continue;
             };
             route.oif = Some(ifindex);
-            added.push(apply_one(making, route)?.then_some(route.priority));
+            let planned = route.scope;
+            let is_added = apply_one(making, route)?;
+            added.push(is_added.then_some((route.priority, route.scope.filter(|_| route.scope != planned))));
         }
         let mut added = added.into_iter();
         if let Some(leased) = &mut making.leased {
             leased.routes.retain_mut(|route| match added.next() {
-                Some(Some(priority)) => {
+                Some(Some((priority, scope))) => {
                     route.priority = priority;
+                    route.scope = scope.or(route.scope);
                     true
                 }
                 Some(None) => false,
@@ -59,12 +72,16 @@ impl<'a> Step<'a> for Routes {
         Ok(())
     }
 
-    /// Compares the routes. A result does not tell the interface of a route, and other plugins of a chain may have
-    /// added routes. A route on our link must be as ADD adds it.
+    /// Compares the routes. A result does not tell the interface of a route. If it has interfaces of other plugins of a
+    /// chain, they may have added routes. A route on our link must be as ADD adds it.
     fn verify(&self, checking: &mut Checking<'_>) -> Result<()> {
         let expected = checking.expected;
         let Some(link) = checking.link.as_ref().filter(|_| !expected.routes.is_empty()) else { return Ok(()) };
-        let routes = checking.rtnl.routes()?;
+        let mut routes = checking.rtnl.routes()?;
+        let mut inside = expected.interfaces.iter().filter(|interface| interface.sandbox.is_some());
+        if inside.all(|interface| interface.name == link.name) {
+            routes.retain(|its| its.oif == Some(link.ifindex));
+        }
         let unset = is_without_metrics(link, expected);
         for route in &expected.routes {
             let wanted = kernel_route(route, expected)?;
@@ -83,7 +100,8 @@ fn apply_one(making: &mut Making<'_>, route: &mut Route) -> Result<bool> {
         let is_v4 = route.dst.addr().is_ipv4();
         let (own, others): (Vec<_>, Vec<_>) =
             making.inside.default_routes(is_v4)?.into_iter().partition(|other| other.oif == route.oif);
-        if policy == DefaultRoute::Keep && !others.is_empty() {
+        // A route such as "unreachable" is of no interface.
+        if policy == DefaultRoute::Keep && others.iter().any(|other| other.kind == RouteKind::Unicast) {
             (making.task.remark)(format_args!(
                 "defaultRoute is keep: the container has a default route of another interface, so {}{} is not added",
                 route.dst,
@@ -93,9 +111,14 @@ fn apply_one(making: &mut Making<'_>, route: &mut Route) -> Result<bool> {
         }
         // The first IPv4 default route of a result is the one that is used.
         let is_second = is_v4 && !own.is_empty();
-        if policy == DefaultRoute::Take && !is_second && put_before(&mut *route, &others)? {
-            let outcome = making.inside.prepend_route(route);
-            return keep_if_there(making, route, outcome);
+        if policy == DefaultRoute::Take && !is_second {
+            if is_v4 && route.gateway.is_some() && route.scope == Some(SCOPE_UNIVERSE) {
+                route.scope = Some(scope_apart_from(&others));
+            }
+            if put_before(&mut *route, &others)? {
+                let outcome = making.inside.prepend_route(route);
+                return keep_if_there(making, route, outcome);
+            }
         }
     }
     let outcome = add(&mut making.inside, route);
@@ -124,6 +147,20 @@ fn put_before(route: &mut Route, others: &[Route]) -> Result<bool> {
         route.priority = Some(first - 1);
     }
     Ok(false)
+}
+
+/// Returns a scope that no other default route has. Of IPv4 default routes with the same priority and scope, the kernel
+/// does not use the first, but one whose gateway has answered lately. (net/ipv4/fib_semantics.c, `fib_select_default`)
+fn scope_apart_from(others: &[Route]) -> u8 {
+    let is_free = |scope: &u8| others.iter().all(|other| other.scope != Some(*scope));
+    (SCOPE_UNIVERSE..=FIRST_SCOPE_OF_TAKEN).rev().find(is_free).unwrap_or(SCOPE_UNIVERSE)
+}
+
+/// Returns true if all default routes with the priority of this one have been taken by other interfaces.
+fn is_behind_taken(route: &Route, others: &[Route]) -> bool {
+    let taken = SCOPE_UNIVERSE + 1..=FIRST_SCOPE_OF_TAKEN;
+    let mut rivals = others.iter().filter(|other| other.priority == route.priority);
+    rivals.all(|other| other.oif != route.oif && other.scope.is_some_and(|scope| taken.contains(&scope)))
 }
 
 /// Returns true for a default route of table main.
@@ -157,10 +194,18 @@ pub(super) fn is_there(outcome: &linux::Result<()>) -> bool {
 }
 
 /// Adds a route. If it is an IPv6 route and the others to its destination are on the same link, it is added next to
-/// them. They are routes of the same result with another gateway, or routes from a router advertisement.
+/// them. They are routes of the same result with another gateway, or routes from a router advertisement. If it is an
+/// IPv4 default route and other interfaces have taken the default route, it is added behind theirs.
 fn add(inside: &mut Rtnl, route: &Route) -> linux::Result<()> {
     let mut outcome = inside.new_route(route);
-    if !is_there(&outcome) || route.dst.addr().is_ipv4() || !inside.can_stand_beside(route)? {
+    if !is_there(&outcome) {
+        return outcome;
+    }
+    if route.dst.addr().is_ipv4() {
+        let is_behind = is_default(route) && is_behind_taken(route, &inside.default_routes(true)?);
+        return if is_behind { inside.append_route(route) } else { outcome };
+    }
+    if !inside.can_stand_beside(route)? {
         return outcome;
     }
     outcome = inside.append_route(route);
@@ -234,11 +279,16 @@ fn is_as_wanted(
     /// The kernel replaces larger numbers by these, for IPv6 too. (net/ipv4/metrics.c)
     const MAX_MTU: u32 = 65_520;
     const MAX_ADVMSS: u32 = 65_495;
-    let gateway = if its.oif == Some(link.ifindex) { wanted.gateway } else { route.gw };
+    let is_own = its.oif == Some(link.ifindex);
+    let gateway = if is_own { wanted.gateway } else { route.gw };
+    // With slaacTimeout, the result gets the gateway of a router after the routes were added.
+    let may_be_on_link = route.gw.is_none()
+        && its.gateway.is_none()
+        && matches!(gateway, Some(IpAddr::V6(gateway)) if gateway.is_unicast_link_local());
     let same = |actual: Option<u32>, wanted: Option<u32>| wanted.is_none() || actual == wanted;
     its.dst == wanted.dst
         && its.kind == RouteKind::Unicast
-        && (its.gateway == gateway || (its.oif != Some(link.ifindex) && gateway.is_none()))
+        && (its.gateway == gateway || if is_own { may_be_on_link } else { gateway.is_none() })
         // If the result names no table, accept any: the plugin sbr, later in a chain, moves all routes to its own
         // table.
         && (wanted.table.is_none() || its.table.unwrap_or(MAIN) == wanted.table.unwrap_or(MAIN))
@@ -250,8 +300,6 @@ fn is_as_wanted(
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::super::tests::{known, leased};
     use super::*;
 
@@ -275,6 +323,26 @@ mod tests {
         assert_eq!(plan(route("::/0", None)).unwrap(), (None, Some(0)));
         let on_link = cni::Route { scope: Some(253), ..route("10.1.0.0/16", None) };
         assert_eq!(plan(on_link).unwrap(), (None, Some(253)));
+    }
+
+    #[test]
+    fn a_taken_route_has_a_scope_of_its_own() {
+        let with = |scope| Route { scope: Some(scope), ..Route::default() };
+        assert_eq!(scope_apart_from(&[]), 200);
+        assert_eq!(scope_apart_from(&[with(0), with(253)]), 200);
+        assert_eq!(scope_apart_from(&[with(200), with(199), with(0)]), 198);
+        assert_eq!(scope_apart_from(&[with(199)]), 200, "one that has been removed");
+    }
+
+    #[test]
+    fn a_usual_default_route_comes_behind_taken_ones_only() {
+        let other = |scope, oif| Route { scope: Some(scope), oif: Some(oif), ..Route::default() };
+        let own = other(0, 7);
+        assert!(is_behind_taken(&own, &[other(200, 3), other(199, 4)]));
+        assert!(!is_behind_taken(&own, &[other(200, 3), other(0, 4)]), "the first network keeps its route");
+        assert!(!is_behind_taken(&own, &[other(200, 7)]), "the second gateway of this result");
+        let behind = Route { priority: Some(100), ..other(0, 4) };
+        assert!(is_behind_taken(&own, &[other(200, 3), behind]), "one with another priority is not in the way");
     }
 
     #[test]

@@ -67,6 +67,7 @@ impl Slaac {
         address.scope == EVERYWHERE
             && !address.permanent()
             && !address.temporary()
+            && !address.deprecated()
             && (!address.tentative() || address.optimistic())
             && !address.dad_failed()
             && !self.leased.contains(&address.address)

@@ -1,7 +1,7 @@
 //! The step that sets the sysctls of all steps, while the link is down.
 
 use super::{Known, Making, Step};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Plans the sysctls that every attachment with addresses needs.
 #[derive(Default)]
@@ -15,6 +15,13 @@ impl<'a> Step<'a> for Sysctls {
             known.set("ipv4/conf", "arp_notify", "1");
         }
         if known.has_v6() {
+            let mut wished = known.settings.iter().flat_map(|settings| settings.sysctls);
+            if let Some((_, value)) = wished.find(|(key, value)| key.ends_with("/disable_ipv6") && value.trim() != "0")
+            {
+                let value = format!("net.ipv6.conf.IFNAME.disable_ipv6 {value:?}");
+                let cause = "IPAM gives the interface an IPv6 address, which it then cannot have".to_owned();
+                return Err(Error::Config { key: "sysctl", value, cause });
+            }
             // Some runtimes disable IPv6 in new namespaces. An IPv6 address needs it. The reference plugins enable ::1
             // too, which some programs use.
             known.sysctls.push(("net/ipv6/conf/lo/disable_ipv6".to_owned(), "0"));

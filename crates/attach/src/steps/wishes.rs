@@ -1,5 +1,7 @@
 //! The step that writes the sysctls of the configuration, while the link is down and has no address.
 
+use linux::Errno;
+
 use super::{Making, Step};
 use crate::error::Result;
 
@@ -13,6 +15,16 @@ impl<'a> Step<'a> for Wishes {
             return Ok(());
         }
         let pairs: Vec<_> = settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        linux::sysctl::write_all(&making.netns, &pairs).into_iter().try_for_each(|written| Ok(written?))
+        let written = linux::sysctl::write_all(&making.netns, &pairs);
+        for (outcome, (key, value)) in written.into_iter().zip(settings) {
+            // A kernel without IPv6, or a link with an MTU that is too small for it, has no such sysctl. Then there are
+            // no advertisements either.
+            let is_needless = key.ends_with("/accept_ra") && value.trim() == "0";
+            match outcome {
+                Err(error) if is_needless && error.errno() == Some(Errno::ENOENT) => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(())
     }
 }

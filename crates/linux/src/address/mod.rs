@@ -7,9 +7,9 @@ use ipnet::IpNet;
 pub use watch::AddressWatch;
 
 use crate::netlink::constants::{
-    AF_INET, AF_INET6, AF_UNSPEC, IFA_ADDRESS, IFA_BROADCAST, IFA_F_DADFAILED, IFA_F_NODAD, IFA_F_OPTIMISTIC,
-    IFA_F_PERMANENT, IFA_F_TEMPORARY, IFA_F_TENTATIVE, IFA_FLAGS, IFA_LOCAL, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP,
-    NLM_F_EXCL, RT_SCOPE_UNIVERSE, RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR,
+    AF_INET, AF_INET6, AF_UNSPEC, IFA_ADDRESS, IFA_BROADCAST, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_NODAD,
+    IFA_F_OPTIMISTIC, IFA_F_PERMANENT, IFA_F_TEMPORARY, IFA_F_TENTATIVE, IFA_FLAGS, IFA_LOCAL, NLM_F_ACK, NLM_F_CREATE,
+    NLM_F_DUMP, NLM_F_EXCL, RT_SCOPE_UNIVERSE, RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR,
 };
 use crate::netlink::{Attributes, Decode, Message, Request};
 use crate::{Result, Rtnl};
@@ -53,6 +53,11 @@ impl Address {
     /// Returns true if duplicate address detection found that another machine uses the address.
     pub const fn dad_failed(&self) -> bool {
         self.flags & IFA_F_DADFAILED != 0
+    }
+
+    /// Returns true if new connections must not use the address. (RFC 4862, section 5.5.4)
+    pub const fn deprecated(&self) -> bool {
+        self.flags & IFA_F_DEPRECATED != 0
     }
 
     /// Returns true for an IPv6 address that the kernel replaces after some hours. (RFC 8981)

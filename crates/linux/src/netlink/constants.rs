@@ -92,6 +92,7 @@ pub(crate) const IFA_F_TEMPORARY: u32 = 0x01;
 pub(crate) const IFA_F_NODAD: u32 = 0x02;
 pub(crate) const IFA_F_OPTIMISTIC: u32 = 0x04;
 pub(crate) const IFA_F_DADFAILED: u32 = 0x08;
+pub(crate) const IFA_F_DEPRECATED: u32 = 0x20;
 pub(crate) const IFA_F_TENTATIVE: u32 = 0x40;
 pub(crate) const IFA_F_PERMANENT: u32 = 0x80;
 

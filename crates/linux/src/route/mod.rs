@@ -175,7 +175,8 @@ impl Rtnl {
         self.request_route(route, 0)
     }
 
-    /// Adds an IPv6 route next to others with the same destination and priority.
+    /// Adds a route to others with the same destination and priority: an IPv4 route behind them, an IPv6 route next to
+    /// them.
     ///
     /// # Errors
     ///
@@ -184,13 +185,14 @@ impl Rtnl {
         self.request_route(route, NLM_F_APPEND)
     }
 
-    /// Lists the default routes of a family in table main.
+    /// Lists the default routes of a family in table main, of every kind.
     ///
     /// # Errors
     ///
     /// As [`Rtnl::routes`].
     pub fn default_routes(&mut self, is_v4: bool) -> Result<Vec<Route>> {
-        self.routes_of(if is_v4 { AF_INET } else { AF_INET6 }, leads_out)
+        let is_it = |route: &Route| route.is_default() && route.table == Some(RT_TABLE_MAIN);
+        self.routes_of(if is_v4 { AF_INET } else { AF_INET6 }, is_it)
     }
 
     /// Deletes a route. The kernel compares only what is set in `route`.

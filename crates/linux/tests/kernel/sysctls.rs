@@ -45,6 +45,22 @@ fn after_a_failed_write_the_other_sysctls_are_written_too() {
     });
 }
 
+/// The kernel answers a read with EIO until there is a secret.
+#[test]
+fn a_sysctl_that_cannot_be_read_before_it_is_set_is_written() {
+    const SECRET: &str = "net/ipv6/conf/lo/stable_secret";
+    sandboxed(|| {
+        let here = Netns::current().unwrap();
+        assert_eq!(sysctl::read(&here, SECRET).unwrap_err().errno(), Some(Errno::EIO));
+        for secret in ["2001:0db8:0000:0000:0000:0000:0000:0007", "2001:0db8:0000:0000:0000:0000:0000:0008"] {
+            sysctl::write(&here, SECRET, secret).unwrap();
+            assert_eq!(sysctl::read(&here, SECRET).unwrap(), secret);
+        }
+        let refused = sysctl::write(&here, SECRET, "nonsense").unwrap_err();
+        assert_eq!(refused.to_string(), format!("write /proc/sys/{SECRET}: I/O error"));
+    });
+}
+
 #[test]
 fn replace_all_returns_the_old_values_and_skips_missing_sysctls() {
     sandboxed(|| {
