@@ -285,10 +285,12 @@ impl<'a> HostSide<'a> {
             let address = record.addresses[at];
             let led = self.lead_to_one(address, record, mac, ready);
             if let Err(Error::HostRoute { .. }) = &led {
-                // The route is that of another attachment. So an undo must not find it in the record.
+                // The route is that of another attachment. So an undo must not find it in the record. The record is not
+                // written again: if the process were killed meanwhile, it would be incomplete.
                 ignore_missing(self.rtnl.del_neighbour(ready.ifindex, address))?;
                 record.addresses.truncate(at);
-                record.write()?;
+                self.in_use = None;
+                self.release(record)?;
             }
             led?;
         }
