@@ -385,7 +385,7 @@ fn records_of_another_user_are_no_obstacle_for_containers_without_host_access() 
     site.assert_gone(&container);
     // Host access needs the directory.
     let conf = with(conf, "hostAccess", json!(true));
-    let names = ["lock /run/underlay/host-access.lock", "permission denied"];
+    let names = ["lock /run/underlay/host-side.lock", "permission denied"];
     plugin.add(&site.container(), "eth0", &conf).run().fails(5, &names);
     site.assert_nothing_left();
 }

@@ -175,7 +175,8 @@ e2e::on_both_kinds! {
         site.assert_nothing_left();
     }
 
-    /// As a pod of Multus: the host's packets to the first interface are answered by the second, and the host drops them.
+    /// As a pod of Multus: the host's packets to the first interface are answered by the second. With macvlan, the host
+    /// drops the answers.
     fn a_remark_says_that_packets_to_the_host_leave_by_the_second_interface(site) {
         let container = site.container();
         site.host.create_veth("pod0", &container, "eth0");
@@ -192,7 +193,12 @@ e2e::on_both_kinds! {
         outcome.result();
         assert!(outcome.stderr.contains("its packets to addresses of the host leave by net1 now"), "{}", outcome.text());
         assert_reaches(&site.host, container.addresses("net1")[0].net.addr());
-        e2e::traffic::assert_silent(&site.host, first);
+        if site.kind == "macvlan" {
+            e2e::traffic::assert_silent(&site.host, first);
+        } else {
+            // They arrive on the parent, whose filter is loose.
+            assert_reaches(&site.host, first);
+        }
     }
 
     fn a_strict_reverse_path_filter_on_the_host_is_no_obstacle(site) {
