@@ -116,11 +116,14 @@ e2e::on_both_kinds! {
         site.assert_nothing_left();
     }
 
-    /// Many hosts have such an interface to reach their containers. The kernel put the host's link on the NIC. It was not
-    /// found there again, so the second ADD failed, and nothing removed its link.
-    fn a_parent_of_the_same_kind_is_refused(site) {
-        let mode = if site.kind == "macvlan" { "bridge" } else { "l2" };
-        site.host.ip(&format!("link add shim0 link {} type {} mode {mode}", e2e::lab::NIC, site.kind));
+    /// In a container of LXC, the interface below is not visible. The kernel put the host's link there. It was not found
+    /// again, so the second ADD failed, and nothing removed its link.
+    fn a_parent_of_the_same_kind_on_an_interface_that_is_not_visible_is_refused(site) {
+        let there = &site.neighbour;
+        match site.kind {
+            "macvlan" => there.create_macvlan_in(&site.host, "shim0", there.nic),
+            _ => there.create_ipvlan_in(&site.host, "shim0", there.nic, "l2", "bridge"),
+        }
         site.host.set_up("shim0");
         let conf = with(site.conf(Families::V4), "master", json!("shim0"));
         let reason = format!("shim0 is {} itself", site.kind);
