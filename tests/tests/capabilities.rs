@@ -4,7 +4,7 @@ use std::fs;
 
 use e2e::needs::{self, Feature};
 use e2e::plugin::write_script;
-use e2e::{Binaries, Container, Lab, Outcome, Plugin, mounts};
+use e2e::{Binaries, Container, Lab, Outcome, Plugin, mounts, with};
 use serde_json::{Value, json};
 
 const BOTH: &str = ",+net_admin,+sys_admin";
@@ -73,6 +73,29 @@ fn ipvlan_refuses_a_parent_that_it_cannot_check_without_sys_ptrace() {
     assert_eq!(second.link_names(), ["lo"]);
     call(&lab, "ipvlan", &format!("{BOTH},+sys_ptrace"), "ADD", &second, &conf).result();
     assert!(second.has_link("eth0"));
+}
+
+/// The plugin cannot look at the processes that may hold another interface on the link.
+#[test]
+fn without_sys_ptrace_the_link_of_a_vlan_is_kept() {
+    if !needs::here(&[Feature::Vlan]) {
+        return;
+    }
+    let lab = Lab::new(Binaries::HardLinks);
+    lab.host.give_own_run();
+    let conf = with(lab.conf(), "vlan", json!(100));
+    let container = lab.container();
+    call(&lab, "macvlan", BOTH, "ADD", &container, &conf).result();
+    let outcome = call(&lab, "macvlan", BOTH, "DEL", &container, &conf);
+    outcome.done();
+    let said =
+        "VLAN link ens3.100 is kept: it is not known if an interface in another network namespace is on it: look at ";
+    assert!(outcome.stderr.contains(said), "{}", outcome.text());
+    assert!(lab.host.has_link("ens3.100"));
+    let with_ptrace = format!("{BOTH},+sys_ptrace");
+    call(&lab, "macvlan", &with_ptrace, "ADD", &container, &conf).result();
+    call(&lab, "macvlan", &with_ptrace, "DEL", &container, &conf).done();
+    assert!(!lab.host.has_link("ens3.100"));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::time::Duration;
 use cni::config::ValidAttachment;
 use fnv::FnvHasher;
 use ipnet::IpNet;
-use linux::{Errno, Link, LinkKind, Mac, NewLink, Route, Rtnl, file, sysctl};
+use linux::{Errno, Link, LinkKind, Mac, NewLink, Patience, Route, Rtnl, file, sysctl};
 
 use crate::error::{Error, Result};
 use crate::record::{self, Access, Content, Home, Presence, Record};
@@ -34,6 +34,9 @@ const GROUP: u32 = 0x756c_686f;
 
 /// The longest wait for other calls on this host. Each holds the lock for milliseconds, but there can be many.
 const LOCKED_WITHIN: Duration = Duration::from_secs(60);
+
+/// The longest wait until the kernel has deleted the links of a namespace that has ended.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// An ADD and a DEL look at so many records of other attachments of the parent. So they cost the same with any number
 /// of attachments.
@@ -63,6 +66,8 @@ pub(crate) struct HostSide<'a> {
     pub(crate) remark: &'a dyn Fn(std::fmt::Arguments<'_>),
     /// The host's link that this call is about to use. It is not removed, although it may have no user yet.
     in_use: Option<u32>,
+    /// The longest wait, in the whole call, until the kernel has deleted the links of containers that have ended.
+    pub(crate) ends_by: Option<Patience>,
 }
 
 /// The host's link, when it is ready.
@@ -96,7 +101,8 @@ impl<'a> HostSide<'a> {
         rtnl: &'a mut Rtnl,
         remark: &'a dyn Fn(std::fmt::Arguments<'_>),
     ) -> Result<Self> {
-        Ok(Self { lock, home: Home::here(rtnl)?, rtnl, remark, in_use: None })
+        let ends_by = Some(Patience::new(ENDS_WITHIN));
+        Ok(Self { lock, home: Home::here(rtnl)?, rtnl, remark, in_use: None, ends_by })
     }
 
     /// Keeps the lock for longer than this value.
@@ -502,11 +508,15 @@ impl<'a> HostSide<'a> {
     /// Looks at a few records of a parent, and removes the effects of attachments that are gone. A stale route would
     /// hide an address that another machine has now. An error is a remark: it is no reason to fail for another
     /// attachment.
-    pub(crate) fn look_at_some(&mut self, parent: u32) {
+    pub(crate) fn look_at_some(&mut self, parent: u32, own: &Attachment<'_>) {
         let mut paths = match record::paths() {
             Ok(paths) => paths,
             Err(error) => return (self.remark)(format_args!("{error}")),
         };
+        let own = record::path_of(own);
+        paths.retain(|path| *path != own);
+        // A link that is still in use is left to GC.
+        self.ends_by = None;
         let random = RandomState::new();
         let mut of_parent = 0;
         for _ in 0..READ.min(paths.len()) {
@@ -555,11 +565,11 @@ impl<'a> HostSide<'a> {
             Presence::Unknown => is_unknown(&record),
         };
         if goes {
+            self.release(&record)?;
             let (container, ifname) = (&record.container_id, &record.ifname);
             if record.access.is_some() {
                 (self.remark)(format_args!("container {container} is gone: removed the host's routes to its {ifname}"));
             }
-            self.release(&record)?;
         }
         Ok(Some(record))
     }

@@ -248,7 +248,12 @@ pub(crate) fn read(path: &Path) -> Result<Option<Content>> {
     let outcome = file::open_itself(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text));
     match outcome {
         Ok(_) => Ok(Some(decode(&text))),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        // No record has a name that is too long.
+        Err(error)
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename) =>
+        {
+            Ok(None)
+        }
         Err(error) if is_of_another_user(&error) => Ok(None),
         Err(source) => Err(linux::Error::Io { operation: format!("read {}", path.display()), source }.into()),
     }

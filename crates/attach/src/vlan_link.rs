@@ -9,11 +9,11 @@
 //! - A link with an address, a route, a master or another link on it is kept. So is one that this crate did not create.
 
 use std::hash::Hasher;
-use std::time::Duration;
 
 use fnv::FnvHasher;
 use linux::{
-    Errno, Holder, Link, LinkInfo, LinkKind, MacvlanMode, Netns, NetnsSearch, NewLink, Patience, Rtnl, VlanTag, sysctl,
+    Errno, Holder, Link, LinkInfo, LinkKind, MacvlanMode, Netns, NetnsSearch, NewLink, Patience, Route, Rtnl, VlanTag,
+    sysctl,
 };
 
 use crate::error::{Error, Result, unless_gone};
@@ -26,14 +26,14 @@ const GROUP: u32 = 0x756c_766c;
 /// The beginning of all names that are only ours.
 const NAME: &str = "underlay";
 
+/// The beginning of the alias of a complete link.
+const ALIAS: &str = "Underlay: VLAN";
+
 /// At most so many names are tried for a link.
 const NAMES: u8 = 4;
 
 /// The bytes of the longest name of a link.
 const LONGEST_NAME: usize = 15;
-
-/// The longest wait until the kernel has deleted the links of a namespace that has ended.
-const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 impl Vlan {
     pub(crate) fn new(parent: &Link, tag: VlanTag) -> Self {
@@ -50,7 +50,6 @@ impl HostSide<'_> {
     pub(crate) fn have_vlan(&mut self, on: &Link, tag: VlanTag, kind: &LinkKind) -> Result<Link> {
         let vlan = Vlan::new(on, tag);
         let link = match find(self.rtnl, vlan)? {
-            Some(link) if link.group != GROUP => return Ok(link),
             Some(link) => {
                 // A DEL that was killed may have left it.
                 self.remove_reservation(&link)?;
@@ -58,8 +57,11 @@ impl HostSide<'_> {
             }
             None => self.create_vlan(on, vlan)?,
         };
-        // A call that was killed has left it down.
-        let link = if link.up { link } else { self.configure_vlan(&link, on, tag)? };
+        if link.group != GROUP {
+            return Ok(link);
+        }
+        let link = if is_complete(&link) { link } else { self.configure_vlan(&link, on, tag)? };
+        let link = if link.up { link } else { self.set_vlan_up(&link)? };
         if matches!(kind, LinkKind::Ipvlan { .. }) {
             // The parent of ipvlan receives packets for the host, and in mode l3s all packets.
             drop(sysctl::write_here(&format!("net/ipv6/conf/{}/disable_ipv6", link.name), "0"));
@@ -92,8 +94,8 @@ impl HostSide<'_> {
         Err(refused(format!("other links have all the names that a VLAN link of {} can get", on.name)))
     }
 
-    /// Configures a link, and sets it up at the end. So a link that is up is complete. The host itself does not take
-    /// part in the VLAN.
+    /// Configures a link. Its alias comes last. So a link with an alias is complete, also if the kernel has set it up
+    /// together with its parent. The host itself does not take part in the VLAN.
     fn configure_vlan(&mut self, link: &Link, on: &Link, tag: VlanTag) -> Result<Link> {
         // Another link may have the name, and older kernels have no alternative names.
         let _ = self.rtnl.add_alternative_name(link.ifindex, &alternative_name(on, tag));
@@ -101,7 +103,8 @@ impl HostSide<'_> {
         let usual = format!("{}.{}", on.name, tag.id);
         if name.starts_with(NAME) && usual.len() <= LONGEST_NAME {
             match self.rtnl.rename(link.ifindex, &usual) {
-                Err(error) if error.errno() == Some(Errno::EEXIST) => {}
+                // Another link has the name, or before Linux 6.2 the link is up.
+                Err(error) if matches!(error.errno(), Some(Errno::EEXIST | Errno::EBUSY)) => {}
                 outcome => {
                     outcome?;
                     name = usual;
@@ -122,22 +125,39 @@ impl HostSide<'_> {
                 (self.remark)(format_args!("{error}"));
             }
         }
-        self.rtnl.set_alias(link.ifindex, &format!("Underlay: VLAN {} of {}", tag.id, on.name))?;
+        self.rtnl.set_alias(link.ifindex, &format!("{ALIAS} {} of {}", tag.id, on.name))?;
+        self.again(link)
+    }
+
+    fn set_vlan_up(&mut self, link: &Link) -> Result<Link> {
         match self.rtnl.set_up(link.ifindex) {
             // The parent is down. The kernel sets its VLAN links up together with it.
             Err(error) if error.errno() == Some(Errno::ENETDOWN) => {}
-            outcome => outcome.map_err(|error| error.during(format!("set VLAN link {name} up")))?,
+            outcome => outcome.map_err(|error| error.during(format!("set VLAN link {} up", link.name)))?,
         }
-        self.rtnl.link_by_index(link.ifindex)?.ok_or_else(|| Error::LinkGone(format!("create VLAN link {name}")))
+        self.again(link)
     }
 
-    /// Removes the VLAN link of an attachment, unless it is in use.
+    /// Reads a link again.
+    fn again(&mut self, link: &Link) -> Result<Link> {
+        let gone = || Error::LinkGone(format!("create VLAN link {}", link.name));
+        self.rtnl.link_by_index(link.ifindex)?.ok_or_else(gone)
+    }
+
+    /// Removes the VLAN link of an attachment, unless it is in use. Errors about other attachments are remarks.
     pub(crate) fn release_vlan(&mut self, vlan: Vlan, own: &Record) -> Result<()> {
         let Some(link) = find(self.rtnl, vlan)?.filter(|link| link.group == GROUP) else { return Ok(()) };
         // The kernel may still be deleting the links of a container that has ended.
         let mut ends = own.presence() != Presence::There;
         for path in record::paths()? {
-            let Some(Content::Whole(other)) = record::read(&path)? else { continue };
+            let other = match record::read(&path) {
+                Ok(Some(Content::Whole(other))) => other,
+                Ok(None | Some(Content::Incomplete)) => continue,
+                Ok(Some(Content::OtherSchema)) | Err(_) => {
+                    self.keep(&link, &format!("{} cannot be read, and may be of a container on it", path.display()));
+                    return Ok(());
+                }
+            };
             let is_own = (&other.container_id, &other.ifname) == (&own.container_id, &own.ifname);
             if is_own || other.home != self.home || other.vlan != Some(vlan) {
                 continue;
@@ -145,33 +165,48 @@ impl HostSide<'_> {
             if other.presence() != Presence::Gone {
                 return Ok(());
             }
-            self.release_access(&other)?;
-            other.remove()?;
+            if let Err(error) = self.release_access(&other).and_then(|()| other.remove()) {
+                (self.remark)(format_args!("{error}"));
+                return Ok(());
+            }
             ends = true;
         }
         self.remove_vlan(&link, ends)
     }
 
-    /// Removes the VLAN links that no record names. A call could not remove them, because they were in use.
-    pub(crate) fn remove_unused_vlans(&mut self) -> Result<()> {
-        let links = self.rtnl.links_of_kind("vlan")?;
-        for link in links.iter().filter(|link| link.group == GROUP && link.parent_netnsid.is_none()) {
-            let (LinkInfo::Vlan(tag), Some(parent)) = (&link.info, link.parent) else { continue };
-            let vlan = Vlan { parent, id: tag.id, protocol: tag.protocol };
-            let mut has_record = false;
-            for path in record::paths()? {
-                let content = record::read(&path)?;
-                let names = |record: &Record| record.home == self.home && record.vlan == Some(vlan);
-                has_record |= matches!(content, Some(Content::Whole(record)) if names(&record));
-            }
-            if !has_record {
-                self.remove_vlan(link, true)?;
-            }
-        }
-        Ok(())
+    fn keep(&self, link: &Link, reason: &str) {
+        (self.remark)(format_args!("VLAN link {} is kept: {reason}", link.name));
     }
 
-    /// Removes a VLAN link, unless something uses it. `ends` tells to wait for containers that have ended.
+    /// Removes the VLAN links that no record names. A call could not remove them, because they were in use. Returns the
+    /// first error, after all were tried.
+    pub(crate) fn remove_unused_vlans(&mut self) -> Result<()> {
+        let mut links = self.rtnl.links_of_kind("vlan")?;
+        links.retain(|link| link.group == GROUP && link.parent_netnsid.is_none());
+        if links.is_empty() {
+            return Ok(());
+        }
+        let mut named = Vec::new();
+        for path in record::paths()? {
+            match record::read(&path) {
+                Ok(Some(Content::Whole(record))) if record.home == self.home => named.extend(record.vlan),
+                Ok(Some(Content::OtherSchema)) | Err(_) => return Ok(()),
+                _ => {}
+            }
+        }
+        let mut outcome = Ok(());
+        // A link on another one was created later.
+        links.sort_unstable_by_key(|link| std::cmp::Reverse(link.ifindex));
+        for link in &links {
+            let (LinkInfo::Vlan(tag), Some(parent)) = (&link.info, link.parent) else { continue };
+            if !named.contains(&Vlan { parent, id: tag.id, protocol: tag.protocol }) {
+                outcome = outcome.and(self.remove_vlan(link, false));
+            }
+        }
+        outcome
+    }
+
+    /// Removes a VLAN link, unless something uses it. `ends` tells that containers on it have just ended.
     fn remove_vlan(&mut self, link: &Link, ends: bool) -> Result<()> {
         // The host's link is a user that goes with the last container.
         for kind in ["macvlan", "ipvlan"] {
@@ -180,28 +215,41 @@ impl HostSide<'_> {
             }
         }
         self.remove_reservation(link)?;
-        let used = match self.use_here(link)? {
-            Some(reason) => Ok(Some(reason)),
-            None => match self.reserve(link, ends)? {
-                None => return Ok(()),
-                Some(false) => Ok(Some("a macvlan or ipvlan interface without a record is on it".to_owned())),
-                Some(true) => self.use_of(link),
-            },
-        };
-        match used {
-            Ok(None) => return unless_gone(self.rtnl.del_link(link.ifindex)),
-            Ok(Some(reason)) => (self.remark)(format_args!("VLAN link {} is kept: {reason}", link.name)),
-            Err(error) => {
-                self.remove_reservation(link)?;
-                return Err(error);
-            }
+        if let Some(reason) = self.use_here(link)? {
+            self.keep(link, &reason);
+            return Ok(());
         }
-        self.remove_reservation(link)
+        let reservation = match self.reserve(link, ends)? {
+            Reserved::As(ifindex) => ifindex,
+            Reserved::Gone => return Ok(()),
+            Reserved::No(reason) => {
+                self.keep(link, reason);
+                return Ok(());
+            }
+        };
+        let outcome = self.remove_reserved(link, reservation);
+        // It has gone with the link.
+        unless_gone(self.rtnl.del_link(reservation)).and(outcome)
     }
 
-    /// Lets the kernel refuse all sub-interfaces on a link. Returns false if there is one already, and `None` if the
-    /// link does not exist any more. (drivers/net/macvlan.c, `macvlan_common_newlink`)
-    fn reserve(&mut self, link: &Link, ends: bool) -> Result<Option<bool>> {
+    /// Removes a link on which the kernel refuses all sub-interfaces, unless something else uses it.
+    fn remove_reserved(&mut self, link: &Link, reservation: u32) -> Result<()> {
+        if let Some(reason) = self.use_of(link)? {
+            self.keep(link, &reason);
+            return Ok(());
+        }
+        // A call without our lock, such as one with another /run, may have removed it.
+        match self.rtnl.link_by_index(reservation)? {
+            Some(its) if its.parent == Some(link.ifindex) => unless_gone(self.rtnl.del_link(link.ifindex)),
+            _ => {
+                self.keep(link, "another call uses it");
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets the kernel refuse all sub-interfaces on a link. (drivers/net/macvlan.c, `macvlan_common_newlink`)
+    fn reserve(&mut self, link: &Link, ends: bool) -> Result<Reserved> {
         let name = reservation_name(link);
         let reservation = NewLink {
             name: &name,
@@ -213,16 +261,21 @@ impl HostSide<'_> {
             arp: true,
             netns: None,
         };
-        let mut patience = Patience::new(ENDS_WITHIN);
         loop {
-            match self.rtnl.new_link(&reservation) {
-                Ok(()) => return Ok(Some(true)),
-                Err(error) => match error.errno() {
-                    Some(Errno::EINVAL | Errno::EBUSY) if ends && patience.pause() => {}
-                    Some(Errno::EINVAL | Errno::EBUSY) => return Ok(Some(false)),
-                    Some(Errno::ENODEV) => return Ok(None),
-                    _ => return Err(error.during(format!("reserve VLAN link {}", link.name)).into()),
-                },
+            let Err(error) = self.rtnl.new_link(&reservation) else {
+                let made = self.rtnl.link(&name)?;
+                return Ok(made.map_or(Reserved::Gone, |made| Reserved::As(made.ifindex)));
+            };
+            match error.errno() {
+                Some(Errno::EINVAL | Errno::EBUSY) if ends && self.ends_by.as_mut().is_some_and(Patience::pause) => {}
+                Some(Errno::EINVAL | Errno::EBUSY) => {
+                    return Ok(Reserved::No("a macvlan or ipvlan interface without a record is on it"));
+                }
+                Some(Errno::EOPNOTSUPP) => {
+                    return Ok(Reserved::No("this kernel has no macvlan, so it is not known if an interface is on it"));
+                }
+                Some(Errno::ENODEV) => return Ok(Reserved::Gone),
+                _ => return Err(error.during(format!("reserve VLAN link {}", link.name)).into()),
             }
         }
     }
@@ -256,8 +309,9 @@ impl HostSide<'_> {
         if let Some(its) = links.iter().find(is_on) {
             return Ok(Some(format!("interface {} is on it", its.name)));
         }
-        let routes = self.rtnl.routes()?;
-        if let Some(route) = routes.iter().find(|route| route.oif == Some(ifindex) && route.protocol != Some(KERNEL)) {
+        // Before Linux 5.11, the kernel's route to multicast addresses has another origin.
+        let is_added = |route: &&Route| route.protocol != Some(KERNEL) && !route.dst.addr().is_multicast();
+        if let Some(route) = self.rtnl.routes_on(None, ifindex)?.iter().find(is_added) {
             return Ok(Some(format!("the route to {} leads through it", route.dst)));
         }
         Ok(None)
@@ -281,9 +335,19 @@ impl HostSide<'_> {
                 return Ok(Some(found?));
             }
         }
-        let missed = "the namespaces of this machine cannot be listed, so it is not known if an interface is on it";
-        Ok(search.is_incomplete().then(|| missed.to_owned()))
+        let unknown = |error| format!("it is not known if an interface in another network namespace is on it: {error}");
+        Ok(search.doubt().map(unknown))
     }
+}
+
+/// The outcome of a reservation.
+enum Reserved {
+    /// By the link with this ifindex.
+    As(u32),
+    /// The link does not exist any more.
+    Gone,
+    /// For this reason.
+    No(&'static str),
 }
 
 /// The origin of the routes that the kernel makes by itself. (`RTPROT_KERNEL`)
@@ -298,6 +362,11 @@ fn stands_in(netns: &Netns, home: &Netns, link: &Link) -> linux::Result<Option<S
     let Some(nsid) = rtnl.nsid(home)? else { return Ok(None) };
     let is_on = |its: &Link| its.parent == Some(link.ifindex) && its.parent_netnsid == Some(nsid);
     Ok(rtnl.links()?.into_iter().find(is_on).map(|its| its.name))
+}
+
+/// An operator may have replaced the alias.
+fn is_complete(link: &Link) -> bool {
+    !link.alias.is_empty()
 }
 
 /// Finds the VLAN link of a parent. The kernel has at most one for each tag.

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 
 use crate::descriptor::{Task, is_table_shared, netns_of_socket};
 use crate::mounts::{MountNamespace, mounts};
-use crate::{Error, Netns, errno, file};
+use crate::{Error, Netns, Result, errno, file};
 
 /// The number of the init process.
 const INIT: u32 = 1;
@@ -60,12 +60,18 @@ impl NetnsSearch {
     /// for a moment. So the namespace that was really opened counts as visited. The other one may still have a holder
     /// in a later place.
     pub fn find<T>(&mut self, place: Holder, mut look: impl FnMut(&Netns) -> Option<T>) -> Option<T> {
-        let (mut seen, mut found) = (std::mem::take(&mut self.seen), None);
+        let (mut seen, mut found, mut failed) = (std::mem::take(&mut self.seen), None, None);
         self.walk(place, &mut |inode, path| {
-            found = look_into(&mut seen, inode, path, &mut look);
+            match look_into(&mut seen, inode, path, &mut look) {
+                Ok(looked) => found = looked,
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+            }
             if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         self.seen = seen;
+        self.missed = self.missed.take().or(failed);
         found
     }
 
@@ -73,6 +79,12 @@ impl NetnsSearch {
     /// missed.
     pub fn is_incomplete(&self) -> bool {
         self.incomplete
+    }
+
+    /// Returns the reason why a namespace may have been missed in the places that were searched: something could not be
+    /// read or opened.
+    pub fn doubt(&self) -> Option<&Error> {
+        self.missed.as_ref()
     }
 
     /// Calls `visit` for each holder in a place, with the inode of the namespace and a path that leads to it.
@@ -318,18 +330,22 @@ struct Socket {
     text: String,
 }
 
-/// Opens a namespace that was not visited before, and calls `look` with it.
+/// Opens a namespace that was not visited before, and calls `look` with it. A namespace whose holder has ended is left
+/// out.
 fn look_into<T>(
     seen: &mut HashSet<u64>,
     inode: u64,
     path: &Path,
     look: &mut impl FnMut(&Netns) -> Option<T>,
-) -> Option<T> {
+) -> Result<Option<T>> {
     if seen.contains(&inode) {
-        return None;
+        return Ok(None);
     }
-    let netns = Netns::open(path).ok()?;
-    if seen.insert(netns.id().inode()) { look(&netns) } else { None }
+    let netns = match Netns::open(path) {
+        Err(Error::NetnsMissing { .. }) => return Ok(None),
+        netns => netns?,
+    };
+    Ok(if seen.insert(netns.id().inode()) { look(&netns) } else { None })
 }
 
 /// Reads a file of /proc. Names of mount points may have any bytes.
@@ -380,7 +396,7 @@ mod tests {
         let mountinfo = format!("1 2 0:4 net:[{elsewhere}] /proc/thread-self/ns/net rw - nsfs nsfs rw");
         let (mut seen, mut opened) = (HashSet::new(), Vec::new());
         let _ = search.mounts(&mountinfo, &mut |inode, path| {
-            opened.push(look_into(&mut seen, inode, path, &mut |netns| Some(netns.id().inode())));
+            opened.push(look_into(&mut seen, inode, path, &mut |netns| Some(netns.id().inode())).unwrap());
             GO_ON
         });
         assert_eq!(opened, [Some(own)]);

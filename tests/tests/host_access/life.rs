@@ -67,6 +67,18 @@ e2e::on_both_kinds! {
         assert_reach_each_other(site, &live);
     }
 
+    /// No record can have such a name. DEL failed with the error of the kernel.
+    fn a_container_with_a_long_id_has_no_record_and_its_del_succeeds(site) {
+        let (_live, _) = site.attach(&site.conf(Families::V4));
+        let mut conf = site.conf(Families::V4);
+        conf.as_object_mut().expect("an object").remove("hostAccess");
+        let (container, id) = (site.container(), "c".repeat(252));
+        let call = |command: &str| site.plugin().attachment(command, &container, "eth0", &conf).env("CNI_CONTAINERID", &id);
+        call("ADD").run().result();
+        call("DEL").run().done();
+        assert_eq!(container.link_names(), ["lo"]);
+    }
+
     /// The list of a runtime that has lost its state is no reason to take a route from a container that runs.
     fn gc_keeps_the_routes_of_a_container_that_runs_and_is_not_in_the_list(site) {
         let conf = site.conf(DUAL);

@@ -75,3 +75,26 @@ e2e::on_both_kinds! {
         site.assert_nothing_left();
     }
 }
+
+/// The last container goes while another one comes: the link is removed and created again and again.
+#[test]
+fn the_last_goes_while_the_first_comes() {
+    if !e2e::needs::here(site::NEEDS) {
+        return;
+    }
+    let site = site::Site::new("macvlan");
+    site.give_neighbour(ID);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let conf = site.conf(ID);
+                for _ in 0..8 {
+                    let (container, _) = site.attach(&conf);
+                    assert_on_vlan(&site, &container, ID);
+                    site.detach(&container, &conf);
+                }
+            });
+        }
+    });
+    site.assert_nothing_left();
+}

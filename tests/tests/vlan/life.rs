@@ -223,6 +223,19 @@ e2e::on_both_kinds! {
         site.assert_nothing_left();
     }
 
+    /// The VLAN link was configured again, and the kernel dropped the packets of the first container to the host.
+    fn an_add_while_the_parent_is_down_takes_no_host_access_from_others(site) {
+        site.give_neighbour(ID);
+        site.add_default_route();
+        let conf = with(site.conf(ID), "hostAccess", json!(true));
+        let (first, _) = site.attach(&conf);
+        site.host.set_down(NIC);
+        let (_second, _) = site.attach(&site.conf(ID));
+        site.host.set_up(NIC);
+        await_that("the VLAN link is up", || site.vlan_link().up);
+        e2e::traffic::echo(&first, &site.host, site.host.v4, 10_000);
+    }
+
     /// Its container has a VLAN and host access, and is gone.
     fn with_host_access_a_container_that_is_gone_leaves_nothing(site) {
         let conf = with(site.conf(ID), "hostAccess", json!(true));
@@ -239,6 +252,27 @@ e2e::on_both_kinds! {
         let (container, _) = site.attach(&site.conf(ID));
         assert_eq!(site.host.link_names(), ["lo", NIC, VLAN]);
         site.detach(&container, &site.conf(ID));
+        site.assert_nothing_left();
+    }
+
+    /// The kernel sets the links of VLANs up together with their parent, also one that a killed ADD has not configured.
+    fn a_link_that_is_up_and_not_complete_is_configured_by_the_next_add(site) {
+        site.host.ip(&format!("link add link {NIC} name {VLAN} group {} up type vlan id {ID}", 0x756c_766c_u32));
+        let (container, _) = site.attach(&site.conf(ID));
+        assert_eq!(describe(&site.host, VLAN)["ifalias"], "Underlay: VLAN 100 of ens3");
+        assert_eq!(site.host.sysctl("net/ipv4/conf/ens3.100/arp_ignore"), "1");
+        assert_eq!(site.host.address_texts(VLAN), [""; 0]);
+        site.detach(&container, &site.conf(ID));
+        site.assert_nothing_left();
+    }
+
+    fn gc_removes_a_vlan_and_the_vlan_in_it_at_once(site) {
+        let (outer, _) = site.attach(&site.conf(ID));
+        let inner = with(site.conf(5), "master", json!(VLAN));
+        site.attach_and_lose(&inner);
+        outer.delete_link("eth0");
+        drop(outer);
+        site.gc(&inner, &[]);
         site.assert_nothing_left();
     }
 

@@ -82,8 +82,12 @@ impl<'a> Step<'a> for HostAccess {
         let mut record = making.record(Some(its.clone()))?;
         let mut side = HostSide::locked(lock, &mut making.host, making.task.remark)?;
         // An ADD that was killed may have left other addresses.
-        side.release_access_of(&making.task.attachment)?;
-        side.look_at_some(parent);
+        let attachment = &making.task.attachment;
+        match making.vlan {
+            Some(_) => drop(side.release_access_of(attachment)?),
+            None => drop(side.release_of(attachment)?),
+        }
+        side.look_at_some(parent, attachment);
         let link = side.claim(&record, &its)?;
         // Set before the call, because a panic may come after the write.
         self.is_recorded = true;
@@ -183,7 +187,7 @@ impl<'a> Step<'a> for HostAccess {
         if let Content::Whole(record) = content
             && let Some(access) = record.access
         {
-            side.look_at_some(access.parent);
+            side.look_at_some(access.parent, attachment);
         }
         Ok(Undone::Whole)
     }

@@ -31,7 +31,7 @@ impl<'a> Step<'a> for OnVlan {
         // Set before the call, because a panic may come after the write.
         self.is_recorded = true;
         record.write()?;
-        side.look_at_some(making.parent.ifindex);
+        side.look_at_some(making.parent.ifindex, &making.task.attachment);
         making.parent = side.have_vlan(&making.parent, tag, &making.settings.link)?;
         making.host_lock = Some(side.into_lock());
         parent::judge_mtu(&making.parent, making.settings.mtu)
@@ -57,7 +57,7 @@ impl<'a> Step<'a> for OnVlan {
         let mut host = Rtnl::open()?;
         let mut side = HostSide::locked(lock, &mut host, undoing.task.remark)?;
         if let Some(vlan) = side.release_of(attachment)?.and_then(|record| record.vlan) {
-            side.look_at_some(vlan.parent);
+            side.look_at_some(vlan.parent, attachment);
         }
         Ok(Undone::Whole)
     }

@@ -35,10 +35,12 @@ pub(super) fn new_request(route: &Route, others: u16) -> Request {
 }
 
 /// Requests the routes of table main that have this origin and leave by this link.
-pub(super) fn filter(family: u8, protocol: u8, ifindex: u32) -> Request {
+pub(super) fn filter(family: u8, protocol: Option<u8>, ifindex: u32) -> Request {
     let mut header = header(family);
-    header[TABLE] = RT_TABLE_MAIN as u8;
-    header[5] = protocol;
+    if let Some(protocol) = protocol {
+        header[TABLE] = RT_TABLE_MAIN as u8;
+        header[5] = protocol;
+    }
     let mut request = Request::new(RTM_GETROUTE, NLM_F_DUMP, &header);
     request.u32(RTA_OIF, ifindex);
     request

@@ -124,11 +124,21 @@ impl Rtnl {
     ///
     /// As [`Rtnl::routes`].
     pub fn routes_from(&mut self, protocol: u8, ifindex: u32) -> Result<Vec<Route>> {
+        self.routes_on(Some(protocol), ifindex)
+    }
+
+    /// Lists the routes on a link: those of an origin in table main, or those of all tables. The kernel skips all others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rtnl::routes`].
+    pub fn routes_on(&mut self, protocol: Option<u8>, ifindex: u32) -> Result<Vec<Route>> {
         let mut routes = Vec::new();
         for family in [AF_INET, AF_INET6] {
             let request = codec::filter(family, protocol, ifindex);
             // Kernels before 4.20 send all routes.
-            let wanted = |route: &Route| route.protocol == Some(protocol) && route.oif == Some(ifindex);
+            let wanted =
+                |route: &Route| (protocol.is_none() || route.protocol == protocol) && route.oif == Some(ifindex);
             match self.dump_routes(request, family, wanted) {
                 // The kernel does not have this family.
                 Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {}
