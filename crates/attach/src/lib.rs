@@ -21,6 +21,7 @@
 mod container;
 pub mod error;
 mod host_link;
+mod host_side;
 mod life;
 pub mod mark;
 mod parent;
@@ -194,7 +195,7 @@ pub fn gc(
     valid: &dyn Fn() -> Result<Vec<ValidAttachment>, cni::Error>,
     remark: &dyn Fn(fmt::Arguments<'_>),
 ) -> Result<(), cni::Error> {
-    Ok(host_link::gc(network, valid, remark)?)
+    Ok(host_side::gc(network, valid, remark)?)
 }
 
 /// Leases the addresses of one attachment.

@@ -2,7 +2,7 @@
 //!
 //! A record is written before the host is changed, and removed last. So a DEL or GC finds everything that a killed ADD
 //! may have left. The records are under /run: a reboot removes them together with the state of the kernel that they
-//! describe. All functions that change something need the lock of the [`crate::host_link`].
+//! describe. All functions that change something need the lock of the [`crate::host_side`].
 
 use std::fs;
 use std::io::{ErrorKind, Read};

@@ -17,7 +17,8 @@ use linux::{
 };
 
 use crate::error::{Error, Result, unless_gone};
-use crate::host_link::{HostSide, find as find_host_link};
+use crate::host_link::find as find_host_link;
+use crate::host_side::HostSide;
 use crate::record::{self, Content, Presence, Record, Vlan};
 
 /// The group of the VLAN links that this crate has created: the letters `ulvl`.

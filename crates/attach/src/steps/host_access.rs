@@ -10,7 +10,8 @@ use super::link;
 use super::routes::{PRIORITY_OF_V6, is_there, keep_if_there};
 use super::{Checking, Known, Making, Step, Undoing, Undone, Why};
 use crate::error::{Error, Result};
-use crate::host_link::{self, HostSide, PROTOCOL, Ready};
+use crate::host_link::{self, PROTOCOL, Ready};
+use crate::host_side::{self, HostSide};
 use crate::record::{self, Access, Content, Home};
 
 /// The host access of an attachment.
@@ -74,7 +75,7 @@ impl<'a> Step<'a> for HostAccess {
             host: self.reached(&host),
             routes: self.routes.clone(),
         };
-        let lock = host_link::lock()?;
+        let lock = host_side::lock()?;
         // Others may have held the lock for a long time. A DEL that has begun meanwhile has found no record.
         if !link::stays(&mut making.inside, ifindex, &making.task.attachment)? {
             return Err(Error::LinkGone(format!("create {ifname}")));

@@ -8,7 +8,7 @@ use linux::{Errno, Link, LinkInfo, LinkKind, Mac, MacvlanMode, NewLink, Rtnl};
 use super::{Checking, Making, Step, Undoing, Undone, Why, vlan};
 use crate::error::{Error, Result, unless_gone};
 use crate::mark::Mark;
-use crate::{Attachment, Wish, host_link, parent, result};
+use crate::{Attachment, Wish, host_side, parent, result};
 
 /// The state of the link.
 #[derive(Default)]
@@ -171,7 +171,7 @@ impl TheLink {
             return Err(refused);
         }
         let (parent, remark) = (making.parent.ifindex, making.task.remark);
-        match host_link::remove_stale(&mut making.host_lock, &mut making.host, parent, remark) {
+        match host_side::remove_stale(&mut making.host_lock, &mut making.host, parent, remark) {
             Ok(true) => self.make(making),
             _ => Err(refused),
         }

@@ -5,7 +5,7 @@ use linux::{Link, LinkInfo, Rtnl, VlanTag};
 use super::link::see_name_is_free;
 use super::{Making, Step, Undoing, Undone, Why};
 use crate::error::Result;
-use crate::host_link::{self, HostSide};
+use crate::host_side::{self, HostSide};
 use crate::mark::Mark;
 use crate::parent;
 use crate::record::Vlan;
@@ -20,7 +20,7 @@ pub(crate) struct OnVlan {
 impl<'a> Step<'a> for OnVlan {
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
         let Some(tag) = making.settings.vlan else { return Ok(()) };
-        let lock = host_link::lock()?;
+        let lock = host_side::lock()?;
         // Under the lock, so that a second ADD does not replace the record of the first.
         see_name_is_free(making)?;
         making.vlan = Some(Vlan::new(&making.parent, tag));
@@ -45,7 +45,7 @@ impl<'a> Step<'a> for OnVlan {
         if !may_exist {
             return Ok(Undone::Whole);
         }
-        let lock = host_link::lock()?;
+        let lock = host_side::lock()?;
         let attachment = &undoing.task.attachment;
         let mark = Mark::of(attachment);
         // The link of another ADD for the same attachment needs the record. So does one that could not be deleted.
