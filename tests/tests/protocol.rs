@@ -184,7 +184,7 @@ cases! {
     #[reference(fails: "left == right")]
     fn a_key_that_has_no_effect_is_named_with_the_key_that_was_probably_meant(lab) {
         let (container, mut conf) = (lab.container(), lab.conf());
-        let misspelt = [("mastr", json!("ens4")), ("vlan", json!(100)), ("dns", json!({"nameserver": ["192.0.2.1"]}))];
+        let misspelt = [("mastr", json!("ens4")), ("trunk", json!(true)), ("dns", json!({"nameserver": ["192.0.2.1"]}))];
         // A list of plugins is not the configuration of a plugin: somebody has passed a whole conflist.
         conf["plugins"] = json!([{"type": "macvlan"}]);
         // Keys of the runtime, of the specification and of Multus, and comments.
@@ -215,7 +215,7 @@ cases! {
             said("macvlan", "dns.nameserver", "; did you mean \"dns.nameservers\"?"),
             said("macvlan", "mastr", "; did you mean \"master\"?"),
             said("macvlan", "plugins", ""),
-            said("macvlan", "vlan", ""),
+            said("macvlan", "trunk", ""),
         ];
         assert_eq!(lines, expected);
         let quiet = lab.macvlan().del(&container, "eth0", &conf).run();

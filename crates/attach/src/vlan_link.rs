@@ -379,9 +379,10 @@ fn find(host: &mut Rtnl, vlan: Vlan) -> Result<Option<Link>> {
 }
 
 fn explain(on: &Link, error: linux::Error) -> Error {
-    let has_explained = matches!(&error, linux::Error::Kernel { ext_ack: Some(_), .. });
+    let text = if let linux::Error::Kernel { ext_ack, .. } = &error { ext_ack.as_deref() } else { None };
     let why = match error.errno() {
-        Some(Errno::EOPNOTSUPP) if !has_explained => {
+        // With another text, the parent does not support VLANs.
+        Some(Errno::EOPNOTSUPP) if matches!(text, None | Some("Unknown device type")) => {
             "this kernel has no VLANs: load the module 8021q, or use a kernel with CONFIG_VLAN_8021Q".to_owned()
         }
         Some(Errno::EPERM) => "the plugin needs CAP_NET_ADMIN on the host".to_owned(),

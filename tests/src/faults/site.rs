@@ -52,8 +52,8 @@ impl Site {
         // The first attachment also creates the files that stay.
         let result = lab.plugin(scenario.plugin).add(&container, IFNAME, &conf).run().result();
         if scenario.layers == Layers::ForeignVlan {
-            lab.host.create_macvlan_in(&bystander, IFNAME, VLAN);
-            bystander.set_up(IFNAME);
+            lab.host.create_macvlan_in(&bystander, OTHER, VLAN);
+            bystander.set_up(OTHER);
         }
         lab.plugin(scenario.plugin).del(&container, IFNAME, &with(&conf, Some(&result))).run().done();
         let before = lab.snapshot(&[&container, &bystander]);

@@ -1,10 +1,11 @@
 //! Wrong values are refused with a reason, and nothing is changed.
 
 use e2e::lab::NIC;
+use e2e::needs::Feature;
 use e2e::with;
 use serde_json::json;
 
-use crate::site::{ID, VLAN, assert_on_vlan};
+use crate::site::{ID, Site, VLAN, assert_on_vlan};
 
 e2e::on_both_kinds! {
     fn a_wrong_value_is_named(site) {
@@ -121,4 +122,16 @@ e2e::on_both_kinds! {
         }
         assert!(!site.host.has_link(VLAN));
     }
+}
+
+/// As on the machines where the other tests of this file do not run.
+#[test]
+fn a_kernel_without_vlans_is_named() {
+    if Feature::Vlan.is_here() {
+        return;
+    }
+    let site = Site::new("macvlan");
+    let said = "this kernel has no VLANs: load the module 8021q, or use a kernel with CONFIG_VLAN_8021Q";
+    site.plugin().refuses(&site, &site.conf(ID), 100, &["create VLAN link underlay", said]);
+    site.assert_nothing_left();
 }
