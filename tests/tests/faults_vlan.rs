@@ -2,7 +2,7 @@
 //! the last. Each day tests a small part, because a guest is slow.
 
 e2e::scenarios! {
-    count: 10,
+    count: 5,
     needs: &[e2e::needs::Feature::Vlan, e2e::needs::Feature::Ipvlan],
     macvlan_add_vlan: "macvlan" Add Vlan HardLinks,
     macvlan_del_vlan: "macvlan" Del Vlan HardLinks,
