@@ -293,6 +293,10 @@ impl NetnsSearch {
             }
             // Some machines protect init from all processes. It never holds the namespace of a container.
             Some(Errno::EACCES | Errno::EPERM) if process.number == INIT => {}
+            // The kernel has the same error for a process that ends just now. (fs/proc/namespaces.c)
+            Some(Errno::EACCES) if is_gone(&process.folder) => {
+                self.vanished.insert(process.number);
+            }
             _ => self.miss(path, error),
         }
         None
@@ -343,9 +347,15 @@ fn look_into<T>(
     }
     let netns = match Netns::open(path) {
         Err(Error::NetnsMissing { .. }) => return Ok(None),
+        Err(_) if is_gone(path) => return Ok(None),
         netns => netns?,
     };
     Ok(if seen.insert(netns.id().inode()) { look(&netns) } else { None })
+}
+
+/// Returns true if a file of /proc is gone with its process. Needs no right to follow it.
+fn is_gone(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Reads a file of /proc. Names of mount points may have any bytes.

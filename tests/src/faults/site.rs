@@ -66,9 +66,9 @@ impl Site {
         let added = self.prepare();
         let (outcome, trace) = self.call(added.as_ref()).run_stepwise(None);
         match self.scenario.command {
-            Command::Add | Command::AddThenGc => self.del(Some(&outcome.result())),
+            Command::Add | Command::AddThenGc => drop(self.del(Some(&outcome.result()))),
             Command::Del | Command::DelThenGc => drop(outcome.done()),
-            Command::AddAgain => self.del(added.as_ref()),
+            Command::AddAgain => drop(self.del(added.as_ref())),
         }
         self.assert_as_before("after the run without a fault");
         trace.steps
@@ -108,12 +108,12 @@ impl Site {
             // A lease may stay: a new namespace of another test can have the inode of the container's.
             self.assert_host_is_clean(&format!("after GC, after {what}"));
         }
-        self.del(result.as_ref());
-        self.assert_nothing_left(&format!("after DEL, after {what}"));
+        let said = self.del(result.as_ref());
+        self.assert_nothing_left(&format!("after DEL, which said {said}, after {what}"));
         let again = self.add();
         self.assert_whole(&again, "ADD again");
-        self.del(Some(&again));
-        self.assert_as_before(&format!("after {what}"));
+        let said = self.del(Some(&again));
+        self.assert_as_before(&format!("after DEL, which said {said}, after {what}"));
         (end, trace.struck)
     }
 
@@ -141,9 +141,11 @@ impl Site {
         self.lab.plugin(self.scenario.plugin).add(&self.container, IFNAME, &self.conf).run().result()
     }
 
-    fn del(&self, result: Option<&Value>) {
+    /// Returns what the call said.
+    fn del(&self, result: Option<&Value>) -> String {
         let conf = with(&self.conf, result);
-        self.lab.plugin(self.scenario.plugin).del(&self.container, IFNAME, &conf).run().done();
+        let outcome = self.lab.plugin(self.scenario.plugin).del(&self.container, IFNAME, &conf).run();
+        outcome.done().text()
     }
 
     fn gc(&self) {
