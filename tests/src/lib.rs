@@ -10,6 +10,7 @@ pub mod compliance;
 pub mod document;
 pub mod faults;
 pub mod gate;
+pub mod host_site;
 pub mod interrupt;
 pub mod kernel;
 pub mod lab;

@@ -14,19 +14,7 @@ e2e::on_both_kinds! {
         let mut conf = conf;
         conf["ipam"]["ranges"][0][0]["rangeEnd"] = serde_json::json!("192.168.50.190");
         let containers: Vec<_> = (0..MANY).map(|_| site.container()).collect();
-        let all = |command: &'static str| {
-            thread::scope(|scope| {
-                let calls: Vec<_> = containers
-                    .iter()
-                    .map(|container| {
-                        let call = site.plugin().attachment(command, container, "eth0", &conf);
-                        scope.spawn(move || call.run())
-                    })
-                    .collect();
-                calls.into_iter().map(|call| call.join().expect("a call")).collect::<Vec<_>>()
-            })
-        };
-        for outcome in all("ADD") {
+        for outcome in site.all_at_once("ADD", &containers, &conf) {
             outcome.result();
         }
         site.host_link();
@@ -35,7 +23,7 @@ e2e::on_both_kinds! {
         for container in &containers {
             e2e::traffic::assert_reaches(&site.host, addresses(container)[0]);
         }
-        for outcome in all("DEL") {
+        for outcome in site.all_at_once("DEL", &containers, &conf) {
             outcome.done();
         }
         site.assert_nothing_left();

@@ -5,12 +5,14 @@ use std::net::{IpAddr, TcpListener, TcpStream};
 use std::ops::Deref;
 use std::time::Duration;
 
+use e2e::host_site::HostSite;
+pub(crate) use e2e::host_site::{RECORDS, addresses};
 use e2e::kernel::Link;
 use e2e::lab::{Families, NIC};
 use e2e::needs::Feature;
 use e2e::patience::PATIENCE;
 use e2e::traffic::echo;
-use e2e::{Binaries, Container, Lab, Namespace, Outcome, Plugin, with};
+use e2e::{Container, Namespace, with};
 use rtnetlink::packet_route::route::RouteProtocol;
 use serde_json::{Value, json};
 
@@ -18,35 +20,21 @@ use serde_json::{Value, json};
 pub(crate) const NEEDS: &[Feature] = &[];
 /// The protocol of our routes.
 pub(crate) const PROTOCOL: RouteProtocol = RouteProtocol::Other(117);
-pub(crate) const RECORDS: &str = "underlay/attachments";
 pub(crate) const DUAL: Families = Families::Dual;
 
-pub(crate) struct Site {
-    lab: Lab,
-    pub(crate) kind: &'static str,
-}
+pub(crate) struct Site(HostSite);
 
 impl Deref for Site {
-    type Target = Lab;
+    type Target = HostSite;
 
-    fn deref(&self) -> &Lab {
-        &self.lab
+    fn deref(&self) -> &HostSite {
+        &self.0
     }
 }
 
 impl Site {
     pub(crate) fn new(kind: &'static str) -> Self {
-        let lab = Lab::new(Binaries::HardLinks);
-        lab.host.give_own_run();
-        Self { lab, kind }
-    }
-
-    pub(crate) fn lab(&self) -> &Lab {
-        &self.lab
-    }
-
-    pub(crate) fn plugin(&self) -> Plugin<'_> {
-        self.lab.plugin(self.kind)
+        Self(HostSite::new(kind))
     }
 
     /// A configuration with host access.
@@ -55,20 +43,8 @@ impl Site {
     }
 
     pub(crate) fn conf_with(&self, families: Families, access: Value) -> Value {
-        let conf = self.lab.conf_with(self.lab.ipam(families));
+        let conf = self.lab().conf_with(self.ipam(families));
         with(with(conf, "type", json!(self.kind)), "hostAccess", access)
-    }
-
-    /// Attaches a new container. Returns it with the configuration for CHECK.
-    #[track_caller]
-    pub(crate) fn attach(&self, conf: &Value) -> (Container, Value) {
-        self.plugin().attach(self, conf)
-    }
-
-    #[track_caller]
-    pub(crate) fn detach(&self, container: &Container, conf: &Value) {
-        self.plugin().del(container, "eth0", conf).run().done();
-        assert_eq!(container.link_names(), ["lo"]);
     }
 
     /// The host's links of all parents.
@@ -99,10 +75,6 @@ impl Site {
         routes_of_ours(&self.host)
     }
 
-    pub(crate) fn records(&self) -> Vec<String> {
-        self.host.run_entries(RECORDS)
-    }
-
     /// Asserts that nothing of host access is left on the host.
     #[track_caller]
     pub(crate) fn assert_nothing_left(&self) {
@@ -116,21 +88,6 @@ impl Site {
     pub(crate) fn differs(&self, container: &Container, conf: &Value, text: &str) {
         self.plugin().check(container, "eth0", conf).run().fails(102, &[text]);
     }
-
-    #[track_caller]
-    pub(crate) fn checks(&self, container: &Container, conf: &Value) {
-        self.plugin().check(container, "eth0", conf).run().done();
-    }
-
-    #[track_caller]
-    pub(crate) fn gc(&self, conf: &Value, valid: &[&Container]) -> Outcome {
-        let valid: Vec<Value> =
-            valid.iter().map(|container| json!({"containerID": container.id, "ifname": "eth0"})).collect();
-        let conf = with(with(conf.clone(), "cniVersion", json!("1.1.0")), "cni.dev/valid-attachments", json!(valid));
-        let outcome = self.plugin().call("GC", &conf).run();
-        outcome.done();
-        outcome
-    }
 }
 
 /// The destinations of the routes with our protocol, sorted as text.
@@ -139,12 +96,6 @@ pub(crate) fn routes_of_ours(netns: &Namespace) -> Vec<String> {
     let mut destinations: Vec<_> = ours.map(|route| route.dst.addr().to_string()).collect();
     destinations.sort();
     destinations
-}
-
-/// The addresses of `eth0` without those that the kernel makes.
-pub(crate) fn addresses(container: &Namespace) -> Vec<IpAddr> {
-    let addresses = container.addresses("eth0").into_iter();
-    addresses.filter(|address| !address.link_local()).map(|address| address.net.addr()).collect()
 }
 
 /// Whether a machine reaches a TCP port of the host.

@@ -2,7 +2,6 @@
 
 use std::thread;
 
-use e2e::Outcome;
 use e2e::lab::NIC;
 
 use crate::site::{self, ID, addresses, assert_on_vlan};
@@ -17,19 +16,7 @@ e2e::on_both_kinds! {
         // The guard of ipvlan finds a container with a process at once. It would search all descriptors for the others.
         let (first, _) = site.attach(&conf);
         let process = site::Process::sleep(&first);
-        let all = |command: &'static str| -> Vec<Outcome> {
-            thread::scope(|scope| {
-                let calls: Vec<_> = containers
-                    .iter()
-                    .map(|container| {
-                        let call = site.plugin().attachment(command, container, "eth0", &conf);
-                        scope.spawn(move || call.run())
-                    })
-                    .collect();
-                calls.into_iter().map(|call| call.join().expect("a call")).collect()
-            })
-        };
-        for outcome in all("ADD") {
+        for outcome in site.all_at_once("ADD", &containers, &conf) {
             outcome.result();
         }
         drop(process);
@@ -41,7 +28,7 @@ e2e::on_both_kinds! {
             assert_eq!(container.link("eth0").parent, Some(link.ifindex));
             e2e::traffic::assert_reaches(&site.neighbour, addresses(container)[0]);
         }
-        for outcome in all("DEL") {
+        for outcome in site.all_at_once("DEL", &containers, &conf) {
             outcome.done();
         }
         site.assert_nothing_left();
