@@ -83,7 +83,7 @@ impl Layers {
         matches!(self, Self::Vlan | Self::VlanAccess | Self::SharedVlan | Self::ForeignVlan)
     }
 
-    /// Whether the host has the link of the VLAN without the attachment too.
+    /// Returns true if another container is on the VLAN. Then the link of the VLAN stays after DEL.
     fn shares_vlan(self) -> bool {
         matches!(self, Self::SharedVlan | Self::ForeignVlan)
     }

@@ -202,7 +202,7 @@ cases! {
         assert_leads(&container, 2);
     }
 
-    /// Such a route is of no interface, and had the priority that the new one would have had.
+    /// A route such as "unreachable" has no interface. It had the priority of the new route, so the kernel refused that.
     #[reference(not_run: "it has no such key")]
     fn a_default_route_that_leads_nowhere_comes_behind_it(lab) {
         for kind in ["unreachable", "blackhole", "prohibit"] {

@@ -212,7 +212,7 @@ cases! {
         let (container, _) = lab.macvlan().attach(lab, &with(conf.clone(), "acceptRA", json!(false)));
         let there = container.run(|| fs::exists("/proc/sys/net/ipv6/conf/eth0")).expect("look into /proc/sys");
         assert!(!there, "otherwise this test shows nothing");
-        // That routers are accepted cannot be had there.
+        // An interface without IPv6 cannot accept routers.
         lab.macvlan().refuses(lab, &with(conf, "acceptRA", json!(true)), 5, &["write /proc/sys/net/ipv6/conf/eth0/accept_ra: "]);
     }
 
@@ -256,7 +256,7 @@ cases! {
         }
     }
 
-    /// Such a router gives addresses, but does not lead out.
+    /// A router with lifetime 0 gives a prefix for addresses. It forwards no packets to other networks. (RFC 4861, 6.2.3)
     #[reference(not_run: "it has no such key")]
     fn a_router_that_is_no_default_router_is_not_the_gateway(lab) {
         let prefix = format!("prefix {PREFIX}/64 {{ AdvValidLifetime infinity; AdvPreferredLifetime infinity; }};");

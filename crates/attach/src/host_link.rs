@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use linux::{Errno, Link, LinkKind, Mac, NewLink, Route, Rtnl, sysctl};
 
 use crate::error::{Error, Result};
-use crate::host_side::HostSide;
+use crate::host_side::{HostSide, NAME, NAMES, name_of};
 use crate::record::{self, Access, Content, Presence, Record};
 use crate::steps::routes::PRIORITY_OF_V6;
 use crate::{HostAccess, parent};
@@ -30,12 +30,6 @@ pub(crate) const PROTOCOL: u8 = 117;
 /// The group of the link: the letters `ulho`. Links of containers never have it, because their bit 30 and this one's
 /// lower bits are a hash only by chance, and they are in other namespaces.
 const GROUP: u32 = 0x756c_686f;
-
-/// At most so many names are tried for the link.
-const NAMES: u8 = 4;
-
-/// The beginning of the link's name. Its end is a hash of the parent.
-const NAME: &str = "underlay";
 
 /// Before the earlier value in the alias of the link.
 const RP_FILTER_WAS: &str = "; rp_filter was ";
@@ -393,7 +387,7 @@ impl HostSide<'_> {
 
     /// Removes the host's link, unless a container has a route on it.
     pub(crate) fn remove_if_unused(&mut self, link: &Link) -> Result<()> {
-        if self.in_use == Some(link.ifindex) || !self.rtnl.routes_from(PROTOCOL, link.ifindex)?.is_empty() {
+        if self.in_use == Some(link.ifindex) || !self.rtnl.routes_on(Some(PROTOCOL), link.ifindex)?.is_empty() {
             return Ok(());
         }
         let parent = match link.parent {
@@ -411,8 +405,8 @@ impl HostSide<'_> {
     }
 }
 
-/// Whether the container of another attachment is certainly gone. If its path has no meaning here, all namespaces of the
-/// machine are searched for it.
+/// Returns true if the container of a record is certainly gone. The path of its namespace may be valid only in another
+/// mount namespace. Then all network namespaces of the machine are searched.
 fn is_gone(record: &Record) -> bool {
     match record.presence() {
         Presence::There => false,
@@ -487,11 +481,7 @@ fn link_mac(parent: Mac) -> Mac {
 
 /// The name of the host's link. The parent's name is a part of the hash, because a VLAN has the MAC of its own parent.
 fn link_name(parent: &Link, attempt: u8) -> String {
-    let mut hasher = FnvHasher::default();
-    hasher.write(&parent.mac.map_or([0; 6], Mac::octets));
-    hasher.write(parent.name.as_bytes());
-    hasher.write(&[attempt]);
-    format!("{NAME}{:06x}", hasher.finish() & 0xff_ffff)
+    name_of(&[&parent.mac.map_or([0; 6], Mac::octets), parent.name.as_bytes(), &[attempt]])
 }
 
 fn ignore_missing(outcome: linux::Result<()>) -> Result<()> {

@@ -4,11 +4,12 @@
 //! A [`Record`] names what an attachment has there. Everything that is released is found by a record, and the record is
 //! removed last.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 use std::time::Duration;
 
 use cni::config::ValidAttachment;
+use fnv::FnvHasher;
 use linux::{Link, Patience, Rtnl, file};
 
 use crate::Attachment;
@@ -28,6 +29,19 @@ const LOOKED_AT: usize = 4;
 
 /// An ADD and a DEL read at most so many records of others to find those of the parent.
 const READ: usize = 12;
+
+/// The beginning of all names that only Underlay gives to links of the host.
+pub(crate) const NAME: &str = "underlay";
+
+/// At most so many names are tried for a new link.
+pub(crate) const NAMES: u8 = 4;
+
+/// Returns a name for a new link of the host. It is computed from these parts.
+pub(crate) fn name_of(parts: &[&[u8]]) -> String {
+    let mut hasher = FnvHasher::default();
+    parts.iter().for_each(|part| hasher.write(part));
+    format!("{NAME}{:06x}", hasher.finish() & 0xff_ffff)
+}
 
 /// The host's side of all parents, for one call. It holds the lock of all calls on this host.
 pub(crate) struct HostSide<'a> {
@@ -49,17 +63,19 @@ pub(crate) fn lock() -> Result<file::Lock> {
 
 impl<'a> HostSide<'a> {
     pub(crate) fn lock(rtnl: &'a mut Rtnl, remark: &'a dyn Fn(std::fmt::Arguments<'_>)) -> Result<Self> {
-        Self::locked(lock()?, rtnl, remark)
+        let lock = lock()?;
+        Ok(Self::locked(lock, Home::here(rtnl)?, rtnl, remark))
     }
 
-    /// As [`HostSide::lock`], with a lock that was taken before.
+    /// As [`HostSide::lock`], with a lock that was taken before. `home` is the namespace of `rtnl`.
     pub(crate) fn locked(
         lock: file::Lock,
+        home: Home,
         rtnl: &'a mut Rtnl,
         remark: &'a dyn Fn(std::fmt::Arguments<'_>),
-    ) -> Result<Self> {
+    ) -> Self {
         let ends_by = Some(Patience::new(ENDS_WITHIN));
-        Ok(Self { lock, home: Home::here(rtnl)?, rtnl, remark, in_use: None, ends_by })
+        Self { lock, home, rtnl, remark, in_use: None, ends_by }
     }
 
     /// Keeps the lock for longer than this value.
@@ -217,7 +233,7 @@ pub(crate) fn remove_stale(
     }
     let is_locked = lock.is_some();
     let held = lock.take().map_or_else(self::lock, Ok)?;
-    let mut side = HostSide::locked(held, host, remark)?;
+    let mut side = HostSide::locked(held, Home::here(host)?, host, remark);
     for path in record::paths()? {
         side.look_at(&path, |_| false)?;
     }

@@ -109,7 +109,7 @@ pub struct Wished<'a> {
     pub parent: &'a Wish,
     /// The VLAN of the parent.
     pub vlan: Option<VlanTag>,
-    /// True if the host and the container shall reach each other.
+    /// True if `hostAccess` is set: the host and the container reach each other.
     pub has_host_access: bool,
 }
 

@@ -4,8 +4,8 @@
 //! the parts of the attachment and undo them in the opposite order.
 //!
 //! The link comes first, after the VLAN link on which it may stand. A container can have only one link with this name,
-//! so the link is the lock of the attachment. A second ADD for the same interface fails there, before it asks IPAM. So its undo cannot release the addresses of
-//! the first.
+//! so the link is the lock of the attachment. A second ADD for the same interface fails there, before it asks IPAM. So
+//! its undo cannot release the addresses of the first.
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};

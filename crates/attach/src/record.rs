@@ -328,7 +328,8 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Whether the records are those of another user, as for root of a user namespace. Such a process cannot have written one.
+/// Returns true if a record cannot be read because another user owns the directory of the records. For root of a user
+/// namespace, it belongs to root of the host. So this process has written none of the records.
 fn is_of_another_user(error: &std::io::Error) -> bool {
     let owner = |path: &str| Some(fs::metadata(path).ok()?.uid());
     error.kind() == ErrorKind::PermissionDenied
@@ -423,7 +424,7 @@ mod tests {
     #[test]
     fn a_container_is_gone_if_another_namespace_has_its_path_and_its_inode() {
         let later = Place { since: 1, ..here() };
-        assert_eq!(later.presence(), Presence::There, "the kernel has made the file of the same namespace anew");
+        assert_eq!(later.presence(), Presence::There, "the namespace is the same, and its file on nsfs is a new one");
         if let Some(cookie) = later.cookie {
             assert_eq!(Place { cookie: Some(cookie + 1), ..later.clone() }.presence(), Presence::Gone);
         }

@@ -8,9 +8,6 @@
 //!   with sub-interfaces, and then no sub-interface can be created. It goes with the link.
 //! - A link with an address, a route, a master or another link on it is kept. So is one that this crate did not create.
 
-use std::hash::Hasher;
-
-use fnv::FnvHasher;
 use linux::{
     Errno, Holder, Link, LinkInfo, LinkKind, MacvlanMode, Netns, NetnsSearch, NewLink, Patience, Route, Rtnl, VlanTag,
     sysctl,
@@ -18,20 +15,14 @@ use linux::{
 
 use crate::error::{Error, Result, unless_gone};
 use crate::host_link::find as find_host_link;
-use crate::host_side::HostSide;
+use crate::host_side::{HostSide, NAME, NAMES, name_of};
 use crate::record::{self, Content, Presence, Record, Vlan};
 
 /// The group of the VLAN links that this crate has created: the letters `ulvl`.
 const GROUP: u32 = 0x756c_766c;
 
-/// The beginning of all names that are only ours.
-const NAME: &str = "underlay";
-
 /// The beginning of the alias of a complete link.
 const ALIAS: &str = "Underlay: VLAN";
-
-/// At most so many names are tried for a link.
-const NAMES: u8 = 4;
 
 /// The bytes of the longest name of a link.
 const LONGEST_NAME: usize = 15;
@@ -311,7 +302,7 @@ impl HostSide<'_> {
             return Ok(Some(format!("interface {} is on it", its.name)));
         }
         // Before Linux 5.11, the kernel's route to multicast addresses has another origin.
-        let is_added = |route: &&Route| route.protocol != Some(KERNEL) && !route.dst.addr().is_multicast();
+        let is_added = |route: &&Route| !route.is_of_kernel() && !route.dst.addr().is_multicast();
         if let Some(route) = self.rtnl.routes_on(None, ifindex)?.iter().find(is_added) {
             return Ok(Some(format!("the route to {} leads through it", route.dst)));
         }
@@ -350,9 +341,6 @@ enum Reserved {
     /// For this reason.
     No(&'static str),
 }
-
-/// The origin of the routes that the kernel makes by itself. (`RTPROT_KERNEL`)
-const KERNEL: u8 = 2;
 
 /// The name of a link in another namespace that stands on a link of the home namespace.
 fn stands_in(netns: &Netns, home: &Netns, link: &Link) -> linux::Result<Option<String>> {
@@ -395,12 +383,7 @@ fn explain(on: &Link, error: linux::Error) -> Error {
 /// The name of a new VLAN link, which it keeps if it cannot get the usual one. Until it has its alternative name, other
 /// programs know by this name that the link is not theirs.
 fn first_name(on: &Link, vlan: Vlan, attempt: u8) -> String {
-    let mut hasher = FnvHasher::default();
-    hasher.write(on.name.as_bytes());
-    hasher.write(vlan.protocol.as_str().as_bytes());
-    hasher.write(&vlan.id.to_be_bytes());
-    hasher.write(&[attempt]);
-    format!("{NAME}{:06x}", hasher.finish() & 0xff_ffff)
+    name_of(&[on.name.as_bytes(), vlan.protocol.as_str().as_bytes(), &vlan.id.to_be_bytes(), &[attempt]])
 }
 
 /// The name that tells the parent and the VLAN, also if the primary name does not.
@@ -424,7 +407,7 @@ mod tests {
 
     #[test]
     fn every_name_fits_and_those_of_two_parents_or_vlans_differ() {
-        let parent = |name: &str| Link { name: name.to_owned(), ..link() };
+        let parent = |name: &str| Link { name: name.to_owned(), ..Link::default() };
         let name = |on: &str, id, protocol, attempt| first_name(&parent(on), Vlan { parent: 2, id, protocol }, attempt);
         let names = [
             name("ens3", 5, VlanProtocol::Dot1Q, 0),
@@ -435,30 +418,7 @@ mod tests {
         ];
         assert!(names.iter().all(|name| name.len() <= LONGEST_NAME));
         assert_eq!(names.iter().collect::<std::collections::HashSet<_>>().len(), names.len());
-        let last = Link { ifindex: u32::MAX, ..link() };
+        let last = Link { ifindex: u32::MAX, ..Link::default() };
         assert!(reservation_name(&last).len() <= LONGEST_NAME);
-    }
-
-    fn link() -> Link {
-        Link {
-            ifindex: 2,
-            name: String::new(),
-            mac: None,
-            mtu: 1500,
-            up: true,
-            carrier: true,
-            loopback: false,
-            arphrd: 1,
-            flags: 0,
-            kind: None,
-            info: LinkInfo::None,
-            parent: None,
-            parent_netnsid: None,
-            master: None,
-            slave_kind: None,
-            group: 0,
-            alias: String::new(),
-            alternative_names: Vec::new(),
-        }
     }
 }

@@ -86,9 +86,9 @@ impl NetnsId {
 pub struct NetnsFile {
     /// The namespace.
     pub id: NetnsId,
-    /// The time at which the kernel made the file, in nanoseconds since 1970. A mount or an open descriptor keeps the
-    /// file. Without both, the kernel makes it anew for the same namespace. So the same time proves that the namespace
-    /// is the same, and another time proves nothing.
+    /// The time at which the kernel created the file, in nanoseconds since 1970. The file stays as long as it is mounted
+    /// or open. If it is neither, the kernel deletes it, and creates another file for the same namespace later. So if two
+    /// times are equal, the namespace is the same. If they differ, it may be the same or another one.
     pub since: i64,
 }
 

@@ -134,7 +134,7 @@ e2e::on_both_kinds! {
         let outcome = site.plugin().del(&live, "eth0", &conf).run();
         assert!(outcome.done().stderr.contains(&format!("{said}: the host's routes to the container stay")), "{}", outcome.text());
         assert_eq!(site.records().len(), 1);
-        // That release comes back.
+        // The record is again as this release wrote it.
         site.host.run(|| fs::write(&path, &text).expect("write a record"));
         site.detach(&live, &conf);
         site.assert_nothing_left();

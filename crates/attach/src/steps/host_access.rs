@@ -81,7 +81,7 @@ impl<'a> Step<'a> for HostAccess {
             return Err(Error::LinkGone(format!("create {ifname}")));
         }
         let mut record = making.record(Some(its.clone()))?;
-        let mut side = HostSide::locked(lock, &mut making.host, making.task.remark)?;
+        let mut side = HostSide::locked(lock, record.home, &mut making.host, making.task.remark);
         // An ADD that was killed may have left other addresses.
         let attachment = &making.task.attachment;
         match making.vlan {
@@ -123,7 +123,7 @@ impl<'a> Step<'a> for HostAccess {
             return Err(checking.differs("cannot reach its host: the host's link of the parent is gone or down".into()));
         };
         let its_mac = checking.link.as_ref().and_then(|link| link.mac);
-        let on_host = host.routes_from(PROTOCOL, link.ifindex)?;
+        let on_host = host.routes_on(Some(PROTOCOL), link.ifindex)?;
         for address in &record.addresses {
             if !on_host.iter().any(|route| route.dst == IpNet::from(*address)) {
                 return Err(checking.differs(format!("cannot be reached by its host: no route to {address}")));

@@ -224,7 +224,8 @@ pub(crate) struct Undoing<'a, 'r> {
     pub(crate) is_in_doubt: bool,
     /// True if IPAM needs the address on the link to release it.
     pub(crate) needs_address_for_release: bool,
-    /// Whether the attachment has a record, after the host's routes were removed. `None` if that is not known.
+    /// Set after the host's routes to the container were removed. True if the attachment still has a record, which then
+    /// names a VLAN. `None` if the record could not be read.
     pub(crate) has_record: Option<bool>,
 }
 

@@ -100,7 +100,7 @@ fn apply_one(making: &mut Making<'_>, route: &mut Route) -> Result<bool> {
         let is_v4 = route.dst.addr().is_ipv4();
         let (own, others): (Vec<_>, Vec<_>) =
             making.inside.default_routes(is_v4)?.into_iter().partition(|other| other.oif == route.oif);
-        // A route such as "unreachable" is of no interface.
+        // A route such as "unreachable" has no interface.
         if policy == DefaultRoute::Keep && others.iter().any(|other| other.kind == RouteKind::Unicast) {
             (making.task.remark)(format_args!(
                 "defaultRoute is keep: the container has a default route of another interface, so {}{} is not added",

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::host_side::{self, HostSide};
 use crate::mark::Mark;
 use crate::parent;
-use crate::record::Vlan;
+use crate::record::{Home, Vlan};
 
 /// The state of the step.
 #[derive(Default)]
@@ -25,7 +25,7 @@ impl<'a> Step<'a> for OnVlan {
         see_name_is_free(making)?;
         making.vlan = Some(Vlan::new(&making.parent, tag));
         let record = making.record(None)?;
-        let mut side = HostSide::locked(lock, &mut making.host, making.task.remark)?;
+        let mut side = HostSide::locked(lock, record.home, &mut making.host, making.task.remark);
         // An ADD that was killed may have left another one.
         side.release_of(&making.task.attachment)?;
         // Set before the call, because a panic may come after the write.
@@ -55,7 +55,7 @@ impl<'a> Step<'a> for OnVlan {
             return Ok(Undone::Whole);
         }
         let mut host = Rtnl::open()?;
-        let mut side = HostSide::locked(lock, &mut host, undoing.task.remark)?;
+        let mut side = HostSide::locked(lock, Home::here(&host)?, &mut host, undoing.task.remark);
         if let Some(vlan) = side.release_of(attachment)?.and_then(|record| record.vlan) {
             side.look_at_some(vlan.parent, attachment);
         }

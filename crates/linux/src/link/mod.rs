@@ -25,8 +25,8 @@ mod words;
 /// Bytes of `struct ifinfomsg`.
 const HEADER: usize = 16;
 
-/// A link as the kernel describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A link as the kernel describes it. The default has no attributes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// The ifindex, a number in its network namespace.
     pub ifindex: u32,
@@ -50,8 +50,8 @@ pub struct Link {
     pub kind: Option<String>,
     /// The settings of that kind.
     pub info: LinkInfo,
-    /// The ifindex of the parent, or of a veth's other end. For vxlan, the link that carries its packets. If `parent_netnsid` is set, it is an ifindex in that
-    /// namespace. (`IFLA_LINK`)
+    /// The ifindex of the parent, or of a veth's other end. For vxlan, it is the link that carries its packets. If
+    /// `parent_netnsid` is set, it is an ifindex in that namespace. (`IFLA_LINK`)
     pub parent: Option<u32>,
     /// The number of the parent's namespace, if that is another one. (`IFLA_LINK_NETNSID`)
     pub parent_netnsid: Option<i32>,
@@ -366,23 +366,12 @@ pub(crate) fn decode(message: &Message<'_>) -> Decode<Link> {
     let flags = u32::from_ne_bytes(word(8));
     let mut link = Link {
         ifindex: u32::from_ne_bytes(word(4)),
-        name: String::new(),
-        mac: None,
-        mtu: 0,
         up: flags & IFF_UP != 0,
         carrier: flags & IFF_LOWER_UP != 0,
         loopback: flags & IFF_LOOPBACK != 0,
         arphrd: u16::from_ne_bytes([header[2], header[3]]),
         flags,
-        kind: None,
-        info: LinkInfo::None,
-        parent: None,
-        parent_netnsid: None,
-        master: None,
-        slave_kind: None,
-        group: 0,
-        alias: String::new(),
-        alternative_names: Vec::new(),
+        ..Link::default()
     };
     for attribute in attributes {
         let attribute = attribute?;

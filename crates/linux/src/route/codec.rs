@@ -34,7 +34,7 @@ pub(super) fn new_request(route: &Route, others: u16) -> Request {
     request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | others, route)
 }
 
-/// Requests the routes of table main that have this origin and leave by this link.
+/// Requests the routes that leave by this link: those of an origin in table main, or those of all tables.
 pub(super) fn filter(family: u8, protocol: Option<u8>, ifindex: u32) -> Request {
     let mut header = header(family);
     if let Some(protocol) = protocol {

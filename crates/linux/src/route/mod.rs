@@ -92,6 +92,11 @@ impl Route {
         }
     }
 
+    /// Returns true for a route that the kernel has made by itself. (`RTPROT_KERNEL`)
+    pub fn is_of_kernel(&self) -> bool {
+        self.protocol == Some(RTPROT_KERNEL)
+    }
+
     /// Returns true for a default route.
     pub fn is_default(&self) -> bool {
         self.dst.prefix_len() == 0
@@ -116,15 +121,6 @@ impl Rtnl {
         let mut routes = self.routes_of(AF_INET, |_| true)?;
         routes.append(&mut self.routes_of(AF_INET6, |_| true)?);
         Ok(routes)
-    }
-
-    /// Lists the routes of this origin on a link, in table main. The kernel skips all others.
-    ///
-    /// # Errors
-    ///
-    /// As [`Rtnl::routes`].
-    pub fn routes_from(&mut self, protocol: u8, ifindex: u32) -> Result<Vec<Route>> {
-        self.routes_on(Some(protocol), ifindex)
     }
 
     /// Lists the routes on a link: those of an origin in table main, or those of all tables. The kernel skips all others.
@@ -234,7 +230,7 @@ impl Rtnl {
         let in_the_way = self.routes_of(AF_INET6, |its| {
             (its.dst, its.table, its.priority) == (route.dst, Some(table), Some(priority))
         })?;
-        let beside = |its: &Route| its.protocol != Some(RTPROT_KERNEL) && its.oif == route.oif;
+        let beside = |its: &Route| !its.is_of_kernel() && its.oif == route.oif;
         Ok(!in_the_way.is_empty() && in_the_way.iter().all(beside))
     }
 

@@ -265,7 +265,7 @@ fn only_routes_of_one_origin_on_one_link_are_listed() {
             rtnl.new_route(&route).unwrap();
         }
         let listed = |rtnl: &mut Rtnl| {
-            let routes = rtnl.routes_from(OURS, nic0).unwrap();
+            let routes = rtnl.routes_on(Some(OURS), nic0).unwrap();
             routes.iter().map(|route| (route.dst.to_string(), route.source)).collect::<Vec<_>>()
         };
         let source = "fd00::5".parse().ok();
