@@ -214,7 +214,9 @@ impl Answering {
             (Reaction::Answer, Frame::Arp { sender, .. }, IpAddr::V4(target)) => {
                 Some(arp(asker, REPLY, (mac, target), (asker, sender)))
             }
-            (Reaction::Announce, _, IpAddr::V4(target)) => Some(arp(BROADCAST, REQUEST, (mac, target), ([0; 6], target))),
+            (Reaction::Announce, _, IpAddr::V4(target)) => {
+                Some(arp(BROADCAST, REQUEST, (mac, target), ([0; 6], target)))
+            }
             (Reaction::ProbeAll, _, IpAddr::V4(target)) => {
                 Some(arp(BROADCAST, REQUEST, (mac, Ipv4Addr::UNSPECIFIED), ([0; 6], target)))
             }

@@ -251,8 +251,7 @@ impl Wire {
         let mut buffer = vec![0; 9216];
         let mut parts = [IoSliceMut::new(&mut buffer)];
         let mut control = cmsg_space!(TimeSpec);
-        let message =
-            recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())?;
+        let message = recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())?;
         let at = message.cmsgs()?.find_map(|part| match part {
             ControlMessageOwned::ScmTimestampns(time) => Some(SystemTime::UNIX_EPOCH + Duration::from(time)),
             _ => None,
