@@ -218,7 +218,6 @@ e2e::on_both_kinds! {
 
     fn what_was_heard_is_in_the_message(site) {
         let outcome = site.add(&site.conf(Families::V4, json!(true))).1;
-        println!("{}", outcome.text());
         let text = outcome.fails(104, &["192.168.50.1"]);
         assert!(!text.details.is_empty() || text.msg.len() > 60, "no causes are named: {}", outcome.text());
     }

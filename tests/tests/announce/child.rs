@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use e2e::lab::{lan4, lan6};
 use e2e::patience::await_within;
 use e2e::plugin::slowness;
+use e2e::samples::show;
 use e2e::with;
 use serde_json::json;
 
@@ -23,7 +24,7 @@ e2e::on_both_kinds! {
         let outcome = site.add(&container, &site.conf(3, 2000));
         let children = site.children(&container);
         outcome.result();
-        println!("{}: {:?} with repeats, {:?} without", site.kind, outcome.wall, plain.wall);
+        show(&format!("{}: {:?} with repeats, {:?} without", site.kind, outcome.wall, plain.wall));
         assert!(outcome.wall < Duration::from_secs(1) * slowness(), "{}", outcome.text());
         assert_eq!(children.len(), 1, "not one child: {children:?}");
         site.plugin().del(&container, "eth0", &site.conf(3, 2000)).run().done();
@@ -48,7 +49,7 @@ e2e::on_both_kinds! {
         await_within(SOON * slowness(), "the kernel has deleted the namespace", || {
             if site.host.has_link("pair1") { Err("its veth is still there".into()) } else { Ok(()) }
         });
-        println!("{}: the namespace was gone after {:?}", site.kind, start.elapsed());
+        show(&format!("{}: the namespace was gone after {:?}", site.kind, start.elapsed()));
     }
 
     /// The child ends by itself: at its next announcement it sees that the namespace is gone.

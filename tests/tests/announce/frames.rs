@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use e2e::lab::{Families, NIC, lan4, lan6};
 use e2e::patience::PATIENCE;
 use e2e::plugin::slowness;
+use e2e::samples::show;
 use e2e::traffic::{Frame, Seen};
 use e2e::with;
 use serde_json::json;
@@ -124,7 +125,7 @@ e2e::on_both_kinds! {
         site.plug_again();
         let seen = wire.seen_until(|frame| frame.announces(lan4(100)));
         let waited = seen[seen.len() - 1].at.duration_since(plugged).unwrap_or_default();
-        println!("{}: announced {waited:?} after the carrier", site.kind);
+        show(&format!("{}: announced {waited:?} after the carrier", site.kind));
         assert!(waited < Duration::from_secs(2) * slowness(), "{waited:?}");
         site.await_no_child(&container, Duration::from_secs(3));
         let all = announcements(&[seen, site.seen(&wire)].concat(), lan4(100));

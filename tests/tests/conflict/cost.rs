@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use e2e::lab::Families;
 use e2e::plugin::slowness;
+use e2e::samples::show;
 use e2e::{Container, with};
 use serde_json::{Value, json};
 
@@ -44,7 +45,7 @@ e2e::on_both_kinds! {
         let conf = site.conf(Families::V4);
         let (plain, detecting) = (median(site, &without_detection(&conf)), median(site, &conf));
         let more = detecting.saturating_sub(plain);
-        println!("{}: without {plain:?}, with {detecting:?}, more {more:?}", site.kind);
+        show(&format!("{}: without {plain:?}, with {detecting:?}, more {more:?}", site.kind));
         assert!(more < TIMEOUT + Duration::from_millis(60) * slowness(), "{more:?} more than {plain:?}");
         assert!(more > TIMEOUT / 2, "only {more:?} more: nothing was detected");
     }
@@ -52,7 +53,7 @@ e2e::on_both_kinds! {
     fn detect_timeout_is_the_time(site) {
         let conf = with(site.conf(Families::V4), "detectTimeout", json!(50));
         let short = median(site, &conf).saturating_sub(median(site, &without_detection(&conf)));
-        println!("{}: 50 ms cost {short:?}", site.kind);
+        show(&format!("{}: 50 ms cost {short:?}", site.kind));
         assert!(short < Duration::from_millis(110) * slowness(), "{short:?}");
     }
 
@@ -68,7 +69,7 @@ e2e::on_both_kinds! {
             outcome.wall
         });
         let least = least.min().expect("some calls");
-        println!("{}: dual stack {least:?}", site.kind);
+        show(&format!("{}: dual stack {least:?}", site.kind));
         assert!(least < Duration::from_millis(350) * slowness(), "{least:?}");
     }
 
@@ -82,7 +83,7 @@ e2e::on_both_kinds! {
         conf["ipam"]["ranges"][0][0]["rangeEnd"] = json!("192.168.50.250");
         let single = median(site, &conf);
         let (plain, detecting) = (together(site, &without_detection(&conf), 64), together(site, &conf, 64));
-        println!("{}: one {single:?}, 64 without {plain:?}, 64 with {detecting:?}", site.kind);
+        show(&format!("{}: one {single:?}, 64 without {plain:?}, 64 with {detecting:?}", site.kind));
         assert!(detecting < 2 * plain + 2 * single, "{detecting:?} with, {plain:?} without, one {single:?}");
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::thread;
 
 use e2e::lab::{Families, MACHINE_NIC, NIC, lan4};
+use e2e::samples::show;
 use e2e::{Container, Machine, Outcome, Plugin, with};
 use serde_json::{Value, json};
 
@@ -63,7 +64,7 @@ e2e::on_both_kinds! {
         for round in 0..4 {
             let ends = race(&second, &conf);
             let winners = ends.iter().filter(|(_, outcome)| outcome.status.success()).count();
-            println!("round {round}: {winners} of 2");
+            show(&format!("round {round}: {winners} of 2"));
             assert!(winners < 2, "both have the address: {}\n{}", ends[0].1.text(), ends[1].1.text());
             for (container, outcome) in &ends {
                 if !outcome.status.success() {
@@ -137,7 +138,7 @@ e2e::on_both_kinds! {
                 holders.entry(address).or_default().push(&container.id);
             }
         }
-        println!("{}: {succeeded} of {} succeeded", site.kind, 2 * EACH);
+        show(&format!("{}: {succeeded} of {} succeeded", site.kind, 2 * EACH));
         let twice: Vec<_> = holders.iter().filter(|(_, ids)| ids.len() > 1).collect();
         assert!(twice.is_empty(), "twice on the LAN: {twice:?}");
         assert!(succeeded >= EACH / 2, "only {succeeded} succeeded: {}", outcomes[0].text());
