@@ -43,6 +43,8 @@ pub enum Layers {
     HostAccess,
     /// As `Dual`. The attachment takes the default route from another interface of the container.
     Take,
+    /// As `Dual`. The LAN is asked for the addresses and for the gateways, and the addresses are announced twice.
+    Citizen,
     /// As `V4`, on a VLAN. The attachment is the first and the last on it.
     Vlan,
     /// As `Vlan`, with host access.
@@ -104,6 +106,7 @@ impl Scenario {
             Layers::Dual => "dual stack",
             Layers::HostAccess => "dual stack with host access",
             Layers::Take => "dual stack, takes the default route",
+            Layers::Citizen => "dual stack, asks the LAN",
             Layers::Vlan => "IPv4 on a VLAN",
             Layers::VlanAccess => "IPv4 on a VLAN with host access",
             Layers::SharedVlan => "IPv4 on a VLAN with another container",

@@ -7,6 +7,8 @@ use std::time::Duration;
 use cni::Code;
 use linux::Errno;
 
+use crate::lan::{self, Found};
+
 /// The result of a call in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -99,6 +101,50 @@ pub enum Error {
         /// Its interface.
         ifname: String,
     },
+    /// Other machines have leased addresses, and IPAM can give others.
+    #[error("{}", lan::describe(.0))]
+    Conflict(Vec<Found>),
+    /// Another machine has an address that was asked for.
+    #[error("assign {} to {ifname} on parent {parent}: {}", lan::list(found), lan::describe(found))]
+    InUse {
+        /// The address, with its holder.
+        found: Vec<Found>,
+        /// The interface.
+        ifname: String,
+        /// The parent.
+        parent: String,
+    },
+    /// Other machines have all addresses that were tried.
+    #[error(
+        "assign an address to {ifname} on parent {parent}: all {} addresses that were tried are in use: {}",
+        found.len(),
+        lan::describe(found)
+    )]
+    AllInUse {
+        /// The addresses, with their holders.
+        found: Vec<Found>,
+        /// The interface.
+        ifname: String,
+        /// The parent.
+        parent: String,
+    },
+    /// A gateway does not answer.
+    #[error(
+        "ask {gateways} from {ifname} on {place}: no answer within {within:?}; {heard}; likely causes: a wrong VLAN or \
+         cable, a switch port that allows only one MAC (port security), a wrong subnet or gateway in ipam"
+    )]
+    SilentGateway {
+        /// The gateways.
+        gateways: String,
+        /// The interface.
+        ifname: String,
+        /// The time that was waited.
+        within: Duration,
+        /// The parent, and the VLAN if there is one.
+        place: String,
+        /// The other machines that were heard.
+        heard: String,
+    },
     /// CHECK found no such interface.
     #[error("CNI_IFNAME \"{ifname}\": the container has no such interface")]
     NoLink {
@@ -126,6 +172,9 @@ impl Error {
             Self::OtherRecord(_) => Code::IO_FAILURE,
             Self::Tentative { .. } | Self::NoAdvertisement { .. } => Code::TRY_AGAIN_LATER,
             Self::LinkGone(_) | Self::Duplicate { .. } => Code::KERNEL,
+            Self::Conflict(_) | Self::InUse { .. } => Code::ADDRESS_IN_USE,
+            Self::AllInUse { .. } => Code::NO_ADDRESS,
+            Self::SilentGateway { .. } => Code::GATEWAY_SILENT,
             Self::NoLink { .. } => Code::UNKNOWN_CONTAINER,
             Self::Differs { .. } => Code::DIFFERS,
         }

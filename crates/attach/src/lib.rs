@@ -22,10 +22,12 @@ mod container;
 pub mod error;
 mod host_link;
 mod host_side;
+mod lan;
 mod life;
 pub mod mark;
 mod parent;
 mod record;
+mod repeat;
 mod result;
 mod steps;
 mod vlan_link;
@@ -36,12 +38,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use cni::config::ValidAttachment;
-use cni::{AddResult, Dns, Leased};
+use cni::{AddResult, Conflict, Dns, Leased};
 use ipnet::IpNet;
 use linux::{IpvlanFlag, IpvlanMode, Link, LinkKind, Mac, MacvlanMode, Netns, Rtnl, VlanTag, file};
 
 use crate::error::Error;
 
+pub use lan::{Found, GatewayCheck, Lan, Supply};
 pub use parent::{Properties, Wish, status};
 
 /// The names of one attachment.
@@ -99,6 +102,8 @@ pub struct Settings<'a> {
     pub sysctls: &'a [(String, String)],
     /// The longest wait for an address from a router advertisement. `None` means not to wait.
     pub slaac_timeout: Option<Duration>,
+    /// The care for other machines on the LAN.
+    pub lan: Lan,
 }
 
 /// The part of the configuration with which a CHECK compares an attachment.
@@ -202,6 +207,13 @@ pub fn gc(
 pub trait Ipam {
     /// Leases addresses. After an error, addresses may be leased nevertheless.
     fn add(&self) -> Result<Leased<'_>, cni::Error>;
+    /// Releases all addresses of the attachment, and tells IPAM which of them other machines have. If IPAM can, it keeps
+    /// these from others for some time.
+    fn reject(&self, conflicts: &[Conflict]) -> Result<(), cni::Error>;
+    /// Returns whether an ADD after [`Ipam::reject`] can give another address in place of this one.
+    fn supply(&self, address: IpAddr) -> Supply;
+    /// Returns true if [`Ipam::add`] may set the link up.
+    fn may_set_up(&self) -> bool;
     /// Releases all addresses of the attachment.
     fn del(&self) -> Result<(), cni::Error>;
     /// Returns an error if the leases are not as they should be.

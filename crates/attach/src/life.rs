@@ -14,6 +14,7 @@ use cni::{AddResult, Code};
 use linux::Rtnl;
 
 use crate::error::{self, Error};
+use crate::lan::Found;
 use crate::steps::{self, Checking, Known, Making, Step, Undoing, Undone, Why};
 use crate::{Settings, Task, Wished, container, result};
 
@@ -25,6 +26,8 @@ fn steps<'a>() -> Vec<Box<dyn Step<'a> + 'a>> {
         Box::<steps::link::TheLink>::default(),
         // An IPAM plugin may set the link up, as dhcp does. So what a router may do is decided before.
         Box::<steps::wishes::Wishes>::default(),
+        // It finishes after the detection of duplicate addresses.
+        Box::<steps::gateway::Gateways>::default(),
         Box::<steps::lease::TheLease<'a>>::default(),
         // Now the addresses are known. Sysctls and addresses are set while the link is down. So the kernel announces
         // the addresses when the link comes up.
@@ -32,8 +35,11 @@ fn steps<'a>() -> Vec<Box<dyn Step<'a> + 'a>> {
         Box::<steps::keep_addresses::KeepAddresses>::default(),
         Box::<steps::detection::Detection>::default(),
         Box::<steps::slaac::Slaac>::default(),
+        Box::<steps::own_host::OwnHost>::default(),
         Box::<steps::addresses::Addresses>::default(),
         Box::<steps::up::Up>::default(),
+        Box::<steps::probe::Probe>::default(),
+        Box::<steps::announce::Announce>::default(),
         // Now the container is on the LAN.
         Box::<steps::routes::Routes>::default(),
         Box::<steps::host_access::HostAccess>::default(),
@@ -82,19 +88,40 @@ pub(crate) fn add<'a>(task: &'a Task<'a>, settings: &'a Settings<'a>) -> Result<
 
 impl Attempt<'_> {
     fn make(&mut self) -> error::Result<()> {
-        for at in 0..self.steps.len() {
-            let were_known = self.making.leased.is_some();
-            self.steps[at].apply(&mut self.making)?;
-            if let Some(leased) = self.making.leased.as_ref().filter(|_| !were_known) {
-                let ifname = self.making.task.attachment.ifname;
-                let settings = self.making.settings;
-                let mut sysctls = plan(&mut self.steps, ifname, self.making.mtu(), leased, Some(settings))?;
-                // Those of the configuration come first.
-                sysctls.retain(|(key, _)| !settings.sysctls.iter().any(|(wished, _)| wished == key));
-                self.making.sysctls = sysctls;
-            }
+        let mut at = 0;
+        while at < self.steps.len() {
+            at = match self.apply(at) {
+                Err(Error::Conflict(found)) => self.take_back(at, &found)?,
+                outcome => outcome.map(|()| at + 1)?,
+            };
         }
         self.steps.iter_mut().rev().try_for_each(|step| step.finish(&mut self.making))
+    }
+
+    /// Applies one step. As soon as the addresses are known, all steps plan their work.
+    fn apply(&mut self, at: usize) -> error::Result<()> {
+        let were_known = self.making.leased.is_some();
+        self.steps[at].apply(&mut self.making)?;
+        if let Some(leased) = self.making.leased.as_ref().filter(|_| !were_known) {
+            let ifname = self.making.task.attachment.ifname;
+            let settings = self.making.settings;
+            let mut sysctls = plan(&mut self.steps, ifname, self.making.mtu(), leased, Some(settings))?;
+            // Those of the configuration come first.
+            sysctls.retain(|(key, _)| !settings.sysctls.iter().any(|(wished, _)| wished == key));
+            self.making.sysctls = sysctls;
+        }
+        Ok(())
+    }
+
+    /// Takes steps back, because other machines have leased addresses. Returns the step with which the ADD continues.
+    fn take_back(&mut self, failed: usize, found: &[Found]) -> error::Result<usize> {
+        for at in (0..=failed).rev() {
+            if self.steps[at].take_back(&mut self.making, found)? {
+                self.making.pause_after(found);
+                return Ok(at);
+            }
+        }
+        Err(Error::Conflict(found.to_vec()))
     }
 
     /// Replaces "no such device" by its cause, if the link was deleted during the ADD.
@@ -110,6 +137,7 @@ impl Attempt<'_> {
     fn undo(&mut self) -> Vec<cni::Error> {
         self.making.host_lock = None;
         let mut undoing = Undoing::new(self.making.task, Some(&mut self.making.inside), Why::Failed);
+        undoing.found = &self.making.found;
         match find(&mut self.steps, &mut undoing) {
             Ok(()) => undo(&mut self.steps, &mut undoing),
             Err(error) => vec![error.into()],

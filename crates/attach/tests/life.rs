@@ -3,14 +3,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use attach::mark::Mark;
-use attach::{Attachment, DefaultRoute, Guard, Ipam, Permit, Settings, Site, Task, Wish, Wished};
-use cni::{AddResult, Dns, Error, Ip, Leased};
+use attach::{Attachment, DefaultRoute, Guard, Ipam, Lan, Permit, Settings, Site, Supply, Task, Wish, Wished};
+use cni::{AddResult, Conflict, Dns, Error, Ip, Leased};
 use linux::{Link, LinkKind, MacvlanMode, Netns, Rtnl};
 
 const IN_ADD: &str = "a bug in the ADD of IPAM";
@@ -73,6 +74,19 @@ impl Ipam for Leases {
             panic!("{IN_DEL}");
         }
         Ok(())
+    }
+
+    fn reject(&self, _conflicts: &[Conflict]) -> Result<(), Error> {
+        self.note("reject");
+        Ok(())
+    }
+
+    fn supply(&self, _address: IpAddr) -> Supply {
+        Supply::Others
+    }
+
+    fn may_set_up(&self) -> bool {
+        false
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -147,6 +161,7 @@ impl Stage {
             default_route: DefaultRoute::Usual,
             sysctls: &[],
             slaac_timeout: None,
+            lan: Lan::default(),
         };
         self.with(ipam, |task| task.add(&settings))
     }

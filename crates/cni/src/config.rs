@@ -6,6 +6,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::conflict;
 use crate::env::why_no_identifier;
 use crate::error::{Code, Error};
 use crate::object::{self, Object};
@@ -18,8 +19,9 @@ const VALID_ATTACHMENTS: &str = "cni.dev/valid-attachments";
 const ATTACHMENTS: &str = "cni.dev/attachments";
 
 /// Keys for the runtime, for the IPAM plugin, or for all plugins (spec section 1). `deviceID` and `pciBusID` are
-/// added by Multus.
-pub const KEYS_OF_OTHERS: [&str; 13] = [
+/// added by Multus, and `addressConflicts` is ours.
+pub const KEYS_OF_OTHERS: [&str; 14] = [
+    conflict::KEY,
     "args",
     "capabilities",
     "cniVersions",

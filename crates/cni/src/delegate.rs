@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
-use crate::config::MAX_BYTES;
+use crate::config::{self, MAX_BYTES, NetConf};
+use crate::conflict::Conflict;
 use crate::env::Attachment;
 use crate::error::{Code, Error};
+use crate::object::Object;
 use crate::plugin::{Call, Plugin};
 use crate::result::Leased;
 use crate::wire;
@@ -86,7 +88,7 @@ impl<'a> Ipam<'a> {
         let leased = match &self.target {
             Target::Here(plugin) => plugin.lease(&self.call, attachment)?,
             Target::File(path) => {
-                let answer = self.execute(path, "ADD")?;
+                let answer = self.execute(path, "ADD", self.call.stdin)?;
                 // Some plugins print an error object and exit with 0.
                 if let Some(error) = Error::from_json(&answer) {
                     return Err(error);
@@ -111,8 +113,28 @@ impl<'a> Ipam<'a> {
     pub fn del(&self, attachment: &Attachment) -> Result<(), Error> {
         match &self.target {
             Target::Here(plugin) => plugin.del(&self.call, attachment),
-            Target::File(path) => self.execute(path, "DEL").map(drop),
+            Target::File(path) => self.execute(path, "DEL", self.call.stdin).map(drop),
         }
+    }
+
+    /// Releases all leases of the attachment, as [`Ipam::del`] does, and tells the plugin which of the addresses other
+    /// machines on the LAN have: its configuration also has the key `addressConflicts`. host-local keeps these
+    /// addresses from other containers for a while. A plugin that does not know the key releases them.
+    pub fn reject(&self, attachment: &Attachment, conflicts: &[Conflict]) -> Result<(), Error> {
+        let stdin = Conflict::add_to(self.call.stdin, conflicts);
+        match &self.target {
+            Target::Here(plugin) => {
+                let map = config::parse(&stdin)?;
+                let conf = NetConf::read(Object::root(&map))?;
+                plugin.del(&Call { stdin: &stdin, conf: &conf, ..self.call }, attachment)
+            }
+            Target::File(path) => self.execute(path, "DEL", &stdin).map(drop),
+        }
+    }
+
+    /// The name of the plugin. (`ipam.type`)
+    pub fn name(&self) -> &'a str {
+        self.name
     }
 
     /// Returns true if [`Ipam::del`] needs the address on the link. The reference's `dhcp` sends its DHCPRELEASE from a socket that
@@ -125,7 +147,7 @@ impl<'a> Ipam<'a> {
     pub fn check(&self, attachment: &Attachment) -> Result<(), Error> {
         match &self.target {
             Target::Here(plugin) => plugin.check(&self.call, attachment),
-            Target::File(path) => self.execute(path, "CHECK").map(drop),
+            Target::File(path) => self.execute(path, "CHECK", self.call.stdin).map(drop),
         }
     }
 
@@ -133,7 +155,7 @@ impl<'a> Ipam<'a> {
     pub fn status(&self) -> Result<(), Error> {
         match &self.target {
             Target::Here(plugin) => plugin.status(&self.call),
-            Target::File(path) => self.execute(path, "STATUS").map(drop),
+            Target::File(path) => self.execute(path, "STATUS", self.call.stdin).map(drop),
         }
     }
 
@@ -141,12 +163,12 @@ impl<'a> Ipam<'a> {
     pub fn gc(&self) -> Result<(), Error> {
         match &self.target {
             Target::Here(plugin) => plugin.gc(&self.call),
-            Target::File(path) => self.execute(path, "GC").map(drop),
+            Target::File(path) => self.execute(path, "GC", self.call.stdin).map(drop),
         }
     }
 
-    fn execute(&self, path: &Path, command: &str) -> Result<Vec<u8>, Error> {
-        execute(self.call.program.run, path, command, self.call.stdin)
+    fn execute(&self, path: &Path, command: &str, stdin: &[u8]) -> Result<Vec<u8>, Error> {
+        execute(self.call.program.run, path, command, stdin)
     }
 }
 
@@ -194,6 +216,9 @@ mod tests {
     use std::process::ExitStatus;
 
     use super::*;
+    use crate::env::Variables;
+    use crate::plugin::Program;
+    use crate::result::AddResult;
 
     fn answer(run: Run) -> Result<Vec<u8>, Error> {
         execute(run, Path::new("/cni/ipam"), "ADD", b"{}")
@@ -250,5 +275,66 @@ mod tests {
             refused(|_, _, _, _, _, _| Err(io::Error::new(ErrorKind::FileTooLarge, "its answer is too long"))),
             (6, "IPAM plugin /cni/ipam: its answer is too long".into())
         );
+    }
+
+    const CONF: &[u8] = br#"{"cniVersion":"1.1.0", "name":"lan", "ipam":{"type":"pool"}, "half" : 0.50}"#;
+    const REJECTED: &str = r#"{"cniVersion":"1.1.0", "name":"lan", "ipam":{"type":"pool"}, "half" : 0.50,"addressConflicts":[{"address":"10.0.0.7","mac":"52:54:00:12:34:56"}]}"#;
+
+    /// Answers every DEL with an error that has its input.
+    struct Pool;
+
+    impl Plugin for Pool {
+        fn about(&self) -> &'static str {
+            "repeats its input"
+        }
+        fn is_ipam(&self) -> bool {
+            true
+        }
+        fn add(&self, _: &Call<'_>, _: &Attachment) -> Result<AddResult, Error> {
+            Ok(AddResult::default())
+        }
+        fn del(&self, call: &Call<'_>, attachment: &Attachment) -> Result<(), Error> {
+            let read = Conflict::read(call.keys())?.len();
+            let stdin = String::from_utf8_lossy(call.stdin);
+            Err(Error::new(Code(142), format!("{} {} {read} {stdin}", call.plugin, attachment.container_id)))
+        }
+        fn check(&self, _: &Call<'_>, _: &Attachment) -> Result<(), Error> {
+            Ok(())
+        }
+        fn status(&self, _: &Call<'_>) -> Result<(), Error> {
+            Ok(())
+        }
+        fn gc(&self, _: &Call<'_>) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    /// An executed plugin that does the same as [`Pool`].
+    const POOL: Run = |path, (name, value), stdin, _, _, _| {
+        let stdin = String::from_utf8_lossy(stdin).escape_default().to_string();
+        output(1, &format!(r#"{{"code":142,"msg":"{} {name}={value} {stdin}"}}"#, path.display()))
+    };
+
+    fn rejected(target: Target<'_>) -> String {
+        let program = Program { name: "test", release: "0", plugins: &[], commands: "", run: POOL };
+        let map = config::parse(CONF).unwrap();
+        let conf = NetConf::read(Object::root(&map)).unwrap();
+        let variables = Variables::default();
+        let call = Call { plugin: "pool", program: &program, variables: &variables, stdin: CONF, conf: &conf };
+        let args = crate::env::Args::parse("".as_ref());
+        let attachment = Attachment { container_id: "c1".into(), ifname: "eth0".into(), netns: None, args };
+        let ipam = Ipam { call, name: "pool", target };
+        assert_eq!(ipam.name(), "pool");
+        let mac = Some("52:54:00:12:34:56".to_owned());
+        let conflicts = [Conflict { address: "10.0.0.7".parse().unwrap(), mac }];
+        let error = ipam.reject(&attachment, &conflicts).unwrap_err();
+        assert_eq!(error.code, Code(142));
+        error.msg
+    }
+
+    #[test]
+    fn a_rejected_address_reaches_a_function_and_a_process_in_the_same_bytes() {
+        assert_eq!(rejected(Target::Here(&Pool)), format!("pool c1 1 {REJECTED}"));
+        assert_eq!(rejected(Target::File("/cni/pool".into())), format!("/cni/pool CNI_COMMAND=DEL {REJECTED}"));
     }
 }

@@ -37,6 +37,10 @@ impl Code {
     pub const NO_ADDRESS: Self = Self(101);
     /// Ours: CHECK found an attachment that is not what its result says.
     pub const DIFFERS: Self = Self(102);
+    /// Ours: another machine on the LAN has the address.
+    pub const ADDRESS_IN_USE: Self = Self(103);
+    /// Ours: the gateway does not answer.
+    pub const GATEWAY_SILENT: Self = Self(104);
     /// A bug of ours.
     pub const INTERNAL: Self = Self(999);
 }

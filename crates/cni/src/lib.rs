@@ -54,6 +54,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod conflict;
 pub mod delegate;
 pub mod env;
 pub mod error;
@@ -65,6 +66,7 @@ pub mod version;
 pub mod wire;
 
 pub use config::NetConf;
+pub use conflict::Conflict;
 pub use delegate::{Ipam, RUN_NOTHING, Run};
 pub use env::{Args, Attachment};
 pub use error::{Code, Error};

@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use attach::{DefaultRoute, HostAccess, Properties, Wish};
+use attach::{DefaultRoute, HostAccess, Lan, Properties, Wish};
 use cni::object::Item;
 use cni::{AddResult, Call, Dns, Error, Object};
 use ipnet::IpNet;
 use linux::{VlanProtocol, VlanTag};
+
+use crate::lan;
 
 /// Stands for the name of the link in the keys of `sysctl`.
 const IFNAME: &str = "IFNAME";
@@ -31,6 +33,8 @@ pub struct Keys {
     pub sysctls: Vec<(String, String)>,
     /// `slaacTimeout` in milliseconds: the longest wait for an address from a router advertisement.
     pub slaac_timeout: Option<Duration>,
+    /// `detectIPConflict`, `detectTimeout`, `announce` and `detectGateway`: the care for other machines on the LAN.
+    pub lan: Lan,
     /// `dns`: replaces that of IPAM in the result, unless it is empty.
     pub dns: Dns,
 }
@@ -55,6 +59,7 @@ impl Keys {
             default_route: default_route(keys)?,
             sysctls,
             slaac_timeout,
+            lan: lan::read(keys)?,
             dns: Dns::read(keys, "dns")?,
         })
     }

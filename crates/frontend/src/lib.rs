@@ -6,6 +6,7 @@
 
 mod ipam;
 mod keys;
+mod lan;
 
 use std::fmt;
 
@@ -79,6 +80,7 @@ impl<K: Kind> Plugin for SubInterface<K> {
             default_route: keys.default_route,
             sysctls: &keys.sysctls,
             slaac_timeout: keys.slaac_timeout,
+            lan: keys.lan,
         };
         with_task(call, "ADD", attachment, ipam.as_ref(), |task| task.add(&settings))
     }

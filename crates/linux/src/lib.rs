@@ -9,12 +9,14 @@
 
 pub use absence::retain_gone;
 pub use address::{Address, AddressWatch};
+pub use arp::{Arp, ArpOperation, ArpSocket, HeardArp};
 pub use driver::Driver;
 pub use error::{Error, Result, errno};
 pub use link::{
     IpvlanFlag, IpvlanMode, Link, LinkInfo, LinkKind, MacvlanMode, NewLink, ParseWordError, VlanProtocol, VlanTag,
 };
 pub use mac::{Mac, ParseMacError};
+pub use ndp::{Advertisement, NdpSocket};
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub use netlink::fuzz;
@@ -27,6 +29,7 @@ pub use search::{Holder, NetnsSearch};
 
 mod absence;
 mod address;
+mod arp;
 mod descriptor;
 mod driver;
 mod error;
@@ -34,6 +37,7 @@ pub mod file;
 mod link;
 mod mac;
 mod mounts;
+mod ndp;
 mod neighbour;
 mod netlink;
 mod netns;

@@ -1,7 +1,11 @@
-//! Waits for a change for which the kernel sends no event.
+//! Waits: for a change for which the kernel sends no event, and for a socket.
 
+use std::os::fd::BorrowedFd;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// The first pause between two attempts.
 const FIRST: Duration = Duration::from_millis(1);
@@ -30,5 +34,18 @@ impl Patience {
         thread::sleep(self.next);
         self.next = (self.next * 2).min(LONGEST);
         true
+    }
+}
+
+/// Waits until a socket has something to read. Returns false at the deadline.
+pub(crate) fn readable(socket: BorrowedFd<'_>, deadline: Instant) -> nix::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
+        let mut sockets = [PollFd::new(socket, PollFlags::POLLIN)];
+        match poll(&mut sockets, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+            Err(Errno::EINTR) => {}
+            Ok(0) if Instant::now() < deadline => {}
+            polled => return Ok(polled? > 0),
+        }
     }
 }

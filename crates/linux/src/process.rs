@@ -272,6 +272,57 @@ extern "C" fn exec(start: *mut c_void) -> c_int {
     }
 }
 
+/// Starts a process that does `work`, and does not wait for it. It is a copy of this process in a session of its own. It
+/// closes all descriptors at once, so it keeps no pipe, lock or namespace. `work` must not use values with descriptors.
+/// They are never dropped. If `work` panics, the process ends.
+///
+/// Call it while this process has one thread. Otherwise `work` may wait for ever for memory.
+///
+/// # Errors
+///
+/// `EAGAIN` or `ENOMEM` if there can be no further process.
+pub fn detach(work: impl FnOnce()) -> io::Result<()> {
+    // SAFETY: this process has one thread, so the copy has no lock of another one. It ends with _exit(2), which runs
+    // nothing of this process.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            // SAFETY: these calls take only numbers. No value that owns one of the descriptors is used or dropped after
+            // this, because `work` has none, and the process ends with _exit(2).
+            unsafe {
+                libc::setsid();
+                close_all();
+            }
+            // The next opened files must not get the numbers of the standard streams.
+            stand_in_for_closed_streams();
+            std::panic::set_hook(Box::new(|_| {}));
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            // SAFETY: _exit(2) takes only a number, and ends this process.
+            unsafe { libc::_exit(0) }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Closes all descriptors of this process.
+///
+/// # Safety
+///
+/// No value that owns a descriptor may be used or dropped after this.
+unsafe fn close_all() {
+    // SAFETY: these calls take only numbers.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) == 0 {
+            return;
+        }
+        // Linux before 5.9.
+        let most = libc::sysconf(libc::_SC_OPEN_MAX).clamp(256, 1 << 20);
+        for descriptor in 0..c_int::try_from(most).unwrap_or(256) {
+            libc::close(descriptor);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

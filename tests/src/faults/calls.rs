@@ -99,6 +99,9 @@ const ROWS: &[Row] = &[
     (libc::SYS_prlimit64, "prlimit64", SURE),
     (libc::SYS_prctl, "prctl", SURE),
     (libc::SYS_getpid, "getpid", SURE),
+    (libc::SYS_setsid, "setsid", SURE),
+    // Linux before 5.9 does not have it.
+    (libc::SYS_close_range, "close_range", &[ENOSYS, ENOMEM, EMFILE]),
     (libc::SYS_gettid, "gettid", SURE),
     (libc::SYS_getppid, "getppid", SURE),
     (libc::SYS_kill, "kill", SURE),

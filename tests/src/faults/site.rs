@@ -165,7 +165,7 @@ impl Site {
         let expected = match self.scenario.layers {
             Layers::Two => 0,
             Layers::V4 | Layers::Vlan | Layers::VlanAccess | Layers::SharedVlan | Layers::ForeignVlan => 1,
-            Layers::Dual | Layers::HostAccess | Layers::Take => 2,
+            Layers::Dual | Layers::HostAccess | Layers::Take | Layers::Citizen => 2,
         };
         assert_eq!(addresses.len(), expected, "another number of addresses: {result}\n{what}");
         let leased: BTreeSet<String> = addresses.iter().map(|address| address.addr().to_string()).collect();
@@ -284,17 +284,30 @@ fn conf(lab: &Lab, scenario: Scenario) -> Value {
         (_, Layers::Vlan | Layers::VlanAccess | Layers::SharedVlan | Layers::ForeignVlan) => {
             crate::with(lab.conf_with(lab.ipam(Families::V4)), "vlan", json!(100))
         }
-        (_, Layers::Dual | Layers::HostAccess | Layers::Take) => lab.conf_with(lab.ipam(Families::Dual)),
+        (_, Layers::Dual | Layers::HostAccess | Layers::Take | Layers::Citizen) => {
+            lab.conf_with(lab.ipam(Families::Dual))
+        }
     };
     let routes = match scenario.layers {
         Layers::Two => json!(null),
         Layers::V4 | Layers::Vlan | Layers::VlanAccess | Layers::SharedVlan | Layers::ForeignVlan => {
             json!([{"dst": "0.0.0.0/0"}])
         }
-        Layers::Dual | Layers::HostAccess | Layers::Take => json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]),
+        Layers::Dual | Layers::HostAccess | Layers::Take | Layers::Citizen => {
+            json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}])
+        }
     };
     if scenario.layers == Layers::Take {
         conf["defaultRoute"] = json!("take");
+    }
+    if scenario.layers == Layers::Citizen {
+        conf["detectIPConflict"] = json!(true);
+        // The shortest time, because each fault costs three ADDs.
+        conf["detectTimeout"] = json!(50);
+        conf["announce"] = json!({"count": 2, "interval": 100});
+        conf["detectGateway"] = json!(true);
+        conf["ipam"]["ranges"][0][0]["gateway"] = json!(lab.neighbour.v4);
+        conf["ipam"]["ranges"][1][0]["gateway"] = json!(lab.neighbour.v6);
     }
     if scenario.layers.has_host_access() {
         conf["hostAccess"] = json!({"services": ["10.96.0.0/16"]});

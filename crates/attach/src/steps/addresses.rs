@@ -1,10 +1,12 @@
 //! The step that assigns the leased addresses to the link.
 
 use ipnet::IpNet;
+use linux::Errno;
 
 use super::held::{self, retry};
-use super::{Checking, Known, Making, Step, Undoing, Undone};
+use super::{Checking, Known, Making, Step, Undoing, Undone, probe};
 use crate::error::{self, Error, Result, unless_gone};
+use crate::lan::{Found, Holder, Supply};
 use crate::result;
 
 /// The smallest MTU of a link with IPv6, in bytes. (RFC 8200, section 5)
@@ -24,13 +26,18 @@ impl<'a> Step<'a> for Addresses {
     }
 
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
+        // The step `probe` assigns those of IPv4 after the LAN was asked.
+        let only_v6 = probe::asks_for_v4(making);
+        let now = self.0.iter().filter(|address| address.addr().is_ipv6() || !only_v6);
+        now.copied().try_for_each(|address| assign(making, address))
+    }
+
+    fn take_back(&mut self, making: &mut Making<'a>, _found: &[Found]) -> Result<bool> {
         let ifindex = making.ifindex();
-        self.0.iter().try_for_each(|address| {
-            retry(|| making.inside.new_address(ifindex, *address)).map_err(|error| {
-                let operation = format!("assign {address} to {}", making.task.attachment.ifname);
-                held::explain(making, error.during(operation), "this address")
-            })
-        })
+        let present = making.inside.addresses(ifindex)?;
+        let mut ours = present.iter().filter(|its| self.0.contains(&its.address));
+        ours.try_for_each(|address| unless_gone(making.inside.del_address(address)))?;
+        Ok(false)
     }
 
     fn verify(&self, checking: &mut Checking<'_>) -> Result<()> {
@@ -64,6 +71,48 @@ impl<'a> Step<'a> for Addresses {
         }
         Ok(Undone::Whole)
     }
+}
+
+/// Assigns an address. If another container on the parent still has it, waits for its end, unless IPAM can give another
+/// address.
+fn assign(making: &mut Making<'_>, address: IpNet) -> Result<()> {
+    let ifindex = making.ifindex();
+    let detects = making.settings.lan.detects;
+    let is_replaceable = detects && making.supply(address.addr()) == Supply::Others;
+    let assigned = match is_replaceable {
+        true => making.inside.new_address(ifindex, address),
+        false => retry(|| making.inside.new_address(ifindex, address)),
+    };
+    assigned.map_err(|error| {
+        if detects && error.errno() == Some(Errno::EADDRINUSE) {
+            return making.refuse(vec![Found { address: address.addr(), holder: Holder::Sibling }]);
+        }
+        let operation = format!("assign {address} to {}", making.task.attachment.ifname);
+        held::explain(making, error.during(operation), "this address")
+    })
+}
+
+/// Assigns the leased IPv4 addresses that the link does not have yet.
+pub(super) fn assign_rest(making: &mut Making<'_>) -> Result<()> {
+    let rest: Vec<IpNet> = making.leased_nets().filter(|net| net.addr().is_ipv4()).collect();
+    making.was_up_without_v4 = true;
+    rest.into_iter().try_for_each(|address| assign(making, address))
+}
+
+/// Takes addresses off the link. Assigns those of IPv6 again, for another duplicate address detection.
+pub(super) fn assign_anew(making: &mut Making<'_>, found: &[Found]) -> Result<()> {
+    let ifindex = making.ifindex();
+    let present = making.inside.addresses(ifindex)?;
+    for its in present.iter().filter(|its| {
+        let is_found = found.iter().any(|found| found.address == its.address.addr());
+        is_found || its.address.addr().is_ipv4()
+    }) {
+        unless_gone(making.inside.del_address(its))?;
+        if its.address.addr().is_ipv6() {
+            assign(making, its.address)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

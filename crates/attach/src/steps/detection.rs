@@ -25,11 +25,10 @@ pub(crate) struct Detection {
     addresses: Vec<Ipv6Addr>,
     /// True if an address from a router advertisement is expected.
     awaits_router: bool,
-    running: Option<Running>,
 }
 
 /// The state of a detection. It is created before the addresses are assigned.
-struct Running {
+pub(crate) struct Running {
     watch: AddressWatch,
     /// The earlier values of the sysctls.
     before: Vec<(String, String)>,
@@ -48,7 +47,7 @@ impl<'a> Step<'a> for Detection {
 
     /// Prepares the detection while the link is down and has no address.
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
-        if self.addresses.is_empty() && !self.awaits_router {
+        if making.dad.is_some() || (self.addresses.is_empty() && !self.awaits_router) {
             return Ok(());
         }
         let (netns, ifname) = (&making.netns, making.task.attachment.ifname);
@@ -56,13 +55,13 @@ impl<'a> Step<'a> for Detection {
         let delay = format!("net/ipv6/conf/{ifname}/router_solicitation_delay");
         let listen = format!("net/ipv6/neigh/{ifname}/retrans_time_ms");
         let before = sysctl::replace_all(netns, &[(&delay, "0"), (&listen, LISTEN_MS)])?;
-        self.running = Some(Running { watch, before });
+        making.dad = Some(Running { watch, before });
         Ok(())
     }
 
     /// Waits until every address can be used. Without a carrier, the detection does not start, so do not wait.
     fn finish(&mut self, making: &mut Making<'a>) -> Result<()> {
-        let Some(mut running) = self.running.take() else { return Ok(()) };
+        let Some(mut running) = making.dad.take() else { return Ok(()) };
         let ifindex = making.ifindex();
         let carrier = making.inside.link_by_index(ifindex)?.is_some_and(|link| link.carrier);
         if carrier {
@@ -84,27 +83,55 @@ impl<'a> Step<'a> for Detection {
 impl Detection {
     /// Waits for the detection. If it fails, a container that is just ending may still have the address: tries again.
     fn wait(&self, watch: &mut AddressWatch, making: &mut Making<'_>) -> Result<()> {
-        let (ifname, ifindex, rtnl) = (making.task.attachment.ifname, making.ifindex(), &mut making.inside);
+        let (ifname, ifindex) = (making.task.attachment.ifname, making.ifindex());
         let begun = Instant::now();
-        loop {
-            let gone = |address| Error::LinkGone(format!("assign {address} to {ifname}"));
-            let address = match watch.wait_usable(rtnl, ifindex, &self.addresses, begun + DAD_WITHIN) {
-                Ok(()) => return Ok(()),
-                Err(linux::Error::DadFailed { address, removed: true }) => return Err(gone(address)),
-                Err(linux::Error::DadFailed { address, removed: false }) => address,
-                Err(linux::Error::Timeout { .. }) => {
-                    let addresses = self.addresses.iter().map(Ipv6Addr::to_string).collect::<Vec<_>>().join(", ");
-                    return Err(Error::Tentative { addresses, ifname: ifname.to_owned(), after: DAD_WITHIN });
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let listed = rtnl.addresses(ifindex)?;
-            let failed = listed.into_iter().find(|its| its.address.addr() == address).ok_or_else(|| gone(address))?;
+        while let Some(address) = first_failed(watch, &self.addresses, making)? {
+            let rtnl = &mut making.inside;
+            let listed = rtnl.addresses(ifindex)?.into_iter().find(|its| its.address.addr() == address);
+            let failed = listed.ok_or_else(|| gone(address, ifname))?;
             if begun.elapsed() >= held::GOES_WITHIN {
                 return Err(Error::Duplicate { address, ifname: ifname.to_owned() });
             }
             rtnl.del_address(&failed)?;
             rtnl.new_address(ifindex, failed.address)?;
         }
+        Ok(())
     }
+}
+
+/// Waits for the detection of the leased addresses. Returns one that another machine has. Without a carrier, there is no
+/// verdict.
+pub(super) fn verdict(making: &mut Making<'_>) -> Result<Option<Ipv6Addr>> {
+    let Some(mut running) = making.dad.take() else { return Ok(None) };
+    let v6 = |address| match address {
+        IpAddr::V6(address) => Some(address),
+        IpAddr::V4(_) => None,
+    };
+    let addresses: Vec<_> = making.leased_addresses().filter_map(v6).collect();
+    let ifindex = making.ifindex();
+    let failed = match making.inside.link_by_index(ifindex)?.is_some_and(|link| link.carrier) {
+        true => first_failed(&mut running.watch, &addresses, making),
+        false => Ok(None),
+    };
+    making.dad = Some(running);
+    failed
+}
+
+/// Waits until all addresses can be used, or one is another machine's, which is returned.
+fn first_failed(watch: &mut AddressWatch, addresses: &[Ipv6Addr], making: &mut Making<'_>) -> Result<Option<Ipv6Addr>> {
+    let (ifname, ifindex) = (making.task.attachment.ifname, making.ifindex());
+    match watch.wait_usable(&mut making.inside, ifindex, addresses, Instant::now() + DAD_WITHIN) {
+        Ok(()) => Ok(None),
+        Err(linux::Error::DadFailed { address, removed: true }) => Err(gone(address, ifname)),
+        Err(linux::Error::DadFailed { address, removed: false }) => Ok(Some(address)),
+        Err(linux::Error::Timeout { .. }) => {
+            let addresses = addresses.iter().map(Ipv6Addr::to_string).collect::<Vec<_>>().join(", ");
+            Err(Error::Tentative { addresses, ifname: ifname.to_owned(), after: DAD_WITHIN })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn gone(address: Ipv6Addr, ifname: &str) -> Error {
+    Error::LinkGone(format!("assign {address} to {ifname}"))
 }

@@ -1,9 +1,10 @@
 //! The step that asks IPAM for addresses.
 
-use cni::{AddResult, GiveBack, Leased};
+use cni::{AddResult, Conflict, GiveBack, Leased};
 
 use super::{Checking, Making, Step, Undoing, Undone, Why};
 use crate::error::{Error, Result};
+use crate::lan::Found;
 use crate::mark::Mark;
 
 /// The state of the lease.
@@ -34,6 +35,16 @@ impl<'a> Step<'a> for TheLease<'a> {
             }
         });
         Ok(())
+    }
+
+    /// Releases the addresses, and tells IPAM which of them other machines have. Then this step begins again.
+    fn take_back(&mut self, making: &mut Making<'a>, found: &[Found]) -> Result<bool> {
+        let Some(ipam) = making.task.ipam else { return Ok(false) };
+        *self = Self::Perhaps;
+        ipam.reject(&conflicts(found))?;
+        *self = Self::None;
+        making.leased = None;
+        Ok(true)
     }
 
     fn verify(&self, checking: &mut Checking<'_>) -> Result<()> {
@@ -68,12 +79,18 @@ impl<'a> Step<'a> for TheLease<'a> {
         if matches!(undoing.why, Why::Failed) && has_successor(undoing)? {
             return Ok(Undone::Whole);
         }
-        match lease {
-            Self::Held(give_back) => give_back()?,
+        match (lease, conflicts(undoing.found)) {
+            (_, conflicts) if !conflicts.is_empty() => ipam.reject(&conflicts)?,
+            (Self::Held(give_back), _) => give_back()?,
             _ => ipam.del()?,
         }
         Ok(Undone::Whole)
     }
+}
+
+/// Returns the addresses that IPAM shall keep from others.
+fn conflicts(found: &[Found]) -> Vec<Conflict> {
+    found.iter().filter_map(|found| found.for_ipam()).collect()
 }
 
 /// Returns true if a later ADD for the same attachment has created its link, which is possible after our link was

@@ -1,12 +1,16 @@
 //! The steps of an attachment. Each step has its own file and implements [`Step`] for [`crate::life`].
 
 pub(crate) mod addresses;
+pub(crate) mod announce;
 pub(crate) mod detection;
+pub(crate) mod gateway;
 mod held;
 pub(crate) mod host_access;
 pub(crate) mod keep_addresses;
 pub(crate) mod lease;
 pub(crate) mod link;
+pub(crate) mod own_host;
+pub(crate) mod probe;
 pub(crate) mod routes;
 pub(crate) mod slaac;
 pub(crate) mod sysctls;
@@ -14,12 +18,19 @@ pub(crate) mod up;
 pub(crate) mod vlan;
 pub(crate) mod wishes;
 
+use std::net::IpAddr;
+
 use cni::AddResult;
-use linux::{Link, Netns, NewLink, Rtnl, file};
+use ipnet::IpNet;
+use linux::{ArpSocket, Link, Mac, NdpSocket, Netns, NewLink, Rtnl, file};
 
 use crate::error::{Error, Result};
+use crate::lan::{Found, Supply};
 use crate::record::{self, Home, Place, Record};
 use crate::{DefaultRoute, HostAccess, Settings, Task, Wished, container, parent};
+
+/// An ADD tries at most so many addresses that other machines have.
+const MOST_CONFLICTS: usize = 10;
 
 /// One part of an attachment. A method that a step does not implement does nothing.
 pub(crate) trait Step<'a> {
@@ -31,6 +42,12 @@ pub(crate) trait Step<'a> {
     /// ADD: does the work.
     fn apply(&mut self, _making: &mut Making<'a>) -> Result<()> {
         Ok(())
+    }
+
+    /// ADD: takes the work back, because other machines have leased addresses. The last step comes first. Returns true if
+    /// the ADD shall continue with this step.
+    fn take_back(&mut self, _making: &mut Making<'a>, _found: &[Found]) -> Result<bool> {
+        Ok(false)
     }
 
     /// ADD: waits for slow changes and checks the outcome, when all steps are applied. The last step comes first.
@@ -121,8 +138,18 @@ pub(crate) struct Making<'a> {
     pub(crate) link: Option<Link>,
     /// The leased addresses and routes, after the second step. Later, routes that were not added are removed.
     pub(crate) leased: Option<AddResult>,
+    /// Addresses that other machines have, in the order in which they were leased.
+    pub(crate) found: Vec<Found>,
     /// The sysctls that the steps have planned.
     pub(crate) sysctls: Vec<(String, &'static str)>,
+    /// The running detection of IPv6 addresses.
+    pub(crate) dad: Option<detection::Running>,
+    /// The socket of the probes: on the link, or with ipvlan on the parent.
+    pub(crate) arp: Option<ArpSocket>,
+    /// The socket that hears which machine has an IPv6 address.
+    pub(crate) ndp: Option<NdpSocket>,
+    /// True if the link was up before it had its IPv4 addresses. Then the kernel does not announce them.
+    pub(crate) was_up_without_v4: bool,
     /// The VLAN link that is the parent, if the configuration asks for one.
     pub(crate) vlan: Option<record::Vlan>,
     /// The lock of the host's side, until a new link shows that its VLAN link is in use.
@@ -155,7 +182,12 @@ impl<'a> Making<'a> {
             parent,
             link: None,
             leased: None,
+            found: Vec::new(),
             sysctls: Vec::new(),
+            dad: None,
+            arp: None,
+            ndp: None,
+            was_up_without_v4: false,
             vlan: None,
             host_lock: None,
         })
@@ -204,6 +236,44 @@ impl<'a> Making<'a> {
         self.link.as_ref().map_or(0, |link| link.mtu)
     }
 
+    /// Returns the MAC of the link. Returns zeros before it is created.
+    pub(crate) fn mac(&self) -> Mac {
+        self.link.as_ref().and_then(|link| link.mac).unwrap_or(Mac::from([0; 6]))
+    }
+
+    /// The leased addresses with their prefix lengths.
+    pub(crate) fn leased_nets(&self) -> impl Iterator<Item = IpNet> {
+        self.leased.iter().flat_map(|leased| &leased.ips).map(|ip| ip.address)
+    }
+
+    /// The leased addresses.
+    pub(crate) fn leased_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.leased_nets().map(|net| net.addr())
+    }
+
+    /// Whether IPAM can give another address in place of this one. Without IPAM, the addresses are those of an earlier
+    /// plugin.
+    pub(crate) fn supply(&self, address: IpAddr) -> Supply {
+        self.task.ipam.map_or(Supply::Fixed, |ipam| ipam.supply(address))
+    }
+
+    /// Notes addresses that other machines have. Returns the error of this step, after which the ADD continues with other
+    /// addresses if there can be some.
+    pub(crate) fn refuse(&mut self, found: Vec<Found>) -> Error {
+        self.found.extend(&found);
+        let (ifname, parent) = (self.task.attachment.ifname.to_owned(), self.parent.name.clone());
+        match found.iter().all(|found| self.supply(found.address) == Supply::Others) {
+            true if self.found.len() < MOST_CONFLICTS => Error::Conflict(found),
+            true => Error::AllInUse { found: self.found.clone(), ifname, parent },
+            false => Error::InUse { found, ifname, parent },
+        }
+    }
+
+    /// Waits before other addresses are leased, if another host has asked for the same ones.
+    pub(crate) fn pause_after(&self, found: &[Found]) {
+        probe::pause_if_asked(found, self.settings.lan.detect_within);
+    }
+
     /// Returns true if the link was created and does not exist any more.
     pub(crate) fn link_is_gone(&mut self) -> bool {
         self.link.is_some() && matches!(self.inside.link_by_index(self.ifindex()), Ok(None))
@@ -224,6 +294,8 @@ pub(crate) struct Undoing<'a, 'r> {
     pub(crate) is_in_doubt: bool,
     /// True if IPAM needs the address on the link to release it.
     pub(crate) needs_address_for_release: bool,
+    /// Addresses that other machines have. IPAM keeps them from others.
+    pub(crate) found: &'r [Found],
     /// Set after the host's routes to the container were removed. True if the attachment still has a record, which then
     /// names a VLAN. `None` if the record could not be read.
     pub(crate) has_record: Option<bool>,
@@ -252,6 +324,7 @@ impl<'a, 'r> Undoing<'a, 'r> {
             has_seen_link: false,
             is_in_doubt: false,
             needs_address_for_release: false,
+            found: &[],
             has_record: None,
         }
     }

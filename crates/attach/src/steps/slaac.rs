@@ -28,7 +28,7 @@ impl<'a> Step<'a> for Slaac {
     }
 
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
-        if making.settings.slaac_timeout.is_some() {
+        if making.settings.slaac_timeout.is_some() && self.watch.is_none() {
             self.watch = Some(AddressWatch::open_in(&making.netns)?);
         }
         Ok(())

@@ -12,6 +12,10 @@ impl<'a> Step<'a> for Up {
     /// Sets the link up. Only now the kernel refuses a MAC that another container has.
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
         let ifindex = making.ifindex();
+        // An IPAM plugin may have set it up, as dhcp does.
+        if making.task.ipam.is_some_and(|ipam| ipam.may_set_up()) {
+            making.was_up_without_v4 = making.inside.link_by_index(ifindex)?.is_some_and(|link| link.up);
+        }
         retry(|| making.inside.set_up(ifindex)).map_err(|error| {
             let mac = making.settings.mac.map(|mac| mac.to_string()).unwrap_or_default();
             let error = error.during(format!("set {} up", making.task.attachment.ifname));
