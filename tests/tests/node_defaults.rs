@@ -139,7 +139,6 @@ e2e::on_both_kinds! {
             ("announce", json!({"count": 11}), "count"),
             ("announce", json!({"count": 2, "interval": 99}), "interval"),
             ("announce", json!({"count": 2, "interval": 10_001}), "interval"),
-            ("announce", json!({"often": 1}), "often"),
             ("detectGateway", json!("perhaps"), "detectGateway"),
         ] {
             let container = site.container();

@@ -94,25 +94,23 @@ e2e::on_both_kinds! {
     }
 
     fn a_requested_address_in_use_is_refused(site) {
-        let machine = site.machine(120);
-        let mac = machine.link(MACHINE_NIC).mac;
-        let names = ["192.168.50.120", &mac, NIC];
+        let holder = site.holder(Manner::of(&[lan4(120), lan4(121)]));
+        let mac = holder.mac_of(lan4(120));
         let conf = site.conf(Families::V4);
-        let by_runtime = with(conf.clone(), "runtimeConfig", json!({"ips": ["192.168.50.120/24"]}));
+        let by_runtime = with(conf.clone(), "runtimeConfig", json!({"ips": ["192.168.50.121/24"]}));
         let (first, second) = (site.container(), site.container());
         let calls = [
-            (&first, site.plugin().add(&first, "eth0", &conf).args("IgnoreUnknown=1;IP=192.168.50.120")),
-            (&second, site.plugin().add(&second, "eth0", &with(by_runtime, "name", json!("other")))),
+            ("192.168.50.120", site.plugin().add(&first, "eth0", &conf).args("IgnoreUnknown=1;IP=192.168.50.120")),
+            ("192.168.50.121", site.plugin().add(&second, "eth0", &by_runtime)),
         ];
         thread::scope(|scope| {
-            let running = calls.map(|(container, call)| (container, scope.spawn(move || call.run())));
-            for (container, outcome) in running {
-                outcome.join().expect("a call").fails(103, &names);
-                assert_eq!(container.link_names(), ["lo"]);
+            let running = calls.map(|(address, call)| (address, scope.spawn(move || call.run())));
+            for (address, outcome) in running {
+                outcome.join().expect("a call").fails(103, &[address, &mac, NIC]);
             }
         });
-        assert_eq!(site.leases(), [""; 0]);
-        assert_eq!(site.leases_in("other"), [""; 0]);
+        site.assert_gone(&first);
+        site.assert_gone(&second);
     }
 
     fn an_address_of_a_foreign_ipam_in_use_is_returned_and_refused(site) {
