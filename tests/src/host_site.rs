@@ -28,7 +28,11 @@ impl Deref for HostSite {
 
 impl HostSite {
     pub fn new(kind: &'static str) -> Self {
-        let lab = Lab::new(Binaries::HardLinks);
+        Self::of(kind, Binaries::HardLinks)
+    }
+
+    pub fn of(kind: &'static str, binaries: Binaries) -> Self {
+        let lab = Lab::new(binaries);
         lab.host.give_own_run();
         Self { lab, kind }
     }
@@ -84,6 +88,31 @@ impl HostSite {
                 .collect();
             calls.into_iter().map(|call| call.join().expect("a call")).collect()
         })
+    }
+
+    /// Writes /etc/underlay.conf of the host.
+    pub fn write_defaults(&self, text: &str) {
+        self.host.write_etc("underlay.conf", text);
+    }
+
+    /// A configuration of this kind with that `ipam`.
+    pub fn conf_with(&self, ipam: Value) -> Value {
+        with(self.lab.conf_with(ipam), "type", json!(self.kind))
+    }
+
+    /// A configuration of this kind with static addresses of the LAN.
+    pub fn static_conf(&self, addresses: &[IpAddr]) -> Value {
+        let length = |ip: &IpAddr| if ip.is_ipv4() { 24 } else { 64 };
+        let addresses: Vec<Value> =
+            addresses.iter().map(|ip| json!({"address": format!("{ip}/{}", length(ip))})).collect();
+        self.conf_with(json!({"type": "static", "addresses": addresses}))
+    }
+
+    /// Asserts that nothing of an attachment is left: no link, no lease, and no record.
+    #[track_caller]
+    pub fn assert_gone(&self, container: &Container) {
+        self.lab.assert_gone(container);
+        assert_eq!(self.records(), [""; 0]);
     }
 
     /// The names of the records, sorted.

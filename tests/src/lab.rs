@@ -105,10 +105,19 @@ impl Lab {
 
     /// Takes the carrier from the NIC of the host, which stays up.
     pub fn unplug(&self) {
+        self.switch.set_down(&self.port());
+    }
+
+    /// Gives the carrier back that [`Lab::unplug`] has taken.
+    pub fn plug_again(&self) {
+        self.switch.set_up(&self.port());
+    }
+
+    /// The port of the switch for the NIC of the host.
+    fn port(&self) -> String {
         let peer = self.host.link(NIC).parent;
-        let links = self.switch.links();
-        let port = links.iter().find(|link| Some(link.ifindex) == peer).expect("the NIC is plugged in");
-        self.switch.set_down(&port.name);
+        let mut links = self.switch.links().into_iter();
+        links.find(|link| Some(link.ifindex) == peer).expect("the NIC is plugged in").name
     }
 
     /// Makes the switch send frames back through the port on which they arrived, if their destination is there. The

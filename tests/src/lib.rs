@@ -20,6 +20,7 @@ pub mod needs;
 pub mod netns;
 pub mod patience;
 pub mod plugin;
+pub mod processes;
 pub mod runtime;
 pub mod samples;
 pub mod scenario;

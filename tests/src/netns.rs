@@ -122,6 +122,26 @@ impl Namespace {
         })
     }
 
+    /// Writes a file of this name into the namespace's /etc, which first gets an /etc and a /run of its own. The other
+    /// entries of /etc stay as they are.
+    pub fn write_etc(&self, name: &str, text: &str) {
+        /// The /etc of this machine.
+        const REAL: &str = "/run/etc";
+        self.give_own_run();
+        self.run(|| {
+            if !Path::new(REAL).exists() {
+                fs::create_dir(REAL).expect("make a directory");
+                mounts::bind(Path::new("/etc"), Path::new(REAL));
+                mounts::file_system("tmpfs", Path::new("/etc"), "mode=755");
+                for entry in fs::read_dir(REAL).expect("read /etc") {
+                    let entry = entry.expect("read /etc");
+                    symlink(entry.path(), Path::new("/etc").join(entry.file_name())).expect("make a symbolic link");
+                }
+            }
+            fs::write(Path::new("/etc").join(name), text).unwrap_or_else(|e| panic!("write /etc/{name}: {e}"));
+        });
+    }
+
     /// Runs `f` in a new thread in the namespace. Sockets that `f` opens and processes that it starts stay in the
     /// namespace. A panic of `f` continues in the caller.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {

@@ -26,8 +26,12 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub const PATIENCE_VARIABLE: &str = "UNDERLAY_PATIENCE";
 
 fn deadline() -> Duration {
-    let times = env::var(PATIENCE_VARIABLE).ok().and_then(|times| times.parse().ok());
-    DEADLINE * times.unwrap_or(1)
+    DEADLINE * slowness()
+}
+
+/// The factor for times on this machine: 1, or more in a guest.
+pub fn slowness() -> u32 {
+    env::var(PATIENCE_VARIABLE).ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 
 /// The program of a plugin, and the namespace in which it runs.

@@ -49,3 +49,9 @@ impl FromIterator<f64> for Samples {
         Self(values.into_iter().collect())
     }
 }
+
+/// Prints a figure. The test shows it if it fails, or with --nocapture.
+#[allow(clippy::disallowed_macros, reason = "printed with --nocapture")]
+pub fn show(figure: &str) {
+    println!("{figure}");
+}

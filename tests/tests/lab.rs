@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use e2e::cases;
-use e2e::lab::{lan4, lan6};
-use e2e::patience::PATIENCE;
-use e2e::traffic::{arp_probe, assert_reaches, assert_silent, echo};
+use e2e::lab::{MACHINE_NIC, NIC, lan4, lan6};
+use e2e::patience::{PATIENCE, await_that};
+use e2e::traffic::{Manner, Reaction, Wire, arp_probe, assert_reaches, assert_silent, echo};
 
 cases! {
     #[reference(passes)]
@@ -63,4 +63,61 @@ cases! {
         assert_eq!(trace.processes(), expected, "{trace:?}");
         assert!(trace.peaks_kib.iter().all(|&peak| peak > 100), "{trace:?}");
     }
+}
+
+/// The kernel of another machine accepts the answers of a programmed one.
+#[test]
+fn a_holder_answers_for_its_addresses_after_its_delay_until_it_is_dropped() {
+    let lab = e2e::Lab::new(e2e::Binaries::HardLinks);
+    let held = [lan4(100), lan6(100)];
+    let holder = Manner::of(&held).after(Duration::from_millis(20)).with_many_macs().start(&lab.neighbour, MACHINE_NIC);
+    let zero = "0.0.0.0".parse().expect("an address");
+    for sender in [zero, lab.host.v4] {
+        assert_eq!(arp_probe(&lab.host, NIC, sender, lan4(100), PATIENCE), Some(holder.mac_of(lan4(100))));
+    }
+    assert_eq!(arp_probe(&lab.host, NIC, zero, lan4(101), Duration::from_millis(100)), None);
+    assert_eq!(holder.asked(), 2);
+    let mac = holder.mac_of(lan6(100));
+    lab.host.set_sysctl(&format!("net/ipv6/conf/{NIC}/accept_dad"), "1");
+    lab.host.ip(&format!("address add fd50::100/64 dev {NIC}"));
+    let address = || lab.host.addresses(NIC).into_iter().find(|address| address.net.addr() == lan6(100));
+    await_that("the kernel finds a duplicate", || address().is_some_and(|address| address.duplicate()));
+    drop(holder);
+    assert_eq!(arp_probe(&lab.host, NIC, zero, lan4(100), Duration::from_millis(100)), None);
+    assert_ne!(mac, lab.host.link(NIC).mac);
+}
+
+#[test]
+fn a_holder_reacts_in_other_ways() {
+    let lab = e2e::Lab::new(e2e::Binaries::HardLinks);
+    let zero = "0.0.0.0".parse().expect("an address");
+    let mac = |netns: &e2e::Namespace, nic: &str| netns.link(nic).mac;
+    let (own, other) = (mac(&lab.host, NIC), mac(&lab.neighbour, MACHINE_NIC));
+    for (reaction, source, is_broadcast) in [
+        (Reaction::Announce, &other, true),
+        (Reaction::ProbeAll, &other, true),
+        (Reaction::ProbeSender, &other, false),
+        (Reaction::Reflect, &own, true),
+    ] {
+        let wire = Wire::open(&lab.host, NIC);
+        let _holder = Manner::of_everything().reaction(reaction).start(&lab.neighbour, MACHINE_NIC);
+        wire.ask(zero, lan4(100));
+        let seen = wire.seen_until(|frame| frame.probes(lan4(100)) || frame.announces(lan4(100)));
+        let seen = seen.last().expect("a reaction");
+        assert_eq!((&seen.source, seen.is_broadcast()), (source, is_broadcast), "{reaction:?}: {seen:?}");
+        assert_eq!(seen.frame.announces(lan4(100)), reaction == Reaction::Announce);
+    }
+}
+
+/// Programs find the file, and the rest of /etc is still there.
+#[test]
+fn a_host_can_have_a_file_in_etc_that_this_machine_has_not() {
+    let lab = e2e::Lab::new(e2e::Binaries::HardLinks);
+    for text in ["first", "second"] {
+        lab.host.write_etc("underlay.conf", text);
+        assert_eq!(lab.host.run(|| std::fs::read_to_string("/etc/underlay.conf")).expect("read a file"), text);
+    }
+    let passwd = || std::fs::read("/etc/passwd").expect("read a file");
+    assert_eq!(lab.host.run(passwd), passwd());
+    assert!(!std::path::Path::new("/etc/underlay.conf").exists());
 }

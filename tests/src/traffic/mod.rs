@@ -1,16 +1,18 @@
 //! Traffic on the LAN of the Lab: ICMP, TCP, HTTP, and frames. All waits have a deadline.
 
+mod holder;
 mod http;
 mod icmp;
 mod router;
 mod tcp;
 mod wire;
 
+pub use holder::{Holder, Manner, Reaction};
 pub use http::{fetch, get};
 pub use icmp::{assert_reaches, assert_silent, await_silence, ping};
 pub use router::advertise;
 pub use tcp::{echo, sources};
-pub use wire::{Frame, Wire, arp_probe};
+pub use wire::{Frame, Seen, Wire, arp_probe};
 
 use std::io;
 use std::os::fd::AsFd;

@@ -1,0 +1,28 @@
+//! The processes of this machine, and the network namespaces that they use.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::Namespace;
+
+/// The processes that are in one of these namespaces, or that keep one open. The calling process is left out.
+pub fn using(namespaces: &[&Namespace]) -> Vec<u32> {
+    let wanted: Vec<String> = namespaces.iter().map(|netns| format!("net:[{}]", inode(netns))).collect();
+    let names = |link: &Path| {
+        let target = fs::read_link(link).unwrap_or_default();
+        wanted.iter().any(|wanted| target.as_os_str() == wanted.as_str())
+    };
+    let uses = |pid: &u32| {
+        let process = Path::new("/proc").join(pid.to_string());
+        let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        names(&process.join("ns/net")) || open.into_iter().any(|entry| names(&entry.path()))
+    };
+    let entries = fs::read_dir("/proc").expect("read /proc").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| *pid != std::process::id()).filter(uses).collect()
+}
+
+fn inode(netns: &Namespace) -> u64 {
+    netns.file().metadata().expect("an open namespace").ino()
+}

@@ -1,0 +1,146 @@
+//! Two hosts on one LAN that give addresses of the same pool, and do not know of each other.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::thread;
+
+use e2e::lab::{Families, MACHINE_NIC, NIC, lan4};
+use e2e::samples::show;
+use e2e::{Container, Machine, Outcome, Plugin, with};
+use serde_json::{Value, json};
+
+use crate::site::{Site, addresses};
+
+/// The number of containers of each of the two hosts.
+const EACH: usize = 100;
+
+/// A second host, with its own leases.
+struct Second<'a> {
+    site: &'a Site,
+    machine: Machine,
+}
+
+impl<'a> Second<'a> {
+    fn new(site: &'a Site) -> Self {
+        let machine = site.machine(11);
+        machine.give_own_run();
+        Self { site, machine }
+    }
+
+    fn plugin(&self) -> Plugin<'_> {
+        self.site.plugin().on(&self.machine)
+    }
+
+    /// A configuration of the first host as the second has it.
+    fn conf(&self, conf: &Value) -> Value {
+        let mut conf = with(conf.clone(), "master", json!(MACHINE_NIC));
+        if conf["ipam"]["type"] == "host-local" {
+            conf["ipam"]["dataDir"] = json!(self.site.path("leases-of-second"));
+        }
+        conf
+    }
+}
+
+/// One ADD on each host, at the same moment.
+fn race(second: &Second<'_>, conf: &Value) -> [(Container, Outcome); 2] {
+    let site = second.site;
+    let (here, there) = (site.container(), site.container());
+    let calls = [site.plugin().add(&here, "eth0", conf), second.plugin().add(&there, "eth0", &second.conf(conf))];
+    let [first, other] = thread::scope(|scope| {
+        calls.map(|call| scope.spawn(move || call.run())).map(|call| call.join().expect("a call"))
+    });
+    [(here, first), (there, other)]
+}
+
+fn undo(second: &Second<'_>, ends: &[(Container, Outcome); 2], conf: &Value) {
+    second.site.plugin().del(&ends[0].0, "eth0", conf).run().done();
+    second.plugin().del(&ends[1].0, "eth0", &second.conf(conf)).run().done();
+}
+
+e2e::on_both_kinds! {
+    fn two_hosts_that_want_one_static_address_at_the_same_moment_never_both_get_it(site) {
+        let second = Second::new(site);
+        let conf = site.static_conf(&[lan4(200)]);
+        for round in 0..4 {
+            let ends = race(&second, &conf);
+            let winners = ends.iter().filter(|(_, outcome)| outcome.status.success()).count();
+            show(&format!("round {round}: {winners} of 2"));
+            assert!(winners < 2, "both have the address: {}\n{}", ends[0].1.text(), ends[1].1.text());
+            for (container, outcome) in &ends {
+                if !outcome.status.success() {
+                    outcome.fails(103, &["192.168.50.200"]);
+                    assert_eq!(container.link_names(), ["lo"]);
+                }
+            }
+            undo(&second, &ends, &conf);
+        }
+    }
+
+    fn two_hosts_with_one_pool_never_give_one_address_twice(site) {
+        let second = Second::new(site);
+        let conf = site.conf(Families::V4);
+        for round in 0..12 {
+            let ends = race(&second, &conf);
+            for (_, outcome) in &ends {
+                outcome.result();
+            }
+            let [first, other] = [addresses(&ends[0].0), addresses(&ends[1].0)];
+            assert_ne!(first, other, "round {round}");
+            undo(&second, &ends, &conf);
+        }
+    }
+
+    /// The pools are the same by mistake, and have few addresses more than there are containers.
+    fn two_hundred_at_once_on_two_hosts_share_no_address(site) {
+        let second = Second::new(site);
+        if site.kind == "ipvlan" {
+            // See containers_come_and_go_at_once in tests/host_access/many.rs.
+            for (host, nic) in [(&site.host, NIC), (&second.machine, MACHINE_NIC)] {
+                host.ip(&format!("link add keep0 link {nic} type ipvlan mode l2"));
+            }
+        }
+        let ranges4 = json!([{"subnet": "192.168.50.0/24", "rangeStart": "192.168.50.30", "rangeEnd": "192.168.50.254"}]);
+        let ranges6 = json!([{"subnet": "fd50::/64", "rangeStart": "fd50::1000", "rangeEnd": "fd50::1fff"}]);
+        let network = |name: &str, ranges: Value| {
+            let mut conf = with(site.conf(Families::V4), "name", json!(name));
+            conf["ipam"]["ranges"] = ranges;
+            conf
+        };
+        let mixed = [network("lan", json!([ranges4])), network("dual", json!([ranges4, ranges6]))];
+        let containers: Vec<Container> = (0..2 * EACH).map(|_| site.container()).collect();
+        let calls: Vec<_> = containers
+            .iter()
+            .enumerate()
+            .map(|(number, container)| {
+                let conf = &mixed[number / 2 % 2];
+                if number % 2 == 0 {
+                    site.plugin().add(container, "eth0", conf)
+                } else {
+                    second.plugin().add(container, "eth0", &second.conf(conf))
+                }
+            })
+            .collect();
+        let outcomes: Vec<Outcome> = thread::scope(|scope| {
+            let running: Vec<_> = calls.iter().map(|call| scope.spawn(|| call.run())).collect();
+            running.into_iter().map(|call| call.join().expect("a call")).collect()
+        });
+        let mut holders: BTreeMap<IpAddr, Vec<&str>> = BTreeMap::new();
+        let mut succeeded = 0;
+        for (container, outcome) in containers.iter().zip(&outcomes) {
+            if outcome.status.success() {
+                succeeded += 1;
+            } else {
+                outcome.error();
+                assert_eq!(container.link_names(), ["lo"], "{}", outcome.text());
+            }
+            let has = if outcome.status.success() { addresses(container) } else { Vec::new() };
+            for address in has {
+                holders.entry(address).or_default().push(&container.id);
+            }
+        }
+        show(&format!("{}: {succeeded} of {} succeeded", site.kind, 2 * EACH));
+        let twice: Vec<_> = holders.iter().filter(|(_, ids)| ids.len() > 1).collect();
+        assert!(twice.is_empty(), "twice on the LAN: {twice:?}");
+        assert!(succeeded >= EACH / 2, "only {succeeded} succeeded: {}", outcomes[0].text());
+    }
+}
