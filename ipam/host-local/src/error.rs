@@ -80,7 +80,7 @@ impl fmt::Display for KeptList {
             format!("{ip}{mac} for {seconds} s")
         };
         let named: Vec<_> = kept.iter().take(NAMED).map(name).collect();
-        write!(f, ", {} kept because other machines on the LAN have them: {}", kept.len(), named.join(", "))?;
+        write!(f, ", {} kept because another machine on the LAN has the address: {}", kept.len(), named.join(", "))?;
         match kept.len().saturating_sub(NAMED) {
             0 => Ok(()),
             more => write!(f, " and {more} more"),

@@ -30,14 +30,14 @@ fn an_address_is_kept_until_its_time_is_over_and_has_one_slot() {
     assert_eq!(slots(&file, BOOT, 105).live(), both);
     assert_eq!(live(&file, 109), [ip(1), ip(2)]);
     assert_eq!(live(&file, 110), [ip(1)]);
-    assert_eq!(live(&file, 160), [ip(1); 0]);
+    assert!(live(&file, 160).is_empty());
     // A new report replaces the old one, and uses a slot again.
     slots(&file, BOOT, 110).keep(&file, &[kept(ip(1), 90), kept(ip(3), 90)]).unwrap();
     assert_eq!(Front::read(&file).kept(), 2);
     assert_eq!(live(&file, 199), [ip(1), ip(3)]);
     clear(&file).unwrap();
     assert_eq!(Front::read(&file).kept(), 0);
-    assert_eq!(live(&file, 110), [ip(1); 0]);
+    assert!(live(&file, 110).is_empty());
 }
 
 #[test]
@@ -66,15 +66,15 @@ fn if_all_slots_are_in_use_the_address_whose_time_ends_first_gives_way() {
 #[test]
 fn a_file_without_slots_and_a_count_that_cannot_be_right_have_no_addresses() {
     let file = tempfile::tempfile().unwrap();
-    assert_eq!(live(&file, 0), [ip(1); 0]);
+    assert!(live(&file, 0).is_empty());
     for count in [1, SLOTS as u64, SLOTS as u64 + 1, u64::MAX] {
         file.write_all_at(&count.to_le_bytes(), KEPT_COUNT_AT).unwrap();
-        assert_eq!(live(&file, 0), [ip(1); 0]);
+        assert!(live(&file, 0).is_empty());
     }
     // A slot of a file with other content is of no boot.
     file.write_all_at(&[b'x'; 2 * SLOT], KEPT_AT).unwrap();
     write_count(&file, 2).unwrap();
-    assert_eq!(live(&file, 0), [ip(1); 0]);
+    assert!(live(&file, 0).is_empty());
 }
 
 /// A slot is written before the count.
@@ -84,7 +84,7 @@ fn a_call_that_is_killed_before_the_count_has_written_nothing() {
     let file = tempfile::tempfile().unwrap();
     let slot = Slot { ip: ip(1), mac: None, until: 600, boot: prefix(BOOT) };
     file.write_all_at(&slot.bytes(), KEPT_AT).unwrap();
-    assert_eq!(live(&file, 0), [ip(1); 0]);
+    assert!(live(&file, 0).is_empty());
     write_count(&file, 1).unwrap();
     assert_eq!(live(&file, 0), [ip(1)]);
 }

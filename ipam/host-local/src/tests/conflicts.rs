@@ -124,7 +124,7 @@ fn a_full_range_says_which_addresses_are_kept_how_long_and_for_whom() {
     network.status().unwrap();
     network.add("c3").unwrap();
     let full = "no free address in ipam.subnet (10.0.0.1-10.0.0.4): 3 addresses, 2 leases, 0 reclaimed, the oldest \
-                10.0.0.3 of c2 eth0, 1 kept because other machines on the LAN have them: 10.0.0.2 (52:54:00:12:34:56) \
+                10.0.0.3 of c2 eth0, 1 kept because another machine on the LAN has the address: 10.0.0.2 (52:54:00:12:34:56) \
                 for 590 s";
     assert_eq!(failure(network.add("c4")), (101, full.into()));
     // With and without a valid index.
@@ -146,7 +146,7 @@ fn at_most_five_kept_addresses_are_named() {
         network.reject_with("c1", json!([{"address": format!("10.0.0.{number}")}]));
     }
     let (code, message) = failure(network.add("c2"));
-    let expected = "0 leases, 0 reclaimed, 8 kept because other machines on the LAN have them: 10.0.0.2 for 600 s, \
+    let expected = "0 leases, 0 reclaimed, 8 kept because another machine on the LAN has the address: 10.0.0.2 for 600 s, \
                     10.0.0.3 for 600 s, 10.0.0.4 for 600 s, 10.0.0.5 for 600 s, 10.0.0.6 for 600 s and 3 more";
     assert_eq!(code, 101);
     assert!(message.ends_with(expected), "{message}");
