@@ -8,7 +8,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::patience::readable;
+use crate::patience::{Overtime, readable};
 use crate::{Error, Mac, Netns, Result};
 
 /// Bytes of a packet. A frame can be longer: Ethernet fills short ones up.
@@ -104,6 +104,7 @@ pub struct HeardArp {
 pub struct ArpSocket {
     socket: OwnedFd,
     ifindex: i32,
+    overtime: Overtime,
 }
 
 impl ArpSocket {
@@ -129,7 +130,7 @@ impl ArpSocket {
         if unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), SIZE) } == -1 {
             return Err(failed());
         }
-        Ok(Self { socket, ifindex })
+        Ok(Self { socket, ifindex, overtime: Overtime::default() })
     }
 
     /// Opens a socket on a link in another network namespace.
@@ -165,16 +166,18 @@ impl ArpSocket {
         }
     }
 
-    /// Returns the next packet, or `None` at the deadline. If the deadline is over, returns what has arrived. Frames to
-    /// other machines do not count: a NIC in promiscuous mode gets them, also those of other VLANs.
+    /// Returns the next packet, or `None` at the deadline. If the deadline is over, returns what has arrived, but no more
+    /// than 4,096 packets. Frames to other machines do not count: a NIC in promiscuous mode gets them, also those of
+    /// other VLANs.
     ///
     /// # Errors
     ///
-    /// `ENETDOWN` if the link is down.
+    /// `ENETDOWN` if the link is down or was deleted. The kernel tells it once. The socket works again
+    /// when the link is up.
     pub fn receive(&mut self, deadline: Instant) -> Result<Option<HeardArp>> {
         let failed = |errno| Error::kernel("receive ARP", errno);
         let mut bytes = [0_u8; LENGTH];
-        loop {
+        while !self.overtime.is_over(deadline) {
             let mut from = address(self.ifindex);
             let mut size = SIZE;
             // SAFETY: the kernel writes at most these sizes into the local variables.
@@ -187,7 +190,7 @@ impl ArpSocket {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => match readable(self.socket.as_fd(), deadline).map_err(failed)? {
                     true => {}
-                    false => return Ok(None),
+                    false => break,
                 },
                 Err(errno) => return Err(failed(errno)),
                 Ok(length) => {
@@ -200,6 +203,8 @@ impl ArpSocket {
                 }
             }
         }
+        self.overtime.end();
+        Ok(None)
     }
 }
 

@@ -15,7 +15,7 @@ use nix::sys::socket::{
     recvmsg, sendmsg, socket,
 };
 
-use crate::patience::readable;
+use crate::patience::{Overtime, readable};
 use crate::{Error, Mac, Netns, Result};
 
 /// The types of the messages. (RFC 4861, sections 4.3 and 4.4)
@@ -82,6 +82,7 @@ fn encode(kind: u8, flags: u8, target: Ipv6Addr, option: u8, mac: Mac) -> [u8; H
 pub struct NdpSocket {
     socket: OwnedFd,
     ifindex: u32,
+    overtime: Overtime,
 }
 
 impl NdpSocket {
@@ -112,7 +113,7 @@ impl NdpSocket {
 
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Inet6, SockType::Raw, flags, SockProtocol::IcmpV6)?;
-        let this = Self { socket, ifindex };
+        let this = Self { socket, ifindex, overtime: Overtime::default() };
         // First, so that nothing else is heard.
         this.set(libc::IPPROTO_ICMPV6, ICMP6_FILTER, &blocked)?;
         this.set(libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, &ifindex.cast_signed())?;
@@ -170,6 +171,7 @@ impl NdpSocket {
     }
 
     /// Returns the next advertisement, or `None` at the deadline. If the deadline is over, returns one that has arrived.
+    /// After 4,096 late ones it returns `None`, also if there are more.
     ///
     /// # Errors
     ///
@@ -177,12 +179,12 @@ impl NdpSocket {
     pub fn receive(&mut self, deadline: Instant) -> Result<Option<Advertisement>> {
         let failed = |errno| Error::kernel("receive neighbour advertisement", errno);
         let mut bytes = [0; 256];
-        loop {
+        while !self.overtime.is_over(deadline) {
             match self.receive_message(&mut bytes) {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => match readable(self.socket.as_fd(), deadline).map_err(failed)? {
                     true => {}
-                    false => return Ok(None),
+                    false => break,
                 },
                 Err(errno) => return Err(failed(errno)),
                 Ok((length, hops)) => {
@@ -193,6 +195,8 @@ impl NdpSocket {
                 }
             }
         }
+        self.overtime.end();
+        Ok(None)
     }
 
     /// Returns the length of the next message, and its hop limit.

@@ -5,6 +5,7 @@
 //! rest: IPv4 addresses that were added later, and the repetitions that the configuration asks for.
 
 use std::net::Ipv4Addr;
+use std::path::absolute;
 
 use linux::{Arp, ArpSocket};
 
@@ -31,8 +32,9 @@ impl<'a> Step<'a> for Announce {
         let lan = &making.settings.lan;
         if lan.announcements > 1 {
             let attachment = &making.task.attachment;
+            let netns = attachment.netns.ok_or(Error::NetnsUnset)?;
             self.later = Some(Repetition {
-                netns: attachment.netns.ok_or(Error::NetnsUnset)?.to_owned(),
+                netns: absolute(netns).unwrap_or_else(|_| netns.to_owned()),
                 seen: making.netns.seen(),
                 ifindex: making.ifindex(),
                 group: Mark::of(attachment).group(),
