@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Instant;
 
+use etherparse::{ArpEthIpv4Packet, ArpHardwareId, ArpOperation as Operation, ArpPacketSlice, EtherType};
 use nix::errno::Errno;
 use nix::libc;
 
@@ -12,10 +13,7 @@ use crate::patience::{Overtime, readable};
 use crate::{Error, Mac, Netns, Result};
 
 /// Bytes of a packet. A frame can be longer: Ethernet fills short ones up.
-const LENGTH: usize = 28;
-/// Hardware type Ethernet, protocol IPv4, and the lengths of their addresses.
-const ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
-const ETH_P_ARP: u16 = 0x0806;
+const LENGTH: usize = ArpEthIpv4Packet::LEN;
 
 /// What a packet is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,32 +57,39 @@ impl Arp {
 
     /// The bytes after the header of the frame.
     pub fn encode(&self) -> [u8; LENGTH] {
-        let mut bytes = [0; LENGTH];
-        bytes[..6].copy_from_slice(&ETHERNET_IPV4);
-        bytes[7] = match self.operation {
-            ArpOperation::Request => 1,
-            ArpOperation::Reply => 2,
+        let operation = match self.operation {
+            ArpOperation::Request => Operation::REQUEST,
+            ArpOperation::Reply => Operation::REPLY,
         };
-        bytes[8..14].copy_from_slice(&self.sender_mac.octets());
-        bytes[14..18].copy_from_slice(&self.sender.octets());
-        bytes[18..24].copy_from_slice(&self.target_mac.octets());
-        bytes[24..].copy_from_slice(&self.target.octets());
-        bytes
+        ArpEthIpv4Packet {
+            operation,
+            sender_mac: self.sender_mac.octets(),
+            sender_ipv4: self.sender.octets(),
+            target_mac: self.target_mac.octets(),
+            target_ipv4: self.target.octets(),
+        }
+        .to_bytes()
     }
 
     /// Reads the bytes after the header of a frame. `None` for another protocol, and for other operations.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; LENGTH] = bytes.first_chunk()?;
-        let operation = match bytes[6..8] {
-            [0, 1] => ArpOperation::Request,
-            [0, 2] => ArpOperation::Reply,
+        let packet = ArpPacketSlice::from_slice(bytes).ok()?;
+        let is_ethernet_ipv4 =
+            packet.hw_addr_type() == ArpHardwareId::ETHERNET && packet.proto_addr_type() == EtherType::IPV4;
+        let operation = match packet.operation() {
+            Operation::REQUEST if is_ethernet_ipv4 => ArpOperation::Request,
+            Operation::REPLY if is_ethernet_ipv4 => ArpOperation::Reply,
             _ => return None,
         };
-        let mac = |at: usize| Some(Mac::from(*bytes[at..].first_chunk::<6>()?));
-        let address = |at: usize| Some(Ipv4Addr::from(*bytes[at..].first_chunk::<4>()?));
-        let packet =
-            Self { operation, sender_mac: mac(8)?, sender: address(14)?, target_mac: mac(18)?, target: address(24)? };
-        bytes.starts_with(&ETHERNET_IPV4).then_some(packet)
+        let mac = |octets: &[u8]| <[u8; 6]>::try_from(octets).ok().map(Mac::from);
+        let address = |octets: &[u8]| <[u8; 4]>::try_from(octets).ok().map(Ipv4Addr::from);
+        Some(Self {
+            operation,
+            sender_mac: mac(packet.sender_hw_addr())?,
+            sender: address(packet.sender_protocol_addr())?,
+            target_mac: mac(packet.target_hw_addr())?,
+            target: address(packet.target_protocol_addr())?,
+        })
     }
 }
 
@@ -214,7 +219,70 @@ fn address(ifindex: i32) -> libc::sockaddr_ll {
     // SAFETY: all bytes zero are a valid `sockaddr_ll`, which has only numbers.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
     address.sll_family = libc::AF_PACKET as libc::c_ushort;
-    address.sll_protocol = ETH_P_ARP.to_be();
+    address.sll_protocol = EtherType::ARP.0.to_be();
     address.sll_ifindex = ifindex;
     address
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
+
+    /// The bytes are those of RFC 826, and the fields those of RFC 5227.
+    #[test]
+    fn a_probe_has_no_sender_and_an_announcement_has_it_twice() {
+        let request = [0, 1, 8, 0, 6, 4, 0, 1];
+        let bytes = |sender: [u8; 4]| [&request[..], &MAC, &sender, &[0; 6], &[10, 0, 0, 7]].concat();
+        assert_eq!(Arp::probe(Mac::from(MAC), ADDRESS).encode()[..], bytes([0; 4]));
+        assert_eq!(Arp::announcement(Mac::from(MAC), ADDRESS).encode()[..], bytes([10, 0, 0, 7]));
+        let asker = Ipv4Addr::new(10, 0, 0, 9);
+        assert_eq!(Arp::request(Mac::from(MAC), asker, ADDRESS).encode()[..], bytes([10, 0, 0, 9]));
+    }
+
+    #[test]
+    fn other_protocols_lengths_and_operations_are_not_decoded() {
+        let correct = Arp::probe(Mac::from(MAC), ADDRESS).encode();
+        let changes =
+            [(0, 1), (1, 6), (2, 0x86), (3, 0xdd), (4, 8), (4, 5), (5, 16), (5, 3), (6, 1), (7, 0), (7, 3), (7, 8)];
+        for (at, value) in changes {
+            let mut bytes = [&correct[..], &[0; 64]].concat();
+            bytes[at] = value;
+            assert_eq!(Arp::decode(&bytes), None, "byte {at} is {value}");
+        }
+    }
+
+    fn any_arp() -> impl Strategy<Value = Arp> {
+        let operation = prop_oneof![Just(ArpOperation::Request), Just(ArpOperation::Reply)];
+        let machine = || (any::<[u8; 6]>(), any::<Ipv4Addr>());
+        (operation, machine(), machine()).prop_map(|(operation, (sender_mac, sender), (target_mac, target))| {
+            let [sender_mac, target_mac] = [sender_mac, target_mac].map(Mac::from);
+            Arp { operation, sender_mac, sender, target_mac, target }
+        })
+    }
+
+    proptest! {
+        /// Ethernet fills short frames up.
+        #[test]
+        fn a_packet_reads_back_also_with_filling(arp in any_arp(), filling in 0..64_usize) {
+            let bytes = [&arp.encode()[..], &vec![0; filling]].concat();
+            prop_assert_eq!(Arp::decode(&bytes), Some(arp));
+            prop_assert_eq!(Arp::decode(&bytes[..LENGTH - 1]), None);
+        }
+
+        #[test]
+        fn decoding_never_panics_and_loses_nothing(
+            head in prop_oneof![Just(vec![]), Just(vec![0, 1, 8, 0, 6, 4, 0]), Just(vec![0, 1, 8, 0])],
+            rest in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let bytes = [head, rest].concat();
+            if let Some(arp) = Arp::decode(&bytes) {
+                prop_assert_eq!(&arp.encode()[..], &bytes[..LENGTH]);
+            }
+        }
+    }
 }
