@@ -124,7 +124,8 @@ impl NdpSocket {
     ///
     /// # Errors
     ///
-    /// `EADDRNOTAVAIL` if the link does not have the source, or cannot use it yet. `ENETDOWN` if the link is down.
+    /// `EINVAL` if the link does not have the source, or cannot use it yet. The kernel removes the addresses of a link that
+    /// is set down. (net/ipv6/datagram.c)
     pub fn solicit(&self, source: Ipv6Addr, target: Ipv6Addr, mac: Mac) -> Result<()> {
         // The solicited-node address has the last 24 bits of the target. (RFC 4291, section 2.7.1)
         let [.., high, low] = target.segments();
