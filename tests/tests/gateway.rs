@@ -211,7 +211,7 @@ e2e::on_both_kinds! {
 
     #[needs(Vlan)]
     fn the_message_names_the_vlan(site) {
-        let names = ["192.168.50.1", "eth0", NIC, "100"];
+        let names = ["192.168.50.1", "eth0", NIC, "VLAN 100"];
         site.misses(Families::V4, |conf| with(conf, "vlan", json!(100)), &names);
         assert_eq!(site.host.link_names(), ["lo", NIC]);
     }
