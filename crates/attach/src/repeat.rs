@@ -42,22 +42,23 @@ pub(crate) struct Repetition {
 impl Repetition {
     /// Sends the announcements. Ends early if the attachment is gone, or after an error, which has no reader.
     pub(crate) fn run(self) {
-        let mut left = self.times;
+        let mut next = Instant::now();
         if self.waits_for_carrier {
             match self.wait_for_carrier() {
                 Ok(true) => {}
                 Ok(false) | Err(_) => return,
             }
+            next = Instant::now();
             if !self.announce().unwrap_or(false) {
                 return;
             }
         }
-        while left > 0 {
-            thread::sleep(self.every);
+        for _ in 0..self.times {
+            next += self.every;
+            thread::sleep(next.saturating_duration_since(Instant::now()));
             if !self.announce().unwrap_or(false) {
                 return;
             }
-            left -= 1;
         }
     }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use crate::config::Config;
 use crate::directory::insert;
 use crate::error::Error;
+use crate::kept::Kept;
 use crate::lease::Owner;
 use crate::range::Set;
 use crate::reclaim::{self, Asker, Census};
@@ -34,8 +35,9 @@ pub(crate) fn allocate(
         warn(format_args!("ignored a file that cannot be read: {unreadable}"));
     }
     let resting = store.resting(config.reuse_delay);
+    let kept = store.kept_or_cleared(config.conflict_delay);
     let asker = netns.map(|netns| Asker { container_id: owner.container_id, netns });
-    let one = Allocation { store, owner, asker, held: &held.leases, resting: &resting, warn };
+    let one = Allocation { store, owner, asker, held: &held.leases, resting: &resting, kept: &kept, warn };
     let mut undo = Undo { store, leased: Vec::new() };
     let mut addresses = Vec::with_capacity(config.sets.len());
     let mut turns = Vec::with_capacity(config.sets.len());
@@ -83,6 +85,8 @@ struct Allocation<'a> {
     held: &'a [IpAddr],
     /// Addresses that were released within `reuseDelay`.
     resting: &'a [IpAddr],
+    /// Addresses that other machines have.
+    kept: &'a [Kept],
     warn: &'a dyn Fn(fmt::Arguments<'_>),
 }
 
@@ -124,11 +128,11 @@ impl Allocation<'_> {
     }
 
     fn next_free(&self, set: &Set, last: Option<IpAddr>) -> Result<IpAddr, Error> {
-        let next = || self.store.lease_next(set, last, self.resting, self.owner);
+        let next = || self.store.lease_next(set, last, self.resting, self.kept, self.owner);
         if let Some(ip) = next()? {
             return Ok(ip);
         }
-        let census = Census::of_store(self.store, set)?;
+        let census = Census::of_store(self.store, set, self.kept)?;
         let reclaimed = reclaim::reclaim(self.store, &census, self.asker.as_ref(), self.warn)?;
         // The census has rebuilt the index. An address that the old index wrongly listed as leased is free now.
         let found = if reclaimed == 0 && census.taken >= set.capacity() { None } else { next()? };

@@ -5,14 +5,18 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cni::object::Item;
-use cni::{Attachment, Call, Network, Object, Route, Version};
+use cni::{Attachment, Call, Conflict, Network, Object, Route, Version};
 use ipnet::IpNet;
 
 use crate::error::Error;
+use crate::kept::Kept;
 use crate::range::{Excluded, Range, Set, edges};
 use crate::request::{self, Requested};
 
 const DATA_DIR: &str = "/var/lib/cni/networks";
+
+/// The default of `conflictDelay`, in seconds.
+const CONFLICT_DELAY: u32 = 600;
 
 /// The configuration of one call.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub(crate) struct Config {
     pub(crate) routes: Vec<Route>,
     /// The seconds for which a released address is not leased again, if others are free.
     pub(crate) reuse_delay: u64,
+    /// The seconds for which an address that another machine has is not leased.
+    pub(crate) conflict_delay: u32,
     pub(crate) resolv_conf: Option<PathBuf>,
     /// If true, STATUS fails when a range is full.
     pub(crate) full_is_unavailable: bool,
@@ -36,6 +42,32 @@ pub(crate) fn data_dir(call: &Call<'_>) -> Result<PathBuf, cni::Error> {
     Ok(call.keys().object("ipam")?.text("dataDir")?.unwrap_or(DATA_DIR).into())
 }
 
+/// Reads the addresses of a DEL that other machines on the LAN have, each with the seconds for which it must be kept.
+/// A wrong value is a remark: it must not prevent the release of a lease.
+pub(crate) fn conflicts(call: &Call<'_>) -> Vec<Kept> {
+    let conflicts = Conflict::read(call.keys()).unwrap_or_else(|error| {
+        call.warn(format_args!("ignored: {error}"));
+        Vec::new()
+    });
+    if conflicts.is_empty() {
+        return Vec::new();
+    }
+    let seconds = call.keys().object("ipam").and_then(|ipam| conflict_delay(&ipam)).unwrap_or_else(|error| {
+        call.warn(format_args!("ignored: {error}; the default of {CONFLICT_DELAY} s is used"));
+        CONFLICT_DELAY
+    });
+    let kept = |conflict: Conflict| Kept {
+        ip: conflict.address,
+        mac: conflict.mac.and_then(|mac| mac.parse().ok()),
+        seconds: seconds.into(),
+    };
+    conflicts.into_iter().filter(|_| seconds > 0).map(kept).collect()
+}
+
+fn conflict_delay(ipam: &Object<'_>) -> Result<u32, cni::Error> {
+    Ok(ipam.number("conflictDelay")?.unwrap_or(CONFLICT_DELAY))
+}
+
 impl Config {
     /// Reads everything, and refuses a configuration that cannot be served. STATUS has no attachment, and asks for no address.
     pub(crate) fn read(call: &Call<'_>, attachment: Option<&Attachment>) -> Result<Self, cni::Error> {
@@ -46,6 +78,7 @@ impl Config {
         let routes = Route::read_list(&ipam, "routes")?;
         let resolv_conf = ipam.text("resolvConf")?.map(PathBuf::from);
         let reuse_delay = ipam.number("reuseDelay")?.unwrap_or_default().into();
+        let conflict_delay = conflict_delay(&ipam)?;
         let full_is_unavailable = full_is_unavailable(&ipam)?;
         // Before anything is refused: a misspelt key can be the reason.
         call.remark_on_unread(&ipam, &[]);
@@ -70,7 +103,7 @@ impl Config {
             None => Vec::new(),
         };
         let requests = request::assign(requests, &sets)?;
-        Ok(Self { sets, requests, routes, reuse_delay, resolv_conf, full_is_unavailable, warnings })
+        Ok(Self { sets, requests, routes, reuse_delay, conflict_delay, resolv_conf, full_is_unavailable, warnings })
     }
 }
 

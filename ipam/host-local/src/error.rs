@@ -1,10 +1,13 @@
 //! Errors of host-local, and their CNI codes.
 
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use cni::Code;
+
+use crate::kept::Kept;
 
 /// `operation object: cause`.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +34,7 @@ pub(crate) enum Error {
     #[error("{place}: {owner} already has {held} there; call DEL before you ask for another address")]
     Held { place: String, owner: String, held: IpAddr },
     #[error(
-        "no free address in {set}: {capacity} addresses, {leases} leases, {reclaimed} reclaimed{}",
+        "no free address in {set}: {capacity} addresses, {leases} leases, {reclaimed} reclaimed{}{kept}",
         oldest.as_ref().map(|oldest| format!(", the oldest {oldest}")).unwrap_or_default()
     )]
     Exhausted {
@@ -40,6 +43,7 @@ pub(crate) enum Error {
         leases: u128,
         /// Stale leases that this call has freed.
         reclaimed: usize,
+        kept: KeptList,
         /// The address and the owner of the lease that was made first.
         oldest: Option<String>,
     },
@@ -56,6 +60,32 @@ pub(crate) enum Error {
     /// A failed ADD, some of whose leases could not be released.
     #[error("{error}")]
     NotUndone { error: Box<Error>, left: Vec<Error> },
+}
+
+/// The kept addresses of a set. The text is the end of [`Error::Exhausted`], empty for an empty list.
+#[derive(Debug)]
+pub(crate) struct KeptList(pub(crate) Vec<Kept>);
+
+/// A message names at most so many kept addresses.
+const NAMED: usize = 5;
+
+impl fmt::Display for KeptList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(kept) = self;
+        if kept.is_empty() {
+            return Ok(());
+        }
+        let name = |Kept { ip, mac, seconds }: &Kept| {
+            let mac = mac.map(|mac| format!(" ({mac})")).unwrap_or_default();
+            format!("{ip}{mac} for {seconds} s")
+        };
+        let named: Vec<_> = kept.iter().take(NAMED).map(name).collect();
+        write!(f, ", {} kept because another machine on the LAN has the address: {}", kept.len(), named.join(", "))?;
+        match kept.len().saturating_sub(NAMED) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
 }
 
 impl Error {
@@ -112,7 +142,14 @@ mod tests {
 
     #[test]
     fn what_was_not_undone_is_in_the_details_and_changes_no_code() {
-        let full = Error::Exhausted { set: "ipam.subnet".into(), capacity: 1, leases: 1, reclaimed: 0, oldest: None };
+        let full = Error::Exhausted {
+            set: "ipam.subnet".into(),
+            capacity: 1,
+            leases: 1,
+            reclaimed: 0,
+            kept: KeptList(Vec::new()),
+            oldest: None,
+        };
         let answer = cni::Error::from(Error::NotUndone { error: Box::new(full), left: vec![io("/a"), io("/b")] });
         assert_eq!(answer.code, Code::NO_ADDRESS);
         assert_eq!(answer.msg, "no free address in ipam.subnet: 1 addresses, 1 leases, 0 reclaimed");

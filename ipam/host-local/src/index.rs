@@ -2,6 +2,8 @@
 //! the file `lock`, which the reference never reads. It is a cache: if it is missing, old or broken, one scan of the
 //! directory rebuilds it.
 //!
+//! The file has four parts: a head, the addresses that `kept` stores, released addresses, blocks of leased addresses.
+//!
 //! The index is valid until another program creates or removes an entry of the directory. That changes the
 //! modification time of the directory to the present. Each of our calls sets it to a whole second in the past and
 //! stores this second (the stamp). After a reboot the index is not used.
@@ -10,18 +12,27 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::FileExt;
 
+use crate::kept;
 use crate::range::{Set, Span};
 
-const MAGIC: &[u8; 8] = b"underly1";
+const MAGIC: &[u8; 8] = b"underly2";
 /// Magic, stamp, boot id, flags, number of blocks, number of releases.
-const HEADER: usize = 80;
+const HEAD: usize = 72;
+/// The number of slots of `kept` that were used so far, in 8 bytes. It is no part of the head: it stays if the head
+/// becomes invalid. A file of an earlier release has 0 here.
+pub(crate) const KEPT_COUNT_AT: u64 = HEAD as u64;
+const FRONT: usize = HEAD + 8;
+/// The slots of `kept`. A multiple of the length of a slot, so that no slot is in two pages.
+pub(crate) const KEPT_AT: u64 = 128;
+/// The released addresses.
+const RESTS_AT: u64 = KEPT_AT + (kept::SLOTS * kept::SLOT) as u64;
 const BOOT: usize = 40;
 /// Bytes of one released address: 16 for the address, 8 for the second of the release.
 const REST: usize = 24;
 /// The number of released addresses that are stored. If more are released within `reuseDelay`, the oldest are
 /// forgotten.
 const RESTS: u64 = 1024;
-const BLOCKS_AT: u64 = HEADER as u64 + RESTS * REST as u64;
+const BLOCKS_AT: u64 = RESTS_AT + RESTS * REST as u64;
 /// A key and 256 bits.
 const BLOCK: usize = 48;
 /// 200 KB: more than a million consecutive addresses. Leases beyond are found by trying.
@@ -74,24 +85,48 @@ pub(crate) struct Head {
     rests: u64,
 }
 
-fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+pub(crate) fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut field = [0; N];
     field.copy_from_slice(&bytes[at..at + N]);
     field
 }
 
+/// The first bytes of the file: the head, and the number of slots of `kept`.
+#[derive(Debug)]
+pub(crate) struct Front([u8; FRONT]);
+
+impl Default for Front {
+    fn default() -> Self {
+        Self([0; FRONT])
+    }
+}
+
+impl Front {
+    /// Reads the bytes with one system call. If the file is too short, they are zero.
+    pub(crate) fn read(file: &File) -> Self {
+        let mut bytes = [0; FRONT];
+        let is_read = file.read_exact_at(&mut bytes, 0).is_ok();
+        if is_read { Self(bytes) } else { Self::default() }
+    }
+
+    /// The number of slots that may have an address. 0 for a number that cannot be right.
+    pub(crate) fn kept(&self) -> usize {
+        let count = u64::from_le_bytes(field(&self.0, HEAD));
+        usize::try_from(count).ok().filter(|count| *count <= kept::SLOTS).unwrap_or_default()
+    }
+}
+
 impl Head {
     /// Reads the head. `None` if it is not of this boot.
-    pub(crate) fn read(file: &File, boot: Option<&str>) -> Option<Self> {
-        let mut bytes = [0; HEADER];
-        file.read_exact_at(&mut bytes, 0).ok()?;
+    pub(crate) fn read(front: &Front, boot: Option<&str>) -> Option<Self> {
+        let bytes = &front.0;
         let text = bytes[16..16 + BOOT].split(|byte| *byte == 0).next()?;
         let head = Self {
-            stamp: i64::from_le_bytes(field(&bytes, 8)),
+            stamp: i64::from_le_bytes(field(bytes, 8)),
             boot: std::str::from_utf8(text).ok()?.to_owned(),
             unrecorded: bytes[56] != 0,
-            blocks: u32::from_le_bytes(field(&bytes, 60)),
-            rests: u64::from_le_bytes(field(&bytes, 64)),
+            blocks: u32::from_le_bytes(field(bytes, 60)),
+            rests: u64::from_le_bytes(field(bytes, 64)),
         };
         // A counter this large cannot be real, and would overflow later.
         let counts = head.blocks as usize <= MAX_BLOCKS && head.rests <= u64::MAX / 2;
@@ -99,7 +134,7 @@ impl Head {
     }
 
     fn write(&self, file: &File) -> std::io::Result<()> {
-        let mut bytes = [0; HEADER];
+        let mut bytes = [0; HEAD];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..16].copy_from_slice(&self.stamp.to_le_bytes());
         bytes[16..16 + self.boot.len()].copy_from_slice(self.boot.as_bytes());
@@ -119,7 +154,7 @@ impl Head {
     pub(crate) fn resting(&self, file: &File, now: u64, delay: u64) -> Vec<IpAddr> {
         let known = self.rests.min(RESTS);
         let mut bytes = vec![0; known as usize * REST];
-        if file.read_exact_at(&mut bytes, HEADER as u64).is_err() {
+        if file.read_exact_at(&mut bytes, RESTS_AT).is_err() {
             return Vec::new();
         }
         let entry = |number: u64| &bytes[(number % RESTS) as usize * REST..][..REST];
@@ -135,7 +170,7 @@ impl Head {
 }
 
 /// The number of an address among all of both families: those of IPv4 as IPv6 maps them.
-fn place(ip: IpAddr) -> u128 {
+pub(crate) fn place(ip: IpAddr) -> u128 {
     match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
         IpAddr::V6(ip) => ip.to_bits(),
@@ -174,7 +209,7 @@ impl Index {
             let mut bytes = [0; REST];
             bytes[..16].copy_from_slice(&place(*ip).to_be_bytes());
             bytes[16..].copy_from_slice(&second.to_le_bytes());
-            file.write_all_at(&bytes, HEADER as u64 + number % RESTS * REST as u64)?;
+            file.write_all_at(&bytes, RESTS_AT + number % RESTS * REST as u64)?;
         }
         let first = self.unwritten.unwrap_or(self.blocks.len());
         for key in self.changed.drain(..) {

@@ -22,12 +22,12 @@ fn whole(set: &Set) -> Span {
 }
 
 fn written(index: &mut Index, file: &File, released: &[(IpAddr, u64)]) -> Head {
-    let old = Head::read(file, Some(BOOT)).unwrap_or_default();
+    let old = Head::read(&Front::read(file), Some(BOOT)).unwrap_or_default();
     index.write(file, &old, 946_684_800, BOOT, released).unwrap()
 }
 
 fn read(file: &File) -> Index {
-    Index::read(file, &Head::read(file, Some(BOOT)).unwrap()).unwrap()
+    Index::read(file, &Head::read(&Front::read(file), Some(BOOT)).unwrap()).unwrap()
 }
 
 proptest! {
@@ -86,7 +86,7 @@ proptest! {
             let released: Vec<_> = released.iter().enumerate().map(address).map(|ip| (ip, now)).collect();
             let written = index.write(&file, &head, stamp, BOOT, &released).unwrap();
             all.extend(released);
-            head = Head::read(&file, Some(BOOT)).unwrap();
+            head = Head::read(&Front::read(&file), Some(BOOT)).unwrap();
             prop_assert_eq!(format!("{head:?}"), format!("{written:?}"));
         }
         let fields = (head.stamp, head.boot.as_str(), head.unrecorded, head.blocks, head.rests);
@@ -135,15 +135,17 @@ fn scattered_addresses_take_bounded_room_and_dense_ones_stay_known() {
 #[test]
 fn another_boot_or_a_broken_file_is_no_index() {
     let file = tempfile::tempfile().unwrap();
-    assert!(Head::read(&file, Some(BOOT)).is_none());
+    assert!(Head::read(&Front::read(&file), Some(BOOT)).is_none());
     let mut index = Index::empty();
     index.mark(ip(7));
     let head = written(&mut index, &file, &[]);
-    assert!(Head::read(&file, Some("boot-2")).is_none() && Head::read(&file, None).is_none());
+    assert!(
+        Head::read(&Front::read(&file), Some("boot-2")).is_none() && Head::read(&Front::read(&file), None).is_none()
+    );
     assert!(Index::read(&file, &Head { blocks: 2, ..head.clone() }).is_none());
     assert!(Index::read(&file, &head).is_some());
     Head::erase(&file).unwrap();
-    assert!(Head::read(&file, Some(BOOT)).is_none());
+    assert!(Head::read(&Front::read(&file), Some(BOOT)).is_none());
 }
 
 #[test]
@@ -152,7 +154,7 @@ fn a_count_of_releases_that_would_run_over_is_no_index() {
     let head = written(&mut Index::empty(), &file, &[]);
     for (rests, is_one) in [(u64::MAX / 2, true), (u64::MAX / 2 + 1, false), (u64::MAX, false)] {
         Head { rests, ..head.clone() }.write(&file).unwrap();
-        assert_eq!(Head::read(&file, Some(BOOT)).is_some(), is_one, "{rests}");
+        assert_eq!(Head::read(&Front::read(&file), Some(BOOT)).is_some(), is_one, "{rests}");
     }
 }
 

@@ -15,6 +15,7 @@ mod error;
 #[path = "../../../tests/hostile/inside/host_local.rs"]
 pub mod fuzz;
 mod index;
+mod kept;
 mod lease;
 mod lock;
 mod machine;
@@ -42,7 +43,7 @@ use crate::machine::{Living, Machine};
 use crate::range::Set;
 use crate::reclaim::Census;
 use crate::record::Identity;
-use crate::store::Store;
+use crate::store::{Probed, Store};
 
 /// The plugin.
 pub struct HostLocal;
@@ -171,12 +172,28 @@ fn del(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<()
         }
     }
     let mine = if held.leases.is_empty() { held.of_container } else { held.leases };
+    keep_conflicts(&store, call, &mine);
     errors.extend(mine.into_iter().filter_map(|ip| store.release(ip).err()));
     if errors.is_empty() {
         // Without leases, the record has no meaning.
         let _ = store.forget(&owner);
     }
     Ok(all_well(errors)?)
+}
+
+/// Keeps those addresses of a DEL from other containers that other machines on the LAN have. If this fails, a remark
+/// says so, because the lease must be released.
+fn keep_conflicts(store: &Store<'_>, call: &Call<'_>, held: &[IpAddr]) {
+    let mut conflicts = config::conflicts(call);
+    conflicts.retain(|conflict| held.contains(&conflict.ip));
+    if conflicts.is_empty() {
+        return;
+    }
+    if let Err(error) = store.keep(&conflicts) {
+        let ips: Vec<_> = conflicts.iter().map(|conflict| conflict.ip.to_string()).collect();
+        let cause = "so the next ADD may get it, although another machine on the LAN has it";
+        call.warn(format_args!("{} not kept, {cause}: {error}", ips.join(", ")));
+    }
 }
 
 fn check(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<(), cni::Error> {
@@ -215,12 +232,12 @@ fn status(machine: &Machine, call: &Call<'_>) -> Result<(), cni::Error> {
         Error::Locked { .. } => error,
         error => Error::Unavailable(Box::new(error)),
     };
-    let free = Store::probe(&directory, sets).map_err(unavailable)?;
+    let Probed { free, kept } = Store::probe(&directory, sets, config.conflict_delay).map_err(unavailable)?;
     for (at, set) in sets.iter().enumerate() {
         if free.as_ref().is_some_and(|free| free.get(at) == Some(&true)) {
             continue;
         }
-        let census = Census::of(&directory, set)?;
+        let census = Census::of(&directory, set, &kept)?;
         // An ADD would free stale leases. The search for namespaces looks at the whole machine, and a runtime calls
         // STATUS every few seconds, so it is not done for a remark.
         if census.has_room(set) || (config.full_is_unavailable && census.has_gone()) {

@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use crate::boots::Boots;
 use crate::directory::{Directory, Note};
-use crate::error::Error;
+use crate::error::{Error, KeptList};
+use crate::kept::Kept;
 use crate::lease::{Content, Owner};
 use crate::machine;
 use crate::range::Set;
@@ -44,21 +45,28 @@ pub(crate) struct Census {
     /// Leases of this boot whose owner's network namespace is known, with its inode.
     rooted: Vec<(IpAddr, u64)>,
     oldest: Option<(SystemTime, IpAddr, String)>,
+    /// Addresses that are not leased, but kept because other machines have them.
+    kept: Vec<Kept>,
 }
 
 impl Census {
-    /// Reads the leases of a set without the lock.
-    pub(crate) fn of(directory: &Directory, set: &Set) -> Result<Self, Error> {
+    fn new(set: &Set, kept: &[Kept]) -> Self {
+        let kept = kept.iter().filter(|its| set.admits(its.ip)).cloned().collect();
+        Self { kept, ..Self::default() }
+    }
+
+    /// Reads the leases of a set without the lock. `kept` may have addresses of other sets too.
+    pub(crate) fn of(directory: &Directory, set: &Set, kept: &[Kept]) -> Result<Self, Error> {
         let boots = directory.boots();
-        let mut census = Self::default();
+        let mut census = Self::new(set, kept);
         // A file that cannot be read counts as leased.
         let _unreadable = directory.look(&mut |seen| census.count(seen, set, &boots))?;
         Ok(census)
     }
 
     /// Reads the leases of a set under the lock, and repairs records and index.
-    pub(crate) fn of_store(store: &Store<'_>, set: &Set) -> Result<Self, Error> {
-        let mut census = Self::default();
+    pub(crate) fn of_store(store: &Store<'_>, set: &Set, kept: &[Kept]) -> Result<Self, Error> {
+        let mut census = Self::new(set, kept);
         let _unreadable = store.scan(&mut |seen| census.count(seen, set, &store.boots))?;
         Ok(census)
     }
@@ -68,6 +76,7 @@ impl Census {
             return;
         }
         self.taken += 1;
+        self.kept.retain(|its| its.ip != seen.ip);
         let Some(content) = seen.content else { return };
         let past = seen.record.is_some_and(|record| boots.is_past(record));
         if (content.is_torn() || past) && self.lost.len() < AT_ONCE {
@@ -84,7 +93,7 @@ impl Census {
 
     /// Returns true if an ADD could lease an address of the set, without a search for network namespaces.
     pub(crate) fn has_room(&self, set: &Set) -> bool {
-        self.taken < set.capacity() || !self.lost.is_empty()
+        self.taken + (self.kept.len() as u128) < set.capacity() || !self.lost.is_empty()
     }
 
     /// Returns true if a lease can be freed because its network namespace is gone. In doubt, returns false.
@@ -118,6 +127,7 @@ impl Census {
             capacity: set.capacity(),
             leases: self.taken,
             reclaimed,
+            kept: KeptList(self.kept),
             oldest: self.oldest.map(|(_, _, oldest)| oldest),
         }
     }

@@ -24,7 +24,8 @@ use linux::Errno;
 use crate::boots::Boots;
 use crate::directory::{Directory, Held, Note};
 use crate::error::Error;
-use crate::index::{Head, Index};
+use crate::index::{Front, Head, Index};
+use crate::kept::{self, Kept, Slots};
 use crate::lease::{self, Owner};
 use crate::lock::{LOCK_WITHIN, Lock};
 use crate::range::{Set, Span};
@@ -59,6 +60,15 @@ pub(crate) struct State {
     released: Vec<IpAddr>,
 }
 
+/// The result of [`Store::probe`].
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Probed {
+    /// For each set, true if an address is free. `None` if the index is not valid.
+    pub(crate) free: Option<Vec<bool>>,
+    /// The addresses that no ADD gets now.
+    pub(crate) kept: Vec<Kept>,
+}
+
 /// The directory under its lock. Dropping it writes the index and releases the lock.
 pub(crate) struct Store<'a> {
     pub(crate) directory: &'a Directory,
@@ -68,7 +78,9 @@ pub(crate) struct Store<'a> {
     pub(crate) boots: Boots,
     /// True if the index is not of the running boot, so that this can be the first call since the boot.
     pub(crate) is_first: bool,
-    /// The head of the index file, as it was at the start.
+    /// The first bytes of the index file, as they were at the start.
+    front: Front,
+    /// The head among them.
     head: Head,
     state: RefCell<State>,
 }
@@ -100,12 +112,14 @@ impl<'a> Store<'a> {
     }
 
     /// Checks that a lease could be written, and leaves no trace. If the index is valid, returns for each set if an
-    /// address is free; otherwise `None`.
-    pub(crate) fn probe(directory: &Directory, sets: &[Set]) -> Result<Option<Vec<bool>>, Error> {
+    /// address is free. Kept addresses are not free.
+    pub(crate) fn probe(directory: &Directory, sets: &[Set], conflict_delay: u32) -> Result<Probed, Error> {
         if let Some(store) = Store::lock_for(directory, false)? {
             store.probe_temporary()?;
-            let known = store.state().trust == Trust::Right;
-            return Ok(known.then(|| sets.iter().map(|set| store.has_free(set)).collect()));
+            let kept = store.kept(conflict_delay);
+            let is_known = store.state().trust == Trust::Right;
+            let free = is_known.then(|| sets.iter().map(|set| store.has_free(set, &kept)).collect());
+            return Ok(Probed { free, kept });
         }
         // An ADD would create the missing directories in the lowest one that exists.
         let above = directory.path().ancestors().skip(1).find(|above| fs::symlink_metadata(above).is_ok());
@@ -117,7 +131,7 @@ impl<'a> Store<'a> {
         let written = create().and_then(|mut file| file.write_all(b"probe"));
         remove();
         written.map_err(Error::io("create", directory.path()))?;
-        Ok(None)
+        Ok(Probed::default())
     }
 
     /// Takes the lock, and reads the index.
@@ -126,7 +140,8 @@ impl<'a> Store<'a> {
         let opened = File::open(directory.path()).and_then(|folder| Ok((folder.metadata()?, folder)));
         let (metadata, folder) = opened.map_err(Error::io("open", directory.path()))?;
         let boots = directory.boots();
-        let head = lock.index().and_then(|file| Head::read(file, boots.now()));
+        let front = lock.index().map_or_else(Front::default, Front::read);
+        let head = Head::read(&front, boots.now());
         let fits = |head: &&Head| (metadata.mtime(), metadata.mtime_nsec()) == (head.stamp, 0);
         let index = head.as_ref().filter(fits).and_then(|head| Index::read(lock.index()?, head));
         let stamped = index.is_some();
@@ -140,7 +155,7 @@ impl<'a> Store<'a> {
         let state = State { index, trust, stamped, touched: false, released: Vec::new() };
         let is_first = head.is_none();
         let head = head.unwrap_or_default();
-        Ok(Self { directory, lock, folder, boots, is_first, head, state: RefCell::new(state) })
+        Ok(Self { directory, lock, folder, boots, is_first, front, head, state: RefCell::new(state) })
     }
 
     pub(crate) fn state(&self) -> RefMut<'_, State> {
@@ -204,44 +219,52 @@ impl<'a> Store<'a> {
     }
 
     /// Leases the first free address of a set after `after`. `None` if the set is full. Addresses in `resting` come
-    /// last.
+    /// last, addresses in `kept` never.
     pub(crate) fn lease_next(
         &self,
         set: &Set,
         after: Option<IpAddr>,
         resting: &[IpAddr],
+        kept: &[Kept],
         owner: &Owner<'_>,
     ) -> Result<Option<IpAddr>, Error> {
-        let first = set.turn(after).into_iter().find_map(|span| self.first_free(set, span)).map(|(ip, _)| ip);
-        let Some(first) = first.or_else(|| resting.iter().copied().find(|ip| set.admits(*ip))) else { return Ok(None) };
+        let last = || resting.iter().copied().filter(|ip| set.admits(*ip) && !is_kept(*ip, kept));
+        let first = set.turn(after).into_iter().find_map(|span| self.first_free(set, span, kept)).map(|(ip, _)| ip);
+        let Some(first) = first.or_else(|| last().next()) else { return Ok(None) };
         self.with_lease_file(owner, first, |temporary| {
             for span in set.turn(after) {
                 let mut rest = Some(span);
-                while let Some((ip, span)) = rest.and_then(|span| self.first_free(set, span)) {
+                while let Some((ip, span)) = rest.and_then(|span| self.first_free(set, span, kept)) {
                     if !resting.contains(&ip) && self.link(temporary, ip)? {
                         return Ok(Some(ip));
                     }
                     rest = span.behind(ip);
                 }
             }
-            for ip in resting.iter().filter(|ip| set.admits(**ip)) {
-                if self.link(temporary, *ip)? {
-                    return Ok(Some(*ip));
+            for ip in last() {
+                if self.link(temporary, ip)? {
+                    return Ok(Some(ip));
                 }
             }
             Ok(None)
         })
     }
 
-    fn first_free(&self, set: &Set, span: Span) -> Option<(IpAddr, Span)> {
-        Some((self.state().index.first_free(set, span)?, span))
+    fn first_free(&self, set: &Set, mut span: Span, kept: &[Kept]) -> Option<(IpAddr, Span)> {
+        loop {
+            let ip = self.state().index.first_free(set, span)?;
+            if !is_kept(ip, kept) {
+                return Some((ip, span));
+            }
+            span = span.behind(ip)?;
+        }
     }
 
     /// Returns true if an address of the set is free.
-    pub(crate) fn has_free(&self, set: &Set) -> bool {
+    pub(crate) fn has_free(&self, set: &Set, kept: &[Kept]) -> bool {
         set.turn(None).into_iter().any(|span| {
             let mut rest = Some(span);
-            while let Some((ip, span)) = rest.and_then(|span| self.first_free(set, span)) {
+            while let Some((ip, span)) = rest.and_then(|span| self.first_free(set, span, kept)) {
                 if fs::symlink_metadata(self.directory.file(ip)).is_err_and(|error| error.kind() == ErrorKind::NotFound)
                 {
                     return true;
@@ -261,6 +284,50 @@ impl<'a> Store<'a> {
             (Some(now), Some(file)) => self.head.resting(file, now, delay),
             _ => Vec::new(),
         }
+    }
+
+    /// Returns the addresses that are kept because another machine on the LAN has them. None if `delay`, the value of
+    /// `conflictDelay`, is 0.
+    pub(crate) fn kept(&self, delay: u32) -> Vec<Kept> {
+        match self.slots() {
+            Some(slots) if delay > 0 => slots.live(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// As [`Store::kept`]. If the time of all of them is over, later calls need not read them.
+    pub(crate) fn kept_or_cleared(&self, delay: u32) -> Vec<Kept> {
+        let kept = self.kept(delay);
+        if kept.is_empty()
+            && let (Some(slots), Some(file)) = (self.slots(), self.lock.index())
+            && slots.live().is_empty()
+            && !(slots.has_foreign() && self.boots.is_shared())
+        {
+            // After an error, the next ADD tries again.
+            let _ = kept::clear(file);
+        }
+        kept
+    }
+
+    /// Returns the slots. `None` if none was used, or if their time cannot be known.
+    fn slots(&self) -> Option<Slots> {
+        let file = self.lock.index().filter(|_| self.front.kept() > 0)?;
+        Some(Slots::read(file, &self.front, self.boots.now()?, self.directory.machine.uptime()?))
+    }
+
+    /// Keeps addresses from every ADD for their seconds. Call it before their release.
+    pub(crate) fn keep(&self, kept: &[Kept]) -> Result<(), Error> {
+        let write = || {
+            let file = self
+                .lock
+                .index()
+                .ok_or_else(|| io::Error::other("it cannot be written, or it has another name too"))?;
+            let (boot, now) = (self.boots.now(), self.directory.machine.uptime());
+            let (boot, now) =
+                boot.zip(now).ok_or_else(|| io::Error::other("/proc does not show the boot ID and the uptime"))?;
+            Slots::read(file, &self.front, boot, now).keep(file, kept)
+        };
+        write().map_err(Error::io("write", &self.directory.path().join("lock")))
     }
 
     /// Writes a lease file under the temporary name, calls `work`, and removes the file.
@@ -475,6 +542,10 @@ impl Drop for Store<'_> {
 /// Returns true if the file system has no hard links, or no more for this file.
 fn has_no_links(error: &io::Error) -> bool {
     matches!(linux::errno(error), Some(Errno::EPERM | Errno::EMLINK | Errno::ENOSYS | Errno::EOPNOTSUPP))
+}
+
+fn is_kept(ip: IpAddr, kept: &[Kept]) -> bool {
+    kept.iter().any(|its| its.ip == ip)
 }
 
 /// Replaces link(2) and unlink(2). It is safe only under the lock.

@@ -36,7 +36,7 @@ fn an_address_is_leased_once() {
     let other = Owner { container_id: "c2", ..OWNER };
     assert!(store.lease(ip("10.0.0.2"), &OWNER).unwrap());
     assert!(!store.lease(ip("10.0.0.2"), &other).unwrap());
-    assert_eq!(store.lease_next(&set(), None, &[], &other).unwrap(), Some(ip("10.0.0.3")));
+    assert_eq!(store.lease_next(&set(), None, &[], &[], &other).unwrap(), Some(ip("10.0.0.3")));
     assert_eq!(store.held_by(&OWNER).unwrap().leases, [ip("10.0.0.2")]);
     // A file of its own, not one that shares its content with another lease or with a temporary.
     assert_eq!(fs::metadata(directory.path().join("10.0.0.3")).unwrap().nlink(), 1);
@@ -127,7 +127,7 @@ fn a_missing_directory_holds_nothing_and_stays_missing() {
     let (folder, directory) = directory();
     assert!(Store::lock(&directory).unwrap().is_none());
     assert!(directory.look(&mut |seen| panic!("{}", seen.ip)).unwrap().is_empty());
-    assert_eq!(Store::probe(&directory, &[set()]).unwrap(), None);
+    assert_eq!(Store::probe(&directory, &[set()], 600).unwrap(), Probed::default());
     assert!(!directory.path().exists());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use cni::env::{Operation, Variables};
-use cni::{AddResult, Args, Attachment, Call, Error, NetConf, Object, Program, Version, wire};
+use cni::{AddResult, Args, Attachment, Call, Conflict, Error, NetConf, Object, Program, Version, wire};
 use frontend::{Keys, Kind};
 
 /// Reads bytes as one kind of input.
@@ -51,6 +51,7 @@ pub fn configuration(bytes: &[u8]) -> bool {
             Ok(()) => accepted = true,
             Err(error) => answer(&error),
         };
+        look(Conflict::read(call.keys()).map(|conflicts| reread(json, &conflicts)));
         look(call.prev_result().map(|previous| previous.iter().for_each(reencode)));
         look(Keys::read(call, Some("eth0")).map(drop));
         look(macvlan::Macvlan.choose(call, Some(&attachment)).map(drop));
@@ -60,6 +61,13 @@ pub fn configuration(bytes: &[u8]) -> bool {
         look(host_local::fuzz::configuration(call, &attachment));
         accepted
     })
+}
+
+/// Adds the addresses to a network configuration, and reads them back.
+fn reread(json: &[u8], conflicts: &[Conflict]) {
+    let added = Conflict::add_to(json, conflicts);
+    let map = cni::config::parse(&added).expect("parse a configuration with another key");
+    assert_eq!(Conflict::read(&Object::root(&map)).expect("read the key"), conflicts);
 }
 
 /// The output of an IPAM plugin: a result or an error.
@@ -134,8 +142,9 @@ pub fn directory(bytes: &[u8]) -> bool {
     let conf = serde_json::json!({
         "cniVersion": "1.1.0",
         "name": "lan",
+        "addressConflicts": [{"address": "10.0.0.3", "mac": "52:54:00:12:34:56"}, {"address": "fd00::2"}],
         "ipam": {
-            "type": "host-local", "dataDir": data_dir, "reuseDelay": 30,
+            "type": "host-local", "dataDir": data_dir, "reuseDelay": 30, "conflictDelay": 60,
             "ranges": [[{"subnet": "10.0.0.0/29"}], [{"subnet": "fd00::/125"}]],
         },
     });

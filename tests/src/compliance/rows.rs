@@ -21,7 +21,7 @@ pub const EVERYWHERE: &[(&str, &str)] = &[
     ("F4", "file leases: here | -"),
     ("F4", "file leases/lan: here | -"),
     ("F4", "file leases/lan/lock: here | -"),
-    ("F3", "lock content: \"\" | \"underly1"),
+    ("F3", "lock content: \"\" | \"underly2"),
     ("K2", "net/ipv6/conf/ndisc_notify: 1 | 0"),
     ("K7", "Group: 0 | "),
 ];

@@ -3,6 +3,7 @@
 
 mod add;
 mod bad_input;
+mod conflicts;
 mod gc_status;
 mod heal;
 mod model;

@@ -16,6 +16,7 @@ const NOT_IN_THE_GUEST: &[(&str, &str)] = &[
     ("e2e/faults", "hundreds of traced calls, each thirty times as slow; e2e/faults_ipvlan runs there"),
     ("e2e/budget", "a guest is too slow for figures"),
     ("e2e/guest", "boots another guest"),
+    ("e2e/host_local_conflicts", "about files, not links: thousands of calls, each thirty times as slow there"),
     ("e2e/host_local_faults", "about files, not links: hundreds of traced calls, each thirty times as slow there"),
     ("e2e/host_local_mixed", "about files, not links: thousands of calls, each thirty times as slow there"),
     ("e2e/host_local_reclaim", "about processes that start and end all the time: a guest has one processor"),
