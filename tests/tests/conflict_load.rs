@@ -192,7 +192,7 @@ e2e::on_both_kinds! {
                 member.netns.ip(&format!("link add keep0 link {} type ipvlan mode l2", member.nic));
             }
         }
-        let count = 200 / usize::try_from(slowness()).expect("a small number").pow(2);
+        let count = 200 / usize::try_from(slowness()).expect("a small number");
         let networks = networks(site);
         let containers: Vec<Container> = (0..count).map(|_| site.container()).collect();
         let ends: Vec<(Container, Outcome)> = thread::scope(|scope| {

@@ -114,7 +114,7 @@ e2e::on_both_kinds! {
             r#"{"announce": {"interval": 99}}"#,
             r#"{"announce": {"often": true}}"#,
             r#"{"detectGateway": "perhaps"}"#,
-            r#"{"detectIpConflict": true}"#,
+            r#"{"detectConflict": true}"#,
             r#"{"master": "ens3"}"#,
         ] {
             site.write_defaults(text);

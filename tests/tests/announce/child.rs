@@ -6,7 +6,7 @@ use e2e::lab::{lan4, lan6};
 use e2e::patience::await_within;
 use e2e::plugin::slowness;
 use e2e::samples::show;
-use e2e::with;
+use e2e::{processes, with};
 use serde_json::json;
 
 use crate::site::{announcements, await_announcements};
@@ -27,6 +27,9 @@ e2e::on_both_kinds! {
         show(&format!("{}: {:?} with repeats, {:?} without", site.kind, outcome.wall, plain.wall));
         assert!(outcome.wall < Duration::from_secs(1) * slowness(), "{}", outcome.text());
         assert_eq!(children.len(), 1, "not one child: {children:?}");
+        // A lock of IPAM or of the host's side would stop all later calls.
+        let held: Vec<_> = processes::descriptors(children[0]).into_iter().filter(|held| held != "/dev/null").collect();
+        assert_eq!(held, [""; 0]);
         site.plugin().del(&container, "eth0", &site.conf(3, 2000)).run().done();
     }
 
@@ -58,6 +61,19 @@ e2e::on_both_kinds! {
         site.add(&container, &site.conf(10, 500)).result();
         drop(container);
         site.await_no_child(&other, SOON);
+    }
+
+    fn a_del_silences_a_child_that_waits_for_the_carrier(site) {
+        site.unplug();
+        let (wire, container, conf) = (site.wire(), site.container(), site.conf(2, 100));
+        site.add(&container, &conf).result();
+        assert_ne!(site.children(&container), [0; 0]);
+        site.plugin().del(&container, "eth0", &conf).run().done();
+        site.assert_gone(&container);
+        site.await_no_child(&container, SOON);
+        site.plug_again();
+        let seen = wire.seen_before_answer(site.neighbour.v4, site.host.v4);
+        assert!(announcements(&seen, lan4(100)).is_empty(), "{seen:#?}");
     }
 
     fn a_del_silences_the_child(site) {

@@ -100,6 +100,18 @@ e2e::on_both_kinds! {
         assert!(all[0].is_broadcast() && all[0].source == container.link("eth0").mac, "{all:#?}");
     }
 
+    fn an_address_on_a_link_that_ipam_has_set_up_is_announced_once_after_detection(site) {
+        let (wire, container) = (site.wire(), site.container());
+        let conf = with(raising_ipam(site), "detectIPConflict", json!(true));
+        site.plugin_with_fake(site.kind).add(&container, "eth0", &conf).run().result();
+        let seen = wire.seen_before_answer(site.neighbour.v4, lan4(77));
+        assert_eq!(announcements(&seen, lan4(77)).len(), 1, "{seen:#?}");
+        let probe = seen.iter().find(|seen| seen.frame.probes(lan4(77))).expect("a probe");
+        let claim = seen.iter().find(|seen| seen.frame.comes_from(lan4(77))).expect("a claim");
+        let listened = claim.at.duration_since(probe.at).unwrap_or_default();
+        assert!(listened >= Duration::from_millis(180), "{listened:?}");
+    }
+
     fn announcements_repeat_on_a_link_that_ipam_has_set_up(site) {
         let (wire, container) = (site.wire(), site.container());
         let conf = with(raising_ipam(site), "announce", json!({"count": 2, "interval": 100}));

@@ -78,6 +78,25 @@ e2e::on_both_kinds! {
         }
     }
 
+    /// Two networks of one host, whose containers are siblings.
+    fn two_containers_of_one_host_that_want_one_static_address_never_both_get_it(site) {
+        let conf = site.static_conf(&[lan4(200)]);
+        let networks = ["first", "other"].map(|name| with(conf.clone(), "name", json!(name)));
+        let containers = [site.container(), site.container()];
+        for round in 0..3 {
+            let calls = [0, 1].map(|number| site.plugin().add(&containers[number], "eth0", &networks[number]));
+            let outcomes: [Outcome; 2] = thread::scope(|scope| {
+                calls.map(|call| scope.spawn(move || call.run())).map(|call| call.join().expect("a call"))
+            });
+            let winners = outcomes.iter().filter(|outcome| outcome.status.success()).count();
+            show(&format!("round {round}: {winners} of 2"));
+            assert!(winners < 2, "both have the address: {}\n{}", outcomes[0].text(), outcomes[1].text());
+            for (container, conf) in containers.iter().zip(&networks) {
+                site.plugin().del(container, "eth0", conf).run().done();
+            }
+        }
+    }
+
     fn two_hosts_with_one_pool_never_give_one_address_twice(site) {
         let second = Second::new(site);
         let conf = site.conf(Families::V4);

@@ -93,6 +93,22 @@ e2e::on_both_kinds! {
         e2e::traffic::assert_reaches(&site.neighbour, lan4(100));
     }
 
+    /// The runtime gives up while ADD still tries.
+    fn a_del_while_add_tries_again_leaves_nothing(site) {
+        let holder = site.holder(Manner::of(&[lan4(100)]));
+        let (conf, container) = (site.static_conf(&[lan4(100)]), site.container());
+        let call = site.plugin().add(&container, "eth0", &conf);
+        let outcome = thread::scope(|scope| {
+            let add = scope.spawn(|| call.run());
+            holder.await_asked(2);
+            site.plugin().del(&container, "eth0", &conf).run().done();
+            assert_eq!(container.link_names(), ["lo"]);
+            add.join().expect("an ADD")
+        });
+        outcome.error();
+        site.assert_gone(&container);
+    }
+
     fn a_requested_address_in_use_is_refused(site) {
         let holder = site.holder(Manner::of(&[lan4(120), lan4(121)]));
         let mac = holder.mac_of(lan4(120));
