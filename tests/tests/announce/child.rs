@@ -135,7 +135,8 @@ e2e::on_both_kinds! {
         for pause in [0, 20, 90, 110, 190, 210] {
             let (wire, container, conf) = (site.wire(), site.container(), site.conf(5, 100));
             site.add(&container, &conf).result();
-            std::thread::park_timeout(Duration::from_millis(pause));
+            // The pause is a part of this test: it puts the DEL between two announcements, or into one.
+            wire.seen_within(Duration::from_millis(pause), |_| false);
             site.plugin().del(&container, "eth0", &conf).run().done();
             let deleted = SystemTime::now();
             site.await_no_child(&container, SOON);
