@@ -42,7 +42,7 @@ e2e::on_both_kinds! {
         assert_eq!(addresses(&container), [lan4(101)]);
         site.checks(&container, &checked);
         site.detach(&container, &conf);
-        site.assert_gone(&container);
+        site.assert_undone(&container);
     }
 
     fn an_answer_after_10_and_100_ms_is_noticed(site) {
