@@ -1,0 +1,95 @@
+//! A machine of the LAN has addresses in the middle of the ranges, and the network asks the LAN before it uses one.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use e2e::lab::lan4;
+use e2e::traffic::{Frame, Wire, assert_reaches};
+use kubernetes::cluster::{Turn, network};
+use kubernetes::{Cluster, Node, pods};
+use serde_json::{Value, json};
+
+const PODS: usize = 40;
+
+/// One address of the range of each node. The ranges begin 6 and 12 addresses before, and at least 10 pods are on each
+/// node.
+const TAKEN: [u8; 2] = [70, 136];
+
+/// A network of its own has no leases yet, so each node begins at the start of its range.
+const NETWORK: &str = "around";
+
+const ANYONE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+fn careful_network(node: &Node) -> Value {
+    let mut list = network(node);
+    list["name"] = json!(NETWORK);
+    list["plugins"][0]["detectIPConflict"] = json!(true);
+    list
+}
+
+/// The MACs in all answers to a probe for an address. The answer to a later question comes after them.
+fn answers_to_probe(cluster: &Turn, wire: &Wire, target: IpAddr, last: IpAddr) -> BTreeSet<String> {
+    wire.seen();
+    wire.ask(ANYONE, target);
+    let seen = wire.seen_before_answer(cluster.gateway.v4, last);
+    let macs = seen.into_iter().filter_map(|seen| match seen.frame {
+        Frame::Arp { operation: 2, sender, mac, .. } if IpAddr::V4(sender) == target => Some(mac),
+        _ => None,
+    });
+    macs.collect()
+}
+
+#[test]
+fn forty_pods_come_up_around_addresses_that_another_machine_has() {
+    let cluster = Cluster::shared();
+    let (gateway, nic) = (&cluster.gateway, cluster.gateway.nic);
+    let taken = TAKEN.map(lan4);
+    for ip in taken {
+        gateway.ip(&format!("address add {ip}/24 dev {nic}"));
+    }
+    for node in &cluster.nodes {
+        node.set_network(&careful_network(node));
+    }
+    let wire = Wire::open(gateway, nic);
+    let pods = cluster.deploy("web", PODS, pods::spec());
+    let seen = wire.seen();
+
+    let ips: BTreeSet<IpAddr> = pods.iter().map(|pod| pod.ip).collect();
+    assert_eq!(ips.len(), PODS, "an address is on two pods: {ips:?}");
+    for ip in taken {
+        assert!(!ips.contains(&ip), "{ip} is on a pod");
+        let is_probe = |frame: &Frame| {
+            matches!(frame, Frame::Arp { operation: 1, sender, target, .. }
+                if sender.is_unspecified() && IpAddr::V4(*target) == ip)
+        };
+        assert!(seen.iter().any(|seen| is_probe(&seen.frame)), "no pod has asked for {ip}");
+        let is_sender = |frame: &Frame| matches!(frame, Frame::Arp { sender, .. } if IpAddr::V4(*sender) == ip);
+        let senders: BTreeSet<&str> =
+            seen.iter().filter(|seen| is_sender(&seen.frame)).map(|seen| seen.source.as_str()).collect();
+        assert!(senders.iter().all(|mac| *mac == gateway.link(nic).mac), "others sent from {ip}: {senders:?}");
+    }
+    // The host's link of hostAccess must not answer. Otherwise each address of the host would seem to be on two machines.
+    for (node, other) in [(0, 1), (1, 0)] {
+        let [node, other] = [node, other].map(|at: usize| &cluster.nodes[at].machine);
+        let answers = answers_to_probe(&cluster, &wire, node.v4, other.v4);
+        assert_eq!(answers, BTreeSet::from([node.link(node.nic).mac]));
+    }
+    for pod in &pods {
+        let other = cluster.nodes[0].machine.v4;
+        let answers = answers_to_probe(&cluster, &wire, pod.ip, other);
+        assert_eq!(answers.len(), 1, "{}: {answers:?}", pod.ip);
+        assert_reaches(gateway, pod.ip);
+    }
+    gateway.ip("neighbour flush all");
+
+    cluster.undeploy("web");
+    for node in &cluster.nodes {
+        let left = node.names_in(&format!("/var/lib/cni/networks/{NETWORK}"));
+        let left: Vec<_> = left.iter().filter(|name| name.parse::<IpAddr>().is_ok()).collect();
+        assert!(left.is_empty(), "{} still leases {left:?}", node.name);
+        node.set_network(&network(node));
+    }
+    for ip in taken {
+        gateway.ip(&format!("address del {ip}/24 dev {nic}"));
+    }
+}
