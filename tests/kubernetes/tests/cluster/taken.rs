@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use e2e::lab::lan4;
-use e2e::traffic::{Frame, Wire, assert_reaches};
+use e2e::traffic::{Frame, Manner, Wire, assert_reaches};
 use kubernetes::cluster::{Turn, network};
 use kubernetes::{Cluster, Node, pods};
 use serde_json::{Value, json};
@@ -44,30 +44,19 @@ fn forty_pods_come_up_around_addresses_that_another_machine_has() {
     let cluster = Cluster::shared();
     let (gateway, nic) = (&cluster.gateway, cluster.gateway.nic);
     let taken = TAKEN.map(lan4);
-    for ip in taken {
-        gateway.ip(&format!("address add {ip}/24 dev {nic}"));
-    }
+    let holders = taken.map(|ip| Manner::of(&[ip]).start(gateway, nic));
     for node in &cluster.nodes {
         node.set_network(&careful_network(node));
     }
-    let wire = Wire::open(gateway, nic);
     let pods = cluster.deploy("web", PODS, pods::spec());
-    let seen = wire.seen();
 
     let ips: BTreeSet<IpAddr> = pods.iter().map(|pod| pod.ip).collect();
     assert_eq!(ips.len(), PODS, "an address is on two pods: {ips:?}");
-    for ip in taken {
-        assert!(!ips.contains(&ip), "{ip} is on a pod");
-        let is_probe = |frame: &Frame| {
-            matches!(frame, Frame::Arp { operation: 1, sender, target, .. }
-                if sender.is_unspecified() && IpAddr::V4(*target) == ip)
-        };
-        assert!(seen.iter().any(|seen| is_probe(&seen.frame)), "no pod has asked for {ip}");
-        let is_sender = |frame: &Frame| matches!(frame, Frame::Arp { sender, .. } if IpAddr::V4(*sender) == ip);
-        let senders: BTreeSet<&str> =
-            seen.iter().filter(|seen| is_sender(&seen.frame)).map(|seen| seen.source.as_str()).collect();
-        assert!(senders.iter().all(|mac| *mac == gateway.link(nic).mac), "others sent from {ip}: {senders:?}");
+    for (ip, holder) in taken.iter().zip(&holders) {
+        assert!(!ips.contains(ip), "{ip} is on a pod");
+        assert!(holder.asked() > 0, "no pod has asked for {ip}");
     }
+    let wire = Wire::open(gateway, nic);
     // The host's link of hostAccess must not answer. Otherwise each address of the host would seem to be on two machines.
     for (node, other) in [(0, 1), (1, 0)] {
         let [node, other] = [node, other].map(|at: usize| &cluster.nodes[at].machine);
@@ -88,8 +77,5 @@ fn forty_pods_come_up_around_addresses_that_another_machine_has() {
         let left: Vec<_> = left.iter().filter(|name| name.parse::<IpAddr>().is_ok()).collect();
         assert!(left.is_empty(), "{} still leases {left:?}", node.name);
         node.set_network(&network(node));
-    }
-    for ip in taken {
-        gateway.ip(&format!("address del {ip}/24 dev {nic}"));
     }
 }
