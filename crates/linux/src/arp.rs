@@ -5,17 +5,15 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Instant;
 
+use etherparse::{ArpEthIpv4Packet, ArpHardwareId, ArpOperation as Operation, ArpPacketSlice, EtherType};
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::patience::readable;
+use crate::patience::{Overtime, readable};
 use crate::{Error, Mac, Netns, Result};
 
 /// Bytes of a packet. A frame can be longer: Ethernet fills short ones up.
-const LENGTH: usize = 28;
-/// Hardware type Ethernet, protocol IPv4, and the lengths of their addresses.
-const ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
-const ETH_P_ARP: u16 = 0x0806;
+const LENGTH: usize = ArpEthIpv4Packet::LEN;
 
 /// What a packet is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,32 +57,39 @@ impl Arp {
 
     /// The bytes after the header of the frame.
     pub fn encode(&self) -> [u8; LENGTH] {
-        let mut bytes = [0; LENGTH];
-        bytes[..6].copy_from_slice(&ETHERNET_IPV4);
-        bytes[7] = match self.operation {
-            ArpOperation::Request => 1,
-            ArpOperation::Reply => 2,
+        let operation = match self.operation {
+            ArpOperation::Request => Operation::REQUEST,
+            ArpOperation::Reply => Operation::REPLY,
         };
-        bytes[8..14].copy_from_slice(&self.sender_mac.octets());
-        bytes[14..18].copy_from_slice(&self.sender.octets());
-        bytes[18..24].copy_from_slice(&self.target_mac.octets());
-        bytes[24..].copy_from_slice(&self.target.octets());
-        bytes
+        ArpEthIpv4Packet {
+            operation,
+            sender_mac: self.sender_mac.octets(),
+            sender_ipv4: self.sender.octets(),
+            target_mac: self.target_mac.octets(),
+            target_ipv4: self.target.octets(),
+        }
+        .to_bytes()
     }
 
     /// Reads the bytes after the header of a frame. `None` for another protocol, and for other operations.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; LENGTH] = bytes.first_chunk()?;
-        let operation = match bytes[6..8] {
-            [0, 1] => ArpOperation::Request,
-            [0, 2] => ArpOperation::Reply,
+        let packet = ArpPacketSlice::from_slice(bytes).ok()?;
+        let is_ethernet_ipv4 =
+            packet.hw_addr_type() == ArpHardwareId::ETHERNET && packet.proto_addr_type() == EtherType::IPV4;
+        let operation = match packet.operation() {
+            Operation::REQUEST if is_ethernet_ipv4 => ArpOperation::Request,
+            Operation::REPLY if is_ethernet_ipv4 => ArpOperation::Reply,
             _ => return None,
         };
-        let mac = |at: usize| Some(Mac::from(*bytes[at..].first_chunk::<6>()?));
-        let address = |at: usize| Some(Ipv4Addr::from(*bytes[at..].first_chunk::<4>()?));
-        let packet =
-            Self { operation, sender_mac: mac(8)?, sender: address(14)?, target_mac: mac(18)?, target: address(24)? };
-        bytes.starts_with(&ETHERNET_IPV4).then_some(packet)
+        let mac = |octets: &[u8]| <[u8; 6]>::try_from(octets).ok().map(Mac::from);
+        let address = |octets: &[u8]| <[u8; 4]>::try_from(octets).ok().map(Ipv4Addr::from);
+        Some(Self {
+            operation,
+            sender_mac: mac(packet.sender_hw_addr())?,
+            sender: address(packet.sender_protocol_addr())?,
+            target_mac: mac(packet.target_hw_addr())?,
+            target: address(packet.target_protocol_addr())?,
+        })
     }
 }
 
@@ -104,6 +109,7 @@ pub struct HeardArp {
 pub struct ArpSocket {
     socket: OwnedFd,
     ifindex: i32,
+    overtime: Overtime,
 }
 
 impl ArpSocket {
@@ -129,7 +135,7 @@ impl ArpSocket {
         if unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), SIZE) } == -1 {
             return Err(failed());
         }
-        Ok(Self { socket, ifindex })
+        Ok(Self { socket, ifindex, overtime: Overtime::default() })
     }
 
     /// Opens a socket on a link in another network namespace.
@@ -139,6 +145,51 @@ impl ArpSocket {
     /// As [`ArpSocket::open`], or if the namespace cannot be entered.
     pub fn open_in(netns: &Netns, ifindex: u32) -> Result<Self> {
         netns.enter(|| Self::open(ifindex))?
+    }
+
+    /// From now on, the kernel drops packets whose sender and target are not among these addresses. So many calls that
+    /// listen on one parent do not wake each other up, and no answer is lost because the socket is full of others. Packets
+    /// that have arrived before stay.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for more than 60 addresses.
+    pub fn hear_only(&self, addresses: &[Ipv4Addr]) -> Result<()> {
+        let filter = filter(addresses);
+        let program = libc::sock_fprog {
+            len: libc::c_ushort::try_from(filter.len()).unwrap_or_default(),
+            filter: filter.as_ptr().cast_mut(),
+        };
+        self.set(libc::SO_ATTACH_FILTER, &program)
+    }
+
+    /// From now on, all packets are heard.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's error.
+    pub fn hear_all(&self) -> Result<()> {
+        match self.set(libc::SO_DETACH_FILTER, &0) {
+            // There was no filter.
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),
+            set => set,
+        }
+    }
+
+    /// Sets an option of the socket. The kernel reads `value` during the call only.
+    fn set<T>(&self, option: libc::c_int, value: &T) -> Result<()> {
+        let length = mem::size_of::<T>() as libc::socklen_t;
+        // SAFETY: the kernel reads `length` bytes of `value`, and what these point to, which the callers keep alive.
+        let set = unsafe {
+            libc::setsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                std::ptr::from_ref(value).cast(),
+                length,
+            )
+        };
+        Errno::result(set).map(drop).map_err(|errno| Error::kernel("set the filter of an ARP socket", errno))
     }
 
     /// Sends a packet to all machines.
@@ -165,16 +216,18 @@ impl ArpSocket {
         }
     }
 
-    /// Returns the next packet, or `None` at the deadline. If the deadline is over, returns what has arrived. Frames to
-    /// other machines do not count: a NIC in promiscuous mode gets them, also those of other VLANs.
+    /// Returns the next packet, or `None` at the deadline. If the deadline is over, returns what has arrived, but no more
+    /// than 4,096 packets. Frames to other machines do not count: a NIC in promiscuous mode gets them, also those of
+    /// other VLANs.
     ///
     /// # Errors
     ///
-    /// `ENETDOWN` if the link is down.
+    /// `ENETDOWN` if the link is down or was deleted. The kernel tells it once. The socket works again
+    /// when the link is up.
     pub fn receive(&mut self, deadline: Instant) -> Result<Option<HeardArp>> {
         let failed = |errno| Error::kernel("receive ARP", errno);
         let mut bytes = [0_u8; LENGTH];
-        loop {
+        while !self.overtime.is_over(deadline) {
             let mut from = address(self.ifindex);
             let mut size = SIZE;
             // SAFETY: the kernel writes at most these sizes into the local variables.
@@ -187,7 +240,7 @@ impl ArpSocket {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => match readable(self.socket.as_fd(), deadline).map_err(failed)? {
                     true => {}
-                    false => return Ok(None),
+                    false => break,
                 },
                 Err(errno) => return Err(failed(errno)),
                 Ok(length) => {
@@ -200,6 +253,8 @@ impl ArpSocket {
                 }
             }
         }
+        self.overtime.end();
+        Ok(None)
     }
 }
 
@@ -209,7 +264,94 @@ fn address(ifindex: i32) -> libc::sockaddr_ll {
     // SAFETY: all bytes zero are a valid `sockaddr_ll`, which has only numbers.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
     address.sll_family = libc::AF_PACKET as libc::c_ushort;
-    address.sll_protocol = ETH_P_ARP.to_be();
+    address.sll_protocol = EtherType::ARP.0.to_be();
     address.sll_ifindex = ifindex;
     address
+}
+
+/// A program of the kernel's packet filter: accepts packets with one of the addresses as sender or target.
+/// (Documentation/networking/filter.rst)
+fn filter(addresses: &[Ipv4Addr]) -> Vec<libc::sock_filter> {
+    /// The places of sender and target in a packet.
+    const PLACES: [u32; 2] = [14, 24];
+    const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+    let step = |code: u32, jt, k| libc::sock_filter { code: code as u16, jt, jf: 0, k };
+    // The last step accepts, and the one before it drops.
+    let length = PLACES.len() * (1 + addresses.len());
+    let mut program = Vec::with_capacity(length + 2);
+    for place in PLACES {
+        program.push(step(LOAD, 0, place));
+        for address in addresses {
+            let to_accept = length - program.len();
+            program.push(step(EQUAL, u8::try_from(to_accept).unwrap_or_default(), u32::from(*address)));
+        }
+    }
+    program.push(step(RETURN, 0, 0));
+    program.push(step(RETURN, 0, u32::MAX));
+    program
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
+
+    /// The bytes are those of RFC 826, and the fields those of RFC 5227.
+    #[test]
+    fn a_probe_has_no_sender_and_an_announcement_has_it_twice() {
+        let request = [0, 1, 8, 0, 6, 4, 0, 1];
+        let bytes = |sender: [u8; 4]| [&request[..], &MAC, &sender, &[0; 6], &[10, 0, 0, 7]].concat();
+        assert_eq!(Arp::probe(Mac::from(MAC), ADDRESS).encode()[..], bytes([0; 4]));
+        assert_eq!(Arp::announcement(Mac::from(MAC), ADDRESS).encode()[..], bytes([10, 0, 0, 7]));
+        let asker = Ipv4Addr::new(10, 0, 0, 9);
+        assert_eq!(Arp::request(Mac::from(MAC), asker, ADDRESS).encode()[..], bytes([10, 0, 0, 9]));
+    }
+
+    #[test]
+    fn other_protocols_lengths_and_operations_are_not_decoded() {
+        let correct = Arp::probe(Mac::from(MAC), ADDRESS).encode();
+        let changes =
+            [(0, 1), (1, 6), (2, 0x86), (3, 0xdd), (4, 8), (4, 5), (5, 16), (5, 3), (6, 1), (7, 0), (7, 3), (7, 8)];
+        for (at, value) in changes {
+            let mut bytes = [&correct[..], &[0; 64]].concat();
+            bytes[at] = value;
+            assert_eq!(Arp::decode(&bytes), None, "byte {at} is {value}");
+        }
+    }
+
+    fn any_arp() -> impl Strategy<Value = Arp> {
+        let operation = prop_oneof![Just(ArpOperation::Request), Just(ArpOperation::Reply)];
+        let machine = || (any::<[u8; 6]>(), any::<Ipv4Addr>());
+        (operation, machine(), machine()).prop_map(|(operation, (sender_mac, sender), (target_mac, target))| {
+            let [sender_mac, target_mac] = [sender_mac, target_mac].map(Mac::from);
+            Arp { operation, sender_mac, sender, target_mac, target }
+        })
+    }
+
+    proptest! {
+        /// Ethernet fills short frames up.
+        #[test]
+        fn a_packet_reads_back_also_with_filling(arp in any_arp(), filling in 0..64_usize) {
+            let bytes = [&arp.encode()[..], &vec![0; filling]].concat();
+            prop_assert_eq!(Arp::decode(&bytes), Some(arp));
+            prop_assert_eq!(Arp::decode(&bytes[..LENGTH - 1]), None);
+        }
+
+        #[test]
+        fn decoding_never_panics_and_loses_nothing(
+            head in prop_oneof![Just(vec![]), Just(vec![0, 1, 8, 0, 6, 4, 0]), Just(vec![0, 1, 8, 0])],
+            rest in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let bytes = [head, rest].concat();
+            if let Some(arp) = Arp::decode(&bytes) {
+                prop_assert_eq!(&arp.encode()[..], &bytes[..LENGTH]);
+            }
+        }
+    }
 }

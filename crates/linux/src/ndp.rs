@@ -8,6 +8,11 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Instant;
 
+use etherparse::icmpv6::{
+    NdpOptionHeader, NdpOptionSlice, NdpOptionType, NeighborAdvertisementHeader, NeighborAdvertisementPayloadSlice,
+    TYPE_NEIGHBOR_ADVERTISEMENT,
+};
+use etherparse::{Icmpv6Header, Icmpv6Slice, Icmpv6Type};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
@@ -15,22 +20,9 @@ use nix::sys::socket::{
     recvmsg, sendmsg, socket,
 };
 
-use crate::patience::readable;
+use crate::patience::{Overtime, readable};
 use crate::{Error, Mac, Netns, Result};
 
-/// The types of the messages. (RFC 4861, sections 4.3 and 4.4)
-const SOLICITATION: u8 = 135;
-const ADVERTISEMENT: u8 = 136;
-/// The types of the options. (RFC 4861, section 4.6.1)
-const SOURCE_MAC: u8 = 1;
-const TARGET_MAC: u8 = 2;
-/// The flags of an advertisement.
-const SOLICITED: u8 = 0x40;
-const OVERRIDE: u8 = 0x20;
-/// Bytes of both messages before their options.
-const HEADER: usize = 24;
-/// Bytes of an option with a MAC, which counts itself in units of eight bytes.
-const OPTION: usize = 8;
 /// A router does not forward such a message, and a receiver ignores one that was forwarded.
 const HOPS: i32 = 255;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -49,32 +41,27 @@ pub struct Advertisement {
 impl Advertisement {
     /// Reads an ICMPv6 message. `None` for any other message, and for one that RFC 4861, section 7.1.2 tells to ignore.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (head, mut options) = bytes.split_at_checked(HEADER)?;
-        if head[0] != ADVERTISEMENT || head[1] != 0 {
-            return None;
-        }
+        let message = Icmpv6Slice::from_slice(bytes).ok()?;
+        let Icmpv6Type::NeighborAdvertisement(header) = message.icmp_type() else { return None };
+        let payload = NeighborAdvertisementPayloadSlice::from_slice(message.payload()).ok()?;
         let mut mac = None;
-        while let [kind, units, ..] = *options {
-            let (option, rest) = options.split_at_checked(usize::from(units) * 8).filter(|_| units > 0)?;
-            if kind == TARGET_MAC && mac.is_none() {
-                mac = option[2..].first_chunk::<6>().map(|octets| Mac::from(*octets));
+        for option in payload.options_iterator() {
+            if let NdpOptionSlice::TargetLinkLayerAddress(option) = option.ok()? {
+                let first = option.link_layer_address().first_chunk::<6>();
+                mac = mac.or(first.map(|octets| Mac::from(*octets)));
             }
-            options = rest;
         }
-        let target = Ipv6Addr::from(*head[8..].first_chunk::<16>()?);
-        Some(Self { target, mac, solicited: head[4] & SOLICITED != 0 }).filter(|_| !target.is_multicast())
+        let target = payload.target_address();
+        Some(Self { target, mac, solicited: header.solicited }).filter(|_| !target.is_multicast())
     }
 }
 
 /// Encodes a message with one option. The kernel writes the checksum.
-fn encode(kind: u8, flags: u8, target: Ipv6Addr, option: u8, mac: Mac) -> [u8; HEADER + OPTION] {
-    let mut bytes = [0; HEADER + OPTION];
-    bytes[0] = kind;
-    bytes[4] = flags;
-    bytes[8..HEADER].copy_from_slice(&target.octets());
-    bytes[HEADER..HEADER + 2].copy_from_slice(&[option, 1]);
-    bytes[HEADER + 2..].copy_from_slice(&mac.octets());
-    bytes
+fn encode(message: Icmpv6Type, target: Ipv6Addr, option: NdpOptionType, mac: Mac) -> Vec<u8> {
+    // An option counts its length in units of eight bytes.
+    let option = NdpOptionHeader { option_type: option, length_units: 1 }.to_bytes();
+    let head = Icmpv6Header::new(message).to_bytes();
+    [head.as_slice(), &target.octets(), &option, &mac.octets()].concat()
 }
 
 /// A socket for advertisements on one link.
@@ -82,6 +69,7 @@ fn encode(kind: u8, flags: u8, target: Ipv6Addr, option: u8, mac: Mac) -> [u8; H
 pub struct NdpSocket {
     socket: OwnedFd,
     ifindex: u32,
+    overtime: Overtime,
 }
 
 impl NdpSocket {
@@ -108,11 +96,11 @@ impl NdpSocket {
         /// A filter: each bit that is 1 blocks a type. (RFC 3542, section 3.2)
         const ICMP6_FILTER: i32 = 1;
         let mut blocked = [u32::MAX; 8];
-        blocked[usize::from(ADVERTISEMENT) / 32] &= !(1 << (ADVERTISEMENT % 32));
+        blocked[usize::from(TYPE_NEIGHBOR_ADVERTISEMENT) / 32] &= !(1 << (TYPE_NEIGHBOR_ADVERTISEMENT % 32));
 
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Inet6, SockType::Raw, flags, SockProtocol::IcmpV6)?;
-        let this = Self { socket, ifindex };
+        let this = Self { socket, ifindex, overtime: Overtime::default() };
         // First, so that nothing else is heard.
         this.set(libc::IPPROTO_ICMPV6, ICMP6_FILTER, &blocked)?;
         this.set(libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, &ifindex.cast_signed())?;
@@ -136,13 +124,18 @@ impl NdpSocket {
     ///
     /// # Errors
     ///
-    /// `EADDRNOTAVAIL` if the link does not have the source, or cannot use it yet. `ENETDOWN` if the link is down.
+    /// `EINVAL` if the link does not have the source, or cannot use it yet. The kernel removes the addresses of a link that
+    /// is set down. (net/ipv6/datagram.c)
     pub fn solicit(&self, source: Ipv6Addr, target: Ipv6Addr, mac: Mac) -> Result<()> {
         // The solicited-node address has the last 24 bits of the target. (RFC 4291, section 2.7.1)
         let [.., high, low] = target.segments();
         let to = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | (high & 0xff), low);
-        self.send(source, to, &encode(SOLICITATION, 0, target, SOURCE_MAC, mac))
-            .map_err(|errno| Error::kernel(format_args!("ask for {target}"), errno))
+        self.send(
+            source,
+            to,
+            &encode(Icmpv6Type::NeighborSolicitation, target, NdpOptionType::SOURCE_LINK_LAYER_ADDRESS, mac),
+        )
+        .map_err(|errno| Error::kernel(format_args!("ask for {target}"), errno))
     }
 
     /// Tells all machines the MAC of an address of the link. (RFC 4861, section 7.2.6)
@@ -151,7 +144,9 @@ impl NdpSocket {
     ///
     /// As [`NdpSocket::solicit`].
     pub fn advertise(&self, address: Ipv6Addr, mac: Mac) -> Result<()> {
-        self.send(address, ALL_NODES, &encode(ADVERTISEMENT, OVERRIDE, address, TARGET_MAC, mac))
+        let header = NeighborAdvertisementHeader { router: false, solicited: false, r#override: true };
+        let message = Icmpv6Type::NeighborAdvertisement(header);
+        self.send(address, ALL_NODES, &encode(message, address, NdpOptionType::TARGET_LINK_LAYER_ADDRESS, mac))
             .map_err(|errno| Error::kernel(format_args!("advertise {address}"), errno))
     }
 
@@ -170,6 +165,7 @@ impl NdpSocket {
     }
 
     /// Returns the next advertisement, or `None` at the deadline. If the deadline is over, returns one that has arrived.
+    /// After 4,096 late ones it returns `None`, also if there are more.
     ///
     /// # Errors
     ///
@@ -177,12 +173,12 @@ impl NdpSocket {
     pub fn receive(&mut self, deadline: Instant) -> Result<Option<Advertisement>> {
         let failed = |errno| Error::kernel("receive neighbour advertisement", errno);
         let mut bytes = [0; 256];
-        loop {
+        while !self.overtime.is_over(deadline) {
             match self.receive_message(&mut bytes) {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => match readable(self.socket.as_fd(), deadline).map_err(failed)? {
                     true => {}
-                    false => return Ok(None),
+                    false => break,
                 },
                 Err(errno) => return Err(failed(errno)),
                 Ok((length, hops)) => {
@@ -193,6 +189,8 @@ impl NdpSocket {
                 }
             }
         }
+        self.overtime.end();
+        Ok(None)
     }
 
     /// Returns the length of the next message, and its hop limit.
@@ -206,5 +204,88 @@ impl NdpSocket {
             _ => None,
         });
         Ok((message.bytes, hops))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 7);
+
+    /// An advertisement of [`ADDRESS`] with these flags and options. (RFC 4861, section 4.4)
+    fn advertisement(flags: u8, options: &[&[u8]]) -> Vec<u8> {
+        [&[136, 0, 0, 0, flags, 0, 0, 0], &ADDRESS.octets()[..], &options.concat()].concat()
+    }
+
+    fn mac_option(kind: u8, mac: [u8; 6]) -> Vec<u8> {
+        [&[kind, 1], &mac[..]].concat()
+    }
+
+    fn decoded(options: &[&[u8]]) -> Option<Option<Mac>> {
+        Advertisement::decode(&advertisement(0, options)).map(|heard| heard.mac)
+    }
+
+    /// The bytes are those of RFC 4861, sections 4.3, 4.4 and 4.6.1.
+    #[test]
+    fn a_solicitation_has_the_mac_of_the_source_and_an_advertisement_that_of_the_target() {
+        let kind = NdpOptionType::SOURCE_LINK_LAYER_ADDRESS;
+        let solicitation = encode(Icmpv6Type::NeighborSolicitation, ADDRESS, kind, Mac::from(MAC));
+        let expected = [&[135, 0, 0, 0, 0, 0, 0, 0], &ADDRESS.octets()[..], &mac_option(1, MAC)].concat();
+        assert_eq!(solicitation, expected);
+        let header = NeighborAdvertisementHeader { router: false, solicited: false, r#override: true };
+        let message = Icmpv6Type::NeighborAdvertisement(header);
+        let encoded = encode(message, ADDRESS, NdpOptionType::TARGET_LINK_LAYER_ADDRESS, Mac::from(MAC));
+        assert_eq!(encoded, advertisement(0x20, &[&mac_option(2, MAC)]));
+    }
+
+    #[test]
+    fn the_mac_is_that_of_the_first_target_option() {
+        let (target, source, nonce) = (mac_option(2, MAC), mac_option(1, [9; 6]), mac_option(14, [7; 6]));
+        assert_eq!(decoded(&[]), Some(None));
+        assert_eq!(decoded(&[&source]), Some(None));
+        assert_eq!(decoded(&[&nonce, &source, &target, &mac_option(2, [8; 6])]), Some(Some(Mac::from(MAC))));
+    }
+
+    #[test]
+    fn a_message_that_must_be_ignored_is_not_decoded() {
+        let target = mac_option(2, MAC);
+        assert_eq!(decoded(&[&target, &[2, 0, 0, 0, 0, 0, 0, 0]]), None, "an option without a length");
+        assert_eq!(decoded(&[&target, &[14, 2, 0, 0, 0, 0, 0, 0]]), None, "an option that is cut short");
+        assert_eq!(decoded(&[&target, &[14]]), None, "half an option");
+        let correct = advertisement(0, &[&target]);
+        for (at, value, cause) in [(0, 135, "another type"), (1, 1, "another code"), (8, 0xff, "a group as target")] {
+            let mut bytes = correct.clone();
+            bytes[at] = value;
+            assert_eq!(Advertisement::decode(&bytes), None, "{cause}");
+        }
+        assert_eq!(Advertisement::decode(&correct[..23]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn an_advertisement_reads_back(flags in any::<u8>(), mac in any::<[u8; 6]>(), others in 0..4_usize) {
+            let mut options = vec![mac_option(14, [0; 6]); others];
+            options.push(mac_option(2, mac));
+            let options: Vec<_> = options.iter().map(Vec::as_slice).collect();
+            let expected = Advertisement { target: ADDRESS, mac: Some(Mac::from(mac)), solicited: flags & 0x40 != 0 };
+            prop_assert_eq!(Advertisement::decode(&advertisement(flags, &options)), Some(expected));
+        }
+
+        #[test]
+        fn decoding_never_panics(
+            is_advertisement in any::<bool>(),
+            options in prop::collection::vec((any::<u8>(), 0..4_u8, any::<[u8; 6]>()), 0..4),
+            rest in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let options: Vec<_> = options.iter().map(|(kind, units, bytes)| [&[*kind, *units], &bytes[..]].concat()).collect();
+            let head = if is_advertisement { advertisement(0, &[&options.concat()]) } else { Vec::new() };
+            if let Some(heard) = Advertisement::decode(&[head, rest].concat()) {
+                prop_assert!(!heard.target.is_multicast());
+            }
+        }
     }
 }

@@ -37,6 +37,27 @@ impl Patience {
     }
 }
 
+/// The most messages that are read from one socket after the deadline. It is more than a socket's queue usually holds.
+const MOST_LATE: u32 = 4096;
+
+/// Counts the messages that are read after a deadline. Otherwise reading would never end while other machines send
+/// faster than we read.
+#[derive(Debug, Default)]
+pub(crate) struct Overtime(u32);
+
+impl Overtime {
+    /// Counts a message. Returns true if no further one may be read.
+    pub(crate) fn is_over(&mut self, deadline: Instant) -> bool {
+        self.0 = if Instant::now() < deadline { 0 } else { self.0 + 1 };
+        self.0 > MOST_LATE
+    }
+
+    /// Starts again at 0, because reading has ended.
+    pub(crate) fn end(&mut self) {
+        self.0 = 0;
+    }
+}
+
 /// Waits until a socket has something to read. Returns false at the deadline.
 pub(crate) fn readable(socket: BorrowedFd<'_>, deadline: Instant) -> nix::Result<bool> {
     loop {

@@ -260,10 +260,7 @@ extern "C" fn exec(start: *mut c_void) -> c_int {
         // The parent may have ended before prctl(2). 0 is a parent in another PID namespace, which cannot be seen.
         if has_streams && matches!(libc::getppid(), parent if parent == (*start).parent || parent == 0) {
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-            // A runtime may have blocked signals. (execve(2) keeps the mask)
-            let mut none = std::mem::zeroed();
-            libc::sigemptyset(&raw mut none);
-            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+            unblock_signals();
             libc::execve((*start).program.as_ptr(), (*start).words.as_ptr(), (*start).environment.as_ptr());
         }
         // If the parent has ended, there may be no error here, and no one reads it.
@@ -272,11 +269,16 @@ extern "C" fn exec(start: *mut c_void) -> c_int {
     }
 }
 
-/// Starts a process that does `work`, and does not wait for it. It is a copy of this process in a session of its own. It
-/// closes all descriptors at once, so it keeps no pipe, lock or namespace. `work` must not use values with descriptors.
-/// They are never dropped. If `work` panics, the process ends.
+/// Starts a process that does `work`, and does not wait for it. It is a copy of this process, with a session of its own and
+/// `/` as its working directory. So it keeps no file system busy, and `work` must use absolute paths. It closes all
+/// descriptors at once, so it keeps no pipe, lock or namespace. Its standard streams are /dev/null. No signal is blocked.
 ///
-/// Call it while this process has one thread. Otherwise `work` may wait for ever for memory.
+/// `work` must neither use nor own a value with a descriptor. The number of the descriptor would be closed already, or
+/// would be that of another file. When `work` returns or panics, the process ends with _exit(2). Then it writes no
+/// buffer, and drops no value of this process. If this process still runs then, the other one stays a zombie until it ends.
+///
+/// Call it while this process has one thread. A lock that another thread holds, such as that of a `Mutex`, is never
+/// released in the copy. A thread that waits in [`file::lock_within`](crate::file::lock_within) holds none.
 ///
 /// # Errors
 ///
@@ -287,11 +289,13 @@ pub fn detach(work: impl FnOnce()) -> io::Result<()> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            // SAFETY: these calls take only numbers. No value that owns one of the descriptors is used or dropped after
-            // this, because `work` has none, and the process ends with _exit(2).
+            // SAFETY: these calls take only numbers and a constant text. No value that owns one of the descriptors is used
+            // or dropped after this, because `work` has none, and the process ends with _exit(2).
             unsafe {
-                libc::setsid();
                 close_all();
+                libc::setsid();
+                libc::chdir(c"/".as_ptr());
+                unblock_signals();
             }
             // The next opened files must not get the numbers of the standard streams.
             stand_in_for_closed_streams();
@@ -301,6 +305,17 @@ pub fn detach(work: impl FnOnce()) -> io::Result<()> {
             unsafe { libc::_exit(0) }
         }
         _ => Ok(()),
+    }
+}
+
+/// Unblocks all signals of the calling thread. A runtime may have blocked some. (execve(2) keeps the mask) Allocates
+/// nothing.
+fn unblock_signals() {
+    // SAFETY: all bytes zero are a valid `sigset_t`, and the set is a local variable.
+    unsafe {
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
     }
 }
 

@@ -5,6 +5,7 @@
 //! rest: IPv4 addresses that were added later, and the repetitions that the configuration asks for.
 
 use std::net::Ipv4Addr;
+use std::path::absolute;
 
 use linux::{Arp, ArpSocket};
 
@@ -40,8 +41,10 @@ impl<'a> Step<'a> for Repeat {
             return Ok(());
         }
         let attachment = &making.task.attachment;
+        let netns = attachment.netns.ok_or(Error::NetnsUnset)?;
         let later = Repetition {
-            netns: attachment.netns.ok_or(Error::NetnsUnset)?.to_owned(),
+            // The process leaves its working directory.
+            netns: absolute(netns).unwrap_or_else(|_| netns.to_owned()),
             seen: making.netns.seen(),
             ifindex: making.ifindex(),
             group: Mark::of(attachment).group(),

@@ -1,10 +1,13 @@
 //! Tests of this crate with the kernel. They need root. Each test runs in its own thread and network namespace.
 
 mod addresses;
+mod arp;
 mod hostile;
 mod links;
 mod namespaces;
+mod ndp;
 mod neighbours;
 mod routes;
 mod sandbox;
 mod sysctls;
+mod wire;
