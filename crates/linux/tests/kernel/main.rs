@@ -2,6 +2,7 @@
 
 mod addresses;
 mod arp;
+mod detached;
 mod hostile;
 mod links;
 mod namespaces;
