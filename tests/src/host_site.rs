@@ -110,7 +110,7 @@ impl HostSite {
 
     /// Asserts that nothing of an attachment is left: no link, no lease, and no record.
     #[track_caller]
-    pub fn assert_gone(&self, container: &Container) {
+    pub fn assert_undone(&self, container: &Container) {
         self.lab.assert_gone(container);
         assert_eq!(self.records(), [""; 0]);
     }

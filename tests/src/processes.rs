@@ -23,6 +23,12 @@ pub fn using(namespaces: &[&Namespace]) -> Vec<u32> {
     pids.filter(|pid| *pid != std::process::id()).filter(uses).collect()
 }
 
+/// The targets of all open descriptors of a process.
+pub fn descriptors(pid: u32) -> Vec<String> {
+    let open = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fd")).into_iter().flatten().flatten();
+    open.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.display().to_string())).collect()
+}
+
 fn inode(netns: &Namespace) -> u64 {
     netns.file().metadata().expect("an open namespace").ino()
 }

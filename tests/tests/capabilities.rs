@@ -59,6 +59,21 @@ fn ipvlan_needs_the_same_two_capabilities_on_a_free_parent() {
     }
 }
 
+/// Without the key, it needs none of these sockets.
+#[test]
+fn detection_needs_a_third_capability() {
+    let lab = Lab::new(Binaries::HardLinks);
+    let container = lab.container();
+    let conf = with(lab.conf(), "detectIPConflict", json!(true));
+    let run = |capabilities: &str, command: &str| call(&lab, "macvlan", capabilities, command, &container, &conf);
+    let error = run(BOTH, "ADD").fails(100, &["open ARP socket"]);
+    assert!(error.msg.contains("operation not permitted"), "{}", error.msg);
+    lab.assert_gone(&container);
+    run(&format!("{BOTH},+net_raw"), "ADD").result();
+    run(BOTH, "DEL").done();
+    lab.assert_gone(&container);
+}
+
 /// The plugin cannot look at the process that holds the other container.
 #[test]
 fn ipvlan_refuses_a_parent_that_it_cannot_check_without_sys_ptrace() {

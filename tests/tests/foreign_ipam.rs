@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use e2e::binaries::peers;
 use e2e::lab::lan4;
 use e2e::patience::await_that;
-use e2e::traffic::assert_reaches;
-use e2e::{Lab, Machine, Plugin, cases};
+use e2e::traffic::{Manner, Wire, assert_reaches};
+use e2e::{Lab, Machine, Plugin, cases, with};
 use serde_json::{Value, json};
 
 /// The addresses of the DHCP server, and their netmask and lease time.
@@ -133,6 +133,33 @@ cases! {
         plugin.detach(lab, &container, &conf);
         dhcp.await_empty_table();
         plugin.del(&container, "eth0", &conf).run().done();
+    }
+
+    /// `dhcp` sets the link up before it asks, so the kernel does not announce the address. Switches kept the MAC of the
+    /// container that had the address before.
+    #[reference(fails: "1 announcement")]
+    fn an_address_of_dhcp_is_announced(lab) {
+        let dhcp = Dhcp::start(lab, &[]);
+        let wire = Wire::open(&lab.neighbour, lab.neighbour.nic);
+        let (container, conf) = with_theirs(lab, "macvlan").attach(lab, &dhcp.conf());
+        let address = container.addresses("eth0").into_iter().find(|its| its.net.addr().is_ipv4()).expect("an address");
+        let seen = wire.seen_before_answer(lab.neighbour.v4, lan4(30));
+        let announced = seen.iter().filter(|seen| seen.frame.announces(address.net.addr())).count();
+        assert_eq!(announced, 1, "not 1 announcement: {seen:?}");
+        with_theirs(lab, "macvlan").detach(lab, &container, &conf);
+    }
+
+    /// The address is not ours to change, so the ADD fails after it has given the lease back.
+    #[reference(fails: "did not fail")]
+    fn an_address_of_dhcp_that_another_machine_has_is_refused(lab) {
+        let dhcp = Dhcp::start(lab, &[]);
+        let conf = with(dhcp.conf(), "detectIPConflict", json!(true));
+        let all: Vec<_> = (200..=220).map(lan4).collect();
+        let _holder = Manner::of(&all).start(&lab.neighbour, lab.neighbour.nic);
+        let container = lab.container();
+        let failed = with_theirs(lab, "macvlan").add(&container, "eth0", &conf).run();
+        failed.fails(103, &["192.168.50.2", "eth0", "ens3"]);
+        assert!(!container.has_link("eth0"), "the link stayed: {}", failed.text());
     }
 
     /// The kernel refuses a route of the server, so ADD fails after the address is on the link.

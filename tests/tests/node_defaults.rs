@@ -86,7 +86,7 @@ e2e::on_both_kinds! {
         site.write_defaults(r#"{"detectGateway": true}"#);
         let container = site.container();
         site.plugin().add(&container, "eth0", &site.conf()).run().fails(104, &["192.168.50.1"]);
-        site.assert_gone(&container);
+        site.assert_undone(&container);
     }
 
     fn announcements_are_repeated_for_all_networks(site) {
@@ -114,7 +114,7 @@ e2e::on_both_kinds! {
             r#"{"announce": {"interval": 99}}"#,
             r#"{"announce": {"often": true}}"#,
             r#"{"detectGateway": "perhaps"}"#,
-            r#"{"detectIpConflict": true}"#,
+            r#"{"detectConflict": true}"#,
             r#"{"master": "ens3"}"#,
         ] {
             site.write_defaults(text);
@@ -126,7 +126,7 @@ e2e::on_both_kinds! {
         }
         site.checks(&container, &checked);
         site.detach(&container, &site.conf());
-        site.assert_gone(&container);
+        site.assert_undone(&container);
     }
 
     /// Its own keys have the same limits.

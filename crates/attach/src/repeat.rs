@@ -42,22 +42,22 @@ pub(crate) struct Repetition {
 impl Repetition {
     /// Sends the announcements. Ends early if the attachment is gone, or after an error, which has no reader.
     pub(crate) fn run(self) {
-        let mut next = Instant::now();
+        let mut last = Instant::now();
         if self.waits_for_carrier {
             match self.wait_for_carrier() {
                 Ok(true) => {}
                 Ok(false) | Err(_) => return,
             }
-            next = Instant::now();
-            if !self.announce().unwrap_or(false) {
-                return;
+            match self.announce() {
+                Ok(Some(sent)) => last = sent,
+                Ok(None) | Err(_) => return,
             }
         }
         for _ in 0..self.times {
-            next += self.every;
-            thread::sleep(next.saturating_duration_since(Instant::now()));
-            if !self.announce().unwrap_or(false) {
-                return;
+            thread::sleep((last + self.every).saturating_duration_since(Instant::now()));
+            match self.announce() {
+                Ok(Some(sent)) => last = sent,
+                Ok(None) | Err(_) => return,
             }
         }
     }
@@ -102,9 +102,10 @@ impl Repetition {
         Ok(link.is_some_and(|link| link.group == self.group && link.mac == Some(self.mac)))
     }
 
-    /// Announces each address once. Returns false if the attachment is gone.
-    fn announce(&self) -> linux::Result<bool> {
-        let Some((netns, mut inside)) = self.enter()? else { return Ok(false) };
+    /// Announces each address once. Returns the time after that, or `None` if the attachment is gone. The sockets are slow
+    /// to close, so the time is not that of the return.
+    fn announce(&self) -> linux::Result<Option<Instant>> {
+        let Some((netns, mut inside)) = self.enter()? else { return Ok(None) };
         let has = |is_v4| self.addresses.iter().any(|address| address.is_ipv4() == is_v4);
         let arp = has(true).then(|| ArpSocket::open_in(&netns, self.ifindex)).transpose()?;
         let ndp = has(false).then(|| NdpSocket::open_in(&netns, self.ifindex)).transpose()?;
@@ -112,7 +113,7 @@ impl Repetition {
             // As late as possible: a DEL first changes the group, then removes the addresses, and then deletes the link,
             // on which these sockets can send nothing any more.
             if !self.is_there(&mut inside)? {
-                return Ok(false);
+                return Ok(None);
             }
             if !self.is_usable(&mut inside, *address)? {
                 continue;
@@ -123,7 +124,7 @@ impl Repetition {
                 _ => {}
             }
         }
-        Ok(true)
+        Ok(Some(Instant::now()))
     }
 
     /// Returns true if the link has the address. IPv6 addresses must have passed duplicate address detection.

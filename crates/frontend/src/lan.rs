@@ -13,6 +13,9 @@ const DEFAULTS: &str = "/etc/underlay.conf";
 /// The keys that the file can set.
 const KEYS: [&str; 4] = ["detectIPConflict", "detectTimeout", "announce", "detectGateway"];
 
+/// The keys of `announce`.
+const ANNOUNCE_KEYS: [&str; 2] = ["count", "interval"];
+
 /// An answer takes up to 3 ms on a wired LAN, and up to 300 ms with stations that save power. Runtimes do not wait long.
 const DETECT_TIMEOUTS: (u32, u32) = (50, 10_000);
 const COUNTS: (u32, u32) = (1, 10);
@@ -36,11 +39,23 @@ fn defaults() -> Result<Lan, Error> {
 fn parse_defaults(bytes: &[u8]) -> Result<Lan, Error> {
     let map = config::parse(bytes)?;
     let keys = Object::root(&map);
-    if let Some(other) = map.keys().find(|key| KEYS.iter().all(|known| !known.eq_ignore_ascii_case(key))) {
-        let cause = format!("is not one of the keys that this file can set: {}", KEYS.join(", "));
-        return Err(Error::new(Code::INVALID_NETWORK_CONFIG, format!("{other}: {cause}")));
+    refuse_others("", map.keys(), &KEYS)?;
+    let announce = map.iter().find(|(key, _)| key.eq_ignore_ascii_case("announce"));
+    if let Some(announce) = announce.and_then(|(_, value)| value.as_object()) {
+        refuse_others("announce.", announce.keys(), &ANNOUNCE_KEYS)?;
     }
     read_over(&keys, Lan::default())
+}
+
+/// Refuses a key of the file that is not known. `path` is the path of the object.
+fn refuse_others<'a>(path: &str, mut keys: impl Iterator<Item = &'a String>, known: &[&str]) -> Result<(), Error> {
+    match keys.find(|key| known.iter().all(|known| !known.eq_ignore_ascii_case(key))) {
+        None => Ok(()),
+        Some(other) => {
+            let cause = format!("is not one of the keys that this file can set: {}", known.join(", "));
+            Err(Error::new(Code::INVALID_NETWORK_CONFIG, format!("{path}{other}: {cause}")))
+        }
+    }
 }
 
 fn read_over(keys: &Object<'_>, defaults: Lan) -> Result<Lan, Error> {
@@ -140,5 +155,7 @@ mod tests {
         let expected = "mtu: is not one of the keys that this file can set: detectIPConflict, detectTimeout, announce, \
                         detectGateway";
         assert_eq!(parse_defaults(br#"{"mtu": 1400}"#).unwrap_err().msg, expected);
+        let nested = parse_defaults(br#"{"announce": {"often": true}}"#).unwrap_err().msg;
+        assert_eq!(nested, "announce.often: is not one of the keys that this file can set: count, interval");
     }
 }

@@ -147,6 +147,51 @@ impl ArpSocket {
         netns.enter(|| Self::open(ifindex))?
     }
 
+    /// From now on, the kernel drops packets whose sender and target are not among these addresses. So many calls that
+    /// listen on one parent do not wake each other up, and no answer is lost because the socket is full of others. Packets
+    /// that have arrived before stay.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for more than 60 addresses.
+    pub fn hear_only(&self, addresses: &[Ipv4Addr]) -> Result<()> {
+        let filter = filter(addresses);
+        let program = libc::sock_fprog {
+            len: libc::c_ushort::try_from(filter.len()).unwrap_or_default(),
+            filter: filter.as_ptr().cast_mut(),
+        };
+        self.set(libc::SO_ATTACH_FILTER, &program)
+    }
+
+    /// From now on, all packets are heard.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's error.
+    pub fn hear_all(&self) -> Result<()> {
+        match self.set(libc::SO_DETACH_FILTER, &0) {
+            // There was no filter.
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),
+            set => set,
+        }
+    }
+
+    /// Sets an option of the socket. The kernel reads `value` during the call only.
+    fn set<T>(&self, option: libc::c_int, value: &T) -> Result<()> {
+        let length = mem::size_of::<T>() as libc::socklen_t;
+        // SAFETY: the kernel reads `length` bytes of `value`, and what these point to, which the callers keep alive.
+        let set = unsafe {
+            libc::setsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                std::ptr::from_ref(value).cast(),
+                length,
+            )
+        };
+        Errno::result(set).map(drop).map_err(|errno| Error::kernel("set the filter of an ARP socket", errno))
+    }
+
     /// Sends a packet to all machines.
     ///
     /// # Errors
@@ -222,6 +267,30 @@ fn address(ifindex: i32) -> libc::sockaddr_ll {
     address.sll_protocol = EtherType::ARP.0.to_be();
     address.sll_ifindex = ifindex;
     address
+}
+
+/// A program of the kernel's packet filter: accepts packets with one of the addresses as sender or target.
+/// (Documentation/networking/filter.rst)
+fn filter(addresses: &[Ipv4Addr]) -> Vec<libc::sock_filter> {
+    /// The places of sender and target in a packet.
+    const PLACES: [u32; 2] = [14, 24];
+    const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+    let step = |code: u32, jt, k| libc::sock_filter { code: code as u16, jt, jf: 0, k };
+    // The last step accepts, and the one before it drops.
+    let length = PLACES.len() * (1 + addresses.len());
+    let mut program = Vec::with_capacity(length + 2);
+    for place in PLACES {
+        program.push(step(LOAD, 0, place));
+        for address in addresses {
+            let to_accept = length - program.len();
+            program.push(step(EQUAL, u8::try_from(to_accept).unwrap_or_default(), u32::from(*address)));
+        }
+    }
+    program.push(step(RETURN, 0, 0));
+    program.push(step(RETURN, 0, u32::MAX));
+    program
 }
 
 #[cfg(test)]

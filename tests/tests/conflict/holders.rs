@@ -42,7 +42,7 @@ e2e::on_both_kinds! {
         assert_eq!(addresses(&container), [lan4(101)]);
         site.checks(&container, &checked);
         site.detach(&container, &conf);
-        site.assert_gone(&container);
+        site.assert_undone(&container);
     }
 
     fn an_answer_after_10_and_100_ms_is_noticed(site) {
@@ -75,6 +75,25 @@ e2e::on_both_kinds! {
     fn a_machine_that_probes_the_address_at_the_same_time_wants_it(site) {
         let _holder = site.holder(Manner::of(&[lan4(100)]).reaction(Reaction::ProbeAll));
         site.gets(&site.conf(Families::V4), &[lan4(101)]);
+    }
+
+    fn of_several_addresses_the_one_in_use_is_replaced(site) {
+        let _holder = site.machine(110);
+        let mut conf = site.conf(Families::V4);
+        let range = |first: u8, last: u8| json!([{"subnet": "192.168.50.0/24", "rangeStart": lan4(first), "rangeEnd": lan4(last)}]);
+        conf["ipam"]["ranges"] = json!([range(100, 105), range(110, 115)]);
+        let (container, _) = site.add(&conf);
+        let got = addresses(&container);
+        assert!(got.len() == 2 && got[1] == lan4(111) && (lan4(100)..=lan4(105)).contains(&got[0]), "{got:?}");
+    }
+
+    fn the_parent_may_be_in_the_container(site) {
+        let _holder = site.machine(100);
+        let container = site.container();
+        site.plug(&container, "net1");
+        let conf = with(with(site.conf(Families::V4), "master", json!("net1")), "linkInContainer", json!(true));
+        site.plugin().add(&container, "eth0", &conf).run().result();
+        assert_eq!(addresses(&container), [lan4(101)]);
     }
 
     /// The kernel passes no frames between a container and the host of its parent, so no probe shows this.

@@ -42,6 +42,28 @@ e2e::on_both_kinds! {
         site.gets(&site.conf(Families::V4), &[lan4(100)]);
     }
 
+    /// The host has a route to each container, and its own link on the parent.
+    fn host_access_is_no_conflict(site) {
+        let conf = with(site.conf(Families::V4), "hostAccess", json!(true));
+        let other = with(site.static_conf(&[lan4(102)]), "name", json!("other"));
+        let attached = [(&conf, 100), (&conf, 101), (&other, 102)].map(|(conf, last)| site.gets(conf, &[lan4(last)]));
+        for (_, outcome) in &attached {
+            assert_eq!(outcome.stderr, "", "{}", outcome.text());
+        }
+    }
+
+    /// A machine of the untagged LAN has the address, and no machine of the VLAN.
+    #[needs(Vlan)]
+    fn only_the_machines_of_the_vlan_are_asked(site) {
+        let neighbour = &site.neighbour;
+        neighbour.create_vlan("eth0.100", MACHINE_NIC, 100);
+        let _holders = [
+            Manner::of(&[lan4(100)]).start(neighbour, "eth0.100"),
+            Manner::of(&[lan4(101)]).start(neighbour, MACHINE_NIC),
+        ];
+        site.gets(&with(site.conf(Families::V4), "vlan", json!(100)), &[lan4(101)]);
+    }
+
     fn without_the_key_nothing_is_detected(site) {
         let _holder = site.machine(100);
         let conf = site.conf(Families::V4);

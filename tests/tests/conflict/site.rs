@@ -82,7 +82,7 @@ impl Site {
     pub(crate) fn is_refused(&self, conf: &Value, code: u64, names: &[&str]) -> Outcome {
         let (container, outcome) = self.add(conf);
         outcome.fails(code, names);
-        self.assert_gone(&container);
+        self.assert_undone(&container);
         outcome
     }
 }

@@ -26,7 +26,7 @@ fn nothing_but_the_next_address(site: &Site) {
         wire.seen_before_answer(site.neighbour.v4, lan4(101)).into_iter().any(|seen| seen.frame.probes(lan4(100)));
     assert!(!probed, "the next container has probed the address in use");
     site.detach(&container, &conf);
-    site.assert_gone(&container);
+    site.assert_undone(&container);
 }
 
 fn ten_conflicts(site: &Site) {
@@ -93,6 +93,22 @@ e2e::on_both_kinds! {
         e2e::traffic::assert_reaches(&site.neighbour, lan4(100));
     }
 
+    /// The runtime gives up while ADD still tries.
+    fn a_del_while_add_tries_again_leaves_nothing(site) {
+        let holder = site.holder(Manner::of(&[lan4(100)]));
+        let (conf, container) = (site.static_conf(&[lan4(100)]), site.container());
+        let call = site.plugin().add(&container, "eth0", &conf);
+        let outcome = thread::scope(|scope| {
+            let add = scope.spawn(|| call.run());
+            holder.await_asked(2);
+            site.plugin().del(&container, "eth0", &conf).run().done();
+            assert_eq!(container.link_names(), ["lo"]);
+            add.join().expect("an ADD")
+        });
+        outcome.error();
+        site.assert_undone(&container);
+    }
+
     fn a_requested_address_in_use_is_refused(site) {
         let holder = site.holder(Manner::of(&[lan4(120), lan4(121)]));
         let mac = holder.mac_of(lan4(120));
@@ -109,8 +125,8 @@ e2e::on_both_kinds! {
                 outcome.join().expect("a call").fails(103, &[address, &mac, NIC]);
             }
         });
-        site.assert_gone(&first);
-        site.assert_gone(&second);
+        site.assert_undone(&first);
+        site.assert_undone(&second);
     }
 
     fn an_address_of_a_foreign_ipam_in_use_is_returned_and_refused(site) {
@@ -121,7 +137,7 @@ e2e::on_both_kinds! {
         let container = site.container();
         let outcome = site.plugin_with_fake(site.kind).add(&container, "eth0", &conf).run();
         outcome.fails(103, &["192.168.50.77", &mac, NIC]);
-        site.assert_gone(&container);
+        site.assert_undone(&container);
         let calls = site.fake_calls();
         assert_eq!((calls[0].as_str(), calls[calls.len() - 1].as_str()), ("ADD", "DEL"), "{calls:?}");
     }

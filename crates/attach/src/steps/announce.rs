@@ -14,43 +14,47 @@ use crate::error::{Error, Result};
 use crate::mark::Mark;
 use crate::repeat::Repetition;
 
+/// The first announcement.
 #[derive(Default)]
-pub(crate) struct Announce {
-    /// The announcements that are sent after the ADD.
-    later: Option<Repetition>,
-}
+pub(crate) struct Announce;
 
 impl<'a> Step<'a> for Announce {
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
+        let is_missed = making.was_up_without_v4 && making.parent.carrier;
+        match is_missed && making.leased_addresses().next().is_some() && probe::speaks(making) {
+            true => announce(making),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The further announcements. They begin after the detection of duplicate addresses. Before that, IPv6 addresses are not
+/// usable, and would not be announced.
+#[derive(Default)]
+pub(crate) struct Repeat;
+
+impl<'a> Step<'a> for Repeat {
+    fn finish(&mut self, making: &mut Making<'a>) -> Result<()> {
+        let lan = &making.settings.lan;
         let addresses: Vec<_> = making.leased_addresses().collect();
-        if addresses.is_empty() || !probe::speaks(making) {
+        if lan.announcements <= 1 || addresses.is_empty() || !probe::speaks(making) {
             return Ok(());
         }
-        if making.was_up_without_v4 && making.parent.carrier {
-            announce(making)?;
-        }
-        let lan = &making.settings.lan;
-        if lan.announcements > 1 {
-            let attachment = &making.task.attachment;
-            let netns = attachment.netns.ok_or(Error::NetnsUnset)?;
-            self.later = Some(Repetition {
-                netns: absolute(netns).unwrap_or_else(|_| netns.to_owned()),
-                seen: making.netns.seen(),
-                ifindex: making.ifindex(),
-                group: Mark::of(attachment).group(),
-                mac: making.mac(),
-                addresses,
-                times: lan.announcements - 1,
-                every: lan.announce_every,
-                parent: (!making.settings.link_in_container).then_some(making.parent.ifindex),
-                waits_for_carrier: !making.parent.carrier || !making.parent.up,
-            });
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self, making: &mut Making<'a>) -> Result<()> {
-        let Some(later) = self.later.take() else { return Ok(()) };
+        let attachment = &making.task.attachment;
+        let netns = attachment.netns.ok_or(Error::NetnsUnset)?;
+        let later = Repetition {
+            // The process leaves its working directory.
+            netns: absolute(netns).unwrap_or_else(|_| netns.to_owned()),
+            seen: making.netns.seen(),
+            ifindex: making.ifindex(),
+            group: Mark::of(attachment).group(),
+            mac: making.mac(),
+            addresses,
+            times: lan.announcements - 1,
+            every: lan.announce_every,
+            parent: (!making.settings.link_in_container).then_some(making.parent.ifindex),
+            waits_for_carrier: !making.parent.carrier || !making.parent.up,
+        };
         if let Err(error) = linux::process::detach(move || later.run()) {
             (making.task.remark)(format_args!("the addresses are announced once only: start a process: {error}"));
         }

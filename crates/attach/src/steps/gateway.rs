@@ -105,7 +105,10 @@ impl Search {
         // The socket of the probes hears the answers too, unless it is on the parent.
         let is_on_link = making.arp.is_some() && !probe::is_on_parent(making.settings);
         let arp = match making.arp.take().filter(|_| is_on_link) {
-            Some(arp) => Some(arp),
+            Some(arp) => {
+                arp.hear_all()?;
+                Some(arp)
+            }
             None => has(true).then(|| ArpSocket::open_in(netns, ifindex)).transpose()?,
         };
         let ndp = has(false).then(|| NdpSocket::open_in(netns, ifindex)).transpose()?;

@@ -10,5 +10,6 @@ mod pods;
 mod second;
 mod services;
 mod status;
+mod taken;
 mod web;
 mod whereabouts;

@@ -11,6 +11,8 @@ const NOT_IN_THE_GUEST: &[(&str, &str)] = &[
     ("e2e/compliance: host_local", "as the one above"),
     ("e2e/compliance: macvlan", "as the one above"),
     ("e2e/compliance: protocol", "as the one above"),
+    ("e2e/conflict_load: cost", "a guest is too slow for figures"),
+    ("e2e/conflict_load: macvlan", "parallel calls: a guest has one processor"),
     ("e2e/containerd", "a container runtime, which does not depend on the kernel"),
     ("e2e/documents", "about text"),
     ("e2e/faults", "hundreds of traced calls, each thirty times as slow; e2e/faults_ipvlan runs there"),
