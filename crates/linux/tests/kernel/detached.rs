@@ -1,7 +1,7 @@
 //! Processes that outlive the process that has started them.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -24,21 +24,22 @@ const SOON: Duration = Duration::from_secs(20);
 /// a FIFO for each, so that no one has to look again and again.
 fn starter(folder: &Path) {
     let [go, report] = ["go", "report"].map(|name| folder.join(name));
-    let _open = File::open(folder).unwrap();
-    print!("from the starter");
+    let _open = File::open(folder).expect("open the directory");
+    write!(io::stdout(), "from the starter").expect("write to stdout");
     detach(move || {
         let descriptors = descriptors();
-        print!("from the copy");
-        File::open(go).unwrap().read_to_end(&mut Vec::new()).unwrap();
-        fs::write(report, format!("{descriptors}{}", standing())).unwrap();
+        let _ = write!(io::stdout(), "from the copy");
+        fs::read(go).expect("wait for the test");
+        fs::write(report, format!("{descriptors}{}", standing())).expect("report");
         panic!("from the copy");
     })
-    .unwrap();
+    .expect("start the copy");
 }
 
 /// Each open descriptor with its file, without the one that this function opens.
 fn descriptors() -> String {
-    let entries: Vec<_> = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path()).collect();
+    let entries: Vec<_> =
+        fs::read_dir("/proc/self/fd").expect("own descriptors").flatten().map(|entry| entry.path()).collect();
     let links = entries.iter().filter_map(|path| Some((path, fs::read_link(path).ok()?)));
     let mut lines: Vec<_> = links.map(|(path, file)| format!("{} {}\n", path.display(), file.display())).collect();
     lines.sort();
@@ -49,9 +50,9 @@ fn descriptors() -> String {
 fn standing() -> String {
     // SAFETY: getsid(2) takes only a number. 0 is this process.
     let session = unsafe { libc::getsid(0) };
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let blocked = status.lines().find(|line| line.starts_with("SigBlk:")).unwrap();
-    let folder = env::current_dir().unwrap();
+    let status = fs::read_to_string("/proc/self/status").expect("own status");
+    let blocked = status.lines().find(|line| line.starts_with("SigBlk:")).expect("blocked signals");
+    let folder = env::current_dir().expect("own directory");
     let is_leader = session.unsigned_abs() == process::id();
     format!("leads its session: {is_leader}\nin {}\n{blocked}\n", folder.display())
 }
@@ -68,7 +69,7 @@ fn block_sigterm() {
 
 /// Runs [`starter`] to its end, and to the end of its output.
 fn start(folder: &Path) -> Output {
-    let mut command = Command::new(env::current_exe().unwrap());
+    let mut command = Command::new(env::current_exe().expect("own path"));
     let test = "detached::a_detached_process_outlives_its_parent_and_keeps_nothing_of_it";
     // With one test thread, the test runs in the main thread.
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
@@ -80,7 +81,7 @@ fn start(folder: &Path) -> Output {
             Ok(())
         })
     };
-    command.output().unwrap()
+    command.output().expect("run the starter")
 }
 
 fn within<T: Send + 'static>(time: Duration, what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -30,7 +30,7 @@ fn frame(address: Ipv6Addr, hops: u8) -> Vec<u8> {
         .ipv6(THEIRS.octets(), OURS.octets(), hops)
         .icmpv6(Icmpv6Type::NeighborAdvertisement(header))
         .write(&mut bytes, &address.octets())
-        .unwrap();
+        .expect("build a frame");
     bytes
 }
 

@@ -38,8 +38,8 @@ pub(crate) fn wired(test: impl FnOnce(&Wire) + Send + 'static) {
         ip("link set nic0 addrgenmode none");
         let path = format!("/proc/{}/fd/{}", std::process::id(), there.as_fd().as_raw_fd());
         ip(&format!("link set wire0 address {} addrgenmode none netns {path}", their_mac()));
-        there.enter(|| ip("link set wire0 up")).unwrap();
-        let other = ifindex(&mut Rtnl::open_in(&there).unwrap(), "wire0");
+        there.enter(|| ip("link set wire0 up")).expect("enter the namespace");
+        let other = ifindex(&mut Rtnl::open_in(&there).expect("socket"), "wire0");
         let wire = Wire { here, there, other };
         wire.await_up();
         test(&wire);
@@ -49,7 +49,7 @@ pub(crate) fn wired(test: impl FnOnce(&Wire) + Send + 'static) {
 impl Wire {
     /// Runs `ip` at the other end.
     pub(crate) fn ip_there(&self, arguments: &str) -> String {
-        self.there.enter(|| ip(arguments)).unwrap()
+        self.there.enter(|| ip(arguments)).expect("enter the namespace")
     }
 
     /// Waits until both ends are in use. When a carrier appears, the kernel drops frames until it has seen it.
@@ -63,7 +63,7 @@ impl Wire {
 
     /// Sends a whole frame from the other end.
     pub(crate) fn send(&self, frame: &[u8]) {
-        let socket = self.there.enter(raw_socket).unwrap();
+        let socket = self.there.enter(raw_socket).expect("enter the namespace");
         // SAFETY: all bytes zero are a valid `sockaddr_ll`, which has only numbers.
         let mut to: libc::sockaddr_ll = unsafe { mem::zeroed() };
         to.sll_family = libc::AF_PACKET as libc::c_ushort;
