@@ -60,7 +60,7 @@ e2e::on_both_kinds! {
     fn an_address_in_use_is_probed_and_nothing_else(site) {
         let machine = site.machine(100);
         let wire = Wire::open(&site.neighbour, site.neighbour.nic);
-        site.gets(&site.conf(Families::V4), &[lan4(101)]);
+        let (_container, _) = site.gets(&site.conf(Families::V4), &[lan4(101)]);
         let seen = wire.seen_before_answer(site.neighbour.v4, lan4(101));
         let mac = machine.link(machine.nic).mac;
         let about = seen.iter().filter(|seen| seen.frame.comes_from(lan4(100)));
