@@ -9,12 +9,15 @@ use std::os::unix::ffi::OsStrExt;
 use cni::env::{Operation, Variables};
 use cni::{AddResult, Args, Attachment, Call, Conflict, Error, NetConf, Object, Program, Version, wire};
 use frontend::{Keys, Kind};
+use linux::{Advertisement, Arp, Mac};
 
 /// Reads bytes as one kind of input.
 pub type Read = fn(&[u8]) -> bool;
 
 /// All kinds. The name is that of the fuzz target and of the directory of seeds.
-pub const KINDS: [(&str, Read); 7] = [
+pub const KINDS: [(&str, Read); 9] = [
+    ("advertisement", advertisement),
+    ("arp", arp),
     ("configuration", configuration),
     ("datagram", datagram),
     ("directory", directory),
@@ -31,6 +34,22 @@ static PROGRAM: Program = Program {
     commands: "",
     run: cni::RUN_NOTHING,
 };
+
+/// An ICMPv6 message, as a raw socket returns it.
+pub fn advertisement(bytes: &[u8]) -> bool {
+    let Some(heard) = Advertisement::decode(bytes) else { return false };
+    assert!(!heard.target.is_multicast());
+    let octets = heard.mac.map(Mac::octets);
+    assert!(octets.is_none_or(|octets| bytes[24..].windows(6).any(|window| window == octets)), "{heard:?}");
+    true
+}
+
+/// The payload of an ARP frame.
+pub fn arp(bytes: &[u8]) -> bool {
+    let Some(arp) = Arp::decode(bytes) else { return false };
+    assert!(bytes.starts_with(&arp.encode()), "{arp:?}");
+    true
+}
 
 /// A netlink datagram.
 pub fn datagram(bytes: &[u8]) -> bool {

@@ -1,0 +1,6 @@
+//! `hostile::advertisement`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    hostile::advertisement(bytes);
+});

@@ -1,0 +1,6 @@
+//! `hostile::arp`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    hostile::arp(bytes);
+});
