@@ -166,10 +166,13 @@ e2e::on_both_kinds! {
         assert_reaches(&gateway, lan4(100));
         let wire = Wire::open(&gateway, MACHINE_NIC);
         let conf = with(site.conf(Families::V4, json!(true)), "detectIPConflict", json!(true));
-        let (container, _) = site.is_content(&conf);
+        let (container, outcome) = site.add(&conf);
+        outcome.result();
+        let mac = holder.link(MACHINE_NIC).mac;
+        let remark = format!("macvlan: ADD: {mac} has 192.168.50.100; another address is tried\n");
+        assert_eq!(outcome.stderr.replace("ipvlan", "macvlan"), remark, "{}", outcome.text());
         assert_eq!(container.address_texts("eth0"), ["192.168.50.101/24"]);
         let seen = wire.seen();
-        let mac = holder.link(MACHINE_NIC).mac;
         assert!(seen.iter().filter(|seen| seen.frame.comes_from(lan4(100))).all(|seen| seen.source == mac), "{seen:#?}");
         assert!(!requests(&seen, lan4(1)).is_empty(), "{seen:#?}");
     }

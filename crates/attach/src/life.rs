@@ -14,7 +14,7 @@ use cni::{AddResult, Code};
 use linux::Rtnl;
 
 use crate::error::{self, Error};
-use crate::lan::Found;
+use crate::lan::{self, Found};
 use crate::steps::{self, Checking, Known, Making, Step, Undoing, Undone, Why};
 use crate::{Settings, Task, Wished, container, result};
 
@@ -119,6 +119,8 @@ impl Attempt<'_> {
     fn take_back(&mut self, failed: usize, found: &[Found]) -> error::Result<usize> {
         for at in (0..=failed).rev() {
             if self.steps[at].take_back(&mut self.making, found)? {
+                let found_text = lan::describe(found);
+                (self.making.task.remark)(format_args!("{found_text}; another address is tried"));
                 self.making.pause_after(found);
                 return Ok(at);
             }

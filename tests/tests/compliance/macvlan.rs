@@ -67,6 +67,18 @@ compliance! {
         rig.add(&rig.container(), "eth0", &with(rig.conf(), "hostAccess", json!(true)));
     }
 
+    #[differs(
+        "H6": "result.ips[0].address: \"192.168.50.100/24\" | \"192.168.50.101/24\"",
+        "H6": "192.168.50.100*: here | -",
+        "H6": "192.168.50.101*: - | here",
+        "H6": "src: 192.168.50.100 | 192.168.50.101",
+        "H6": "last_reserved_ip.0 content: \"192.168.50.100\" | \"192.168.50.101\"",
+    )]
+    fn an_address_of_another_machine_with_detection(rig) {
+        rig.neighbour.add_address(rig.neighbour.nic, "192.168.50.100/24".parse().expect("a prefix"));
+        rig.add(&rig.container(), "eth0", &with(rig.conf(), "detectIPConflict", json!(true)));
+    }
+
     fn mtu(rig) { key(rig, "mtu", json!(1400)); }
     fn mtu_zero(rig) { key(rig, "mtu", json!(0)); }
 

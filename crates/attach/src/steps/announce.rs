@@ -21,10 +21,15 @@ pub(crate) struct Announce;
 impl<'a> Step<'a> for Announce {
     fn apply(&mut self, making: &mut Making<'a>) -> Result<()> {
         let is_missed = making.was_up_without_v4 && making.parent.carrier;
-        match is_missed && making.leased_addresses().next().is_some() && probe::speaks(making) {
-            true => announce(making),
-            false => Ok(()),
+        if is_missed
+            && making.leased_addresses().next().is_some()
+            && probe::speaks(making)
+            && let Err(error) = announce(making)
+        {
+            // The container works without an announcement.
+            (making.task.remark)(format_args!("the addresses are not announced: {error}"));
         }
+        Ok(())
     }
 }
 
@@ -62,7 +67,7 @@ impl<'a> Step<'a> for Repeat {
     }
 }
 
-/// Announces the IPv4 addresses once. A failure is a remark, because the container works without an announcement.
+/// Announces the IPv4 addresses once.
 fn announce(making: &mut Making<'_>) -> Result<()> {
     let ifindex = making.ifindex();
     if making.arp.is_none() {
@@ -77,10 +82,5 @@ fn announce(making: &mut Making<'_>) -> Result<()> {
     let present = present.iter().map(|its| its.address.addr()).filter(|address| wanted.contains(address));
     let present: Vec<Ipv4Addr> = present.filter_map(probe::v4).collect();
     let mac = making.mac();
-    for address in present {
-        if let Err(error) = probe::send(making, &Arp::announcement(mac, address)) {
-            (making.task.remark)(format_args!("announce {address}: {error}"));
-        }
-    }
-    Ok(())
+    present.into_iter().try_for_each(|address| probe::send(making, &Arp::announcement(mac, address)))
 }

@@ -22,6 +22,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// The process that detaches another one. The other one waits until `go` is opened, and then writes to `report`. It uses
 /// a FIFO for each, so that no one has to look again and again.
+#[allow(clippy::disallowed_macros, reason = "the output of this process is part of the test")]
 fn starter(folder: &Path) {
     let [go, report] = ["go", "report"].map(|name| folder.join(name));
     let _open = File::open(folder).expect("open the directory");

@@ -1,4 +1,5 @@
 //! Tests of this crate with the kernel. They need root. Each test runs in its own thread and network namespace.
+#![allow(clippy::unwrap_used, reason = "all of this is test code")]
 
 mod addresses;
 mod arp;
