@@ -113,7 +113,8 @@ pub struct ArpSocket {
 }
 
 impl ArpSocket {
-    /// Opens a socket on a link in the network namespace of the calling thread.
+    /// Opens a socket on a link in the network namespace of the calling thread. If the link is down, the first `send` or
+    /// `receive` fails with `ENETDOWN`, also if the link is up by then.
     ///
     /// # Errors
     ///

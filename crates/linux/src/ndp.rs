@@ -124,8 +124,8 @@ impl NdpSocket {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the link does not have the source, or cannot use it yet. The kernel removes the addresses of a link that
-    /// is set down. (net/ipv6/datagram.c)
+    /// `EADDRNOTAVAIL` if the link does not have the source, or cannot use it yet. The kernel removes the addresses of a
+    /// link that is set down. `ENODEV` if the link was deleted.
     pub fn solicit(&self, source: Ipv6Addr, target: Ipv6Addr, mac: Mac) -> Result<()> {
         // The solicited-node address has the last 24 bits of the target. (RFC 4291, section 2.7.1)
         let [.., high, low] = target.segments();
@@ -159,6 +159,8 @@ impl NdpSocket {
             let parts = [IoSlice::new(bytes)];
             match sendmsg(self.socket.as_raw_fd(), &parts, &control, MsgFlags::empty(), Some(&to)) {
                 Err(Errno::EINTR) => {}
+                // The kernel refuses the source, as all else in this message is correct. (net/ipv6/datagram.c)
+                Err(Errno::EINVAL) => return Err(Errno::EADDRNOTAVAIL),
                 sent => return sent.map(drop),
             }
         }

@@ -163,6 +163,22 @@ fn a_link_that_goes_down_is_an_error_and_is_heard_again_when_it_is_up() {
 }
 
 #[test]
+fn a_socket_that_is_opened_while_the_link_is_down_tells_it_once() {
+    wired(|wire| {
+        ip("link set nic0 down");
+        let [mut socket, sender] = [(); 2].map(|()| ArpSocket::open(wire.here).unwrap());
+        ip("link set nic0 up");
+        wire.await_up();
+        let probe = Arp::probe(our_mac(), ADDRESS);
+        assert_eq!(sender.send(&probe).unwrap_err().errno(), Some(Errno::ENETDOWN));
+        sender.send(&probe).unwrap();
+        assert_eq!(socket.receive(soon()).unwrap_err().errno(), Some(Errno::ENETDOWN));
+        wire.send(&frame(our_mac(), &Arp::probe(their_mac(), ADDRESS).encode()));
+        assert_eq!(socket.receive(soon()).unwrap().unwrap().arp, Arp::probe(their_mac(), ADDRESS));
+    });
+}
+
+#[test]
 fn a_socket_needs_a_link_of_its_namespace() {
     with_nic(|_, _| {
         let error = ArpSocket::open(4711).unwrap_err();

@@ -102,26 +102,28 @@ fn the_source_must_be_an_address_of_the_link_that_can_be_used() {
     with_nic(|_, nic| {
         let socket = NdpSocket::open(nic).unwrap();
         let refused = |error: linux::Error| {
-            assert_eq!(error.errno(), Some(Errno::EINVAL), "{error}");
+            assert_eq!(error.errno(), Some(Errno::EADDRNOTAVAIL), "{error}");
             error.to_string()
         };
         let words = refused(socket.solicit(OURS, THEIRS, our_mac()).unwrap_err());
-        assert_eq!(words, "ask for fd00::20: invalid argument");
+        assert_eq!(words, "ask for fd00::20: cannot assign requested address");
         // Duplicate address detection takes a second.
         ip("addr add fd00::10/64 dev nic0");
         let words = refused(socket.advertise(OURS, our_mac()).unwrap_err());
-        assert_eq!(words, "advertise fd00::10: invalid argument");
+        assert_eq!(words, "advertise fd00::10: cannot assign requested address");
     });
 }
 
-/// The kernel removes the addresses.
+/// The kernel removes the addresses of a link that is set down.
 #[test]
-fn a_link_that_is_down_sends_nothing() {
+fn a_link_that_is_down_or_gone_sends_nothing() {
     wired(|wire| {
         assign(OURS, "nic0");
         let socket = NdpSocket::open(wire.here).unwrap();
+        let refused = || socket.advertise(OURS, our_mac()).unwrap_err().errno();
         ip("link set nic0 down");
-        let error = socket.advertise(OURS, our_mac()).unwrap_err();
-        assert_eq!(error.errno(), Some(Errno::EINVAL), "{error}");
+        assert_eq!(refused(), Some(Errno::EADDRNOTAVAIL));
+        ip("link del nic0");
+        assert_eq!(refused(), Some(Errno::ENODEV));
     });
 }
