@@ -34,27 +34,31 @@ impl<'a> Step<'a> for Gateways {
         if check == GatewayCheck::Off || !probe::speaks(making) {
             return Ok(());
         }
-        let wanted = gateways(making)?;
-        if wanted.is_empty() {
-            return Ok(());
+        match ask(making) {
+            Err(error) if check == GatewayCheck::Warn => (making.task.remark)(format_args!("{error}")),
+            asked => asked?,
         }
-        let parent = making.parent.ifindex;
-        if !making.beside_parent().link_by_index(parent)?.is_some_and(|link| link.up && link.carrier) {
-            let names = names(&wanted);
-            (making.task.remark)(format_args!("{} has no carrier: {names} was not asked", making.parent.name));
-            return Ok(());
-        }
-        let mut search = Search::begin(making, wanted)?;
-        search.run(making.mac())?;
-        if search.silent.is_empty() {
-            return Ok(());
-        }
-        let error = search.error(making);
-        if check == GatewayCheck::Refuse {
-            return Err(error);
-        }
-        (making.task.remark)(format_args!("{error}"));
         Ok(())
+    }
+}
+
+/// Asks all gateways of the result. Fails if one is silent.
+fn ask(making: &mut Making<'_>) -> Result<()> {
+    let wanted = gateways(making)?;
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let parent = making.parent.ifindex;
+    if !making.beside_parent().link_by_index(parent)?.is_some_and(|link| link.up && link.carrier) {
+        let names = names(&wanted);
+        (making.task.remark)(format_args!("{} has no carrier: {names} was not asked", making.parent.name));
+        return Ok(());
+    }
+    let mut search = Search::begin(making, wanted)?;
+    search.run(making.mac())?;
+    match search.silent.is_empty() {
+        true => Ok(()),
+        false => Err(search.error(making)),
     }
 }
 
