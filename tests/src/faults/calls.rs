@@ -100,6 +100,7 @@ const ROWS: &[Row] = &[
     (libc::SYS_prctl, "prctl", SURE),
     (libc::SYS_getpid, "getpid", SURE),
     (libc::SYS_setsid, "setsid", SURE),
+    (libc::SYS_chdir, "chdir", LOOKING),
     // Linux before 5.9 does not have it.
     (libc::SYS_close_range, "close_range", &[ENOSYS, ENOMEM, EMFILE]),
     (libc::SYS_gettid, "gettid", SURE),
