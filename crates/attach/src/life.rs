@@ -26,10 +26,10 @@ fn steps<'a>() -> Vec<Box<dyn Step<'a> + 'a>> {
         Box::<steps::link::TheLink>::default(),
         // An IPAM plugin may set the link up, as dhcp does. So what a router may do is decided before.
         Box::<steps::wishes::Wishes>::default(),
+        // It finishes after the gateways were asked, so that nothing is left if one does not answer.
+        Box::<steps::announce::Repeat>::default(),
         // It finishes after the detection of duplicate addresses.
         Box::<steps::gateway::Gateways>::default(),
-        // It finishes after the detection too, and before the gateways, which may take a second.
-        Box::<steps::announce::Repeat>::default(),
         Box::<steps::lease::TheLease<'a>>::default(),
         // Now the addresses are known. Sysctls and addresses are set while the link is down. So the kernel announces
         // the addresses when the link comes up.
