@@ -45,6 +45,8 @@ pub enum Layers {
     Take,
     /// As `Dual`. The LAN is asked for the addresses and for the gateways, and the addresses are announced twice.
     Citizen,
+    /// As `Dual`, with detection. Another machine has the address that each ADD gets first.
+    Taken,
     /// As `V4`, on a VLAN. The attachment is the first and the last on it.
     Vlan,
     /// As `Vlan`, with host access.
@@ -107,6 +109,7 @@ impl Scenario {
             Layers::HostAccess => "dual stack with host access",
             Layers::Take => "dual stack, takes the default route",
             Layers::Citizen => "dual stack, asks the LAN",
+            Layers::Taken => "dual stack, another machine has the first address",
             Layers::Vlan => "IPv4 on a VLAN",
             Layers::VlanAccess => "IPv4 on a VLAN with host access",
             Layers::SharedVlan => "IPv4 on a VLAN with another container",

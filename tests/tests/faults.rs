@@ -26,6 +26,8 @@ e2e::scenarios! {
     macvlan_add_asking_the_lan: "macvlan" Add Citizen HardLinks,
     macvlan_del_asking_the_lan: "macvlan" Del Citizen HardLinks,
     macvlan_add_asking_the_lan_ipam_as_a_process: "macvlan" Add Citizen PlainCopies,
+    macvlan_add_around_another_machine: "macvlan" Add Taken HardLinks,
+    macvlan_add_around_another_machine_ipam_as_a_process: "macvlan" Add Taken PlainCopies,
     macvlan_add_again: "macvlan" AddAgain V4 HardLinks,
     host_local_add_v4: "host-local" Add V4 HardLinks,
     host_local_del_v4: "host-local" Del V4 HardLinks,

@@ -12,6 +12,8 @@ e2e::scenarios! {
     ipvlan_add_host_access: "ipvlan" Add HostAccess HardLinks,
     ipvlan_del_host_access: "ipvlan" Del HostAccess HardLinks,
     ipvlan_add_host_access_then_gc: "ipvlan" AddThenGc HostAccess HardLinks,
+    ipvlan_add_asking_the_lan: "ipvlan" Add Citizen HardLinks,
+    ipvlan_add_around_another_machine: "ipvlan" Add Taken HardLinks,
     ipvlan_add_v4_ipam_as_a_process: "ipvlan" Add V4 PlainCopies,
     ipvlan_del_v4_ipam_as_a_process: "ipvlan" Del V4 PlainCopies,
     ipvlan_add_dual_ipam_as_a_process: "ipvlan" Add Dual PlainCopies,

@@ -177,6 +177,16 @@ e2e::on_both_kinds! {
         assert!(!requests(&seen, lan4(1)).is_empty(), "{seen:#?}");
     }
 
+    /// Bridges of virtual machines often have fe80::1. It is another address than the gateway of that name on the LAN.
+    fn a_link_local_gateway_is_not_an_address_of_another_link(site) {
+        site.host.create_bridge("virbr0");
+        site.host.ip("address add fe80::1/64 dev virbr0 nodad");
+        let addresses = json!([{"address": "fd50::77/64", "gateway": "fe80::1"}]);
+        let conf = with(site.conf_with(json!({"type": "static", "addresses": addresses})), "detectGateway", json!(true));
+        let (_, outcome) = site.add(&conf);
+        outcome.fails(104, &["fe80::1"]);
+    }
+
     fn without_a_carrier_a_remark_says_that_no_gateway_was_asked(site) {
         site.unplug();
         for key in [json!("warn"), json!(true)] {

@@ -76,6 +76,8 @@ pub(crate) enum Holder {
     Asker(Mac),
     /// This host itself.
     Host,
+    /// The container itself, on another interface.
+    Container,
     /// Another container on the same parent.
     Sibling,
 }
@@ -85,8 +87,9 @@ impl Found {
     pub(crate) fn for_ipam(self) -> Option<Conflict> {
         let mac = match self.holder {
             Holder::Machine(mac) => Some(mac.to_string()),
-            Holder::Unknown | Holder::Host | Holder::Sibling => None,
-            Holder::Asker(_) => return None,
+            Holder::Host | Holder::Container | Holder::Sibling => None,
+            // A machine that has the address tells its MAC.
+            Holder::Asker(_) | Holder::Unknown => return None,
         };
         Some(Conflict { address: self.address, mac })
     }
@@ -100,6 +103,7 @@ impl fmt::Display for Found {
             Holder::Unknown => write!(f, "another machine has {address}"),
             Holder::Asker(mac) => write!(f, "{mac} is about to use {address}"),
             Holder::Host => write!(f, "this host has {address}"),
+            Holder::Container => write!(f, "another interface of the container has {address}"),
             Holder::Sibling => write!(f, "another container of this host has {address}"),
         }
     }

@@ -141,7 +141,7 @@ impl Attempt<'_> {
     fn undo(&mut self) -> Vec<cni::Error> {
         self.making.host_lock = None;
         let mut undoing = Undoing::new(self.making.task, Some(&mut self.making.inside), Why::Failed);
-        undoing.found = &self.making.found;
+        undoing.found = &self.making.found[self.making.named..];
         match find(&mut self.steps, &mut undoing) {
             Ok(()) => undo(&mut self.steps, &mut undoing),
             Err(error) => vec![error.into()],

@@ -3,12 +3,15 @@
 //! The process holds no file, no lock and no namespace while it waits. Before each announcement it looks whether the
 //! attachment is still there. So a DEL silences it without any knowledge of it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use linux::{Arp, ArpSocket, Mac, NdpSocket, Netns, NetnsFile, Rtnl};
+
+use crate::error;
+use crate::steps::probe::{self, Place, Question};
 
 /// The longest wait for the carrier of the parent.
 const CARRIER_WITHIN: Duration = Duration::from_secs(120);
@@ -37,6 +40,9 @@ pub(crate) struct Repetition {
     pub(crate) parent: Option<u32>,
     /// True if the parent had no carrier during the ADD. Then the first announcement was lost.
     pub(crate) waits_for_carrier: bool,
+    /// With this, the LAN is asked for the IPv4 addresses after such a wait: from where, and for how long. The ADD could not
+    /// do that.
+    pub(crate) asks: Option<(Place, Duration)>,
 }
 
 impl Repetition {
@@ -45,8 +51,8 @@ impl Repetition {
         let mut last = Instant::now();
         if self.waits_for_carrier {
             match self.wait_for_carrier() {
-                Ok(true) => {}
-                Ok(false) | Err(_) => return,
+                Ok(true) if self.is_free().unwrap_or(false) => {}
+                _ => return,
             }
             match self.announce() {
                 Ok(Some(sent)) => last = sent,
@@ -80,6 +86,26 @@ impl Repetition {
             }
         }
         Ok(false)
+    }
+
+    /// Asks the LAN for the IPv4 addresses. Returns false if another machine has one. Then no machine may be told that the
+    /// container has it.
+    fn is_free(&self) -> error::Result<bool> {
+        let Some((place, within)) = self.asks else { return Ok(true) };
+        let wanted: Vec<Ipv4Addr> = self.addresses.iter().copied().filter_map(probe::v4).collect();
+        if wanted.is_empty() {
+            return Ok(true);
+        }
+        let Some((netns, inside)) = self.enter()? else { return Ok(false) };
+        drop(inside);
+        let mut socket = match place {
+            Place::Link => ArpSocket::open_in(&netns, self.ifindex)?,
+            Place::ParentInContainer(parent) => ArpSocket::open_in(&netns, parent)?,
+            Place::Parent(parent) => ArpSocket::open(parent)?,
+        };
+        socket.hear_only(&wanted)?;
+        let mut question = Question { socket: &mut socket, mac: self.mac, wanted: &wanted, was_down: false };
+        Ok(question.ask(within)?.is_none())
     }
 
     /// Opens the container's namespace. Returns `None` if it is another one now, or if the attachment is gone.

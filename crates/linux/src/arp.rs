@@ -150,12 +150,16 @@ impl ArpSocket {
 
     /// From now on, the kernel drops packets whose sender and target are not among these addresses. So many calls that
     /// listen on one parent do not wake each other up, and no answer is lost because the socket is full of others. Packets
-    /// that have arrived before stay.
+    /// that have arrived before stay. For more than 60 addresses, everything is heard.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for more than 60 addresses.
+    /// The kernel's error.
     pub fn hear_only(&self, addresses: &[Ipv4Addr]) -> Result<()> {
+        // A jump of the filter is at most 255 steps.
+        if addresses.len() > MOST_FILTERED {
+            return self.hear_all();
+        }
         let filter = filter(addresses);
         let program = libc::sock_fprog {
             len: libc::c_ushort::try_from(filter.len()).unwrap_or_default(),
@@ -270,6 +274,9 @@ fn address(ifindex: i32) -> libc::sockaddr_ll {
     address
 }
 
+/// For more addresses there is no filter.
+const MOST_FILTERED: usize = 60;
+
 /// A program of the kernel's packet filter: accepts packets with one of the addresses as sender or target.
 /// (Documentation/networking/filter.rst)
 fn filter(addresses: &[Ipv4Addr]) -> Vec<libc::sock_filter> {
@@ -323,6 +330,18 @@ mod tests {
             let mut bytes = [&correct[..], &[0; 64]].concat();
             bytes[at] = value;
             assert_eq!(Arp::decode(&bytes), None, "byte {at} is {value}");
+        }
+    }
+
+    /// A jump that is too far made the kernel drop every answer.
+    #[test]
+    fn each_jump_of_the_filter_leads_to_its_end() {
+        for count in [0, 1, MOST_FILTERED] {
+            let addresses: Vec<Ipv4Addr> = (0..count).map(|last| Ipv4Addr::from(last as u32)).collect();
+            let program = filter(&addresses);
+            let jumps = program.iter().enumerate().filter(|(_, step)| u32::from(step.code) & 7 == libc::BPF_JMP);
+            let ends: Vec<usize> = jumps.map(|(at, step)| at + 1 + usize::from(step.jt)).collect();
+            assert_eq!(ends, vec![program.len() - 1; 2 * count]);
         }
     }
 

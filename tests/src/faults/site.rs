@@ -40,6 +40,11 @@ impl Site {
         if scenario.layers == Layers::Take {
             give_default_routes(&container);
         }
+        if scenario.layers == Layers::Taken {
+            let nic = lab.neighbour.nic;
+            lab.neighbour.ip(&format!("address add 192.168.50.101/24 dev {nic}"));
+            lab.neighbour.ip(&format!("address add fd50::101/64 dev {nic} nodad"));
+        }
         // The search for a second ipvlan slave would look at all descriptors of the machine. A second user of the host's
         // link would keep it.
         let is_alone = scenario.plugin == "ipvlan"
@@ -165,7 +170,7 @@ impl Site {
         let expected = match self.scenario.layers {
             Layers::Two => 0,
             Layers::V4 | Layers::Vlan | Layers::VlanAccess | Layers::SharedVlan | Layers::ForeignVlan => 1,
-            Layers::Dual | Layers::HostAccess | Layers::Take | Layers::Citizen => 2,
+            Layers::Dual | Layers::HostAccess | Layers::Take | Layers::Citizen | Layers::Taken => 2,
         };
         assert_eq!(addresses.len(), expected, "another number of addresses: {result}\n{what}");
         let leased: BTreeSet<String> = addresses.iter().map(|address| address.addr().to_string()).collect();
@@ -284,7 +289,7 @@ fn conf(lab: &Lab, scenario: Scenario) -> Value {
         (_, Layers::Vlan | Layers::VlanAccess | Layers::SharedVlan | Layers::ForeignVlan) => {
             crate::with(lab.conf_with(lab.ipam(Families::V4)), "vlan", json!(100))
         }
-        (_, Layers::Dual | Layers::HostAccess | Layers::Take | Layers::Citizen) => {
+        (_, Layers::Dual | Layers::HostAccess | Layers::Take | Layers::Citizen | Layers::Taken) => {
             lab.conf_with(lab.ipam(Families::Dual))
         }
     };
@@ -293,7 +298,7 @@ fn conf(lab: &Lab, scenario: Scenario) -> Value {
         Layers::V4 | Layers::Vlan | Layers::VlanAccess | Layers::SharedVlan | Layers::ForeignVlan => {
             json!([{"dst": "0.0.0.0/0"}])
         }
-        Layers::Dual | Layers::HostAccess | Layers::Take | Layers::Citizen => {
+        Layers::Dual | Layers::HostAccess | Layers::Take | Layers::Citizen | Layers::Taken => {
             json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}])
         }
     };
@@ -308,6 +313,15 @@ fn conf(lab: &Lab, scenario: Scenario) -> Value {
         conf["detectGateway"] = json!(true);
         conf["ipam"]["ranges"][0][0]["gateway"] = json!(lab.neighbour.v4);
         conf["ipam"]["ranges"][1][0]["gateway"] = json!(lab.neighbour.v6);
+    }
+    if scenario.layers == Layers::Taken {
+        conf["detectIPConflict"] = json!(true);
+        conf["detectTimeout"] = json!(50);
+        // One of three addresses is the other container's. The addresses are leased in turn, so that each ADD comes to the one of
+        // the other machine before it gets the third.
+        conf["ipam"]["conflictDelay"] = json!(0);
+        conf["ipam"]["ranges"][0][0]["rangeEnd"] = json!("192.168.50.102");
+        conf["ipam"]["ranges"][1][0]["rangeEnd"] = json!("fd50::102");
     }
     if scenario.layers.has_host_access() {
         conf["hostAccess"] = json!({"services": ["10.96.0.0/16"]});

@@ -148,6 +148,35 @@ e2e::on_both_kinds! {
         assert_eq!(all.len(), 2, "{all:#?}");
         assert!(wire_has_both(site, &container), "{:?}", container.address_texts("eth0"));
     }
+
+    /// Without a carrier, ADD cannot ask for the address. The announcement made all machines of the LAN send the packets of
+    /// the other machine to the container.
+    fn an_address_in_use_is_not_announced_after_a_late_carrier(site) {
+        let other = site.machine(100);
+        site.unplug();
+        let (wire, container) = (site.wire(), site.container());
+        let conf = with(site.conf(2, 300), "detectIPConflict", json!(true));
+        site.add(&container, &conf).result();
+        site.plug_again();
+        wire.seen_until(|frame| frame.probes(lan4(100)));
+        site.await_no_child(&container, Duration::from_secs(5));
+        let mac = container.link("eth0").mac;
+        let seen = wire.seen_before_answer(site.neighbour.v4, lan4(100));
+        let claims: Vec<_> = announcements(&seen, lan4(100)).into_iter().filter(|seen| seen.source == mac).collect();
+        assert!(claims.is_empty(), "{claims:#?}");
+        drop(other);
+    }
+
+    fn a_free_address_is_announced_after_a_late_carrier_and_a_question(site) {
+        site.unplug();
+        let (wire, container) = (site.wire(), site.container());
+        let conf = with(site.conf(2, 300), "detectIPConflict", json!(true));
+        site.add(&container, &conf).result();
+        site.plug_again();
+        let seen = wire.seen_until(|frame| frame.announces(lan4(100)));
+        assert!(seen.iter().any(|seen| seen.frame.probes(lan4(100))), "{seen:#?}");
+        site.await_no_child(&container, Duration::from_secs(5));
+    }
 }
 
 /// Whether the container has both addresses, and the host its carrier.

@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use e2e::lab::{Families, MACHINE_NIC, NIC, lan4};
+use e2e::plugin::slowness;
 use e2e::traffic::{Manner, Wire};
 use e2e::with;
 use serde_json::json;
@@ -55,6 +56,25 @@ e2e::on_both_kinds! {
     fn one_mac_with_all_addresses_is_called_a_proxy(site) {
         let holder = site.holder(Manner::of_everything());
         site.is_refused(&site.conf_of(lan4(100), lan4(140)), 101, &["proxy ARP", &holder.mac_of(lan4(100))]);
+    }
+
+    /// Each frame that had come before the holder left counted as a conflict of its own. The LAN was not asked again in the
+    /// five seconds.
+    fn a_static_address_whose_holder_has_talked_and_left_is_given(site) {
+        let conf = detecting(site.static_conf(&[lan4(100)]));
+        let container = site.container();
+        let wire = Wire::open(&site.neighbour, site.neighbour.nic);
+        let outcome = thread::scope(|scope| {
+            let call = site.plugin().add(&container, "eth0", &conf);
+            let add = scope.spawn(move || call.run());
+            wire.seen_until(|frame| frame.probes(lan4(100)));
+            for _ in 0..40 {
+                wire.ask(lan4(100), lan4(99));
+            }
+            add.join().expect("an ADD")
+        });
+        outcome.result();
+        assert!(outcome.wall < Duration::from_secs(2) * slowness(), "{}", outcome.text());
     }
 
     /// A range that ends before ten conflicts.

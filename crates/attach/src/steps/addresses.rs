@@ -103,9 +103,13 @@ pub(super) fn assign_rest(making: &mut Making<'_>) -> Result<()> {
 pub(super) fn assign_anew(making: &mut Making<'_>, found: &[Found]) -> Result<()> {
     let ifindex = making.ifindex();
     let present = making.inside.addresses(ifindex)?;
+    let asks_for_v4 = probe::asks_for_v4(making);
     for its in present.iter().filter(|its| {
         let is_found = found.iter().any(|found| found.address == its.address.addr());
-        is_found || its.address.addr().is_ipv4()
+        match its.address.addr().is_ipv4() {
+            true => asks_for_v4,
+            false => is_found,
+        }
     }) {
         unless_gone(making.inside.del_address(its))?;
         if its.address.addr().is_ipv6() {

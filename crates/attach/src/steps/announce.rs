@@ -59,6 +59,7 @@ impl<'a> Step<'a> for Repeat {
             every: lan.announce_every,
             parent: (!making.settings.link_in_container).then_some(making.parent.ifindex),
             waits_for_carrier: !making.parent.carrier || !making.parent.up,
+            asks: lan.detects.then(|| (probe::place(making), lan.detect_within)),
         };
         if let Err(error) = linux::process::detach(move || later.run()) {
             (making.task.remark)(format_args!("the addresses are announced once only: start a process: {error}"));

@@ -11,7 +11,7 @@ use linux::{Arp, ArpSocket, Mac, NdpSocket};
 
 use super::{Making, Step, probe};
 use crate::GatewayCheck;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, unless_gone};
 
 /// The times of the questions in ms.
 const ASK_AT: [u64; 4] = [0, 100, 300, 700];
@@ -87,8 +87,8 @@ fn gateways(making: &mut Making<'_>) -> Result<Vec<Wanted>> {
             wanted.push(Wanted { gateway, asker: asker.address.addr() });
         }
     }
-    let hosts = making.beside_parent().all_addresses()?;
-    wanted.retain(|wanted| hosts.iter().all(|host| host.address.addr() != wanted.gateway));
+    let hosts = making.addresses_beside_parent()?;
+    wanted.retain(|wanted| !hosts.contains(&wanted.gateway));
     Ok(wanted)
 }
 
@@ -138,7 +138,10 @@ impl Search {
                 (IpAddr::V4(gateway), IpAddr::V4(asker), Some(arp), _) => {
                     arp.send(&Arp::request(mac, *asker, *gateway))?;
                 }
-                (IpAddr::V6(gateway), IpAddr::V6(asker), _, Some(ndp)) => ndp.solicit(*asker, *gateway, mac)?,
+                // The address is not usable yet if the carrier has come just now.
+                (IpAddr::V6(gateway), IpAddr::V6(asker), _, Some(ndp)) => {
+                    unless_gone(ndp.solicit(*asker, *gateway, mac))?;
+                }
                 _ => {}
             }
         }

@@ -2,7 +2,7 @@
 
 use cni::{AddResult, Conflict, GiveBack, Leased};
 
-use super::{Checking, Making, Step, Undoing, Undone, Why};
+use super::{Checking, Making, Step, Undoing, Undone, Why, link};
 use crate::error::{Error, Result};
 use crate::lan::Found;
 use crate::mark::Mark;
@@ -40,10 +40,17 @@ impl<'a> Step<'a> for TheLease<'a> {
     /// Releases the addresses, and tells IPAM which of them other machines have. Then this step begins again.
     fn take_back(&mut self, making: &mut Making<'a>, found: &[Found]) -> Result<bool> {
         let Some(ipam) = making.task.ipam else { return Ok(false) };
+        // A later ADD may have leased for the same attachment, if the link was deleted in the meantime.
+        let ifindex = making.ifindex();
+        if !link::stays(&mut making.inside, ifindex, &making.task.attachment)? {
+            let ifname = making.task.attachment.ifname;
+            return Err(Error::LinkGone(format!("create {ifname}")));
+        }
         *self = Self::Perhaps;
         ipam.reject(&conflicts(found))?;
         *self = Self::None;
         making.leased = None;
+        making.named = making.found.len();
         Ok(true)
     }
 

@@ -140,6 +140,8 @@ pub(crate) struct Making<'a> {
     pub(crate) leased: Option<AddResult>,
     /// Addresses that other machines have, in the order in which they were leased.
     pub(crate) found: Vec<Found>,
+    /// So many of these were named to IPAM.
+    pub(crate) named: usize,
     /// The sysctls that the steps have planned.
     pub(crate) sysctls: Vec<(String, &'static str)>,
     /// The running detection of IPv6 addresses.
@@ -183,6 +185,7 @@ impl<'a> Making<'a> {
             link: None,
             leased: None,
             found: Vec::new(),
+            named: 0,
             sysctls: Vec::new(),
             dad: None,
             arp: None,
@@ -217,6 +220,18 @@ impl<'a> Making<'a> {
     /// Returns a socket in the parent's namespace.
     pub(crate) fn beside_parent(&mut self) -> &mut Rtnl {
         if self.settings.link_in_container { &mut self.inside } else { &mut self.host }
+    }
+
+    /// Returns the addresses in the parent's namespace. A link-local address of IPv6 counts only on the parent: the same one
+    /// on another link is another address.
+    pub(crate) fn addresses_beside_parent(&mut self) -> Result<Vec<IpAddr>> {
+        let parent = self.parent.ifindex;
+        let is_elsewhere = |address: &linux::Address| {
+            matches!(address.address.addr(), IpAddr::V6(v6) if v6.is_unicast_link_local()) && address.ifindex != parent
+        };
+        let mut present = self.beside_parent().all_addresses()?;
+        present.retain(|address| !is_elsewhere(address));
+        Ok(present.into_iter().map(|address| address.address.addr()).collect())
     }
 
     pub(crate) fn site(&mut self) -> crate::Site<'_> {

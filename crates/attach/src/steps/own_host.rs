@@ -13,17 +13,15 @@ impl<'a> Step<'a> for OwnHost {
         if !making.settings.lan.detects {
             return Ok(());
         }
-        let present = making.beside_parent().all_addresses()?;
-        let is_own = |address| present.iter().any(|its| its.address.addr() == address);
-        let found: Vec<Found> = making
-            .leased_addresses()
-            .filter(|address| is_own(*address))
-            .map(|address| Found { address, holder: Holder::Host })
-            .collect();
-        match found.is_empty() {
-            // Opened before the kernel asks for the IPv6 addresses, so that the answer is heard.
-            true => probe::listen_for_v6(making),
-            false => Err(making.refuse(found)),
+        let present = making.addresses_beside_parent()?;
+        let holder = if making.settings.link_in_container { Holder::Container } else { Holder::Host };
+        let own = making.leased_addresses().filter(|address| present.contains(address));
+        let found: Vec<Found> = own.map(|address| Found { address, holder }).collect();
+        if !found.is_empty() {
+            return Err(making.refuse(found));
         }
+        // Before the kernel asks for the IPv6 addresses, so that the answer is heard.
+        probe::listen_for_v6(making);
+        Ok(())
     }
 }

@@ -25,6 +25,9 @@ const PROBE_AT: [u32; 3] = [0, 30, 60];
 /// together.
 const JITTER: u32 = 5;
 
+/// If the interface was down for a moment, the LAN is asked again, at most so many times in all.
+const ATTEMPTS: usize = 3;
+
 /// After the last probe, this step listens at least for this part of 100.
 const ANSWER_WITHIN: u32 = 35;
 
@@ -56,11 +59,11 @@ impl<'a> Step<'a> for Probe {
 }
 
 /// Opens the socket that hears which machine has an IPv6 address.
-pub(super) fn listen_for_v6(making: &mut Making<'_>) -> Result<()> {
+pub(super) fn listen_for_v6(making: &mut Making<'_>) {
     if making.ndp.is_none() && making.leased_addresses().any(|address| address.is_ipv6()) {
-        making.ndp = Some(NdpSocket::open_in(&making.netns, making.ifindex())?);
+        // It only names the MAC of the other machine. The kernel detects duplicates without it.
+        making.ndp = NdpSocket::open_in(&making.netns, making.ifindex()).ok();
     }
-    Ok(())
 }
 
 /// Returns true if the leased IPv4 addresses are assigned only after the LAN was asked.
@@ -73,15 +76,34 @@ pub(super) fn speaks(making: &Making<'_>) -> bool {
     !matches!(making.settings.link, LinkKind::Ipvlan { mode: IpvlanMode::L3 | IpvlanMode::L3s, .. })
 }
 
+/// The interface from which probes leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The container's link.
+    Link,
+    /// The parent on the host, with this ifindex.
+    Parent(u32),
+    /// The parent in the container, with this ifindex.
+    ParentInContainer(u32),
+}
+
+pub(crate) fn place(making: &Making<'_>) -> Place {
+    match (is_on_parent(making.settings), making.settings.link_in_container) {
+        (false, _) => Place::Link,
+        (true, true) => Place::ParentInContainer(making.parent.ifindex),
+        (true, false) => Place::Parent(making.parent.ifindex),
+    }
+}
+
 /// Returns true if probes leave from the parent.
 pub(super) fn is_on_parent(settings: &Settings<'_>) -> bool {
     matches!(settings.link, LinkKind::Ipvlan { .. })
 }
 
-/// Waits a random time after another host has asked for the same address. Otherwise both could ask for the next one at
-/// the same time, too.
+/// Waits a random time if another host has asked for the same address. Otherwise both could ask for the next one at the
+/// same time, too.
 pub(crate) fn pause_if_asked(found: &[Found], within: Duration) {
-    if found.iter().any(|found| matches!(found.holder, Holder::Asker(_))) {
+    if found.iter().any(|found| matches!(found.holder, Holder::Asker(_) | Holder::Unknown)) {
         thread::sleep(part(within, random(100)));
     }
 }
@@ -102,9 +124,10 @@ fn ask(making: &mut Making<'_>, within: Duration) -> Result<Vec<Found>> {
         }
         addresses::assign_rest(making)?;
         // Another host may have asked after the verdict, and before this one could answer.
-        let late = hear(making, &wanted, Instant::now())?;
-        if !late.is_empty() {
-            return Ok(late);
+        let mac = making.mac();
+        let heard = making.arp.as_mut().map(|socket| Question { socket, mac, wanted: &wanted, was_down: false });
+        if let Some(late) = heard.map(|mut question| question.hear(Instant::now())).transpose()?.flatten() {
+            return Ok(vec![late]);
         }
     }
     let Some(address) = detection::verdict(making)? else { return Ok(Vec::new()) };
@@ -124,32 +147,102 @@ fn remark_if_not_asked(making: &Making<'_>) {
 /// Sends the probes, and listens. Returns the addresses that other machines have, at the first sign of them.
 fn ask_for_v4(making: &mut Making<'_>, wanted: &[Ipv4Addr], within: Duration) -> Result<Vec<Found>> {
     open_arp(making, wanted)?;
-    let begun = Instant::now();
-    let mut late = Duration::ZERO;
-    for (number, at) in PROBE_AT.into_iter().enumerate() {
-        let jitter = if number == 0 { 0 } else { random(JITTER) };
-        let planned = begun + part(within, at + jitter);
-        let found = hear(making, wanted, planned)?;
-        if !found.is_empty() {
-            return Ok(found);
+    let mac = making.mac();
+    for _ in 0..ATTEMPTS {
+        let Some(socket) = making.arp.as_mut() else { return Ok(Vec::new()) };
+        let mut question = Question { socket, mac, wanted, was_down: false };
+        if let Some(found) = question.ask(within)? {
+            return Ok(vec![found]);
         }
-        late = late.max(planned.elapsed());
-        let mac = making.mac();
-        wanted.iter().try_for_each(|address| send(making, &Arp::probe(mac, *address)))?;
+        let was_down = question.was_down;
+        let parent = making.parent.ifindex;
+        let carrier = making.beside_parent().link_by_index(parent)?.is_some_and(|link| link.up && link.carrier);
+        if carrier && !was_down {
+            return Ok(Vec::new());
+        }
+        if !carrier {
+            break;
+        }
     }
-    // If this process gets a processor late, so does a container of this host that answers.
-    let answered_by = Instant::now() + part(within, ANSWER_WITHIN) + late * 2;
-    hear(making, wanted, answered_by.max(begun + within + late))
+    remark_if_not_asked(making);
+    Ok(Vec::new())
+}
+
+/// The search for a machine that has one of several IPv4 addresses.
+pub(crate) struct Question<'a> {
+    pub(crate) socket: &'a mut ArpSocket,
+    /// The MAC of the probes, which a switch may send back.
+    pub(crate) mac: Mac,
+    pub(crate) wanted: &'a [Ipv4Addr],
+    /// Set if the interface was down for a moment. Then an answer may be lost.
+    pub(crate) was_down: bool,
+}
+
+impl Question<'_> {
+    /// Sends the probes, and listens. Returns the first address that another machine has.
+    pub(crate) fn ask(&mut self, within: Duration) -> Result<Option<Found>> {
+        // Frames from before this question tell nothing about now.
+        while self.next(Instant::now())?.is_some() {}
+        let begun = Instant::now();
+        let mut late = Duration::ZERO;
+        for (number, at) in PROBE_AT.into_iter().enumerate() {
+            let jitter = if number == 0 { 0 } else { random(JITTER) };
+            let planned = begun + part(within, at + jitter);
+            // The first probe comes at once.
+            if number > 0
+                && let Some(found) = self.hear(planned)?
+            {
+                return Ok(Some(found));
+            }
+            late = late.max(planned.elapsed());
+            self.send()?;
+        }
+        // If this process gets a processor late, so does a container of this host that answers.
+        let answered_by = Instant::now() + part(within, ANSWER_WITHIN) + late * 2;
+        self.hear(answered_by.max(begun + within + late))
+    }
+
+    fn send(&mut self) -> Result<()> {
+        for address in self.wanted {
+            match self.socket.send(&Arp::probe(self.mac, *address)) {
+                Err(error) if error.errno() == Some(Errno::ENETDOWN) => self.was_down = true,
+                sent => sent?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Listens until the deadline, or until another machine has one of the addresses.
+    fn hear(&mut self, deadline: Instant) -> Result<Option<Found>> {
+        while let Some(heard) = self.next(deadline)? {
+            let holder = |address: &Ipv4Addr| Some((*address, holder_of(*address, &heard, self.mac)?));
+            if let Some((address, holder)) = self.wanted.iter().find_map(holder) {
+                return Ok(Some(Found { address: address.into(), holder }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the next packet, or `None` at the deadline.
+    fn next(&mut self, deadline: Instant) -> Result<Option<HeardArp>> {
+        loop {
+            match self.socket.receive(deadline) {
+                Err(error) if error.errno() == Some(Errno::ENETDOWN) => self.was_down = true,
+                heard => return Ok(heard?),
+            }
+        }
+    }
 }
 
 /// Opens the socket for probes and answers, on the link or, with ipvlan, on the parent.
 fn open_arp(making: &mut Making<'_>, wanted: &[Ipv4Addr]) -> Result<()> {
     if making.arp.is_none() {
-        making.arp = Some(match (is_on_parent(making.settings), making.settings.link_in_container) {
-            (false, _) => ArpSocket::open_in(&making.netns, making.ifindex())?,
-            (true, true) => ArpSocket::open_in(&making.netns, making.parent.ifindex)?,
-            (true, false) => ArpSocket::open(making.parent.ifindex)?,
-        });
+        let socket = match place(making) {
+            Place::Link => ArpSocket::open_in(&making.netns, making.ifindex())?,
+            Place::ParentInContainer(parent) => ArpSocket::open_in(&making.netns, parent)?,
+            Place::Parent(parent) => ArpSocket::open(parent)?,
+        };
+        making.arp = Some(socket);
     }
     making.arp.as_ref().map_or(Ok(()), |socket| Ok(socket.hear_only(wanted)?))
 }
@@ -159,24 +252,6 @@ pub(super) fn send(making: &Making<'_>, arp: &Arp) -> Result<()> {
     match making.arp.as_ref().map(|socket| socket.send(arp)) {
         Some(Err(error)) if error.errno() != Some(Errno::ENETDOWN) => Err(error.into()),
         _ => Ok(()),
-    }
-}
-
-/// Listens until the deadline, or until another machine has one of the addresses.
-fn hear(making: &mut Making<'_>, wanted: &[Ipv4Addr], deadline: Instant) -> Result<Vec<Found>> {
-    let own = making.mac();
-    let Some(socket) = making.arp.as_mut() else { return Ok(Vec::new()) };
-    loop {
-        let heard = match socket.receive(deadline) {
-            Ok(Some(heard)) => heard,
-            Ok(None) => return Ok(Vec::new()),
-            Err(error) if error.errno() == Some(Errno::ENETDOWN) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        };
-        let found = wanted.iter().find_map(|address| Some((*address, holder_of(*address, &heard, own)?)));
-        if let Some((address, holder)) = found {
-            return Ok(vec![Found { address: address.into(), holder }]);
-        }
     }
 }
 
@@ -207,7 +282,7 @@ fn holder_of_v6(making: &mut Making<'_>, address: Ipv6Addr) -> Result<Holder> {
     Ok(Holder::Unknown)
 }
 
-pub(super) fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+pub(crate) fn v4(address: IpAddr) -> Option<Ipv4Addr> {
     match address {
         IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,

@@ -10,8 +10,8 @@ pub(crate) struct Sysctls;
 impl<'a> Step<'a> for Sysctls {
     fn plan(&mut self, known: &mut Known<'_>) -> Result<()> {
         if !known.leased.ips.is_empty() {
-            // The kernel sends a gratuitous ARP for each address when the link comes up, and for each address that is
-            // added later. So other machines learn the new MAC at once.
+            // The kernel sends a gratuitous ARP for each address when the link comes up. So other machines learn the new MAC
+            // at once.
             known.set("ipv4/conf", "arp_notify", "1");
         }
         if known.has_v6() {
