@@ -45,7 +45,7 @@ pub enum Layers {
     Take,
     /// As `Dual`. The LAN is asked for the addresses and for the gateways, and the addresses are announced twice.
     Citizen,
-    /// As `Dual`, with detection. Another machine has the address that each ADD gets first.
+    /// As `Dual`, with detection. Another machine has the IPv4 address that each ADD gets first.
     Taken,
     /// As `V4`, on a VLAN. The attachment is the first and the last on it.
     Vlan,

@@ -43,7 +43,6 @@ impl Site {
         if scenario.layers == Layers::Taken {
             let nic = lab.neighbour.nic;
             lab.neighbour.ip(&format!("address add 192.168.50.101/24 dev {nic}"));
-            lab.neighbour.ip(&format!("address add fd50::101/64 dev {nic} nodad"));
         }
         // The search for a second ipvlan slave would look at all descriptors of the machine. A second user of the host's
         // link would keep it.
@@ -317,11 +316,10 @@ fn conf(lab: &Lab, scenario: Scenario) -> Value {
     if scenario.layers == Layers::Taken {
         conf["detectIPConflict"] = json!(true);
         conf["detectTimeout"] = json!(50);
-        // One of three addresses is the other container's. The addresses are leased in turn, so that each ADD comes to the one of
+        // One of three IPv4 addresses is the other container's. The addresses are leased in turn, so that each ADD comes to the one of
         // the other machine before it gets the third.
         conf["ipam"]["conflictDelay"] = json!(0);
         conf["ipam"]["ranges"][0][0]["rangeEnd"] = json!("192.168.50.102");
-        conf["ipam"]["ranges"][1][0]["rangeEnd"] = json!("fd50::102");
     }
     if scenario.layers.has_host_access() {
         conf["hostAccess"] = json!({"services": ["10.96.0.0/16"]});
