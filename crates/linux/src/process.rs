@@ -270,7 +270,7 @@ extern "C" fn exec(start: *mut c_void) -> c_int {
 }
 
 /// Starts a process that does `work`, and does not wait for it. It is a copy of this process, with a session of its own and
-/// `/` as its working directory. So it keeps no file system busy, and `work` must use absolute paths. It closes all
+/// `/` as its working directory. So it keeps no directory busy, only the file of the program, and `work` must use absolute paths. It closes all
 /// descriptors at once, so it keeps no pipe, lock or namespace. Its standard streams are /dev/null. No signal is blocked.
 ///
 /// `work` must neither use nor own a value with a descriptor. The number of the descriptor would be closed already, or
