@@ -66,6 +66,13 @@ e2e::on_both_kinds! {
     }
 
     /// RFC 5227, 2.1.1: any ARP frame whose sender has the address.
+    /// docs/lan.md names this limit.
+    fn a_machine_that_answers_no_probes_is_not_noticed(site) {
+        let machine = site.machine(100);
+        machine.set_sysctl("net/ipv4/conf/all/arp_ignore", "8");
+        site.gets(&site.conf(Families::V4), &[lan4(100)]);
+    }
+
     fn a_machine_that_announces_the_address_has_it(site) {
         let _holder = site.holder(Manner::of(&[lan4(100)]).reaction(Reaction::Announce));
         site.gets(&site.conf(Families::V4), &[lan4(101)]);
@@ -141,6 +148,14 @@ fn an_address_of_a_sibling_in_bridge_mode_is_not_given() {
     let site = Site::new("macvlan");
     let _sibling = sibling(&site, 100, None);
     site.gets(&site.conf(Families::V4), &[lan4(101)]);
+}
+
+/// docs/lan.md names this limit.
+#[test]
+fn an_address_of_a_sibling_in_private_mode_is_not_noticed() {
+    let site = Site::new("macvlan");
+    let _sibling = sibling(&site, 100, Some("private"));
+    site.gets(&with(site.conf(Families::V4), "mode", json!("private")), &[lan4(100)]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use e2e::lab::{Families, MACHINE_NIC, NIC, lan4};
+use e2e::lab::{Families, MACHINE_NIC, NIC, lan4, lan6};
 use e2e::samples::show;
 use e2e::{Container, Machine, Outcome, Plugin, with};
 use serde_json::{Value, json};
@@ -74,6 +74,18 @@ e2e::on_both_kinds! {
                     assert_eq!(container.link_names(), ["lo"]);
                 }
             }
+            undo(&second, &ends, &conf);
+        }
+    }
+
+    fn two_hosts_that_want_one_static_ipv6_address_at_the_same_moment_never_both_get_it(site) {
+        let second = Second::new(site);
+        let conf = site.static_conf(&[lan6(77)]);
+        for round in 0..3 {
+            let ends = race(&second, &conf);
+            let winners = ends.iter().filter(|(_, outcome)| outcome.status.success()).count();
+            show(&format!("round {round}: {winners} of 2"));
+            assert!(winners < 2, "both have the address: {}\n{}", ends[0].1.text(), ends[1].1.text());
             undo(&second, &ends, &conf);
         }
     }
