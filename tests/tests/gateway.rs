@@ -159,7 +159,7 @@ e2e::on_both_kinds! {
         }
     }
 
-    /// Who loses a conflict must not change the gateway's neighbour table.
+    /// If another machine has the address, the ADD must not change the gateway's neighbour table.
     fn an_address_in_use_never_asks_the_gateway(site) {
         let gateway = site.machine(1);
         let holder = site.machine(100);

@@ -20,7 +20,7 @@ pub struct Lan {
     pub announcements: u32,
     /// The time between two announcements.
     pub announce_every: Duration,
-    /// What happens if a gateway does not answer.
+    /// The consequence for the ADD if a gateway does not answer.
     pub gateway: GatewayCheck,
 }
 
@@ -36,7 +36,7 @@ impl Default for Lan {
     }
 }
 
-/// What happens if a gateway does not answer.
+/// The consequence for the ADD if a gateway does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GatewayCheck {
     /// No gateway is asked.

@@ -108,7 +108,7 @@ impl Attempt<'_> {
             let ifname = self.making.task.attachment.ifname;
             let settings = self.making.settings;
             let mut sysctls = plan(&mut self.steps, ifname, self.making.mtu(), leased, Some(settings))?;
-            // Those of the configuration come first.
+            // A sysctl of the configuration replaces a planned one.
             sysctls.retain(|(key, _)| !settings.sysctls.iter().any(|(wished, _)| wished == key));
             self.making.sysctls = sysctls;
         }

@@ -15,7 +15,7 @@ use crate::{Error, Mac, Netns, Result};
 /// Bytes of a packet. A frame can be longer: Ethernet fills short ones up.
 const LENGTH: usize = ArpEthIpv4Packet::LEN;
 
-/// What a packet is for.
+/// The operation of an ARP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArpOperation {
     /// Asks for the MAC of the target.
@@ -27,7 +27,7 @@ pub enum ArpOperation {
 /// An ARP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arp {
-    /// What it is for.
+    /// The operation.
     pub operation: ArpOperation,
     /// The MAC of the sender.
     pub sender_mac: Mac,

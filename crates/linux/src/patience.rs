@@ -60,10 +60,14 @@ impl Overtime {
 
 /// Waits until a socket has something to read. Returns false at the deadline.
 pub(crate) fn readable(socket: BorrowedFd<'_>, deadline: Instant) -> nix::Result<bool> {
+    ready(&mut [PollFd::new(socket, PollFlags::POLLIN)], deadline)
+}
+
+/// Waits until a descriptor is ready. Returns false at the deadline.
+pub(crate) fn ready(descriptors: &mut [PollFd<'_>], deadline: Instant) -> nix::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
-        let mut sockets = [PollFd::new(socket, PollFlags::POLLIN)];
-        match poll(&mut sockets, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+        match poll(descriptors, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
             Err(Errno::EINTR) => {}
             Ok(0) if Instant::now() < deadline => {}
             polled => return Ok(polled? > 0),

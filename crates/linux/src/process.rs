@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::stat::Mode;
 
 use crate::Patience;
+use crate::patience::ready;
 
 /// A pipe holds at least so many bytes, one page, until the other side reads. (pipe(7), "Pipe capacity")
 const PIPE_HOLDS: usize = 4096;
@@ -125,16 +126,9 @@ fn during(operation: &str) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{operation}: {error}"))
 }
 
-/// Waits until a descriptor is ready. Returns false at the deadline.
-fn wait(ready: &mut [PollFd<'_>], deadline: Instant) -> io::Result<bool> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
-        match poll(ready, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
-            Err(Errno::EINTR) => {}
-            Ok(0) if Instant::now() < deadline => {}
-            polled => return Ok(polled? > 0),
-        }
-    }
+/// As [`ready`], with an error of the standard library.
+fn wait(descriptors: &mut [PollFd<'_>], deadline: Instant) -> io::Result<bool> {
+    Ok(ready(descriptors, deadline)?)
 }
 
 /// A started process. Unless it was reaped, it is killed when this value is dropped.
@@ -270,8 +264,8 @@ extern "C" fn exec(start: *mut c_void) -> c_int {
 }
 
 /// Starts a process that does `work`, and does not wait for it. It is a copy of this process, with a session of its own and
-/// `/` as its working directory. So it keeps no directory busy, only the file of the program, and `work` must use absolute paths. It closes all
-/// descriptors at once, so it keeps no pipe, lock or namespace. Its standard streams are /dev/null. No signal is blocked.
+/// `/` as its working directory. So it keeps no directory busy, only the file of the program. `work` must use absolute
+/// paths. It closes all descriptors at once, so it keeps no pipe, lock or namespace. Its standard streams are /dev/null. No signal is blocked.
 ///
 /// `work` must neither use nor own a value with a descriptor. The number of the descriptor would be closed already, or
 /// would be that of another file. When `work` returns or panics, the process ends with _exit(2). Then it writes no

@@ -62,13 +62,13 @@ impl Frame {
         }
     }
 
-    /// Whether this is an ARP probe for `ip` (RFC 5227, 2.1.1).
+    /// Returns true for an ARP probe for `ip` (RFC 5227, 2.1.1).
     pub fn probes(&self, ip: IpAddr) -> bool {
         matches!(self, Self::Arp { operation: 1, sender, target, .. }
             if sender.is_unspecified() && ip == IpAddr::V4(*target))
     }
 
-    /// Whether this is a request for the MAC of `ip`, of ARP or of neighbour discovery. A probe is none.
+    /// Returns true for a request for the MAC of `ip`, by ARP or neighbour discovery. A probe is no such request.
     pub fn asks_for(&self, ip: IpAddr) -> bool {
         match self {
             Self::Arp { operation: 1, sender, target, .. } => {
@@ -79,7 +79,7 @@ impl Frame {
         }
     }
 
-    /// Whether this frame makes others store a MAC for `ip`: an ARP frame with this sender.
+    /// Returns true for an ARP frame with the sender `ip`. Other machines store the MAC of such a frame.
     pub fn comes_from(&self, ip: IpAddr) -> bool {
         matches!(self, Self::Arp { sender, .. } if ip == IpAddr::V4(*sender))
     }

@@ -179,7 +179,7 @@ e2e::on_both_kinds! {
     }
 }
 
-/// Whether the container has both addresses, and the host its carrier.
+/// Returns true if the container has both addresses and the host has its carrier.
 fn wire_has_both(site: &Site, container: &e2e::Container) -> bool {
     site.host.link(NIC).carrier && [lan4(100), lan6(100)].iter().all(|ip| container.has_address(*ip))
 }

@@ -19,7 +19,7 @@ fn sibling(site: &Site, last: u8, mode: Option<&str>) -> Container {
     site.attach(&conf).0
 }
 
-/// Whether an answer after this time is noticed at least once. On a busy machine, an answer can come later than the test
+/// Returns true if an answer after this time is noticed at least once. On a busy machine, an answer can come later than the test
 /// has asked for, and an ADD can listen for longer.
 fn is_noticed(site: &Site, delay: u64, wanted: bool) -> bool {
     (0..5).any(|round| {

@@ -95,7 +95,7 @@ impl<'a> Step<'a> for TheLease<'a> {
     }
 }
 
-/// Returns the addresses that IPAM shall keep from others.
+/// Returns the addresses that IPAM must not give to other containers.
 fn conflicts(found: &[Found]) -> Vec<Conflict> {
     found.iter().filter_map(|found| found.for_ipam()).collect()
 }

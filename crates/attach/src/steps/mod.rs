@@ -45,7 +45,7 @@ pub(crate) trait Step<'a> {
     }
 
     /// ADD: takes the work back, because other machines have leased addresses. The last step comes first. Returns true if
-    /// the ADD shall continue with this step.
+    /// the ADD must begin again with this step.
     fn take_back(&mut self, _making: &mut Making<'a>, _found: &[Found]) -> Result<bool> {
         Ok(false)
     }
@@ -266,7 +266,7 @@ impl<'a> Making<'a> {
         self.leased_nets().map(|net| net.addr())
     }
 
-    /// Whether IPAM can give another address in place of this one. Without IPAM, the addresses are those of an earlier
+    /// Returns whether IPAM can give another address in place of this one. Without IPAM, the addresses are those of an earlier
     /// plugin.
     pub(crate) fn supply(&self, address: IpAddr) -> Supply {
         self.task.ipam.map_or(Supply::Fixed, |ipam| ipam.supply(address))
