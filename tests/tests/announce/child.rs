@@ -10,7 +10,7 @@ use e2e::traffic::assert_reaches;
 use e2e::{processes, with};
 use serde_json::json;
 
-use crate::site::{announcements, await_announcements};
+use crate::site::{Site, announcements, await_announcements};
 
 /// The time after which nothing of a call may be left.
 const SOON: Duration = Duration::from_secs(3);
@@ -148,4 +148,22 @@ e2e::on_both_kinds! {
             assert!(late.is_empty(), "with a pause of {pause} ms: {late:#?}");
         }
     }
+}
+
+/// A test of one address once found a process here: it was a child of another test, between fork and exec, with all
+/// descriptors of the tests.
+#[test]
+fn a_command_that_another_test_starts_is_no_process_of_the_plugin() {
+    let site = Site::new("macvlan");
+    let container = site.container();
+    let starts = std::thread::spawn(|| {
+        for _ in 0..300 {
+            let ended = std::process::Command::new("true").status().expect("run true");
+            assert!(ended.success());
+        }
+    });
+    while !starts.is_finished() {
+        assert_eq!(site.children(&container), [0; 0]);
+    }
+    starts.join().expect("the thread that starts commands");
 }
