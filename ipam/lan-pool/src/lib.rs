@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod lease;
+pub mod protocol;
 pub mod store;
 
 pub use lease::{Held, Lease, Node, Owner, Uid};

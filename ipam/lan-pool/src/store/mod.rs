@@ -22,6 +22,7 @@ pub enum Request {
 }
 
 /// The answer to a request.
+#[allow(clippy::large_enum_variant, reason = "only one exists at a time")]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Answer {
     /// To a create: the lease was made now.
