@@ -12,12 +12,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::dir::{Dir, Type};
-use nix::fcntl::OFlag;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::stat::Mode;
 use nix::sys::statfs::statfs;
 
-use crate::{Error, Result};
+use crate::{Error, Patience, Result};
 
 /// Opens a regular file for reading. Follows symbolic links.
 ///
@@ -159,6 +160,43 @@ fn retry_interrupted(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()>
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
+        }
+    }
+}
+
+/// A lock of one byte of a file, between processes and between threads. It is released when it is dropped, and when the
+/// process ends. So one file has as many locks as wanted. (fcntl(2), "Open file description locks")
+#[derive(Debug)]
+pub struct ByteLock {
+    _file: File,
+}
+
+impl ByteLock {
+    /// Locks the byte at `offset`, which may be after the end of the file, and waits no longer than `within`. Creates the
+    /// file for its owner only; its directory must exist. Returns `None` if another call still holds the lock.
+    ///
+    /// # Errors
+    ///
+    /// `Io` if the file cannot be created, opened or locked.
+    pub fn take(path: &Path, offset: u64, within: Duration) -> Result<Option<Self>> {
+        let failed = |source: io::Error| Error::Io { operation: format!("lock {}", path.display()), source };
+        let file = open_lock(path).map_err(failed)?;
+        let lock = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            // The kernel has signed offsets, and the last one cannot be locked.
+            l_start: (offset & (i64::MAX as u64 >> 1)) as libc::off_t,
+            l_len: 1,
+            l_pid: 0,
+        };
+        let mut patience = Patience::new(within);
+        loop {
+            match fcntl(&file, FcntlArg::F_OFD_SETLK(&lock)) {
+                Ok(_) => return Ok(Some(Self { _file: file })),
+                Err(Errno::EAGAIN | Errno::EACCES | Errno::EINTR) if patience.pause() => {}
+                Err(Errno::EAGAIN | Errno::EACCES | Errno::EINTR) => return Ok(None),
+                Err(error) => return Err(failed(error.into())),
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ pub use address::{Address, AddressWatch};
 pub use arp::{Arp, ArpOperation, ArpSocket, HeardArp};
 pub use driver::Driver;
 pub use error::{Error, Result, errno};
+pub use living::Living;
 pub use link::{
     IpvlanFlag, IpvlanMode, Link, LinkInfo, LinkKind, MacvlanMode, NewLink, ParseWordError, VlanProtocol, VlanTag,
 };
@@ -35,6 +36,7 @@ mod driver;
 mod error;
 pub mod file;
 mod link;
+pub mod living;
 mod mac;
 mod mounts;
 mod ndp;

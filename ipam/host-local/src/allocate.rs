@@ -8,11 +8,11 @@ use crate::directory::insert;
 use crate::error::Error;
 use crate::kept::Kept;
 use crate::lease::Owner;
-use crate::range::Set;
 use crate::reclaim::{self, Asker, Census};
 use crate::record::Identity;
-use crate::request::Requested;
 use crate::store::Store;
+use ranges::Requested;
+use ranges::Set;
 
 /// The leases of an ADD.
 pub(crate) struct Given {

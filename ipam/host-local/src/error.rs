@@ -15,9 +15,6 @@ pub(crate) enum Error {
     /// A key of the configuration, with its value, is wrong.
     #[error("{place}: {cause}")]
     Config { place: String, cause: String },
-    /// A variable of the environment, with its value, is malformed.
-    #[error("{place}: {cause}")]
-    Variable { place: String, cause: String },
     #[error("{operation} {}: {source}", path.display())]
     Io { operation: &'static str, path: PathBuf, source: io::Error },
     #[error("lock {}: still held by another process after {seconds} s", path.display())]
@@ -97,7 +94,6 @@ impl Error {
     fn code(&self) -> Code {
         match self {
             Self::Config { .. } | Self::Held { .. } => Code::INVALID_NETWORK_CONFIG,
-            Self::Variable { .. } => Code::INVALID_ENVIRONMENT,
             Self::Io { .. } | Self::NoLocks { .. } => Code::IO_FAILURE,
             Self::Locked { .. } | Self::NoThread { .. } => Code::TRY_AGAIN_LATER,
             Self::Taken { .. } | Self::Exhausted { .. } => Code::NO_ADDRESS,

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::FileExt;
 
 use crate::kept;
-use crate::range::{Set, Span};
+use ranges::{Set, Span};
 
 const MAGIC: &[u8; 8] = b"underly2";
 /// Magic, stamp, boot id, flags, number of blocks, number of releases.

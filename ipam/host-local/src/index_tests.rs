@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::range::Range;
+use ranges::Range;
 
 const BOOT: &str = "boot-1";
 

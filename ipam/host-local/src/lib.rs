@@ -19,11 +19,8 @@ mod kept;
 mod lease;
 mod lock;
 mod machine;
-mod range;
 mod reclaim;
 mod record;
-mod request;
-mod resolv;
 mod scan;
 mod store;
 mod turn;
@@ -32,18 +29,18 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
 
-use cni::{AddResult, Attachment, Call, Dns, GiveBack, Ip, Leased, Plugin};
-use ipnet::IpNet;
+use cni::{AddResult, Attachment, Call, Dns, GiveBack, Leased, Plugin};
+use linux::Living;
 
 use crate::config::Config;
 use crate::directory::{Directory, Held, Note};
 use crate::error::{Error, all_well};
 use crate::lease::{Content, Owner};
-use crate::machine::{Living, Machine};
-use crate::range::Set;
+use crate::machine::Machine;
 use crate::reclaim::Census;
 use crate::record::Identity;
 use crate::store::{Probed, Store};
+use ranges::Set;
 
 /// The plugin.
 pub struct HostLocal;
@@ -99,9 +96,9 @@ fn add(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<Ad
 fn lease(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<(AddResult, Made), cni::Error> {
     let directory = directory(machine, call)?;
     let config = Config::read(call, Some(attachment))?;
-    let dns = config.resolv_conf.as_deref().map_or_else(|| Ok(Dns::default()), resolv::read)?;
+    let dns = config.resolv_conf.as_deref().map_or_else(|| Ok(Dns::default()), ranges::resolv::read)?;
     config.warnings.iter().for_each(|warning| call.warn(warning));
-    let netns = attachment.netns.as_deref().and_then(machine::netns);
+    let netns = attachment.netns.as_deref().and_then(linux::living::of_container);
 
     let store = Store::create(&directory)?;
     if store.is_first
@@ -117,7 +114,7 @@ fn lease(machine: &Machine, call: &Call<'_>, attachment: &Attachment) -> Result<
             "so two containers may have it: the ranges of both networks overlap, or this network had that name before";
         call.warn(format_args!("{ip} is leased in the network \"{other}\" too, {cause}"));
     }
-    let ips = config.sets.iter().zip(given.addresses).filter_map(|(set, ip)| leased(set, ip)).collect();
+    let ips = config.sets.iter().zip(given.addresses).filter_map(|(set, ip)| set.leased(ip)).collect();
     Ok((AddResult { interfaces: Vec::new(), ips, routes: config.routes, dns }, given.made))
 }
 
@@ -315,13 +312,6 @@ fn directory(machine: &Machine, call: &Call<'_>) -> Result<Directory, cni::Error
 
 fn owner(attachment: &Attachment) -> Owner<'_> {
     Owner { container_id: &attachment.container_id, ifname: &attachment.ifname }
-}
-
-/// The entry of a result for an address of a set.
-fn leased(set: &Set, ip: IpAddr) -> Option<Ip> {
-    let range = set.range_of(ip)?;
-    let address = IpNet::new(ip, range.subnet.prefix_len()).ok()?;
-    Some(Ip { interface: None, address, gateway: Some(range.gateway) })
 }
 
 /// Checks that an owner has the leases that it should have.

@@ -3,9 +3,9 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use linux::{Holder, Netns, NetnsId, NetnsSearch, Rtnl};
+use linux::{Holder, Netns, NetnsSearch, Rtnl};
 
 /// The index has room for so many characters. A boot ID has 36.
 const MAX_BOOT: usize = 40;
@@ -43,14 +43,6 @@ impl Machine {
     }
 }
 
-/// The inode of the network namespace at a path. `None` for our own namespace: it exists without any container.
-pub(crate) fn netns(path: &Path) -> Option<u64> {
-    let own = NetnsId::current().ok()?;
-    let id = NetnsId::at(path).ok()?;
-    // All namespaces are on one device. A namespace of another type is never found as a network namespace.
-    (id.dev() == own.dev() && id != own).then(|| id.inode())
-}
-
 /// The addresses in the network namespace with this inode. `None` if it is not found or cannot be asked.
 pub(crate) fn addresses_in(inode: u64) -> Option<Vec<IpAddr>> {
     let mut search = NetnsSearch::default();
@@ -60,33 +52,4 @@ pub(crate) fn addresses_in(inode: u64) -> Option<Vec<IpAddr>> {
         is_it.then(|| Some(list().ok()?.iter().map(|its| its.address.addr()).collect()))
     };
     Holder::EVERY.iter().find_map(|place| search.find(*place, &mut ask)).flatten()
-}
-
-/// The network namespaces that a mount, process, thread or descriptor keeps open. The cheapest place is searched
-/// first, and the search ends as soon as possible.
-#[derive(Debug, Default)]
-pub(crate) struct Living {
-    search: NetnsSearch,
-    places: usize,
-    found: Vec<u64>,
-}
-
-impl Living {
-    /// Returns true if the namespace exists, or if this cannot be decided.
-    pub(crate) fn has(&mut self, inode: u64) -> bool {
-        while !self.found.contains(&inode) {
-            let Some(place) = Holder::EVERY.get(self.places) else { return self.is_incomplete() };
-            let found = self.search.find(*place, |netns| {
-                self.found.push(netns.id().inode());
-                (netns.id().inode() == inode).then_some(())
-            });
-            self.places += usize::from(found.is_none());
-        }
-        true
-    }
-
-    /// Returns true if a namespace that was not found may exist.
-    pub(crate) fn is_incomplete(&self) -> bool {
-        self.search.is_incomplete()
-    }
 }

@@ -12,10 +12,10 @@ use crate::error::{Error, KeptList};
 use crate::kept::Kept;
 use crate::lease::{Content, Owner};
 use crate::machine;
-use crate::range::Set;
 use crate::record::Record;
 use crate::scan::Seen;
 use crate::store::Store;
+use ranges::Set;
 
 /// The number of leases that one call frees at most.
 const AT_ONCE: usize = 4096;

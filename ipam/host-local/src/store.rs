@@ -28,9 +28,9 @@ use crate::index::{Front, Head, Index};
 use crate::kept::{self, Kept, Slots};
 use crate::lease::{self, Owner};
 use crate::lock::{LOCK_WITHIN, Lock};
-use crate::range::{Set, Span};
 use crate::record::{self, Identity, Record};
 use crate::turn::Turn;
+use ranges::{Set, Span};
 
 /// The reference reads every file and looks at the content only: for it, this file is not a lease.
 pub(crate) const TEMPORARY: &str = ".lease.tmp";

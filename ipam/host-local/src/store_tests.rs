@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::machine::Machine;
-use crate::range::Range;
+use ranges::Range;
 
 const OWNER: Owner<'static> = Owner { container_id: "c1", ifname: "eth0" };
 

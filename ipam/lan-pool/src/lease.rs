@@ -137,6 +137,15 @@ impl Block {
         self.0
     }
 
+    /// All its addresses.
+    pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
+        let address = move |offset: u32| match self.0 {
+            IpAddr::V4(first) => IpAddr::from(Ipv4Addr::from_bits(first.to_bits() | offset)),
+            IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits() | u128::from(offset)).into(),
+        };
+        (0..Self::SIZE as u32).map(address)
+    }
+
     /// The name of the block on a LAN, which each of its leases has.
     pub fn name(self, lan: &str) -> String {
         name(lan, self.0)

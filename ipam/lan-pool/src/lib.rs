@@ -8,9 +8,14 @@
 //! - The *journal* is a directory on the node, with one file for each owner. It names a lease before the store has it.
 #![forbid(unsafe_code)]
 
+mod choose;
+mod error;
+pub mod journal;
 pub mod lease;
+pub mod pool;
 pub mod protocol;
 pub mod store;
 
+pub use error::Error;
 pub use lease::{Held, Lease, Node, Owner, Uid};
 pub use store::{Answer, Request, Store};

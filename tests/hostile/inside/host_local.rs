@@ -14,7 +14,6 @@ use crate::config::Config;
 use crate::lease::{self, Content, Owner};
 use crate::machine::Machine;
 use crate::record::{self, Record};
-use crate::resolv;
 
 /// Reads the keys of an ADD, and checks the arithmetic of ranges.
 pub fn configuration(call: &Call<'_>, attachment: &Attachment) -> Result<(), cni::Error> {
@@ -55,7 +54,7 @@ pub fn lease(bytes: &[u8]) -> bool {
 
 /// Reads a resolv.conf.
 pub fn resolv_conf(bytes: &[u8]) -> Dns {
-    resolv::parse(&String::from_utf8_lossy(bytes))
+    ranges::resolv::parse(&String::from_utf8_lossy(bytes))
 }
 
 /// A file that must not change. Links in the lease directory may lead to it.

@@ -12,7 +12,7 @@ use crate::error::Error;
 const MAX_BYTES: usize = 1 << 16;
 
 /// Reads a file in the format of resolv.conf(5). /dev/null means "none".
-pub(crate) fn read(path: &Path) -> Result<Dns, Error> {
+pub fn read(path: &Path) -> Result<Dns, Error> {
     if is_null(path) {
         return Ok(Dns::default());
     }
@@ -35,7 +35,7 @@ fn is_null(path: &Path) -> bool {
 }
 
 /// As in the reference and unlike glibc, all `search` lines count. The last `domain` line counts.
-pub(crate) fn parse(text: &str) -> Dns {
+pub fn parse(text: &str) -> Dns {
     let mut dns = Dns::default();
     for line in text.lines() {
         let mut words = line.split_whitespace().map(str::to_owned);

@@ -10,8 +10,9 @@ use crate::range::Set;
 
 /// A requested address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Requested {
-    pub(crate) ip: IpAddr,
+pub struct Requested {
+    /// The address.
+    pub ip: IpAddr,
     /// The key or variable that asks for it.
     source: String,
 }

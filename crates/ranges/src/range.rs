@@ -7,19 +7,22 @@ use ipnet::IpNet;
 
 /// Addresses of one subnet that may be leased. The set excludes gateways.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Range {
-    pub(crate) subnet: IpNet,
+pub struct Range {
+    /// The subnet. It gives the length of the prefix.
+    pub subnet: IpNet,
     /// Never the subnet's network address.
-    pub(crate) first: IpAddr,
+    pub first: IpAddr,
     /// Never before `first`, and never an IPv4 subnet's broadcast address.
-    pub(crate) last: IpAddr,
+    pub last: IpAddr,
     /// The first and the last address as configured. The reference leases a network or broadcast address among them.
-    pub(crate) typed: (IpAddr, IpAddr),
-    pub(crate) gateway: IpAddr,
+    pub typed: (IpAddr, IpAddr),
+    /// The gateway of the result.
+    pub gateway: IpAddr,
 }
 
 impl Range {
-    pub(crate) fn contains(&self, ip: IpAddr) -> bool {
+    /// Returns true if the address is between the first and the last one.
+    pub fn contains(&self, ip: IpAddr) -> bool {
         // Addresses compare by family first, then as numbers.
         self.first <= ip && ip <= self.last
     }
@@ -29,7 +32,8 @@ impl Range {
         self.typed.0 <= ip && ip <= self.typed.1
     }
 
-    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+    /// Returns true if both have an address in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
         self.first <= other.last && other.first <= self.last
     }
 }
@@ -43,7 +47,7 @@ impl fmt::Display for Range {
 /// The first and the last address of a subnet that an interface can have. `None` if the subnet is too small for a
 /// gateway and a container. In IPv6, the first address is reserved for routers (RFC 4291, section 2.6.1), and there
 /// is no broadcast address.
-pub(crate) fn edges(subnet: IpNet) -> Option<(IpAddr, IpAddr)> {
+pub fn edges(subnet: IpNet) -> Option<(IpAddr, IpAddr)> {
     if subnet.max_prefix_len() - subnet.prefix_len() < 2 {
         return None;
     }
@@ -54,23 +58,26 @@ pub(crate) fn edges(subnet: IpNet) -> Option<(IpAddr, IpAddr)> {
 
 /// Addresses that are never leased.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Excluded {
+pub struct Excluded {
     /// The key that says so, such as `ipam.exclude[0]`.
-    pub(crate) key: String,
-    pub(crate) net: IpNet,
+    pub key: String,
+    /// The addresses.
+    pub net: IpNet,
 }
 
 /// Consecutive addresses of one range that may be leased, as numbers of its family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Span {
+pub struct Span {
     range: usize,
-    pub(crate) first: u128,
-    pub(crate) last: u128,
+    /// The first address.
+    pub first: u128,
+    /// The last address.
+    pub last: u128,
 }
 
 impl Span {
     /// The part after an address in the span.
-    pub(crate) fn behind(self, ip: IpAddr) -> Option<Self> {
+    pub fn behind(self, ip: IpAddr) -> Option<Self> {
         let at = number(ip);
         (at < self.last).then(|| Self { first: at + 1, ..self })
     }
@@ -78,20 +85,20 @@ impl Span {
 
 /// Ranges of one family, of which a container gets one address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Set {
+pub struct Set {
     /// Its place in the configuration, such as `ipam.ranges[0]`.
-    pub(crate) key: String,
+    pub key: String,
     /// Never empty.
-    pub(crate) ranges: Vec<Range>,
+    pub ranges: Vec<Range>,
     /// Why some addresses of the ranges may not be leased, for those who ask for one.
-    pub(crate) excluded: Vec<Excluded>,
+    pub excluded: Vec<Excluded>,
     /// The addresses that may be leased, in the order of the ranges.
     spans: Vec<Span>,
 }
 
 impl Set {
     /// All addresses of these ranges, which overlap nowhere.
-    pub(crate) fn new(key: String, ranges: Vec<Range>) -> Self {
+    pub fn new(key: String, ranges: Vec<Range>) -> Self {
         let whole = |(range, its): (usize, &Range)| Span { range, first: number(its.first), last: number(its.last) };
         let spans = ranges.iter().enumerate().map(whole).collect();
         Self { key, ranges, excluded: Vec::new(), spans }
@@ -99,7 +106,7 @@ impl Set {
 
     /// Excludes addresses from one range or from all. Gateways of other sets are excluded too: they are on the same
     /// link.
-    pub(crate) fn leave_out(&mut self, range: Option<usize>, from: IpAddr, to: IpAddr) {
+    pub fn leave_out(&mut self, range: Option<usize>, from: IpAddr, to: IpAddr) {
         if self.is_ipv4() != from.is_ipv4() {
             return;
         }
@@ -120,12 +127,13 @@ impl Set {
         self.spans = spans;
     }
 
-    pub(crate) fn is_ipv4(&self) -> bool {
+    /// Returns true for a set of IPv4 ranges.
+    pub fn is_ipv4(&self) -> bool {
         self.ranges.first().is_some_and(|range| range.first.is_ipv4())
     }
 
     /// The address of this set's family with this number.
-    pub(crate) fn address(&self, number: u128) -> IpAddr {
+    pub fn address(&self, number: u128) -> IpAddr {
         match self.is_ipv4() {
             true => Ipv4Addr::from_bits(number as u32).into(),
             false => Ipv6Addr::from_bits(number).into(),
@@ -133,24 +141,48 @@ impl Set {
     }
 
     /// The range that contains an address, even if it may not be leased.
-    pub(crate) fn range_of(&self, ip: IpAddr) -> Option<&Range> {
+    pub fn range_of(&self, ip: IpAddr) -> Option<&Range> {
         self.ranges.iter().find(|range| range.contains(ip))
     }
 
     /// Returns true if the address may be leased.
-    pub(crate) fn admits(&self, ip: IpAddr) -> bool {
+    pub fn admits(&self, ip: IpAddr) -> bool {
         let its = number(ip);
         ip.is_ipv4() == self.is_ipv4() && self.spans.iter().any(|span| span.first <= its && its <= span.last)
     }
 
     /// The number of addresses that may be leased.
-    pub(crate) fn capacity(&self) -> u128 {
+    pub fn capacity(&self) -> u128 {
         self.spans.iter().map(|span| (span.last - span.first).saturating_add(1)).fold(0, u128::saturating_add)
+    }
+
+    /// The addresses that may be leased, in the order of the ranges.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// The address with this number among those that may be leased. `None` if there are not so many.
+    pub fn nth(&self, mut number: u128) -> Option<IpAddr> {
+        for span in &self.spans {
+            let after_first = span.last - span.first;
+            if number <= after_first {
+                return Some(self.address(span.first + number));
+            }
+            number -= after_first + 1;
+        }
+        None
+    }
+
+    /// The entry of a result for an address of this set: with the length of its subnet's prefix, and the gateway.
+    pub fn leased(&self, ip: IpAddr) -> Option<cni::Ip> {
+        let range = self.range_of(ip)?;
+        let address = IpNet::new(ip, range.subnet.prefix_len()).ok()?;
+        Some(cni::Ip { interface: None, address, gateway: Some(range.gateway) })
     }
 
     /// All addresses that may be leased, beginning after `after` if it is in a range of the set. The reference may
     /// have leased `after`, so it can be a network or broadcast address.
-    pub(crate) fn turn(&self, after: Option<IpAddr>) -> Vec<Span> {
+    pub fn turn(&self, after: Option<IpAddr>) -> Vec<Span> {
         let range_of = |ip: IpAddr| {
             let position = |holds: &dyn Fn(&Range) -> bool| self.ranges.iter().position(holds);
             position(&|range| range.contains(ip)).or_else(|| position(&|range| range.covers(ip)))
@@ -318,6 +350,9 @@ mod tests {
             let turn: Vec<_> = addresses(&set, Some(at(after))).collect();
             prop_assert!((0..=90).map(at).all(|ip| set.admits(ip) == expected.contains(&ip)));
             prop_assert_eq!(turn.len() as u128, set.capacity());
+            let numbered: Vec<_> = (0..set.capacity()).filter_map(|number| set.nth(number)).collect();
+            prop_assert_eq!(numbered, addresses(&set, None).collect::<Vec<_>>());
+            prop_assert_eq!(set.nth(set.capacity()), None);
             if set.range_of(at(after)).is_some() {
                 let begin = expected.iter().position(|ip| *ip > at(after)).unwrap_or(0);
                 expected.rotate_left(begin);
