@@ -248,7 +248,12 @@ impl Journal {
 
     /// Notes that a page has something to release. This is a hint for later calls, so an error is not important.
     pub fn set_unsettled(&self) {
-        let _ = fs::OpenOptions::new().write(true).create(true).mode(0o600).open(self.folder.join(UNSETTLED));
+        let _ = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.folder.join(UNSETTLED));
     }
 
     /// Takes that note back. Call this before the pages are read.

@@ -177,9 +177,12 @@ impl Machine for Take {
                 }
             },
             (At::Looking, Input::Answer(Answer::Found(None))) => match state(&self.entries, address) {
-                // The store has lost the lease. The same address again, under a new uid.
-                Some(State::Held(_)) => {
-                    set(&mut self.entries, address, State::Trying, false);
+                // The store has lost the lease. The same address again, under a new uid. The entry stays as held, because the
+                // container uses the address.
+                Some(held @ State::Held(_)) => {
+                    let held = held.clone();
+                    self.is_lost = true;
+                    set(&mut self.entries, address, held, true);
                     self.go(At::Announcing)
                 }
                 _ => self.go(At::Creating),

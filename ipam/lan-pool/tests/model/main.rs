@@ -2,6 +2,7 @@
 //! sender is gone. Calls are killed, nodes reboot, and an administrator releases the leases of a node that is off.
 //!
 //! The nodes of the model run the protocol of the plugin itself. Time is not modelled.
+#![allow(clippy::disallowed_macros, reason = "a test shows the number of states")]
 
 mod search;
 mod world;

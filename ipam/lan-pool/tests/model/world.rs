@@ -416,7 +416,7 @@ impl World {
         let mut on = self.clone();
         let machine = &mut on.machines[at];
         machine.is_on = true;
-        machine.node.boot = (machine.node.boot.parse::<u8>().unwrap() + 1).to_string();
+        machine.node.boot = (machine.node.boot.parse::<u8>().expect("a number") + 1).to_string();
         events.push((format!("node {at} comes back"), on));
         if self.limits.releases > 0 {
             let mut next = self.clone();
@@ -487,7 +487,7 @@ impl World {
                     let mut lives = |netns: u64| machine.living.contains(&(netns as u8));
                     for held in leases {
                         let Some((owner, _, entry)) = recovered(held, &machine.node, &mut lives) else { continue };
-                        let owner: u8 = owner.container_id.parse().unwrap();
+                        let owner: u8 = owner.container_id.parse().expect("a number");
                         if machine.calls.contains_key(&owner) {
                             continue;
                         }

@@ -1,0 +1,119 @@
+//! A fault at each request of an ADD and of a DEL. After the DEL that a runtime sends, and one sweep, nothing is left.
+
+use std::time::Duration;
+
+use lan_pool::pool::Pool;
+
+use crate::store::{Fault, Leases};
+use crate::{Machine, living, sets};
+
+const SHORT: Duration = Duration::from_millis(150);
+
+const ALL: [Fault; 6] =
+    [Fault::Lost, Fault::AnswerLost, Fault::Refused, Fault::KilledBefore, Fault::KilledAfter, Fault::Late];
+
+/// Some faults last: all requests after the first one have it too.
+fn plans() -> Vec<(Fault, usize, bool)> {
+    let mut plans = Vec::new();
+    for fault in ALL {
+        for at in 0..12 {
+            plans.extend([(fault, at, false), (fault, at, true)]);
+        }
+    }
+    plans
+}
+
+fn hits(at: usize, lasts: bool, number: usize) -> bool {
+    number == at || (lasts && number > at)
+}
+
+#[test]
+fn an_add_with_a_fault_and_the_del_after_it_leave_nothing() {
+    let mut hit = 0;
+    for (fault, at, lasts) in plans() {
+        let leases = Leases::default();
+        let machine = Machine::new("node1", &leases);
+        let other = Machine::new("node2", &leases);
+        // Nearly full, so that addresses are tried that others have.
+        let pool = sets(10, 14, 2);
+        machine.add("first", living(), &pool).unwrap();
+        other.add("other", living(), &pool).unwrap();
+        let story = format!("{fault:?} at request {at}, lasts: {lasts}");
+        let mut is_hit = false;
+        let plan = |number: usize, _: &lan_pool::Request| match hits(at, lasts, number) {
+            true => {
+                is_hit = true;
+                fault
+            }
+            false => Fault::None,
+        };
+        let added = machine.with(SHORT, plan, |its: &Pool<'_>| its.add(&machine.claim("a", living()), &pool, &[]));
+        hit += usize::from(is_hit);
+        if let Some(Ok(given)) = &added {
+            assert!(given.iter().all(|ip| leases.get(*ip).is_some()), "{story}");
+        }
+        machine.del("a").unwrap();
+        leases.arrive();
+        // A late request of the ADD can arrive after the DEL. The page is too young to be forgotten.
+        for _ in 0..2 {
+            machine.sweep();
+        }
+        let left = leases.all();
+        assert_eq!(left.len(), 4, "{story}: {left:?}\n{:?}", machine.remarks());
+    }
+    assert!(hit > 40, "only {hit} faults were hit");
+}
+
+#[test]
+fn a_del_with_a_fault_and_a_sweep_after_it_leave_nothing() {
+    let mut hit = 0;
+    for (fault, at, lasts) in plans() {
+        let leases = Leases::default();
+        let machine = Machine::new("node1", &leases);
+        let pool = sets(10, 14, 2);
+        machine.add("first", living(), &pool).unwrap();
+        machine.add("a", living(), &pool).unwrap();
+        let mut is_hit = false;
+        let plan = |number: usize, _: &lan_pool::Request| match hits(at, lasts, number) {
+            true => {
+                is_hit = true;
+                fault
+            }
+            false => Fault::None,
+        };
+        let deleted = machine.with(SHORT, plan, |its: &Pool<'_>| its.del(&machine.claim("a", living()), &[]));
+        hit += usize::from(is_hit);
+        let story = format!("{fault:?} at request {at}, lasts: {lasts}: {deleted:?}");
+        // A DEL that was killed is called again.
+        match deleted {
+            Some(deleted) => deleted.unwrap_or_else(|error| panic!("{story}: {error}")),
+            None => machine.del("a").unwrap(),
+        }
+        leases.arrive();
+        machine.sweep();
+        let left = leases.all();
+        assert_eq!(left.len(), 2, "{story}: {left:?}\n{:?}", machine.remarks());
+    }
+    assert!(hit > 10, "only {hit} faults were hit");
+}
+
+/// The store has lost everything, and the sweep that makes it again has a fault.
+#[test]
+fn a_sweep_with_a_fault_loses_no_lease_of_a_living_container() {
+    for (fault, at, lasts) in plans() {
+        let leases = Leases::default();
+        let machine = Machine::new("node1", &leases);
+        let pool = sets(10, 14, 2);
+        let given = machine.add("a", living(), &pool).unwrap();
+        leases.wipe();
+        let plan = |number: usize, _: &lan_pool::Request| if hits(at, lasts, number) { fault } else { Fault::None };
+        let _ = machine.with(SHORT, plan, |its: &Pool<'_>| its.sweep(&Default::default()));
+        leases.arrive();
+        machine.sweep();
+        let story = format!("{fault:?} at request {at}, lasts: {lasts}");
+        assert!(given.iter().all(|ip| leases.get(*ip).is_some()), "{story}: {:?}", leases.all());
+        machine.del("a").unwrap();
+        machine.sweep();
+        assert_eq!(leases.all(), [], "{story}: {:?}", machine.remarks());
+    }
+}
