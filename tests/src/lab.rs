@@ -105,17 +105,27 @@ impl Lab {
 
     /// Takes the carrier from the NIC of the host, which stays up.
     pub fn unplug(&self) {
-        self.switch.set_down(&self.port());
+        self.cut_off(&self.host);
     }
 
     /// Gives the carrier back that [`Lab::unplug`] has taken.
     pub fn plug_again(&self) {
-        self.switch.set_up(&self.port());
+        self.connect(&self.host);
     }
 
-    /// The port of the switch for the NIC of the host.
-    fn port(&self) -> String {
-        let peer = self.host.link(NIC).parent;
+    /// Takes the carrier from the NIC of a machine. The NIC stays up and keeps its addresses.
+    pub fn cut_off(&self, machine: &Machine) {
+        self.switch.set_down(&self.port(machine));
+    }
+
+    /// Gives the carrier back that [`Lab::cut_off`] has taken.
+    pub fn connect(&self, machine: &Machine) {
+        self.switch.set_up(&self.port(machine));
+    }
+
+    /// The port of the switch for the NIC of a machine.
+    fn port(&self, machine: &Machine) -> String {
+        let peer = machine.link(machine.nic).parent;
         let mut links = self.switch.links().into_iter();
         links.find(|link| Some(link.ifindex) == peer).expect("the NIC is plugged in").name
     }

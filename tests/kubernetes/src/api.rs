@@ -1,17 +1,27 @@
-//! A client of the API server. It speaks plain HTTP to the socket of `kubectl proxy`, which adds TLS and the token of
-//! the administrator.
+//! A client of the API server. It speaks plain HTTP to a program that adds TLS: `kubectl proxy` or openssl(1).
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use e2e::patience::PATIENCE;
 use serde_json::{Value, json};
 
-/// The API server of one cluster.
-#[derive(Debug)]
+/// The API server of one cluster, for one user.
+#[derive(Clone, Debug)]
 pub struct Api {
-    socket: PathBuf,
+    connection: Connection,
+    /// Lines of each request.
+    headers: String,
+}
+
+#[derive(Clone, Debug)]
+enum Connection {
+    /// The socket of `kubectl proxy`, which adds TLS and the token of its user.
+    Proxy(PathBuf),
+    /// A command with a connection in its stdin and stdout.
+    Command(Vec<String>),
 }
 
 #[derive(Clone, Debug)]
@@ -25,7 +35,18 @@ pub struct Answer {
 impl Api {
     /// `socket` is that of the proxy.
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { connection: Connection::Proxy(socket), headers: String::new() }
+    }
+
+    /// Each request starts the command, writes to its stdin and reads from its stdout.
+    pub(crate) fn over(command: Vec<String>) -> Self {
+        Self { connection: Connection::Command(command), headers: String::new() }
+    }
+
+    /// Adds a header to all requests.
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.headers += &format!("{name}: {value}\r\n");
+        self
     }
 
     /// Sends one request. Only a failed connection is an error.
@@ -35,16 +56,15 @@ impl Api {
         let length = body.len();
         // With HTTP 1.0, the server sends the answer in one piece and then closes the connection.
         let request = format!(
-            "{method} {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\
-             Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n{}\
+             Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}",
+            self.headers
         );
-        let failed = |e: std::io::Error| format!("{method} {path}: {e}");
-        let mut stream = UnixStream::connect(&self.socket).map_err(failed)?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-        stream.write_all(request.as_bytes()).map_err(failed)?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).map_err(failed)?;
-        let answer = String::from_utf8_lossy(&answer);
+        let answer = match &self.connection {
+            Connection::Proxy(socket) => ask_proxy(socket, &request),
+            Connection::Command(command) => ask_command(command, &request),
+        };
+        let answer = answer.map_err(|e| format!("{method} {path}: {e}"))?;
         parse(&answer).ok_or_else(|| format!("{method} {path}: {answer:?}"))
     }
 
@@ -93,6 +113,38 @@ impl Api {
             Ok(Answer { status: 200..300, body }) => body,
             Ok(Answer { status, body }) => panic!("{method} {path}: {status}: {body}"),
             Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn ask_proxy(socket: &Path, request: &str) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+fn ask_command(command: &[String], request: &str) -> io::Result<String> {
+    // A server that is paused does not answer.
+    let mut child = Command::new("timeout")
+        .arg(PATIENCE.as_secs().to_string())
+        .args(command)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().expect("stdin is a pipe");
+    // The command ends before it has read the request, if it cannot connect.
+    let written = stdin.write_all(request.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output()?;
+    match written {
+        Ok(()) if !output.stdout.is_empty() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        written => {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            Err(io::Error::other(format!("{command:?}: {}: {written:?}: {stderr}", output.status)))
         }
     }
 }

@@ -17,6 +17,7 @@ use e2e::{Binaries, Lab, Namespace};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::control_plane::{SERVICES, api_server, make_account_keys};
 use crate::kube_proxy::KubeProxy;
 use crate::{Api, Node};
 
@@ -26,9 +27,6 @@ const NODES: [(&str, u8); 2] = [("node1", 11), ("node2", 12)];
 const GATEWAY: u8 = 1;
 
 const SERVER: &str = "https://192.168.50.11:6443";
-
-/// The ranges of the addresses of Services.
-const SERVICES: [&str; 2] = ["10.96.0.0/16", "fd00:96::/112"];
 
 /// The Service of the API server: the first address of the range.
 pub const API: &str = "10.96.0.1";
@@ -335,13 +333,7 @@ fn prepare_control_plane(node: &Node, lab: &Lab) {
     for (file, user) in [("admin", "admin"), ("scheduler", "system:kube-scheduler")] {
         node.write(&format!("/etc/kubernetes/{file}.conf"), &kubeconfig(&token(user)));
     }
-    let key = node.root().join("etc/kubernetes/accounts.key");
-    let arguments = ["genpkey", "-quiet", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out"];
-    let status = Command::new("openssl").args(arguments).arg(&key).status();
-    assert!(status.expect("start openssl").success(), "openssl makes a key");
-    let public = node.root().join("etc/kubernetes/accounts.pub");
-    let status = Command::new("openssl").args(["pkey", "-pubout", "-in"]).arg(&key).arg("-out").arg(&public).status();
-    assert!(status.expect("start openssl").success(), "openssl reads a key");
+    make_account_keys(node);
 }
 
 /// Starts etcd, the API server, and the proxy through which the tests call the API server.
@@ -355,25 +347,9 @@ fn start_store_and_server(node: &Node) {
         "--unsafe-no-fsync",
     ];
     node.spawn("etcd", &[peers("etcd")], &etcd);
-    let services = format!("--service-cluster-ip-range={}", SERVICES.join(","));
-    let address = format!("--advertise-address={}", node.machine.v4);
-    let server = [
-        "kube-apiserver",
-        "--etcd-servers=http://127.0.0.1:2379",
-        "--bind-address=0.0.0.0",
-        &address,
-        &services,
-        "--cert-dir=/var/lib/kube-apiserver",
-        "--token-auth-file=/etc/kubernetes/tokens.csv",
-        "--authorization-mode=Node,RBAC",
-        "--enable-admission-plugins=NodeRestriction",
-        "--service-account-issuer=https://kubernetes.default.svc",
-        "--service-account-key-file=/etc/kubernetes/accounts.pub",
-        "--service-account-signing-key-file=/etc/kubernetes/accounts.key",
-        "--allow-privileged=true",
-        // No DNS server knows the names of the nodes.
-        "--kubelet-preferred-address-types=InternalIP",
-    ];
+    let options = ["--cert-dir=/var/lib/kube-apiserver", "--token-auth-file=/etc/kubernetes/tokens.csv"];
+    let server = api_server(node, "http://127.0.0.1:2379", &options);
+    let server: Vec<&str> = server.iter().map(String::as_str).collect();
     let kubernetes = [peers("kubernetes")];
     node.spawn("kube-apiserver", &kubernetes, &server);
     let proxy = ["kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "proxy", "--unix-socket=/run/kubectl.sock"];

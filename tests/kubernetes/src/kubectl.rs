@@ -1,4 +1,4 @@
-//! `kubectl` as the administrator.
+//! `kubectl`, in a [`Cluster`] as the administrator.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -26,24 +26,13 @@ impl Cluster {
 
     /// Runs `kubectl` in a namespace. Returns its stdout.
     pub fn kubectl_in(&self, from: &Namespace, arguments: &[&str], input: &str) -> Result<String, String> {
-        let output = from.run(|| {
-            let mut child = self.command(arguments).spawn().expect("start kubectl");
-            let mut stdin = child.stdin.take().expect("stdin is a pipe");
-            // kubectl may end before it has read everything.
-            let _ = stdin.write_all(input.as_bytes());
-            drop(stdin);
-            child.wait_with_output().expect("wait for kubectl")
-        });
-        if !output.status.success() {
-            return Err(format!("kubectl {arguments:?}: {output:?}"));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        from.run(|| run(self.command(arguments), input))
     }
 
     /// Forwards a port of the gateway to a port of a pod.
     pub fn forward(&self, pod: &str, port: u16) -> Forward {
         let arguments = ["port-forward", &format!("pod/{pod}"), &format!(":{port}")];
-        let mut child = self.gateway.run(|| self.command(&arguments).spawn().expect("start kubectl"));
+        let mut child = self.gateway.run(|| spawn(&mut self.command(&arguments)));
         let mut line = String::new();
         let stdout = child.stdout.as_mut().expect("stdout is a pipe");
         BufReader::new(stdout).read_line(&mut line).expect("read the output of kubectl");
@@ -60,12 +49,27 @@ impl Cluster {
             .arg("--kubeconfig")
             .arg(self.nodes[0].root().join("etc/kubernetes/admin.conf"))
             .args(arguments)
-            .env("HOME", self.lab.path(""))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .env("HOME", self.lab.path(""));
         command
     }
+}
+
+/// Runs a command with that input. Returns its stdout.
+pub(crate) fn run(mut command: Command, input: &str) -> Result<String, String> {
+    let mut child = spawn(&mut command);
+    let mut stdin = child.stdin.take().expect("stdin is a pipe");
+    // The command may end before it has read everything.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().expect("wait for kubectl");
+    if !output.status.success() {
+        return Err(format!("{command:?}: {output:?}"));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn spawn(command: &mut Command) -> Child {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start kubectl")
 }
 
 impl Drop for Forward {
