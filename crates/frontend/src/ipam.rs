@@ -52,14 +52,16 @@ impl attach::Ipam for Asked<'_> {
         let Self::Plugin(ipam, attachment, call) = self else { return Supply::Unknown };
         match ipam.name() {
             "static" => Supply::Fixed,
-            "host-local" if requests(call, attachment).unwrap_or_default().contains(&address) => Supply::Fixed,
-            "host-local" => Supply::Others,
+            "host-local" | "lan-pool" if requests(call, attachment).unwrap_or_default().contains(&address) => {
+                Supply::Fixed
+            }
+            "host-local" | "lan-pool" => Supply::Others,
             _ => Supply::Unknown,
         }
     }
 
     fn may_set_up(&self) -> bool {
-        matches!(self, Self::Plugin(ipam, ..) if !ipam.is_here() && !matches!(ipam.name(), "host-local" | "static"))
+        matches!(self, Self::Plugin(ipam, ..) if !ipam.is_here() && !matches!(ipam.name(), "host-local" | "lan-pool" | "static"))
     }
 
     fn check(&self) -> Result<(), Error> {

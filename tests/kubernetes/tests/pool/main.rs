@@ -1,0 +1,6 @@
+//! lan-pool, the built program, with a real API server: one pool for several nodes.
+
+mod away;
+mod commands;
+mod life;
+mod site;
