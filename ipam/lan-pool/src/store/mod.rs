@@ -1,5 +1,7 @@
 //! The store of the leases, with the operations of the model in `protocol`.
 
+pub mod kubernetes;
+
 use std::net::IpAddr;
 use std::time::Instant;
 
