@@ -28,11 +28,15 @@ LANES := test-unit test-native test-runtime test-compliance test-guest test-kube
 help: ## what there is to do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
 
-# An explicit --target spares build scripts and proc-macros the static C library.
-build: ## bin/: the static program under all its names
+# An explicit --target spares build scripts and proc-macros the static C library. Each program is built by a call of its
+# own: together, they would share the features of their libraries, and the plugins' program would grow.
+build: ## bin/: the static programs: the plugins under all their names, and lan-pool
 	CARGO_ENCODED_RUSTFLAGS="$$($(RUST_FLAGS))" \
 		cargo build --locked --release --target $(HOST) -p underlay
+	CARGO_ENCODED_RUSTFLAGS="$$($(RUST_FLAGS))" \
+		cargo build --locked --release --target $(HOST) -p lan-pool
 	@$(PROGRAM) install --to bin
+	@install -m 755 $(dir $(PROGRAM))lan-pool bin/lan-pool.new && mv bin/lan-pool.new bin/lan-pool
 	@ls -l bin
 
 # Only the copying needs root, and cargo may not be root's.

@@ -9,13 +9,18 @@
 #![forbid(unsafe_code)]
 
 mod choose;
+pub mod commands;
+mod config;
 mod error;
 pub mod journal;
 pub mod lease;
+mod machine;
+mod plugin;
 pub mod pool;
 pub mod protocol;
 pub mod store;
 
 pub use error::Error;
 pub use lease::{Held, Lease, Node, Owner, Uid};
+pub use plugin::LanPool;
 pub use store::{Answer, Request, Store};

@@ -273,6 +273,39 @@ impl Pool<'_> {
         }
     }
 
+    /// Leases an address that a container already has, because another IPAM plugin has given it.
+    ///
+    /// # Errors
+    ///
+    /// Another owner has the lease, or the store cannot be asked.
+    pub fn take_over(&self, owner: &Owner, netns: u64, address: IpAddr) -> Result<(), Error> {
+        self.journal.create()?;
+        self.complete()?;
+        let _lock = self.lock(owner)?;
+        let claim = Claim {
+            lan: self.lan.to_owned(),
+            node: self.node.clone(),
+            owner: owner.clone(),
+            netns: Some(netns),
+            pod: None,
+        };
+        let mut page = self.page(&claim)?;
+        let known = open(&page.entries()).find(|ip| *ip == address);
+        let mut candidate = Some(address);
+        let mut take = Take::new(claim, Mode::Add, page.entries(), known);
+        match self.run(&mut take, &mut page, &mut |_, _| Ok(candidate.take()))? {
+            Taken::Held(..) => Ok(()),
+            Taken::Refused(cause) => Err(Error::Refused { cause }),
+            Taken::Full | Taken::Elsewhere(_) => {
+                let holder = match self.ask(&Request::Get(address)) {
+                    Answer::Found(Some(held)) => held.lease.to_string(),
+                    _ => "another owner".to_owned(),
+                };
+                Err(Error::Taken { place: address.to_string(), holder })
+            }
+        }
+    }
+
     /// Compares the lease of an address with an owner.
     ///
     /// # Errors

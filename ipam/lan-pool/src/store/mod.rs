@@ -49,3 +49,12 @@ pub trait Store {
     /// again within that time. No other request is ever sent twice here.
     fn ask(&mut self, request: &Request, deadline: Instant) -> Answer;
 }
+
+/// A store that cannot be reached, because of this error.
+pub(crate) struct Away(pub(crate) String);
+
+impl Store for Away {
+    fn ask(&mut self, _: &Request, _: Instant) -> Answer {
+        Answer::Refused(self.0.clone())
+    }
+}
