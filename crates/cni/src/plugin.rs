@@ -80,6 +80,9 @@ impl Program {
             }
             text.push_str("If the program is called by one of these names, it is that plugin. Its own commands are:\n");
             text.push_str(self.commands);
+        } else if name == self.name && !self.commands.is_empty() {
+            text.push_str("A runtime calls it. Its commands for people are:\n");
+            text.push_str(self.commands);
         }
         text
     }

@@ -94,9 +94,9 @@ fn leases_that_were_deleted_with_their_definition_are_made_again() {
     let (conf, container) = (node.conf(10, 20), node.container());
     let given = addresses(&node.add(&container, &conf).result());
     let definition = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/lanaddresses.underlay.internal";
-    shared.server.masters().delete(definition);
+    shared.server.admin_api().delete(definition);
     e2e::patience::await_within(Duration::from_secs(60), "the leases are gone", || {
-        match shared.server.masters().request("GET", LEASES, None)?.status {
+        match shared.server.admin_api().request("GET", LEASES, None)?.status {
             404 => Ok(()),
             status => Err(format!("{status}")),
         }
@@ -123,7 +123,7 @@ fn a_policy_that_is_not_in_force_is_a_remark() {
     status.done();
     assert_eq!(status.stderr, "", "{}", status.text());
     let binding = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/lan-pool-own-node";
-    shared.server.masters().delete(binding);
+    shared.server.admin_api().delete(binding);
     e2e::patience::await_within(Duration::from_secs(30), "STATUS says that the policy is not in force", || {
         let status = node.plugin().call("STATUS", &conf).run();
         status.done();

@@ -56,7 +56,7 @@ fn a_release_asks_for_evidence_and_asks_the_lan() {
     conf["ipam"]["ranges"] = json!([[{"subnet": "192.168.50.0/24", "rangeStart": ips[0], "rangeEnd": ips[0]}],
                                    [{"subnet": "192.168.50.0/24", "rangeStart": ips[1], "rangeEnd": ips[1]}]]);
     assert_eq!(addresses(&dead.add(&lost, &conf).result()), ips);
-    let api = shared.server.masters();
+    let api = shared.server.admin_api();
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "dead-1"}});
     api.create("/api/v1/nodes", &node);
     let kubeconfig = shared.server.admin_kubeconfig().display().to_string();

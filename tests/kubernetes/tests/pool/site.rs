@@ -49,7 +49,7 @@ impl Shared {
 
     /// The leases of a LAN: address and node, and `pod` or the container, sorted by address.
     pub(crate) fn leases(&self, lan: &str) -> Vec<Value> {
-        let leases = self.server.masters().list(LEASES).unwrap_or_else(|error| panic!("{error}"));
+        let leases = self.server.admin_api().list(LEASES).unwrap_or_else(|error| panic!("{error}"));
         leases.into_iter().map(|lease| lease["spec"].clone()).filter(|spec| spec["lan"] == lan).collect()
     }
 }
