@@ -1,12 +1,12 @@
 //! Calls to an API server: the connection, the credentials, and the answers that do not depend on the kind of request.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::LARGEST_OBJECT;
-use super::credentials::Access;
+use super::credentials::Credentials;
 use super::error::{AccessError, Result};
 use super::http::{Connection, Failure, Message, Response};
 use super::kubeconfig::{self, Kubeconfig};
@@ -17,16 +17,24 @@ const BUSY: Duration = Duration::from_millis(100);
 /// The largest random addition to a wait.
 const JITTER: Duration = Duration::from_millis(500);
 
-/// The access to an API server.
+/// Where the address of the API server and the credentials are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// The path of a kubeconfig. `None`: the service account of the pod in which this process runs.
+    pub kubeconfig: Option<PathBuf>,
+    /// The name of a context in it. `None`: its current context.
+    pub context: Option<String>,
+}
+
+/// An API server, with the credentials for it.
 ///
 /// Files with credentials are read when it is opened. If the server refuses the credentials, or if TLS fails, they are read
 /// once more and the request is sent again, because certificates and tokens are renewed under a running process.
 ///
 /// The variables `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are ignored.
-pub struct Api {
-    /// `None`: the service account of the pod.
-    kubeconfig: Option<PathBuf>,
+pub(super) struct Api {
     access: Access,
+    credentials: Credentials,
     connection: Option<Connection>,
 }
 
@@ -60,26 +68,24 @@ pub(super) enum Unanswered {
 }
 
 impl Api {
-    /// Reads a kubeconfig, with the files that it names, and runs its program for credentials. Without a kubeconfig, it is
-    /// the service account of the pod in which this process runs. No request is sent.
+    /// Reads the files with credentials, or runs the program for them. No request is sent.
     ///
     /// # Errors
     ///
     /// A file is missing or wrong, the program fails, or it does not end before `deadline`.
-    pub fn open(kubeconfig: Option<&Path>, deadline: Instant) -> Result<Self> {
-        let access = access(kubeconfig, deadline)?;
-        Ok(Self { kubeconfig: kubeconfig.map(Path::to_owned), access, connection: None })
+    pub(super) fn open(access: &Access, deadline: Instant) -> Result<Self> {
+        Ok(Self { access: access.clone(), credentials: credentials(access, deadline)?, connection: None })
     }
 
     /// The name of the node whose credentials these are: from the common name `system:node:NAME` of the certificate, or
     /// from the token of a service account that is bound to a node.
-    pub fn node_name(&self) -> Option<String> {
-        self.access.node_name.clone()
+    pub(super) fn node_name(&self) -> Option<String> {
+        self.credentials.node_name.clone()
     }
 
     /// `operation object: server: cause`.
     pub(super) fn text(&self, operation: &str, cause: &str) -> String {
-        format!("{operation}: {}: {cause}", self.access.target.server.url)
+        format!("{operation}: {}: {cause}", self.credentials.target.server.url)
     }
 
     /// Sends a request and reads its response. The status of the response is one that depends on the kind of the request:
@@ -88,7 +94,7 @@ impl Api {
         let operation = call.operation;
         let mut has_renewed = false;
         let mut wait = BUSY;
-        if self.access.expires.is_some_and(|expires| expires <= SystemTime::now()) {
+        if self.credentials.expires.is_some_and(|expires| expires <= SystemTime::now()) {
             self.renew(deadline).map_err(|error| Unanswered::Refused(self.text(operation, &error.to_string())))?;
             has_renewed = true;
         }
@@ -129,12 +135,12 @@ impl Api {
     /// Reads the credentials again. The old connection goes with the old ones.
     fn renew(&mut self, deadline: Instant) -> Result<()> {
         self.connection = None;
-        self.access = access(self.kubeconfig.as_deref(), deadline)?;
+        self.credentials = credentials(&self.access, deadline)?;
         Ok(())
     }
 
     fn send(&mut self, call: &Call<'_>, deadline: Instant) -> std::result::Result<Response, Failure> {
-        let target = &self.access.target;
+        let target = &self.credentials.target;
         let mut kept = self.connection.take();
         let connection = match kept.take_if(Connection::is_open) {
             Some(connection) => connection,
@@ -143,7 +149,7 @@ impl Api {
         let message = Message {
             method: call.method,
             path: call.path,
-            authorization: self.access.authorization.as_deref(),
+            authorization: self.credentials.authorization.as_deref(),
             body: call.body.as_deref(),
             most: call.most,
         };
@@ -175,12 +181,12 @@ fn refused_credentials(body: &[u8]) -> String {
     format!("the server refuses the credentials: {message}")
 }
 
-fn access(kubeconfig: Option<&Path>, deadline: Instant) -> Result<Access> {
-    let kubeconfig: Kubeconfig = match kubeconfig {
-        Some(path) => kubeconfig::load(path)?,
+fn credentials(access: &Access, deadline: Instant) -> Result<Credentials> {
+    let kubeconfig: Kubeconfig = match &access.kubeconfig {
+        Some(path) => kubeconfig::load(path, access.context.as_deref())?,
         None => kubeconfig::in_cluster(|name| env::var(name).ok())?.ok_or_else(|| {
             AccessError::new("find", "the API server", "no kubeconfig is set, and KUBERNETES_SERVICE_HOST is not set")
         })?,
     };
-    Access::read(&kubeconfig, deadline)
+    Credentials::read(&kubeconfig, deadline)
 }

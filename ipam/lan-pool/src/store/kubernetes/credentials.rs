@@ -24,8 +24,8 @@ use super::kubeconfig::{Cluster, Exec, Kubeconfig, LARGEST_FILE, Source, Token};
 /// Before the name of a node in the name of its user.
 const NODE_USER: &str = "system:node:";
 
-/// Access to an API server: its address, with all credentials.
-pub(super) struct Access {
+/// The address of an API server, with all credentials.
+pub(super) struct Credentials {
     pub(super) target: Target,
     /// The header `Authorization`.
     pub(super) authorization: Option<String>,
@@ -50,7 +50,7 @@ struct Proof {
     expires: Option<SystemTime>,
 }
 
-impl Access {
+impl Credentials {
     /// Reads all files, and runs the program for credentials, if there is one, until `deadline`.
     pub(super) fn read(kubeconfig: &Kubeconfig, deadline: Instant) -> Result<Self> {
         let Kubeconfig { cluster, user } = kubeconfig;

@@ -1,9 +1,9 @@
 //! Mistakes in the access to a cluster: a kubeconfig, a certificate or a program for credentials is missing or wrong.
 
 /// `operation object: cause`. It is a mistake of this node, and no request was sent.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[error("{operation} {object}: {cause}")]
-pub struct AccessError {
+pub(super) struct AccessError {
     operation: &'static str,
     object: String,
     cause: String,
@@ -16,3 +16,9 @@ impl AccessError {
 }
 
 pub(super) type Result<T> = std::result::Result<T, AccessError>;
+
+impl From<AccessError> for crate::Error {
+    fn from(AccessError { operation, object, cause }: AccessError) -> Self {
+        Self::Config { place: format!("{operation} {object}"), cause }
+    }
+}

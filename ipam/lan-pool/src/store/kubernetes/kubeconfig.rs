@@ -19,7 +19,7 @@ pub(super) const LARGEST_FILE: u64 = 1 << 20;
 /// Where a pod finds the credentials of its service account.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// The current context of a kubeconfig.
+/// A context of a kubeconfig.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Kubeconfig {
     pub(super) cluster: Cluster,
@@ -118,10 +118,10 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads the current context of a kubeconfig.
-pub(super) fn load(path: &Path) -> Result<Kubeconfig> {
+/// Reads a context of a kubeconfig. `None` is the current one.
+pub(super) fn load(path: &Path, context: Option<&str>) -> Result<Kubeconfig> {
     let text = String::from_utf8(read(path)?).map_err(|_| AccessError::new("read", path.display(), "not UTF-8"))?;
-    parse(path, &text)
+    parse(path, &text, context)
 }
 
 /// The credentials of a pod's service account, with the API server of the environment. `None` outside of a pod.
@@ -138,7 +138,7 @@ pub(super) fn in_cluster(variable: impl Fn(&str) -> Option<String>) -> Result<Op
     }))
 }
 
-fn parse(path: &Path, text: &str) -> Result<Kubeconfig> {
+fn parse(path: &Path, text: &str, context: Option<&str>) -> Result<Kubeconfig> {
     let wrong = |cause: String| AccessError::new("kubeconfig", path.display(), cause);
     let documents = YamlLoader::load_from_str(text).map_err(|error| wrong(format!("no YAML: {error}")))?;
     let root = match documents.as_slice() {
@@ -146,7 +146,7 @@ fn parse(path: &Path, text: &str) -> Result<Kubeconfig> {
         _ => return Err(wrong("not one YAML object".to_owned())),
     };
     let file = KubeconfigFile { directory: path.parent().unwrap_or(Path::new(".")), root };
-    file.current().map_err(wrong)
+    file.context(context).map_err(wrong)
 }
 
 /// Causes of mistakes, without the path of the kubeconfig.
@@ -165,9 +165,12 @@ struct Object<'a> {
 }
 
 impl KubeconfigFile<'_> {
-    fn current(&self) -> Parsed<Kubeconfig> {
+    fn context(&self, context: Option<&str>) -> Parsed<Kubeconfig> {
         let root = Object { directory: self.directory, place: String::new(), yaml: self.root };
-        let name = root.text("current-context")?.ok_or("current-context is missing or empty")?;
+        let name = match context {
+            Some(name) => name.to_owned(),
+            None => root.text("current-context")?.ok_or("current-context is missing or empty")?,
+        };
         let context = self.named("contexts", "context", &name)?;
         let cluster = context.text("cluster")?.ok_or_else(|| format!("context {name}: cluster is missing"))?;
         let cluster = self.named("clusters", "cluster", &cluster)?;

@@ -1,8 +1,8 @@
 //! The API server of a Kubernetes cluster as the store of the leases. A lease is a cluster-scoped object of a custom resource,
 //! whose name is made of the LAN and the address.
 //!
-//! - [`Api`] is the access to an API server, as a kubeconfig describes it.
-//! - [`Kubernetes`] is the [`Store`] of one LAN and one node in it.
+//! - [`Access`] says which kubeconfig is read.
+//! - [`Client`] is the [`Store`] of one LAN, for one node.
 //!
 //! TLS and HTTP are done on std's sockets, because the protocol has to know of each request if it can have been carried out.
 //! An answer counts only if it is complete and names the lease that was asked for.
@@ -20,16 +20,15 @@ use std::time::Instant;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::Error;
 use crate::lease::{Block, Held, Holder, Lease, Node, Uid, name};
 use crate::store::{Answer, Request, Store};
 
-use api::{Call, Unanswered};
+use api::{Api, Call, Unanswered};
 use http::Response;
 use object::{DeleteOptions, GROUP, NewObject, NodeObject, Page, RESOURCE, ReadObject, Status};
 
-pub use api::Api;
-pub use error::AccessError;
-pub use object::Taint;
+pub use api::Access;
 
 /// Objects of one page of a list.
 const PAGE: usize = 500;
@@ -41,11 +40,13 @@ const LARGEST_PAGE: usize = 16 << 20;
 const LARGEST_LIST: usize = 1 << 18;
 /// The node of the lease of a dry run. A node cannot have this name, because its last label would be a reserved domain.
 const FOREIGN_NODE: &str = "another-node.invalid";
+/// The address of that lease, one of documentation. (RFC 5737)
+const DRY_RUN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// The path of the resource.
 const LEASES: &str = "/apis/underlay.internal/v1/lanaddresses";
 
-/// The leases of one LAN, for one node.
-pub struct Kubernetes {
+/// The API server as the store of one LAN, for one node.
+pub struct Client {
     api: Api,
     lan: String,
     node: String,
@@ -62,30 +63,79 @@ pub enum Policy {
     Unknown(String),
 }
 
-/// A node of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClusterNode {
-    /// Its taints.
-    pub taints: Vec<Taint>,
+/// The state of a node in the cluster, as evidence that its containers are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// The cluster has no node of this name.
+    Missing,
+    /// The node has the taint `node.kubernetes.io/out-of-service`: an admin says that it is off.
+    OutOfService,
+    /// The node is in the cluster.
+    Alive {
+        /// The condition `Ready` of the node is true. A node that is not ready can still run containers.
+        ready: bool,
+    },
 }
 
-impl Kubernetes {
-    /// The store of a LAN, for a node of this name.
-    pub fn new(api: Api, lan: &str, node: &str) -> Self {
-        Self { api, lan: lan.to_owned(), node: node.to_owned() }
+impl Client {
+    /// Opens the store of a LAN. `node` is the name of this node. Without it the credentials say the name, and else it is
+    /// `host_name`. No request is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`]: a file with credentials is missing or wrong, the program for credentials fails or does not end
+    /// before `deadline`, or the name of the node is not known.
+    pub fn open(
+        access: &Access,
+        lan: &str,
+        node: Option<&str>,
+        host_name: Option<String>,
+        deadline: Instant,
+    ) -> Result<Self, Error> {
+        let api = Api::open(access, deadline)?;
+        let node = node.map(str::to_owned).or_else(|| api.node_name()).or(host_name);
+        let node = node.filter(|node| !node.is_empty()).ok_or_else(|| Error::Config {
+            place: "ipam.node".to_owned(),
+            cause: "the credentials do not name this node, and it has no host name: set ipam.node".to_owned(),
+        })?;
+        Ok(Self { api, lan: lan.to_owned(), node })
     }
 
-    /// Returns [`Api::node_name`].
+    /// The name of this node.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The name of the node in the credentials: from the common name `system:node:NAME` of the certificate, or from the
+    /// token of a service account that is bound to a node.
     pub fn node_name(&self) -> Option<String> {
         self.api.node_name()
+    }
+
+    /// Tries if the store answers, if it has leases as a resource, and if the policy is in force. Nothing is made.
+    ///
+    /// # Errors
+    ///
+    /// The text is a remark for the operator.
+    pub fn look(&mut self, deadline: Instant) -> Result<(), String> {
+        if let Answer::Refused(cause) | Answer::Lost(cause) = self.get(DRY_RUN, deadline) {
+            return Err(cause);
+        }
+        match self.dry_run_foreign(deadline) {
+            Policy::InForce => Ok(()),
+            Policy::Absent => Err(self.api.text(
+                "dry run of a lease of another node",
+                "allowed, so each node can free the leases of the others: apply the policy of lan-pool",
+            )),
+            Policy::Unknown(cause) => Err(cause),
+        }
     }
 
     /// Tries whether the node could make a lease in the name of another node. Nothing is made.
     pub fn dry_run_foreign(&mut self, deadline: Instant) -> Policy {
         let lease = Lease {
             lan: self.lan.clone(),
-            // An address of documentation. (RFC 5737)
-            address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+            address: DRY_RUN,
             node: Node { name: FOREIGN_NODE.to_owned(), boot: "dry-run".to_owned(), machine: "dry-run".to_owned() },
             holder: Holder::Machine { mac: None },
         };
@@ -108,39 +158,54 @@ impl Kubernetes {
         }
     }
 
-    /// Reads a node of the cluster. `None`: the cluster has no node of this name.
+    /// Lists the leases of a node on this LAN. The list is complete.
     ///
     /// # Errors
     ///
-    /// The text says why the answer is not known.
-    pub fn node(&mut self, node: &str, deadline: Instant) -> Result<Option<ClusterNode>, String> {
+    /// [`Error::Refused`] or [`Error::Away`]: there is no list.
+    pub fn leases_of(&mut self, node: &str, deadline: Instant) -> Result<Vec<Held>, Error> {
+        match self.of_node(node, deadline) {
+            Answer::Leases(leases) => Ok(leases),
+            Answer::Refused(cause) => Err(Error::Refused { cause }),
+            Answer::Lost(cause) => Err(Error::Away { cause }),
+            _ => Err(Error::Away { cause: "the answer is no list".to_owned() }),
+        }
+    }
+
+    /// Reads the state of a node in the cluster.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] or [`Error::Away`]: the state is not known.
+    pub fn node_evidence(&mut self, node: &str, deadline: Instant) -> Result<Evidence, Error> {
         let operation = format!("read node {node}");
         let path = format!("/api/v1/nodes/{}", encoded(node));
         let response = match self.api.call(Call::new(&operation, "GET", &path), deadline) {
             Ok(response) => response,
-            Err(Unanswered::Refused(cause) | Unanswered::Lost(cause)) => return Err(cause),
+            Err(Unanswered::Refused(cause)) => return Err(Error::Refused { cause }),
+            Err(Unanswered::Lost(cause)) => return Err(Error::Away { cause }),
         };
-        if response.status == 404 && is_missing(&response, "", "nodes", node) {
-            return Ok(None);
-        }
-        match (response.status, read::<NodeObject>(&response)) {
-            (200, Ok(object)) if object.kind == "Node" && object.metadata.name == node => {
-                Ok(Some(ClusterNode { taints: object.spec.taints }))
-            }
-            (200, _) => Err(self.api.text(&operation, "the answer is not this node")),
-            _ => Err(self.refusal(&operation, &response)),
+        match response.status {
+            404 if is_missing(&response, "", "nodes", node) => Ok(Evidence::Missing),
+            200 => match read::<NodeObject>(&response) {
+                Ok(object) if object.kind == "Node" && object.metadata.name == node => {
+                    Ok(if object.is_out_of_service() {
+                        Evidence::OutOfService
+                    } else {
+                        Evidence::Alive { ready: object.is_ready() }
+                    })
+                }
+                Ok(_) => Err(Error::Away { cause: self.api.text(&operation, "the answer is about another object") }),
+                Err(cause) => Err(Error::Away { cause: self.api.text(&operation, &cause) }),
+            },
+            _ => Err(Error::Refused { cause: self.refusal(&operation, &response) }),
         }
     }
 
-    /// Lists all leases of a node, on all LANs.
-    pub fn leases_of_node(&mut self, node: &str, deadline: Instant) -> Answer {
-        self.list(&format!("list leases of node {node}"), &[("spec.node", node)], false, deadline)
-    }
-
-    /// Lists all leases of the LAN.
-    pub fn leases_of_lan(&mut self, deadline: Instant) -> Answer {
+    fn of_node(&mut self, node: &str, deadline: Instant) -> Answer {
         let lan = self.lan.clone();
-        self.list(&format!("list leases of LAN {lan}"), &[("spec.lan", &lan)], false, deadline)
+        let operation = format!("list leases of node {node} on LAN {lan}");
+        self.list(&operation, &[("spec.node", node), ("spec.lan", &lan)], false, deadline)
     }
 
     fn create(&mut self, lease: &Lease, deadline: Instant) -> Answer {
@@ -260,19 +325,15 @@ impl Kubernetes {
     }
 }
 
-impl Store for Kubernetes {
+impl Store for Client {
     fn ask(&mut self, request: &Request, deadline: Instant) -> Answer {
-        let (lan, node) = (self.lan.clone(), self.node.clone());
         match request {
             Request::Create(lease) => self.create(lease, deadline),
             Request::Get(address) => self.get(*address, deadline),
             Request::Delete(address, uid) => self.delete(*address, uid, deadline),
-            Request::OfNode => {
-                let fields = [("spec.node", node.as_str()), ("spec.lan", lan.as_str())];
-                self.list(&format!("list leases of node {node} on LAN {lan}"), &fields, false, deadline)
-            }
+            Request::OfNode => self.of_node(&self.node.clone(), deadline),
             Request::InBlock(block) => {
-                let block = Block::name(*block, &lan);
+                let block = block.name(&self.lan);
                 self.list(&format!("list leases of block {block}"), &[("spec.block", &block)], true, deadline)
             }
         }

@@ -266,7 +266,9 @@ pub(super) struct NodeObject {
     pub(super) kind: String,
     pub(super) metadata: NodeMetadata,
     #[serde(default)]
-    pub(super) spec: NodeSpec,
+    spec: NodeSpec,
+    #[serde(default)]
+    status: NodeStatus,
 }
 
 #[derive(Deserialize)]
@@ -277,14 +279,36 @@ pub(super) struct NodeMetadata {
 #[derive(Deserialize, Default)]
 pub(super) struct NodeSpec {
     #[serde(default)]
-    pub(super) taints: Vec<Taint>,
+    taints: Vec<Taint>,
 }
 
-/// A taint of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Taint {
-    /// The key, such as `node.kubernetes.io/out-of-service`.
-    pub key: String,
-    /// The effect: `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
-    pub effect: String,
+#[derive(Deserialize)]
+struct Taint {
+    key: String,
+}
+
+#[derive(Deserialize, Default)]
+pub(super) struct NodeStatus {
+    #[serde(default)]
+    conditions: Vec<Condition>,
+}
+
+#[derive(Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
+impl NodeObject {
+    /// True if an admin has said that the node is off.
+    /// (<https://kubernetes.io/docs/reference/labels-annotations-taints/#node-kubernetes-io-out-of-service>)
+    pub(super) fn is_out_of_service(&self) -> bool {
+        self.spec.taints.iter().any(|taint| taint.key == "node.kubernetes.io/out-of-service")
+    }
+
+    /// True if the kubelet has reported lately that it is ready.
+    pub(super) fn is_ready(&self) -> bool {
+        self.status.conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True")
+    }
 }
