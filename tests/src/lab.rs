@@ -319,7 +319,9 @@ fn machine(switch: &Namespace, nic: &'static str, last: u8) -> Machine {
 }
 
 fn plug(switch: &Namespace, netns: &Namespace, nic: &str) {
-    let port = format!("{PORT}{}", switch.links().len());
+    // A machine that is gone has taken its port with it.
+    let taken = switch.link_names();
+    let port = (1..).map(|number| format!("{PORT}{number}")).find(|name| !taken.contains(name)).expect("a free name");
     switch.create_veth(&port, netns, nic);
     switch.make_port(&port, BRIDGE);
     switch.set_up(&port);

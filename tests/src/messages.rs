@@ -89,8 +89,11 @@ fn find(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// The bytes of the built program.
+/// The bytes of the built programs.
 pub fn program() -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bin/underlay");
-    fs::read(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()))
+    let read = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bin").join(name);
+        fs::read(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()))
+    };
+    ["underlay", "lan-pool"].map(read).concat()
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use cni::{Attachment, Call, Object};
 use ranges::Ranges;
 
+use crate::store::kubernetes;
+
 /// The directory of the journals.
 const DATA_DIR: &str = "/var/lib/cni/lan-pool";
 
@@ -25,8 +27,8 @@ pub(crate) struct Place {
     pub(crate) data_dir: PathBuf,
     /// `conflictDelay`: the seconds for which an address that another machine has is not leased.
     pub(crate) conflict_delay: u32,
-    /// `store.kubernetes.kubeconfig`: the credentials. `None`: the service account of the pod.
-    pub(crate) kubeconfig: Option<PathBuf>,
+    /// `store.kubernetes`.
+    pub(crate) kubernetes: kubernetes::Access,
 }
 
 impl Place {
@@ -50,8 +52,11 @@ impl Place {
         if !kubernetes.is_set() {
             return Err(store.refuse("kubernetes", "is missing; it is the only store"));
         }
-        let kubeconfig = kubernetes.text("kubeconfig")?.map(PathBuf::from);
-        if kubeconfig.is_none() {
+        let access = kubernetes::Access {
+            kubeconfig: kubernetes.text("kubeconfig")?.map(PathBuf::from),
+            context: kubernetes.text("context")?.map(str::to_owned),
+        };
+        if access.kubeconfig.is_none() {
             return Err(kubernetes.refuse("kubeconfig", "is missing; kubeadm has /etc/kubernetes/kubelet.conf"));
         }
         Ok(Self {
@@ -59,7 +64,7 @@ impl Place {
             node: ipam.text("node")?.map(str::to_owned),
             data_dir: ipam.text("dataDir")?.unwrap_or(DATA_DIR).into(),
             conflict_delay: ipam.number("conflictDelay")?.unwrap_or(CONFLICT_DELAY),
-            kubeconfig,
+            kubernetes: access,
         })
     }
 

@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 
 use cni::Code;
 
-use crate::store::kubernetes::AccessError;
-
 /// `operation object: cause`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -33,9 +31,6 @@ pub enum Error {
         /// The reason.
         source: io::Error,
     },
-    /// The credentials of this node are missing or wrong.
-    #[error(transparent)]
-    Access(#[from] AccessError),
     /// The kernel has refused something.
     #[error(transparent)]
     Kernel(#[from] linux::Error),
@@ -147,7 +142,7 @@ impl Error {
         match self {
             Self::Config { .. } | Self::Held { .. } => Code::INVALID_NETWORK_CONFIG,
             Self::Ranges(_) => Code::INTERNAL,
-            Self::Access(_) | Self::Io { .. } | Self::Page { .. } => Code::IO_FAILURE,
+            Self::Io { .. } | Self::Page { .. } => Code::IO_FAILURE,
             Self::Kernel(_) => Code::KERNEL,
             Self::Busy { .. } | Self::Away { .. } | Self::Refused { .. } => Code::TRY_AGAIN_LATER,
             Self::Exhausted { .. } | Self::Taken { .. } => Code::NO_ADDRESS,

@@ -15,8 +15,7 @@ use crate::lease::Owner;
 use crate::machine;
 use crate::pool::{Pool, Swept};
 use crate::protocol::Claim;
-use crate::store::kubernetes::{Api, Kubernetes, Policy};
-use crate::store::{Away, Store};
+use crate::store::{Away, Store, kubernetes};
 
 /// The time for an ADD. A runtime starts a pod again after an error.
 const ADD_WITHIN: Duration = Duration::from_secs(10);
@@ -85,14 +84,10 @@ impl Plugin for LanPool {
     fn status(&self, call: &Call<'_>) -> Result<(), cni::Error> {
         let unavailable = |error: cni::Error| cni::Error { code: Code::PLUGIN_NOT_AVAILABLE, ..error };
         let (place, _) = config::read(call, None)?;
-        let (mut store, _) = client(&place, LOOK_WITHIN).map_err(|error| unavailable(error.into()))?;
-        // If this failed while the store is away, it would make every node NotReady at once. So it is a remark.
-        match store.dry_run_foreign(Instant::now() + LOOK_WITHIN) {
-            Policy::InForce => {}
-            Policy::Absent => call.warn(
-                "STATUS: the policy of packaging/lan-pool.yaml is not in force: a node can touch the leases of others",
-            ),
-            Policy::Unknown(cause) => call.warn(format_args!("STATUS: {cause}")),
+        let mut store = client(&place, LOOK_WITHIN).map_err(|error| unavailable(error.into()))?;
+        // A store that is away, or that refuses, would make every node NotReady at once. So it is a remark.
+        if let Err(cause) = store.look(Instant::now() + LOOK_WITHIN) {
+            call.warn(format_args!("STATUS: {cause}"));
         }
         Ok(())
     }
@@ -139,16 +134,20 @@ fn claim(pool: &Pool<'_>, attachment: &Attachment) -> Claim {
     }
 }
 
-/// Opens the store, and finds the name of this node: the configuration says it, or the credentials, or else the host.
-fn client(place: &Place, within: Duration) -> Result<(Kubernetes, String), Error> {
-    let api = Api::open(place.kubeconfig.as_deref(), Instant::now() + within)?;
-    let node = place.node.clone().or_else(|| api.node_name()).or_else(machine::host_name).unwrap_or_default();
-    Ok((Kubernetes::new(api, &place.lan, &node), node))
+fn client(place: &Place, within: Duration) -> Result<kubernetes::Client, Error> {
+    let deadline = Instant::now() + within;
+    kubernetes::Client::open(&place.kubernetes, &place.lan, place.node.as_deref(), machine::host_name(), deadline)
 }
 
 fn open<'a>(place: &'a Place, within: Duration, remark: &'a dyn Fn(fmt::Arguments<'_>)) -> Result<Pool<'a>, Error> {
-    let (store, node) = client(place, within)?;
-    pool(place, within, node, Box::new(store), remark)
+    let client = client(place, within)?;
+    let name = client.node().to_owned();
+    pool(place, within, name, Box::new(client), remark)
+}
+
+/// As [`open`], for a command.
+pub(crate) fn open_for_sweep<'a>(place: &'a Place, remark: &'a dyn Fn(fmt::Arguments<'_>)) -> Result<Pool<'a>, Error> {
+    open(place, SWEEP_WITHIN, remark)
 }
 
 /// As [`open`], for a DEL: without credentials, the store is away.
@@ -158,17 +157,15 @@ fn open_or_away<'a>(
     remark: &'a dyn Fn(fmt::Arguments<'_>),
 ) -> Result<Pool<'a>, Error> {
     match client(place, within) {
-        Ok((store, node)) => pool(place, within, node, Box::new(store), remark),
+        Ok(client) => {
+            let name = client.node().to_owned();
+            pool(place, within, name, Box::new(client), remark)
+        }
         Err(error) => {
-            let node = place.node.clone().or_else(machine::host_name).unwrap_or_default();
-            pool(place, within, node, Box::new(Away(error.to_string())), remark)
+            let name = place.node.clone().or_else(machine::host_name).unwrap_or_default();
+            pool(place, within, name, Box::new(Away(error.to_string())), remark)
         }
     }
-}
-
-/// As [`open`], for a command.
-pub(crate) fn open_for_sweep<'a>(place: &'a Place, remark: &'a dyn Fn(fmt::Arguments<'_>)) -> Result<Pool<'a>, Error> {
-    open(place, SWEEP_WITHIN, remark)
 }
 
 fn pool<'a>(

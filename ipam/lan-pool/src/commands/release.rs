@@ -6,17 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::words::Words;
 use super::{Error, lan, networks, say};
-use crate::store::kubernetes::{Api, Kubernetes};
+use crate::store::kubernetes::{Access, Client, Evidence};
 use crate::store::{Answer, Request, Store};
 
 /// The time for each request.
 const WITHIN: Duration = Duration::from_secs(30);
-
-/// The taint of an administrator who knows that the machine is off.
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
-
-/// A node that is not Ready has one of these taints.
-const NOT_READY: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 
 /// The kubeconfig of kubeadm's administrator.
 const ADMIN: &str = "/etc/kubernetes/admin.conf";
@@ -29,15 +23,29 @@ pub(crate) fn run(words: &Words) -> Result<(), Error> {
         .ok_or_else(|| Error::Usage("say --interface IF: through it, the LAN is asked for each address".into()))?;
     let from_environment = || std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
     let kubeconfig = words.kubeconfig.clone().or_else(from_environment).unwrap_or_else(|| ADMIN.into());
+    let access = Access { kubeconfig: Some(kubeconfig), context: None };
     let deadline = || Instant::now() + WITHIN;
-    let api = Api::open(Some(&kubeconfig), deadline()).map_err(crate::Error::from)?;
-    let mut client = Kubernetes::new(api, &network.place.lan, node);
-    judge(&mut client, node, words.off)?;
-    let leases = match client.ask(&Request::OfNode, deadline()) {
-        Answer::Leases(leases) => leases,
-        Answer::Refused(cause) | Answer::Lost(cause) => return Err(Error::Pool(cause)),
-        other => return Err(Error::Pool(format!("a list is answered by {other:?}"))),
-    };
+    let lan = &network.place.lan;
+    let mut client = Client::open(&access, lan, Some(node), None, deadline())?;
+
+    let evidence = client.node_evidence(node, deadline())?;
+    match evidence {
+        Evidence::Missing => say(format_args!("{node}: the cluster has no such node\n"))?,
+        Evidence::OutOfService => say(format_args!("{node}: has the taint node.kubernetes.io/out-of-service\n"))?,
+        Evidence::Alive { ready: true } => {
+            return Err(Error::Pool(format!("{node} is Ready: its containers use the addresses")));
+        }
+        Evidence::Alive { ready: false } if words.off => {
+            say(format_args!("{node}: is not Ready; you say that it is off\n"))?
+        }
+        Evidence::Alive { ready: false } => {
+            return Err(Error::Pool(format!(
+                "{node} is not Ready, but its containers may still run. If the machine is off, set the taint \
+                 node.kubernetes.io/out-of-service, delete the Node object, or say --off"
+            )));
+        }
+    }
+    let leases = client.leases_of(node, deadline())?;
     let addresses: Vec<_> = leases.iter().map(|held| held.lease.address).collect();
     say(format_args!("{node}: {} leases; asking the LAN of {interface}\n", leases.len()))?;
     let holders = if addresses.is_empty() { Default::default() } else { lan::holders(&interface, &addresses)? };
@@ -65,24 +73,5 @@ pub(crate) fn run(words: &Words) -> Result<(), Error> {
     match kept {
         0 => Ok(()),
         kept => Err(Error::Kept(kept)),
-    }
-}
-
-/// Asks for the evidence that the node is gone.
-fn judge(client: &mut Kubernetes, node: &str, is_off: bool) -> Result<(), Error> {
-    let Some(object) = client.node(node, Instant::now() + WITHIN).map_err(Error::Pool)? else {
-        return say(format_args!("{node}: the cluster has no such node\n"));
-    };
-    let has = |keys: &[&str]| object.taints.iter().any(|taint| keys.contains(&taint.key.as_str()));
-    if has(&[OUT_OF_SERVICE]) {
-        return say(format_args!("{node}: has the taint {OUT_OF_SERVICE}\n"));
-    }
-    match (has(&NOT_READY), is_off) {
-        (false, _) => Err(Error::Pool(format!("{node} is Ready: its containers use the addresses"))),
-        (true, true) => say(format_args!("{node}: is not Ready; you say that it is off\n")),
-        (true, false) => Err(Error::Pool(format!(
-            "{node} is not Ready, but its containers may still run. If the machine is off, set the taint {OUT_OF_SERVICE}, \
-             delete the Node object, or say --off"
-        ))),
     }
 }

@@ -69,7 +69,7 @@ fn a_node_cannot_lease_in_the_name_of_another_one() {
     let node = shared.node("name", "name-1");
     let mut conf = node.conf(10, 20);
     conf["ipam"]["node"] = json!("name-2");
-    node.add(&node.container(), &conf).fails(11, &["lease of name-2, asked for by name-1"]);
+    node.add(&node.container(), &conf).fails(11, &["this is a lease of node name-2, and the request is from node name-1"]);
     assert_eq!(shared.leases("name"), [json!(null); 0]);
 }
 
@@ -101,7 +101,7 @@ fn leases_that_were_deleted_with_their_definition_are_made_again() {
             status => Err(format!("{status}")),
         }
     });
-    node.add(&node.container(), &conf).fails(11, &["lan-pool.yaml"]);
+    node.add(&node.container(), &conf).fails(11, &["apply the manifest of lan-pool first"]);
     node.plugin().call("STATUS", &conf).run().done();
     shared.server.apply(&manifest());
     shared.server.set_up_lan_pool();

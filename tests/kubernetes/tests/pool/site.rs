@@ -1,7 +1,6 @@
 //! Nodes whose containers get their addresses from one pool in a real API server.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use e2e::lab::Machine;
@@ -16,8 +15,8 @@ pub(crate) struct Shared {
     pub(crate) server: ApiServer,
     // Dropped after the API server.
     pub(crate) lab: Lab,
-    /// The last part of the address of the next machine.
-    next: AtomicUsize,
+    /// The last part of the address of the next machine. A Lab makes one machine after the other.
+    next: Mutex<u8>,
 }
 
 impl Shared {
@@ -37,13 +36,15 @@ impl Shared {
         let lab = Lab::new(Binaries::HardLinks);
         let server = ApiServer::start(&lab, 1);
         server.set_up_lan_pool();
-        Self { server, lab, next: AtomicUsize::new(20) }
+        Self { server, lab, next: Mutex::new(20) }
     }
 
     /// A node with this name. Its leases are on a LAN with the name of the test.
     pub(crate) fn node<'a>(&'a self, lan: &'a str, name: &'static str) -> PoolNode<'a> {
-        let last = self.next.fetch_add(1, Ordering::Relaxed);
-        let machine = self.lab.machine(u8::try_from(last).expect("fewer machines"));
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        *next += 1;
+        let machine = self.lab.machine(*next);
+        drop(next);
         PoolNode { shared: self, machine, lan, name, data: self.lab.path(&format!("{lan}-{name}")) }
     }
 

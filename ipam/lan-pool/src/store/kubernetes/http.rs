@@ -248,6 +248,10 @@ fn text(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::TimedOut => "timed out".to_owned(),
         ErrorKind::UnexpectedEof => "the server has closed the connection".to_owned(),
+        // The standard library has such an error, if the kernel gives up a connection and says no reason.
+        _ if error.raw_os_error().is_none() && error.to_string().contains("POLLHUP") => {
+            "no route, or a link is down".to_owned()
+        }
         _ => error.to_string(),
     }
 }
