@@ -173,10 +173,11 @@ impl Connection {
                 let failed = |error: rustls::Error| Failure::Untrusted(format!("TLS: {error}"));
                 let mut tls = ClientConnection::new(Arc::clone(config), name.clone()).map_err(failed)?;
                 while tls.is_handshaking() {
-                    tls.complete_io(&mut timed).map_err(|error| match of_tls(&error) {
-                        Some(cause) => failed(cause.clone()),
+                    let Err(error) = tls.complete_io(&mut timed) else { continue };
+                    return Err(match of_tls(&error).cloned().or_else(|| alert(&mut tls, &mut timed, &error)) {
+                        Some(error) => failed(error),
                         None => Failure::NotSent(format!("TLS handshake: {}", text(&error))),
-                    })?;
+                    });
                 }
                 Stream::Tls(Box::new(StreamOwned::new(tls, timed)))
             }
@@ -205,7 +206,15 @@ impl Connection {
     ) -> Result<(Response, Option<Self>), Failure> {
         self.stream.timed().deadline = deadline;
         let sent = self.stream.write_all(&head(server, message)).and_then(|()| self.stream.flush());
-        sent.map_err(|error| failure(&error, "send the request"))?;
+        if let Err(error) = sent {
+            return Err(match &mut self.stream {
+                Stream::Tls(tls) => match alert(&mut tls.conn, &mut tls.sock, &error) {
+                    Some(alert) => failure(&io::Error::other(alert), "send the request"),
+                    None => failure(&error, "send the request"),
+                },
+                Stream::Plain(_) => failure(&error, "send the request"),
+            });
+        }
         let mut incoming = Incoming { stream: &mut self.stream, bytes: Vec::new() };
         let response = incoming.response(message.most);
         let (response, is_last) = response.map_err(|broken| match broken {
@@ -241,6 +250,22 @@ fn head(server: &Server, message: &Message<'_>) -> Vec<u8> {
 /// The error of TLS in an error of a stream.
 fn of_tls(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
+}
+
+/// The alert that a server has sent before it closed the connection, if a write has failed for that reason.
+fn alert(tls: &mut ClientConnection, timed: &mut Timed, error: &io::Error) -> Option<rustls::Error> {
+    if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) {
+        return None;
+    }
+    loop {
+        match tls.read_tls(timed) {
+            Ok(0) | Err(_) => return None,
+            Ok(_) => match tls.process_new_packets() {
+                Ok(_) => {}
+                Err(error) => return Some(error),
+            },
+        }
+    }
 }
 
 /// The kinds of `ErrorKind` have long texts, and a closed connection has none that says so.

@@ -125,7 +125,7 @@ impl Client {
             Policy::InForce => Ok(()),
             Policy::Absent => Err(self.api.text(
                 "dry run of a lease of another node",
-                "allowed, so each node can free the leases of the others: apply the policy of lan-pool",
+                "allowed, so this node can free the leases of other nodes: apply the policy of lan-pool",
             )),
             Policy::Unknown(cause) => Err(cause),
         }
