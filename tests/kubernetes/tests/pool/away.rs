@@ -69,7 +69,8 @@ fn a_node_cannot_lease_in_the_name_of_another_one() {
     let node = shared.node("name", "name-1");
     let mut conf = node.conf(10, 20);
     conf["ipam"]["node"] = json!("name-2");
-    node.add(&node.container(), &conf).fails(11, &["this is a lease of node name-2, and the request is from node name-1"]);
+    node.add(&node.container(), &conf)
+        .fails(11, &["this is a lease of node name-2, and the request is from node name-1"]);
     assert_eq!(shared.leases("name"), [json!(null); 0]);
 }
 

@@ -74,7 +74,10 @@ fn a_release_asks_for_evidence_and_asks_the_lan() {
     assert_eq!(released.status.code(), Some(1), "{said}");
     let holder = neighbour.machine.link(neighbour.machine.nic).mac;
     assert!(said.starts_with("dead-1: the cluster has no such node\ndead-1: 2 leases; asking the LAN of "), "{said}");
-    assert!(said.contains(&format!("{answering}  pod default/{} on node dead-1: kept: {holder} answers for it\n", lost.id)), "{said}");
+    assert!(
+        said.contains(&format!("{answering}  pod default/{} on node dead-1: kept: {holder} answers for it\n", lost.id)),
+        "{said}"
+    );
     assert!(said.contains(&format!("192.168.50.222  pod default/{} on node dead-1: freed\n", lost.id)), "{said}");
     assert!(said.ends_with("1 leases freed, 1 kept\nlan-pool release: 1 leases are not freed\n"), "{said}");
     let left: Vec<_> = shared.leases("dead").iter().map(|lease| lease["address"].clone()).collect();
@@ -87,7 +90,8 @@ fn a_node_may_not_release_the_leases_of_another_one() {
     let (dead, thief) = (shared.node("thief", "thief-1"), shared.node("thief", "thief-2"));
     let mut conf = dead.conf(10, 20);
     conf["master"] = json!(thief.machine.nic);
-    conf["ipam"]["ranges"] = json!([[{"subnet": "10.77.0.0/24", "rangeStart": "10.77.0.10", "rangeEnd": "10.77.0.20"}]]);
+    conf["ipam"]["ranges"] =
+        json!([[{"subnet": "10.77.0.0/24", "rangeStart": "10.77.0.10", "rangeEnd": "10.77.0.20"}]]);
     dead.add(&dead.container(), &conf).result();
     let kubeconfig = shared.server.node_kubeconfig("thief-2").display().to_string();
     let words = ["release", "--node", "thief-1", "--off", "--kubeconfig", &kubeconfig];

@@ -44,7 +44,8 @@ fn a_container_of_macvlan_has_an_address_of_the_pool_on_the_lan() {
     let node = shared.node("lan", "lan-1");
     let neighbour = shared.node("lan", "lan-2");
     let mut ipam = node.ipam(0, 0);
-    ipam["ranges"] = json!([[{"subnet": "192.168.50.0/24", "rangeStart": "192.168.50.200", "rangeEnd": "192.168.50.210"}]]);
+    ipam["ranges"] =
+        json!([[{"subnet": "192.168.50.0/24", "rangeStart": "192.168.50.200", "rangeEnd": "192.168.50.210"}]]);
     let conf = json!({"cniVersion": "1.1.0", "name": "lan", "type": "macvlan", "master": node.machine.nic,
                       "mode": "bridge", "ipam": ipam});
     let container = node.container();
@@ -73,7 +74,8 @@ fn sixty_four_parallel_adds_of_two_nodes_fill_a_pool_of_sixty_four() {
     assert_eq!(HashSet::<&String>::from_iter(&given).len(), 128, "{given:?}");
     let one_more = nodes[0].container();
     let conf = nodes[0].conf(100, 163);
-    let error = nodes[0].add(&one_more, &conf).fails(101, &["ipam.ranges[0] (10.77.0.100-10.77.0.163)", "64 addresses"]);
+    let error =
+        nodes[0].add(&one_more, &conf).fails(101, &["ipam.ranges[0] (10.77.0.100-10.77.0.163)", "64 addresses"]);
     assert!(error.msg.contains("64 leases (32 of fill-1, 32 of fill-2)"), "{}", error.msg);
     // A full pool must not make the node NotReady.
     nodes[0].plugin().call("STATUS", &conf).run().done();

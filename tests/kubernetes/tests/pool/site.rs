@@ -45,7 +45,8 @@ impl Shared {
         *next += 1;
         let machine = self.lab.machine(*next);
         drop(next);
-        PoolNode { shared: self, machine, lan, name, data: self.lab.path(&format!("{lan}-{name}")) }
+        let kubeconfig = self.server.node_kubeconfig(name);
+        PoolNode { shared: self, machine, lan, kubeconfig, data: self.lab.path(&format!("{lan}-{name}")) }
     }
 
     /// The leases of a LAN: address and node, and `pod` or the container, sorted by address.
@@ -60,7 +61,7 @@ pub(crate) struct PoolNode<'a> {
     shared: &'a Shared,
     pub(crate) machine: Machine,
     lan: &'a str,
-    pub(crate) name: &'static str,
+    kubeconfig: PathBuf,
     pub(crate) data: PathBuf,
 }
 
@@ -89,7 +90,7 @@ impl PoolNode<'_> {
                 [{"subnet": "fd77::/64", "rangeStart": format!("fd77::{first:x}"), "rangeEnd": format!("fd77::{last:x}")}],
             ],
             "routes": [{"dst": "0.0.0.0/0"}],
-            "store": {"kubernetes": {"kubeconfig": self.shared.server.node_kubeconfig(self.name)}},
+            "store": {"kubernetes": {"kubeconfig": self.kubeconfig}},
         })
     }
 
