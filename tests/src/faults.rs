@@ -12,7 +12,7 @@ use std::time::Instant;
 pub use figures::Figures;
 pub use selection::{COUNT_VARIABLE, Selection};
 
-use crate::trace::{Deed, Fault};
+use crate::trace::{Deed, Fault, Step};
 use crate::{Binaries, Outcome};
 use site::Site;
 
@@ -151,6 +151,17 @@ impl Scenario {
         }
         figures.end(begun)
     }
+}
+
+/// The selected faults of a call with these system calls, for a test that has its own site.
+pub fn selected(steps: &[Step], selection: &Selection) -> Vec<Fault> {
+    let all: Vec<Fault> = steps.iter().flat_map(calls::faults).collect();
+    selection.choose(&all).into_iter().cloned().collect()
+}
+
+/// Names a fault in a message.
+pub fn describe(fault: &Fault) -> String {
+    calls::describe(fault)
 }
 
 /// The text of a panic.

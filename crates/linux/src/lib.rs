@@ -12,10 +12,10 @@ pub use address::{Address, AddressWatch};
 pub use arp::{Arp, ArpOperation, ArpSocket, HeardArp};
 pub use driver::Driver;
 pub use error::{Error, Result, errno};
-pub use living::Living;
 pub use link::{
     IpvlanFlag, IpvlanMode, Link, LinkInfo, LinkKind, MacvlanMode, NewLink, ParseWordError, VlanProtocol, VlanTag,
 };
+pub use living::Living;
 pub use mac::{Mac, ParseMacError};
 pub use ndp::{Advertisement, NdpSocket};
 #[cfg(feature = "fuzz")]

@@ -121,14 +121,25 @@ impl Pool<'_> {
         requested: Option<&ranges::Requested>,
         given: &[IpAddr],
     ) -> Result<IpAddr, Error> {
-        let mine = open(&page.entries()).find(|ip| set.admits(*ip) && !given.contains(ip));
+        let of_set = |ip: &IpAddr| set.admits(*ip) && !given.contains(ip);
+        let mine = open(&page.entries()).find(of_set);
         if let (Some(mine), Some(requested)) = (mine, requested)
             && mine != requested.ip
         {
             let place = format!("{requested}, of {set}");
             return Err(Error::Held { place, owner: claim.owner.to_string(), held: mine });
         }
-        let mut mine = mine;
+        // An address whose create was not answered in an earlier ADD: a request that is still under way makes this lease.
+        let is_wanted = |ip: &IpAddr| requested.is_none_or(|requested| requested.ip == *ip);
+        let in_doubt = |entry: &Entry| entry.state == State::Released(None);
+        let doubtful = || {
+            page.entries()
+                .into_iter()
+                .filter(in_doubt)
+                .map(|entry| entry.address)
+                .find(|ip| of_set(ip) && is_wanted(ip))
+        };
+        let mut mine = mine.or_else(doubtful);
         let mut has_swept = false;
         loop {
             let known: Vec<IpAddr> = page.entries().iter().map(|entry| entry.address).collect();

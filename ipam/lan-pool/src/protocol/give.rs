@@ -67,7 +67,6 @@ impl Give {
     /// The lease with a known uid is gone. If there was a doubt, another create of this owner may have arrived since.
     fn gone(&mut self) -> Action<Ended> {
         match find(&self.entries, self.address) {
-            Some(Entry { in_doubt: true, state: State::Released(None), .. }) => self.go(At::Looking),
             Some(Entry { in_doubt: true, .. }) => {
                 set(&mut self.entries, self.address, State::Released(None), true);
                 self.go(At::Announcing)
@@ -110,8 +109,11 @@ impl Machine for Give {
                 Some(State::Released(_)) => self.send(),
             },
             (At::Announcing, Input::Written) => self.send(),
+            // The uid goes into the journal before the delete: if that arrives late, an ADD of this owner must not have taken
+            // this lease for its own in the meantime.
             (At::Looking, Input::Answer(Answer::Found(Some(held)))) if self.claim.is_mine(&held) => {
-                self.go(At::Deleting(held.uid))
+                set(&mut self.entries, self.address, State::Released(Some(held.uid)), true);
+                self.go(At::Announcing)
             }
             (At::Looking, Input::Answer(Answer::Found(_))) if self.is_quiet => self.free(),
             (At::Looking, Input::Answer(Answer::Found(_))) => Action::Done(Ended::Doubtful),

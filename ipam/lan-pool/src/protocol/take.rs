@@ -57,8 +57,8 @@ enum At {
 }
 
 impl Take {
-    /// Begins with the page of the owner. `address` is the entry to continue with, if there is one. It must not be
-    /// [`State::Released`].
+    /// Begins with the page of the owner. `address` is the entry to continue with, if there is one. Of the released entries,
+    /// only one without a uid can be continued: a create that is still under way makes the same lease.
     pub fn new(claim: Claim, mode: Mode, entries: Vec<Entry>, address: Option<IpAddr>) -> Self {
         Self { claim, mode, entries, address, is_lost: false, displaced: None, at: At::Start }
     }
@@ -141,6 +141,11 @@ impl Machine for Take {
                 Some(State::Trying) => {
                     self.is_lost = true;
                     self.go(At::Creating)
+                }
+                Some(State::Released(None)) => {
+                    self.is_lost = true;
+                    set(&mut self.entries, address, State::Trying, true);
+                    self.go(At::Announcing)
                 }
                 _ => {
                     self.address = None;

@@ -45,6 +45,11 @@ fn two_addresses_on_one_node_and_one_on_the_other() {
 }
 
 #[test]
+fn an_add_after_the_del_of_the_same_container() {
+    holds("returns", Limits { addresses: 2, timeouts: 2, returns: 1, sweeps: 1, is_alone: true, ..small() });
+}
+
+#[test]
 fn a_node_that_reboots_and_sweeps() {
     holds("reboots", Limits { reboots: 1, sweeps: 1, timeouts: 1, ..small() });
 }

@@ -24,6 +24,8 @@ pub(crate) struct Limits {
     pub(crate) timeouts: u8,
     /// The calls that are killed.
     pub(crate) kills: u8,
+    /// The ADDs of containers that got a DEL before.
+    pub(crate) returns: u8,
     /// The containers that end without a DEL.
     pub(crate) ends: u8,
     pub(crate) sweeps: u8,
@@ -88,7 +90,7 @@ struct Computer {
     sweep: Option<Sweep>,
     /// The addresses of the containers, each with owner and uid.
     links: BTreeMap<IpAddr, (u8, Uid)>,
-    /// The containers that got a DEL. There is no further ADD of them.
+    /// The containers that got a DEL.
     deleted: BTreeSet<u8>,
     /// The containers whose namespaces exist.
     living: BTreeSet<u8>,
@@ -444,13 +446,18 @@ impl World {
             next.machines[at].deleted.insert(owner);
             next.give(at, owner, "DEL", events);
         }
-        // The ADD did not come to its end, and the runtime tries again with the same container.
-        if can_send
-            && !machine.deleted.contains(&owner)
-            && machine.links.values().all(|(its, _)| *its != owner)
-            && entries.iter().any(|its| its.state.is_open())
-        {
-            self.clone().add(at, owner, false, Mode::Add, events);
+        // The ADD did not come to its end, and the runtime tries again with the same container. Or the container comes back
+        // after a DEL.
+        let is_deleted = machine.deleted.contains(&owner);
+        let is_begun = entries.iter().any(|its| its.state.is_open());
+        let may_come = if is_deleted { self.limits.returns > 0 } else { is_begun };
+        if can_send && may_come && machine.links.values().all(|(its, _)| *its != owner) {
+            let mut next = self.clone();
+            if is_deleted {
+                next.limits.returns -= 1;
+                next.machines[at].deleted.remove(&owner);
+            }
+            next.add(at, owner, false, Mode::Add, events);
         }
         if self.limits.ends > 0 {
             let mut next = self.clone();
@@ -538,8 +545,11 @@ impl World {
     /// Begins an ADD, or the part of it for the second family.
     fn add(mut self, at: usize, owner: u8, is_v6: bool, mode: Mode, events: &mut Vec<(String, Self)>) {
         let entries = self.page(at, owner);
-        let is_open = |entry: &&Entry| entry.address.is_ipv6() == is_v6 && entry.state.is_open();
-        let address = entries.iter().find(is_open).map(|entry| entry.address);
+        let can_go_on = |entry: &Entry| entry.state.is_open() || entry.state == State::Released(None);
+        let mut mine: Vec<&Entry> =
+            entries.iter().filter(|entry| entry.address.is_ipv6() == is_v6 && can_go_on(entry)).collect();
+        mine.sort_by_key(|entry| !entry.state.is_open());
+        let address = mine.first().map(|entry| entry.address).filter(|_| mode == Mode::Add || mine[0].state.is_open());
         if mode == Mode::Restore && address.is_none() {
             return events.push((format!("node {at}, container {owner}: nothing to restore"), self));
         }

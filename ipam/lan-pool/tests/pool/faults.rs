@@ -117,3 +117,26 @@ fn a_sweep_with_a_fault_loses_no_lease_of_a_living_container() {
         assert_eq!(leases.all(), [], "{story}: {:?}", machine.remarks());
     }
 }
+
+/// All addresses of the pool were in doubt for this container, so that its next ADD found no other one.
+#[test]
+fn an_address_in_doubt_is_tried_again_by_the_same_container() {
+    let leases = Leases::default();
+    let machine = Machine::new("node1", &leases);
+    let pool = sets(10, 11, 1);
+    for _ in 0..3 {
+        let lost = |_: usize, request: &lan_pool::Request| match request {
+            lan_pool::Request::Create(_) => Fault::Late,
+            _ => Fault::None,
+        };
+        let added = machine.with(SHORT, lost, |its: &Pool<'_>| its.add(&machine.claim("a", living()), &pool, &[]));
+        added.unwrap().unwrap_err();
+        machine.del("a").unwrap();
+    }
+    let given = machine.add("a", living(), &pool).unwrap();
+    leases.arrive();
+    machine.add("b", living(), &pool).unwrap();
+    machine.del("a").unwrap();
+    assert!(leases.get(given[0]).is_none(), "{:?}", leases.all());
+    assert_eq!(leases.all().len(), 1);
+}

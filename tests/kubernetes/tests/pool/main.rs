@@ -2,5 +2,7 @@
 
 mod away;
 mod commands;
+mod faults;
 mod life;
+mod proxy;
 mod site;

@@ -1,6 +1,6 @@
 //! Nodes whose containers get their addresses from one pool in a real API server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use e2e::lab::Machine;
@@ -66,6 +66,10 @@ pub(crate) struct PoolNode<'a> {
 }
 
 impl PoolNode<'_> {
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     pub(crate) fn program(&self) -> PathBuf {
         self.shared.lab.bin().join("lan-pool")
     }
