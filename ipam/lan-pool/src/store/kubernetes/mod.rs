@@ -68,7 +68,7 @@ pub enum Policy {
 pub enum Evidence {
     /// The cluster has no node of this name.
     Missing,
-    /// The node has the taint `node.kubernetes.io/out-of-service`: an admin says that it is off.
+    /// The node is not ready and has the taint `node.kubernetes.io/out-of-service`: an admin says that it is off.
     OutOfService,
     /// The node is in the cluster.
     Alive {

@@ -301,10 +301,11 @@ struct Condition {
 }
 
 impl NodeObject {
-    /// True if an admin has said that the node is off.
+    /// True if an admin has said that the node is off, and the node is not ready. Kubernetes ignores the taint of a node that
+    /// is ready.
     /// (<https://kubernetes.io/docs/reference/labels-annotations-taints/#node-kubernetes-io-out-of-service>)
     pub(super) fn is_out_of_service(&self) -> bool {
-        self.spec.taints.iter().any(|taint| taint.key == "node.kubernetes.io/out-of-service")
+        !self.is_ready() && self.spec.taints.iter().any(|taint| taint.key == "node.kubernetes.io/out-of-service")
     }
 
     /// True if the kubelet has reported lately that it is ready.

@@ -295,7 +295,8 @@ fn a_node_is_missing_out_of_service_or_alive() {
     assert_eq!(evidence(node(json!([]), "True")), Ok(Evidence::Alive { ready: true }));
     assert_eq!(evidence(node(json!([]), "Unknown")), Ok(Evidence::Alive { ready: false }));
     let taint = json!([{"key": "a", "effect": "NoSchedule"}, {"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]);
-    assert_eq!(evidence(node(taint, "Unknown")), Ok(Evidence::OutOfService));
+    assert_eq!(evidence(node(taint.clone(), "Unknown")), Ok(Evidence::OutOfService));
+    assert_eq!(evidence(node(taint, "True")), Ok(Evidence::Alive { ready: true }));
     let missing = |name: &str| {
         let details = json!({"name": name, "kind": "nodes"});
         let status = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "message": "no", "code": 404, "details": details});
