@@ -1,6 +1,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -48,6 +49,10 @@ fn a_token_of_a_pod_names_its_node() {
     }
 }
 
+/// A program cannot be run while it is open for writing, and a process that is just started still has all open files of the
+/// other tests. So programs are written and started one after the other.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// A directory with a kubeconfig whose user has a program for credentials.
 struct Site(tempfile::TempDir);
 
@@ -75,6 +80,7 @@ impl Site {
         );
         fs::write(self.path("config"), text).unwrap();
         let kubeconfig = kubeconfig::load(&self.path("config"), None).map_err(|error| error.to_string())?;
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         Credentials::read(&kubeconfig, Instant::now() + time).map_err(|error| self.short(&error.to_string()))
     }
 
@@ -89,10 +95,9 @@ impl Site {
     }
 
     fn script(&self, script: &str) {
-        // Renamed into its place, because a file that is open for writing cannot be run.
-        fs::write(self.path("new"), format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(self.path("new"), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::rename(self.path("new"), self.path("login")).unwrap();
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        fs::write(self.path("login"), format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(self.path("login"), fs::Permissions::from_mode(0o755)).unwrap();
     }
 }
 
