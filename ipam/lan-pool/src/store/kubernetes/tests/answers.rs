@@ -114,10 +114,13 @@ fn a_delete_names_the_uid_and_is_done_if_that_lease_is_gone() {
     for text in [
         "Operation cannot be fulfilled on lanaddresses.underlay.internal \"X\": Precondition failed: UID in precondition: A, \
          UID in object meta: B",
-        "Operation cannot be fulfilled on lanaddresses.underlay.internal \"X\": the UID in the precondition (A) does not \
+        "Operation cannot be fulfilled on LanAddress.underlay.internal \"X\": the UID in the precondition (A) does not \
          match the UID in record (B). The object might have been deleted and then recreated",
     ] {
         assert_eq!(answer(&delete(), failure(409, "Conflict", text, NAME)), Answer::Gone);
+        let details = json!({"name": NAME, "group": "underlay.internal", "kind": "LanAddress"});
+        let status = json!({"kind": "Status", "reason": "Conflict", "message": text, "details": details, "code": 409});
+        assert_eq!(answer(&delete(), Reply::json(409, &status)), Answer::Gone);
     }
 }
 
