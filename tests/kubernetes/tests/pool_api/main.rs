@@ -1,5 +1,6 @@
 //! The manifest of lan-pool in a real API server: each rule refuses one request, with its status and its text.
 
+mod client;
 mod fixture;
 mod lease;
 mod policy;
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 struct Shared {
     server: ApiServer,
     // Dropped after the API server.
-    _lab: Lab,
+    lab: Lab,
 }
 
 impl Shared {
@@ -35,7 +36,7 @@ impl Shared {
         let lab = Lab::new(Binaries::HardLinks);
         let server = ApiServer::start(&lab, 1);
         server.set_up_lan_pool();
-        Self { server, _lab: lab }
+        Self { server, lab }
     }
 }
 

@@ -68,7 +68,7 @@ pub enum Policy {
 pub enum Evidence {
     /// The cluster has no node of this name.
     Missing,
-    /// The node has the taint `node.kubernetes.io/out-of-service`: an admin says that it is off.
+    /// The node is not ready and has the taint `node.kubernetes.io/out-of-service`: an admin says that it is off.
     OutOfService,
     /// The node is in the cluster.
     Alive {
@@ -186,7 +186,7 @@ impl Client {
             Err(Unanswered::Lost(cause)) => return Err(Error::Away { cause }),
         };
         match response.status {
-            404 if is_missing(&response, "", "nodes", node) => Ok(Evidence::Missing),
+            404 if is_missing_node(&response, node) => Ok(Evidence::Missing),
             200 => match read::<NodeObject>(&response) {
                 Ok(object) if object.kind == "Node" && object.metadata.name == node => {
                     Ok(if object.is_out_of_service() {
@@ -226,7 +226,7 @@ impl Client {
         let path = format!("{LEASES}/{}", encoded(&name));
         self.answer(Call::new(&operation, "GET", &path), deadline, |response| match response.status {
             200 => lease_of(response, &name).map(|held| Answer::Found(Some(held))),
-            404 if is_missing(response, GROUP, RESOURCE, &name) => Ok(Answer::Found(None)),
+            404 if is(response, "NotFound", &name) => Ok(Answer::Found(None)),
             _ => Err(Unread::Refused),
         })
     }
@@ -238,7 +238,7 @@ impl Client {
         let call = Call::new(&operation, "DELETE", &path).body(json(&DeleteOptions::of(uid)));
         self.answer(call, deadline, |response| match response.status {
             200 => deleted(response, &name, uid).map(|()| Answer::Gone),
-            404 if is_missing(response, GROUP, RESOURCE, &name) => Ok(Answer::Gone),
+            404 if is(response, "NotFound", &name) => Ok(Answer::Gone),
             409 if is_other_uid(response, &name) => Ok(Answer::Gone),
             _ => Err(Unread::Refused),
         })
@@ -374,16 +374,16 @@ fn is_lease(response: &Response, name: &str) -> bool {
     lease_of(response, name).is_ok()
 }
 
-/// True for the status of this reason about this lease.
+/// True for a status with this reason about this lease. If the whole resource is missing, the answer is a text, or names no
+/// lease.
 fn is(response: &Response, reason: &str, name: &str) -> bool {
     Status::of(response.status, &response.body)
-        .is_some_and(|status| status.reason.as_deref() == Some(reason) && status.is_about(GROUP, RESOURCE, name))
+        .is_some_and(|status| status.reason.as_deref() == Some(reason) && status.is_about_lease(name))
 }
 
-/// True if the object is missing. If the whole resource is missing, the answer is a text, or names no object.
-fn is_missing(response: &Response, group: &str, resource: &str, name: &str) -> bool {
+fn is_missing_node(response: &Response, name: &str) -> bool {
     Status::of(response.status, &response.body)
-        .is_some_and(|status| status.reason.as_deref() == Some("NotFound") && status.is_about(group, resource, name))
+        .is_some_and(|status| status.reason.as_deref() == Some("NotFound") && status.is_about("", "nodes", name))
 }
 
 /// True if the delete was for another creation of the lease. Both texts of the API server have this word.
@@ -403,7 +403,7 @@ fn deleted(response: &Response, name: &str, uid: &Uid) -> Result<(), Unread> {
     }
     let is_success = status.kind == "Status" && status.status.as_deref() == Some("Success");
     let has_uid = status.details.as_ref().is_some_and(|details| details.uid.as_deref() == Some(uid.0.as_str()));
-    if is_success && has_uid && status.is_about(GROUP, RESOURCE, name) {
+    if is_success && has_uid && status.is_about_lease(name) {
         return Ok(());
     }
     Err(Unread::Wrong("the answer does not say that the lease is deleted".to_owned()))

@@ -236,7 +236,7 @@ pub(super) struct Details {
     pub(super) name: Option<String>,
     #[serde(default)]
     pub(super) group: Option<String>,
-    /// The name of the resource, in spite of the key.
+    /// The name of the resource, in spite of the key, or the kind.
     #[serde(default)]
     pub(super) kind: Option<String>,
     #[serde(default)]
@@ -250,11 +250,16 @@ impl Status {
         (status.kind == "Status" && status.code.is_none_or(|named| named == code)).then_some(status)
     }
 
+    /// True if the status is about the lease of this name. Most statuses name the resource, and some the kind.
+    pub(super) fn is_about_lease(&self, name: &str) -> bool {
+        self.is_about(GROUP, RESOURCE, name) || self.is_about(GROUP, KIND, name)
+    }
+
     /// True if the status is about this object.
-    pub(super) fn is_about(&self, group: &str, resource: &str, name: &str) -> bool {
+    pub(super) fn is_about(&self, group: &str, kind: &str, name: &str) -> bool {
         self.details.as_ref().is_some_and(|details| {
             details.group.as_deref().unwrap_or_default() == group
-                && details.kind.as_deref() == Some(resource)
+                && details.kind.as_deref() == Some(kind)
                 && details.name.as_deref() == Some(name)
         })
     }
@@ -301,10 +306,11 @@ struct Condition {
 }
 
 impl NodeObject {
-    /// True if an admin has said that the node is off.
+    /// True if an admin has said that the node is off, and the node is not ready. Kubernetes ignores the taint of a node that
+    /// is ready.
     /// (<https://kubernetes.io/docs/reference/labels-annotations-taints/#node-kubernetes-io-out-of-service>)
     pub(super) fn is_out_of_service(&self) -> bool {
-        self.spec.taints.iter().any(|taint| taint.key == "node.kubernetes.io/out-of-service")
+        !self.is_ready() && self.spec.taints.iter().any(|taint| taint.key == "node.kubernetes.io/out-of-service")
     }
 
     /// True if the kubelet has reported lately that it is ready.

@@ -114,10 +114,13 @@ fn a_delete_names_the_uid_and_is_done_if_that_lease_is_gone() {
     for text in [
         "Operation cannot be fulfilled on lanaddresses.underlay.internal \"X\": Precondition failed: UID in precondition: A, \
          UID in object meta: B",
-        "Operation cannot be fulfilled on lanaddresses.underlay.internal \"X\": the UID in the precondition (A) does not \
+        "Operation cannot be fulfilled on LanAddress.underlay.internal \"X\": the UID in the precondition (A) does not \
          match the UID in record (B). The object might have been deleted and then recreated",
     ] {
         assert_eq!(answer(&delete(), failure(409, "Conflict", text, NAME)), Answer::Gone);
+        let details = json!({"name": NAME, "group": "underlay.internal", "kind": "LanAddress"});
+        let status = json!({"kind": "Status", "reason": "Conflict", "message": text, "details": details, "code": 409});
+        assert_eq!(answer(&delete(), Reply::json(409, &status)), Answer::Gone);
     }
 }
 
@@ -295,7 +298,8 @@ fn a_node_is_missing_out_of_service_or_alive() {
     assert_eq!(evidence(node(json!([]), "True")), Ok(Evidence::Alive { ready: true }));
     assert_eq!(evidence(node(json!([]), "Unknown")), Ok(Evidence::Alive { ready: false }));
     let taint = json!([{"key": "a", "effect": "NoSchedule"}, {"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]);
-    assert_eq!(evidence(node(taint, "Unknown")), Ok(Evidence::OutOfService));
+    assert_eq!(evidence(node(taint.clone(), "Unknown")), Ok(Evidence::OutOfService));
+    assert_eq!(evidence(node(taint, "True")), Ok(Evidence::Alive { ready: true }));
     let missing = |name: &str| {
         let details = json!({"name": name, "kind": "nodes"});
         let status = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "message": "no", "code": 404, "details": details});

@@ -154,5 +154,5 @@ fn lost(answer: &Answer) -> &str {
 #[track_caller]
 fn cause(text: &str) -> &str {
     let (_, rest) = text.split_once(": http").expect("the operation and the server");
-    rest.splitn(2, ": ").nth(1).expect("a cause")
+    rest.split_once(": ").expect("a cause").1
 }
