@@ -106,6 +106,7 @@ const ROWS: &[Row] = &[
     (libc::SYS_chdir, "chdir", LOOKING),
     // Linux before 5.9 does not have it.
     (libc::SYS_close_range, "close_range", &[ENOSYS, ENOMEM, EMFILE]),
+    (libc::SYS_kcmp, "kcmp", &[EPERM, ENOSYS]),
     (libc::SYS_gettid, "gettid", SURE),
     (libc::SYS_getppid, "getppid", SURE),
     (libc::SYS_kill, "kill", SURE),

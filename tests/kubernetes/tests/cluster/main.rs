@@ -7,6 +7,7 @@ mod leases;
 mod node_port;
 mod page;
 mod pods;
+mod pool;
 mod second;
 mod services;
 mod status;
