@@ -1,5 +1,6 @@
 //! The client of lan-pool with a real API server: each request, and each refusal of it.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -110,6 +111,24 @@ fn each_request_of_the_client_does_what_it_says() {
 }
 
 #[test]
+fn a_list_of_several_pages_is_complete() {
+    let shared = Shared::get();
+    shared.lab.neighbour.run(|| {
+        let mut client = client(shared.server.node_kubeconfig("node3"), "pages");
+        let mut expected: Vec<_> =
+            (0..3_u8).flat_map(|high| (0..=255_u8).map(move |low| Ipv4Addr::new(10, 78, high, low))).collect();
+        for address in &expected {
+            made(client.ask(&Request::Create(lease("pages", &address.to_string(), "node3")), soon()));
+        }
+        let mut found: Vec<_> =
+            client.leases_of("node3", soon()).expect("a list").iter().map(|held| held.lease.address).collect();
+        expected.sort();
+        found.sort();
+        assert_eq!(found, expected);
+    });
+}
+
+#[test]
 fn the_client_reads_refusals_and_renewed_certificates() {
     let shared = Shared::get();
     let server = &shared.server;
@@ -129,6 +148,16 @@ fn the_client_reads_refusals_and_renewed_certificates() {
 
         server.renew_node_certificate("node2");
         made(node2.ask(&Request::Create(lease("refused", "10.77.0.201", "node2")), soon()));
+
+        // An administrator is exempt from the policy, so for him the dry run passes.
+        let mut admin = client(server.admin_kubeconfig(), "refused");
+        let text = admin.look(soon()).expect_err("the policy does not stop an administrator");
+        assert!(
+            text.ends_with("allowed, so this node can free the leases of other nodes: apply the policy of lan-pool"),
+            "{text}"
+        );
+        let dry = Request::Get(Ipv4Addr::new(192, 0, 2, 1).into());
+        assert_eq!(admin.ask(&dry, soon()), Answer::Found(None), "the dry run has made a lease");
 
         let mut stranger = client(server.user_kubeconfig("dave"), "refused");
         assert_eq!(stranger.node(), "host");

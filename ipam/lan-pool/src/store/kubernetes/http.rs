@@ -205,6 +205,9 @@ impl Connection {
         deadline: Instant,
     ) -> Result<(Response, Option<Self>), Failure> {
         self.stream.timed().deadline = deadline;
+        if let Err(error) = self.stream.timed().left() {
+            return Err(Failure::NotSent(text(&error)));
+        }
         let sent = self.stream.write_all(&head(server, message)).and_then(|()| self.stream.flush());
         if let Err(error) = sent {
             return Err(match &mut self.stream {
@@ -306,7 +309,7 @@ fn connect(server: &Server, deadline: Instant) -> Result<TcpStream, String> {
     for address in addresses(server, deadline)? {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            break;
+            return Err("timed out".to_owned());
         }
         match TcpStream::connect_timeout(&address, left.min(CONNECT)) {
             Ok(stream) => return Ok(stream),

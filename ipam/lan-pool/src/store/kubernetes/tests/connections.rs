@@ -66,6 +66,16 @@ fn a_name_without_an_address_is_a_refusal() {
 }
 
 #[test]
+fn after_the_deadline_nothing_is_sent() {
+    let (server, mut client) = client(vec![made()]);
+    assert_eq!(refused(&client.ask(&delete(), Instant::now())), "timed out");
+    assert_eq!(client.ask(&create(), soon()), Answer::Made(uid()));
+    // Now there is a connection.
+    assert_eq!(refused(&client.ask(&delete(), Instant::now())), "timed out");
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
 fn a_busy_server_is_asked_again() {
     let busy = |headers: &str| Reply::text(429, headers, "Too many requests, please try again later.\n");
     let (server, mut client) =
