@@ -52,8 +52,9 @@ fn a_companion_with_other_bytes_or_another_mode_is_renewed() {
     let (_other, other) = other_release();
     done(&plugins.install_of(&other));
     plugins.install();
-    let copied = Command::new("cp").arg("--remove-destination").arg(companion_of(&other)).arg(plugins.at(COMPANION));
-    assert!({ copied }.status().expect("start cp").success());
+    let mut copy = Command::new("cp");
+    copy.arg("--remove-destination").arg(companion_of(&other)).arg(plugins.at(COMPANION));
+    assert!(copy.status().expect("start cp").success());
     let said = plugins.install();
     assert!(said.contains("  lan-pool    renewed\n"), "{said}");
     plugins.assert_all_are(&built());
