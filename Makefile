@@ -36,11 +36,10 @@ build: ## bin/: the static programs: the plugins under all their names, and lan-
 	CARGO_ENCODED_RUSTFLAGS="$$($(RUST_FLAGS))" \
 		cargo build --locked --release --target $(HOST) -p lan-pool
 	@$(PROGRAM) install --to bin
-	@install -m 755 $(dir $(PROGRAM))lan-pool bin/lan-pool.new && mv bin/lan-pool.new bin/lan-pool
 	@ls -l bin
 
 # Only the copying needs root, and cargo may not be root's.
-install: build ## the program under its plugin names into BINDIR (default /opt/cni/bin)
+install: build ## the program under its plugin names, and lan-pool, into BINDIR (default /opt/cni/bin)
 	@$(shell test -w $(BINDIR) || echo $(SUDO)) bin/underlay install --to $(BINDIR)
 
 deb: build ## a Debian package, in dist/

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes a container image with the program and its licence, and nothing else, into DIRECTORY: one tar that is an OCI
-# layout and what `docker load` reads. The same program and SOURCE_DATE_EPOCH give the same bytes.
+# Writes a container image with the program, lan-pool of the same directory and their licence, and nothing else, into
+# DIRECTORY: one tar that is an OCI layout and what `docker load` reads. The same programs and SOURCE_DATE_EPOCH give the same bytes.
 #
 # usage: packaging/image.sh PROGRAM DIRECTORY
 set -eu
@@ -24,6 +24,7 @@ root=$scratch/root
 layout=$scratch/layout
 mkdir -p "$root" "$layout/blobs/sha256"
 install -m 755 "$program" "$root/underlay"
+install -m 755 "$(dirname "$program")/lan-pool" "$root/lan-pool"
 install -m 644 "$here/../LICENSE" "$root/LICENSE"
 
 # tar_of DIRECTORY FILE...: the files, as nobody's in particular, in a given order.

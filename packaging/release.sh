@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes a release of the commit that is checked out, in DIRECTORY: every lane of tests, two builds that must give the same
-# bytes, the program, the Debian package, the image, the manifest, and their sums. Uploads nothing.
+# bytes, the programs, the Debian package, the image, the manifests, and their sums. Uploads nothing.
 #
 # usage: packaging/release.sh DIRECTORY
 set -eu
@@ -29,6 +29,8 @@ aarch64) architecture=arm64 ;;
 *) architecture=$(uname -m) ;;
 esac
 mv "$directory/underlay" "$directory/underlay-$release-$architecture"
+mv "$directory/lan-pool" "$directory/lan-pool-$release-$architecture"
+cp packaging/lan-pool.yaml "$directory/underlay-$release-lan-pool.yaml"
 cp packaging/daemonset.yaml "$directory/underlay-$release-daemonset.yaml"
 cd "$directory"
 sha256sum -- * >SHA256SUMS

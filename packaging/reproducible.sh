@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the commit that is checked out twice, in different directories with different homes of cargo, and compares the
-# program, the package and the image byte for byte. Says their sums.
+# programs, the package and the image byte for byte. Says their sums.
 #
 # usage: packaging/reproducible.sh [DIRECTORY, where the first build's files are left]
 set -eu
@@ -31,11 +31,11 @@ PATH=$cargo_home/bin:$PATH
 build "$scratch/one" >/dev/null
 build "$scratch/another, of a longer name" >/dev/null
 cd "$scratch/one/source"
-for file in bin/underlay dist/*; do
+for file in bin/underlay bin/lan-pool dist/*; do
 	cmp "$file" "$scratch/another, of a longer name/source/$file"
 	sha256sum "$file"
 done
 if test -n "$left"; then
 	mkdir -p "$left"
-	cp bin/underlay dist/* "$left"
+	cp bin/underlay bin/lan-pool dist/* "$left"
 fi

@@ -27,6 +27,9 @@ pub enum Binaries {
 /// The names that a directory of copies has.
 const NAMES: [&str; 5] = ["macvlan", "host-local", "ipvlan", "loopback", "static"];
 
+/// The program that is always a file of its own.
+const COMPANION: &str = "lan-pool";
+
 impl Binaries {
     /// The directory of these programs. Copies are made in `scratch`.
     pub fn directory(self, scratch: &Path) -> PathBuf {
@@ -40,7 +43,7 @@ impl Binaries {
             Self::PlainCopies => {
                 let (from, to) = (built(), scratch.join("bin"));
                 fs::create_dir(&to).expect("make a directory for copies");
-                for name in NAMES {
+                for name in NAMES.into_iter().chain([COMPANION]) {
                     copy(&from.join(name), &to.join(name));
                 }
                 assert!(!one_file(&to), "the copies are one file");
@@ -88,7 +91,9 @@ pub fn floor() -> PathBuf {
 fn built() -> PathBuf {
     let directory = directory_from(BIN_VARIABLE, concat!(env!("CARGO_MANIFEST_DIR"), "/../bin"));
     let program = directory.join(NAMES[0]);
-    assert!(program.is_file(), "there is no {}: run `make build`, or set {BIN_VARIABLE}", program.display());
+    for program in [program, directory.join(COMPANION)] {
+        assert!(program.is_file(), "there is no {}: run `make build`, or set {BIN_VARIABLE}", program.display());
+    }
     directory
 }
 

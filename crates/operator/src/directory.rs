@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use crate::Error;
 
-/// The mark. Every release must have exactly this text.
-const MARK: &[u8] = b"\x01this program is an Underlay, under whichever name and of whichever release\x01";
+/// The mark, which `install` recognises our files by. Every release of each of our programs must have exactly this
+/// text in its bytes.
+pub const MARK: &[u8] = b"\x01this program is an Underlay, under whichever name and of whichever release\x01";
 
 /// The directory with the predecessors. It is on the same file system as the names, so that files can be renamed. A
 /// runtime never looks for this name, because the name of a plugin begins with a letter or digit.
@@ -307,7 +308,8 @@ fn alike(a: &Path, b: &Path) -> bool {
     same || its.len() == others.len() && fs::read(a).ok().is_some_and(|bytes| fs::read(b).is_ok_and(|b| b == bytes))
 }
 
-fn holds_mark(mut bytes: &[u8]) -> bool {
+/// Returns true if a file with these bytes is ours.
+pub(crate) fn holds_mark(mut bytes: &[u8]) -> bool {
     // Search the first byte first. It is rare, and a Go program has many megabytes.
     while let Some(at) = bytes.iter().position(|byte| *byte == MARK[0]) {
         bytes = &bytes[at..];

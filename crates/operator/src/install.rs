@@ -3,40 +3,54 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::iter;
 use std::path::Path;
 
 use cni::Program;
 
 use crate::Error;
-use crate::directory::{Directory, Found, PREVIOUS};
+use crate::directory::{Directory, Found, PREVIOUS, holds_mark};
 
 /// The running program.
 const SELF: &str = "/proc/self/exe";
 
+/// The companion: a program of its own, which is installed together with this one if it is in the same directory.
+const COMPANION: &str = "lan-pool";
+
 /// The output for a name with [`Found::Overwritten`].
 const WRITTEN: &str = "; another program had been written into underlay's file";
 
-/// Puts this program into the directory under all its names, and keeps the predecessors.
+/// Puts this program into the directory under all its names, and its companion, and keeps the predecessors.
 pub(crate) fn install(program: &Program, former: &[&str], path: &Path, said: &mut String) -> Result<(), Error> {
     let bytes = fs::read(SELF).map_err(Error::io("read", Path::new(SELF)))?;
     fs::create_dir_all(path).map_err(Error::io("create", path))?;
+    let companion = companion()?;
     let directory = Directory::open(path)?;
     // Look at everything before anything is changed.
     let kept = directory.kept_names()?;
-    let found = directory.look_at(&names(program, former, &kept), &kept, program.name)?;
-    let is_name = |name: &str| name == program.name || program.plugin(name).is_some();
+    let mut found = directory.look_at(&names(program, former, &kept), &kept, program.name)?;
+    let left = companion.is_none() && found.contains(&(COMPANION, Found::Ours));
+    found.retain(|(name, _)| *name != COMPANION || companion.is_some());
+    let is_name = |name: &str| name == program.name || name == COMPANION || program.plugin(name).is_some();
     let (found, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|(name, _)| is_name(name));
-    let names: Vec<&str> = found.iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = found.iter().map(|(name, _)| *name).filter(|name| *name != COMPANION).collect();
     let dropped = of(&others, &[Found::Ours, Found::Overwritten]);
-    if dropped.is_empty() && directory.is_all(&names, &bytes)? {
+    let is_companion = companion.as_ref().map_or(Ok(true), |bytes| directory.is_all(&[COMPANION], bytes))?;
+    if dropped.is_empty() && is_companion && directory.is_all(&names, &bytes)? {
         tell(said, format_args!("{}: {} {} is already installed", path.display(), program.name, program.release));
+        tell_left(said, left);
         return Ok(());
     }
 
     let foreign = of(&found, &[Found::Foreign]);
-    directory.write(&bytes)?;
+    // The first write fails if the file system is full. Then nothing is changed.
+    directory.write(companion.as_ref().unwrap_or(&bytes))?;
     directory.keep(&foreign)?;
     tell(said, format_args!("{}: {} {}", path.display(), program.name, program.release));
+    if companion.is_some() {
+        directory.place_last(COMPANION)?;
+        directory.write(&bytes)?;
+    }
     for name in names.iter().filter(|name| **name != program.name) {
         directory.place(name)?;
     }
@@ -57,6 +71,7 @@ pub(crate) fn install(program: &Program, former: &[&str], path: &Path, said: &mu
         };
         tell(said, format_args!("  {name:<12}{what}"));
     }
+    tell_left(said, left);
     for (link, name) in directory.links_to(&foreign)? {
         tell(said, format_args!("  {link:<12}is a symbolic link to {name}, which is {} now", program.name));
     }
@@ -106,10 +121,24 @@ pub(crate) fn uninstall(program: &Program, former: &[&str], path: &Path, said: &
     directory.sync()
 }
 
-/// Lists the names that are or were ours: those of this release, those of earlier releases, and those with a
-/// predecessor. The program's own name is the last.
+/// Reads the companion in the directory of the running program. Returns `None` if there is none, or a file without the
+/// mark.
+fn companion() -> Result<Option<Vec<u8>>, Error> {
+    let program = fs::read_link(SELF).map_err(Error::io("read", Path::new(SELF)))?;
+    let path = program.with_file_name(COMPANION);
+    // Read only regular files: reading a FIFO may not end.
+    if !fs::metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
+        return Ok(None);
+    }
+    let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+    Ok(holds_mark(&bytes).then_some(bytes))
+}
+
+/// Lists the names that are or were ours: those of this release, the companion, those of earlier releases, and those
+/// with a predecessor. The program's own name is the last.
 fn names<'a>(program: &Program, former: &[&'a str], kept: &'a [String]) -> Vec<&'a str> {
     let plugins = program.plugins.iter().map(|(name, _)| *name).chain(former.iter().copied());
+    let plugins = plugins.chain(iter::once(COMPANION));
     let mut names: Vec<&str> = plugins.chain(kept.iter().map(String::as_str)).collect();
     names.retain(|name| *name != program.name);
     names.sort_unstable();
@@ -133,6 +162,18 @@ fn gone_back(back: Found) -> &'static str {
     match back {
         Found::Foreign => "the earlier file is back",
         _ => "removed",
+    }
+}
+
+/// Says that the installed companion is not renewed.
+fn tell_left(said: &mut String, left: bool) {
+    if left {
+        tell(
+            said,
+            format_args!(
+                "  {COMPANION:<12}is left as it is: there is no {COMPANION} in the directory of the program that installs"
+            ),
+        );
     }
 }
 

@@ -1,8 +1,10 @@
 //! The commands for operators: `underlay install` and `underlay uninstall`. Runtimes do not call them.
 //!
 //! - Name: the file name of a plugin or of the program. All names are hard links to one file, if possible.
+//! - Companion: the program `lan-pool`, a file of its own. It is installed with the plugins if it is in the same directory
+//!   as the program that installs.
 //! - Predecessor: the file that had a name before Underlay. It is kept in `.underlay-previous`.
-//! - Mark: a text that every release of Underlay has in its bytes, and no other program has.
+//! - Mark: a text that every release of Underlay and of its companion has in its bytes, and no other program has.
 //! - Foreign: a file without the mark.
 #![forbid(unsafe_code)]
 
@@ -18,6 +20,7 @@ use std::path::Path;
 use cni::Program;
 use nix::sys::signal::{SigSet, Signal};
 
+pub use directory::MARK;
 pub use error::Error;
 use words::{Command, Words};
 

@@ -8,7 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::fixture::{Plugins, REPOSITORY, built, distributed, done, expected_names, list, run};
+use crate::fixture::{
+    COMPANION, Plugins, REPOSITORY, built, companion_of, distributed, done, expected_names, installed_names, list, run,
+};
 
 const PLUGINS: &str = "usr/lib/cni";
 /// Files that keep other programs away from the host's link and its sysctls, each with the lines that do it.
@@ -30,7 +32,7 @@ fn package(program: &Path, directory: &Path) -> PathBuf {
     PathBuf::from(done(&output).trim_end())
 }
 
-/// A script in place of another release. It has the plugin `vlan` and not `ipvlan-l2`.
+/// A script in place of another release, and the companion of this one. It has the plugin `vlan` and not `ipvlan-l2`.
 fn other_release(scratch: &Plugins, version: &str) -> PathBuf {
     let names: Vec<String> =
         expected_names().into_iter().filter(|name| name != "ipvlan-l2" && name != "underlay").collect();
@@ -39,6 +41,7 @@ fn other_release(scratch: &Plugins, version: &str) -> PathBuf {
         names.join(" ")
     );
     e2e::plugin::write_script(&scratch.at(version), &script);
+    fs::copy(companion_of(&built()), scratch.at(COMPANION)).expect("copy the companion");
     scratch.at(version)
 }
 
@@ -141,6 +144,11 @@ fn the_package_and_that_of_debian_can_both_be_upgraded() {
     for name in expected_names() {
         assert!(machine.read(&name) == ours, "{name} is not ours");
     }
+    assert!(machine.read(COMPANION) == fs::read(companion_of(&built())).expect("read it"), "{COMPANION} is not ours");
+    assert!(machine.run(&["lan-pool", "--version"]).starts_with("lan-pool "));
+    for file in ["lan-pool.yaml", "underlay-lan-pool-sweep.service", "underlay-lan-pool-sweep.timer"] {
+        assert!(machine.at("usr/share/doc/underlay").join(file).is_file(), "{file} is missing");
+    }
     assert!(machine.read("macvlan.distrib") == macvlan, "theirs was not diverted");
     assert!(machine.run(&["dpkg", "--verify", "underlay", "containernetworking-plugins"]).is_empty());
     assert!(machine.run(&["underlay", "--version"]).starts_with("underlay "));
@@ -193,7 +201,7 @@ fn the_package_works_without_that_of_debian() {
     let (scratch, machine) = (Plugins::none(), Machine::new());
     machine.run(&["dpkg", "--no-triggers", "--force-depends", "--purge", "containernetworking-plugins"]);
     machine.dpkg("--install", &package(&built(), scratch.path()));
-    assert_eq!(machine.plugins(), expected_names());
+    assert_eq!(machine.plugins(), installed_names());
     machine.dpkg("--purge", Path::new("underlay"));
     assert!(!machine.at(PLUGINS).exists() || machine.plugins().is_empty(), "{:?}", machine.plugins());
 }

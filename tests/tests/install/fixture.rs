@@ -20,6 +20,23 @@ pub(crate) fn built() -> PathBuf {
     program
 }
 
+/// The program that is a file of its own, and is installed together with the plugins.
+pub(crate) const COMPANION: &str = "lan-pool";
+
+/// The companion next to a program.
+pub(crate) fn companion_of(program: &Path) -> PathBuf {
+    program.with_file_name(COMPANION)
+}
+
+/// The names after an installation: those of the program and of its plugins, and the companion.
+pub(crate) fn installed_names() -> Vec<String> {
+    assert!(companion_of(&built()).is_file(), "there is no {COMPANION}: `make build` makes it");
+    let mut names = expected_names();
+    names.push(COMPANION.to_owned());
+    names.sort();
+    names
+}
+
 /// The names of the program and of its plugins, as the program prints them.
 pub(crate) fn expected_names() -> Vec<String> {
     let output = Command::new(built()).arg("--plugins").output().expect("start the program");
@@ -107,7 +124,7 @@ impl Plugins {
         }
     }
 
-    /// Each name is one program, with these bytes.
+    /// Each name is one program, with these bytes. The companion is that next to the program.
     #[track_caller]
     pub(crate) fn assert_all_are(&self, program: &Path) {
         let bytes = fs::read(program).expect("read the program");
@@ -115,6 +132,14 @@ impl Plugins {
         for name in expected_names() {
             assert_eq!(inode(&self.at(&name)), inode(&self.at("underlay")), "{name} is another file");
         }
+        self.assert_companion_is(program);
+    }
+
+    /// The companion is that next to the program.
+    #[track_caller]
+    pub(crate) fn assert_companion_is(&self, program: &Path) {
+        let bytes = fs::read(companion_of(program)).expect("read the companion");
+        assert!(self.read(COMPANION) == bytes, "{COMPANION} is not what was installed");
     }
 }
 
@@ -123,14 +148,16 @@ pub(crate) fn distributed(name: &str) -> String {
     format!("the distribution's {name}")
 }
 
-/// Another release of the program, in a new directory. It has one more byte at its end.
+/// Another release of the program and of its companion, in a new directory. Both have one more byte at their end.
 pub(crate) fn other_release() -> (TempDir, PathBuf) {
     let directory = tempfile::Builder::new().prefix("underlay-release.").tempdir().expect("make a directory");
     let program = directory.path().join("underlay");
     // Another process writes it: see `write_script`.
     let script = "cp \"$0\" \"$1\" && printf x >> \"$1\"";
-    let status = Command::new("sh").args(["-c", script]).arg(built()).arg(&program).status().expect("start sh");
-    assert!(status.success(), "make another release");
+    for (from, to) in [(built(), program.clone()), (companion_of(&built()), companion_of(&program))] {
+        let status = Command::new("sh").args(["-c", script]).arg(from).arg(to).status().expect("start sh");
+        assert!(status.success(), "make another release");
+    }
     (directory, program)
 }
 

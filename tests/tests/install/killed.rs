@@ -5,10 +5,13 @@ use std::fs;
 use e2e::plugin::write_script;
 use e2e::{Namespace, Plugin};
 
-use crate::fixture::{PREVIOUS, Plugins, built, distributed, expected_names, list};
+use crate::fixture::{COMPANION, PREVIOUS, Plugins, built, companion_of, distributed, installed_names, list};
 
 /// More system calls than any run makes.
 const MANY: usize = 5000;
+
+/// The distribution's plugins that have one of our names.
+const THEIRS: [&str; 3] = ["macvlan", "host-local", COMPANION];
 
 /// Kills the program at each of its system calls, each in a separate run. After each run, every name is a complete
 /// program, and `then` is called. The first run that is not killed is the last one. At least `least` runs must be
@@ -22,6 +25,7 @@ fn killed_at_every_step(least: usize, words: [&str; 2], prepare: impl Fn(&Plugin
     let program = Plugin::new(&host, script);
     for (step, stop) in (1..MANY).step_by(2).enumerate() {
         let plugins = Plugins::of_a_distribution();
+        plugins.write(COMPANION, &distributed(COMPANION));
         prepare(&plugins);
         let call = program.bare().stdin("go\n").env("PROGRAM", built()).env("DIRECTORY", plugins.path());
         let outcome = call.env("COMMAND", words[0]).env("OPTION", words[1]).run_killed_at(stop);
@@ -39,21 +43,30 @@ fn killed_at_every_step(least: usize, words: [&str; 2], prepare: impl Fn(&Plugin
 /// All names of the distribution are there, and every name is the complete program of the distribution or ours. The
 /// files of the distribution are in one of the two directories.
 fn assert_complete(plugins: &Plugins, when: &str) {
-    let ours = fs::read(built()).expect("read the program");
+    let [program, companion] = [built(), companion_of(&built())].map(|path| fs::read(path).expect("read the program"));
     let there = list(plugins.path());
-    for name in expected_names() {
-        let had = ["macvlan", "host-local"].contains(&name.as_str());
+    for name in installed_names() {
+        let ours = if name == COMPANION { &companion } else { &program };
+        let had = THEIRS.contains(&name.as_str());
         if !there.contains(&name) {
             assert!(!had, "{when}: {name} is missing");
             continue;
         }
         let bytes = plugins.read(&name);
         let theirs = bytes == distributed(&name).as_bytes();
-        assert!(theirs || bytes == ours, "{when}: {name} is neither program");
+        assert!(theirs || bytes == *ours, "{when}: {name} is neither program");
         let kept = fs::read(plugins.at(PREVIOUS).join(&name)).unwrap_or_default();
         assert!(!had || theirs || kept == distributed(&name).as_bytes(), "{when}: the old {name} is lost");
     }
     assert_eq!(String::from_utf8_lossy(&plugins.read("bridge")), distributed("bridge"), "{when}");
+}
+
+/// The directory has the plugins of the distribution, with its own lan-pool, and nothing else.
+#[track_caller]
+fn assert_as_before(plugins: &Plugins) {
+    assert_eq!(String::from_utf8_lossy(&plugins.read(COMPANION)), distributed(COMPANION));
+    fs::remove_file(plugins.at(COMPANION)).expect("remove a plugin");
+    plugins.assert_of_a_distribution();
 }
 
 #[test]
@@ -65,12 +78,12 @@ fn an_installation_killed_at_any_step_can_be_repeated_and_undone() {
         |plugins, when| {
             plugins.install();
             plugins.assert_all_are(&built());
-            let mut expected = expected_names();
+            let mut expected = installed_names();
             expected.extend([PREVIOUS.to_owned(), "bridge".to_owned()]);
             expected.sort();
             assert_eq!(list(plugins.path()), expected, "{when}");
             plugins.uninstall();
-            plugins.assert_of_a_distribution();
+            assert_as_before(plugins);
         },
     );
 }
@@ -83,7 +96,7 @@ fn an_installation_killed_at_any_step_can_be_undone_at_once() {
         |_| {},
         |plugins, _| {
             plugins.uninstall();
-            plugins.assert_of_a_distribution();
+            assert_as_before(plugins);
         },
     );
 }
@@ -93,6 +106,6 @@ fn an_uninstallation_killed_at_any_step_can_be_repeated() {
     let prepare = |plugins: &Plugins| drop(plugins.install());
     killed_at_every_step(60, ["uninstall", "--from"], prepare, |plugins, _| {
         plugins.uninstall();
-        plugins.assert_of_a_distribution();
+        assert_as_before(plugins);
     });
 }

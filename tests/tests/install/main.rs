@@ -2,6 +2,7 @@
 //! changes. `underlay uninstall` restores the earlier files.
 
 mod back;
+mod companion;
 mod deb;
 mod fixture;
 mod image;

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::fixture::{
-    PREVIOUS, Plugins, REPOSITORY, built, distributed, done, expected_names, failed, inode, list, other_release, run,
+    COMPANION, PREVIOUS, Plugins, REPOSITORY, built, companion_of, distributed, done, expected_names, failed, inode,
+    installed_names, list, other_release, run,
 };
 
 /// Installs the program that `make build` has built.
@@ -28,7 +29,10 @@ fn every_name_is_a_hard_link_to_one_program_with_mode_0755() {
     done(&make_install(&bindir));
     let names = expected_names();
     // No temporary file is left.
-    assert_eq!(list(&bindir), names);
+    assert_eq!(list(&bindir), installed_names());
+    let companion = fs::symlink_metadata(bindir.join(COMPANION)).expect("look at the companion");
+    assert!(companion.is_file() && companion.nlink() == 1, "{companion:?}");
+    assert_eq!(companion.permissions().mode() & 0o7777, 0o755);
     assert!(fs::read(bindir.join("macvlan")).expect("read a plugin") == fs::read(built()).expect("read the program"));
     for name in &names {
         let metadata = fs::symlink_metadata(bindir.join(name)).expect("look at a plugin");
@@ -80,7 +84,7 @@ fn install_and_uninstall_print_a_line_for_each_name() {
     ] {
         assert!(lines.iter().any(|its| its == line), "{line} is not in\n{said}");
     }
-    assert_eq!(lines.len(), 1 + expected_names().len(), "{said}");
+    assert_eq!(lines.len(), 1 + installed_names().len(), "{said}");
     let said = plugins.uninstall();
     assert!(said.lines().any(|line| line.trim_start() == "macvlan     the earlier file is back"), "{said}");
 }
@@ -134,7 +138,7 @@ fn older_plugins_are_replaced_and_open_files_of_them_stay_complete() {
     // It ends with its input.
     drop(running.stdin.take());
     assert!(running.wait().expect("wait for an old plugin").success());
-    let mut names = expected_names();
+    let mut names = installed_names();
     names.insert(0, PREVIOUS.to_owned());
     assert_eq!(list(plugins.path()), names);
 }
@@ -148,7 +152,7 @@ fn a_second_installation_changes_nothing() {
         let metadata = fs::metadata(plugins.at(name)).expect("look at a plugin");
         (metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
     };
-    let names = expected_names();
+    let names = installed_names();
     let before: Vec<_> = names.iter().map(stat).collect();
     assert!(plugins.install().ends_with(" is already installed\n"));
     assert_eq!(names.iter().map(stat).collect::<Vec<_>>(), before);
@@ -162,10 +166,12 @@ fn a_second_installation_changes_nothing() {
 fn during_twenty_installations_every_name_is_always_a_complete_program() {
     let plugins = Plugins::none();
     plugins.install();
-    let names = expected_names();
+    let names = installed_names();
     let (_other, other) = other_release();
     let releases = [built(), other];
-    let sizes = releases.each_ref().map(|program| fs::metadata(program).expect("look at a program").len());
+    let size = |path: &Path| fs::metadata(path).expect("look at a program").len();
+    let sizes = releases.each_ref().map(|program| size(program));
+    let companions = releases.each_ref().map(|program| size(&companion_of(program)));
     let over = AtomicBool::new(false);
     let (looks, inodes) = thread::scope(|scope| {
         let watch = scope.spawn(|| {
@@ -174,7 +180,8 @@ fn during_twenty_installations_every_name_is_always_a_complete_program() {
                 for name in &names {
                     match fs::symlink_metadata(plugins.at(name)) {
                         Ok(metadata) => {
-                            assert!(sizes.contains(&metadata.len()), "{name} is half a program");
+                            let whole = if name == COMPANION { &companions } else { &sizes };
+                            assert!(whole.contains(&metadata.len()), "{name} is half a program");
                             assert_eq!(metadata.permissions().mode() & 0o7777, 0o755, "{name}");
                             inodes.insert(metadata.ino());
                         }

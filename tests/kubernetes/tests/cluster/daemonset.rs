@@ -54,14 +54,17 @@ fn await_rollout(cluster: &Turn) {
     cluster.kubectl(&status, "");
 }
 
-/// Waits until each name that we install is that program, on both nodes.
-fn await_program(cluster: &Turn, program: &[u8]) {
+/// Waits until each name that we install is that program, and `lan-pool` that companion, on both nodes.
+fn await_programs(cluster: &Turn, program: &[u8], companion: &[u8]) {
     for node in &cluster.nodes {
         cluster.until(&format!("the program is installed on {}", node.name), || {
             let plugins = plugins(node);
             let names = ["underlay", "macvlan", "ipvlan", "ipvlan-l2", "host-local", "loopback", "static"];
-            let others: Vec<&str> =
-                names.into_iter().filter(|name| plugins.get(*name).is_none_or(|bytes| bytes != program)).collect();
+            let wanted = names.into_iter().map(|name| (name, program)).chain([("lan-pool", companion)]);
+            let others: Vec<&str> = wanted
+                .filter(|(name, wanted)| plugins.get(*name).is_none_or(|bytes| bytes != wanted))
+                .map(|(name, _)| name)
+                .collect();
             if others.is_empty() { Ok(()) } else { Err(format!("not yet: {others:?}")) }
         });
     }
@@ -93,13 +96,16 @@ fn the_daemonset_installs_upgrades_and_uninstalls_while_pods_run() {
     let before = plugins(&cluster.nodes[0]);
     let pods = cluster.deploy("web", 4, pods::spec());
 
-    // The later version differs only by bytes at its end, which no loader reads.
+    // The later version differs only by bytes at the ends of its programs, which no loader reads.
     let program = cluster.lab.bin().join("underlay");
-    let bytes = fs::read(&program).expect("read the program");
     let later = scratch.join("underlay");
-    write_script(&later, "");
-    let later_bytes = [&bytes[..], b"later"].concat();
-    fs::write(&later, &later_bytes).expect("write the later program");
+    let [(bytes, later_bytes), (companion, later_companion)] = ["underlay", "lan-pool"].map(|name| {
+        let bytes = fs::read(cluster.lab.bin().join(name)).expect("read a program");
+        let later_bytes = [&bytes[..], b"later"].concat();
+        write_script(&scratch.join(name), "");
+        fs::write(scratch.join(name), &later_bytes).expect("write a later program");
+        (bytes, later_bytes)
+    });
     let later_archive = image(&later, &scratch.join("later"));
     let archive = image(&program, &scratch.join("now"));
     for node in &cluster.nodes {
@@ -112,13 +118,13 @@ fn the_daemonset_installs_upgrades_and_uninstalls_while_pods_run() {
     assert!(manifest.contains(IMAGE), "the manifest names another image");
     cluster.kubectl(&["apply", "-f", "-"], &manifest);
     await_rollout(&cluster);
-    await_program(&cluster, &bytes);
+    await_programs(&cluster, &bytes, &companion);
     assert_undisturbed(&cluster, &pods);
 
     let later_manifest = manifest.replace(IMAGE, LATER_IMAGE);
     cluster.kubectl(&["apply", "-f", "-"], &later_manifest);
     await_rollout(&cluster);
-    await_program(&cluster, &later_bytes);
+    await_programs(&cluster, &later_bytes, &later_companion);
     assert_undisturbed(&cluster, &pods);
 
     // Our plugins attach four pods more.
