@@ -42,7 +42,7 @@ struct Identity {
     name: String,
 }
 
-/// What a user has shown to be itself.
+/// The credentials of a program or of files, before they are used.
 #[derive(Default)]
 struct Proof {
     identity: Option<Identity>,

@@ -85,7 +85,7 @@ pub(super) struct Exec {
     pub(super) env: Vec<(String, String)>,
     /// The program gets the cluster.
     pub(super) with_cluster: bool,
-    /// What to do if the program does not exist.
+    /// Advice for the case that the program does not exist.
     pub(super) hint: Option<String>,
 }
 

@@ -31,6 +31,15 @@ fn a_connection_that_has_ended_is_not_used_again() {
 }
 
 #[test]
+fn a_connection_that_the_server_closes_without_a_word_is_not_used_again() {
+    let (server, mut client) = client(vec![made().closing(), deleted()]);
+    assert_eq!(client.ask(&create(), soon()), Answer::Made(uid()));
+    server.await_end(1);
+    assert_eq!(client.ask(&delete(), soon()), Answer::Gone);
+    assert_eq!(server.connections(), 2);
+}
+
+#[test]
 fn a_response_that_comes_twice_does_not_answer_the_next_request() {
     let twice = [made().content(), made().content()].concat();
     let (server, mut client) = client(vec![Reply::bytes(twice), exists()]);

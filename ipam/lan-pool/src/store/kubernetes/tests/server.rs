@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
@@ -70,6 +71,8 @@ struct Shared {
     replies: VecDeque<Reply>,
     requests: Vec<String>,
     connections: usize,
+    /// Connections that the server has closed.
+    ended: usize,
 }
 
 pub(super) struct Server {
@@ -108,6 +111,7 @@ impl Server {
                     // The client may close the connection at any time.
                     _ = converse(stream, &of_server);
                 }
+                of_server.lock().unwrap().ended += 1;
             }
         });
         Self { shared, port, directory: tempfile::tempdir().unwrap() }
@@ -119,6 +123,15 @@ impl Server {
 
     pub(super) fn connections(&self) -> usize {
         self.shared.lock().unwrap().connections
+    }
+
+    /// Waits until the server has closed so many connections.
+    pub(super) fn await_end(&self, connections: usize) {
+        let deadline = soon();
+        while self.shared.lock().unwrap().ended < connections {
+            assert!(Instant::now() < deadline, "the server does not close its connection");
+            thread::yield_now();
+        }
     }
 
     pub(super) fn url(&self) -> String {
