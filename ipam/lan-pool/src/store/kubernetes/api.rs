@@ -8,16 +8,17 @@ use std::time::{Duration, Instant, SystemTime};
 use super::LARGEST_OBJECT;
 use super::credentials::Credentials;
 use super::error::{AccessError, Result};
-use super::http::{Connection, Failure, Message, Response};
+use super::http::{Connection, Failure, Message};
 use super::kubeconfig::{self, Kubeconfig};
 use super::object::Status;
+use super::response::Response;
 
 /// The first wait if a busy server does not name one. It doubles each time.
 const BUSY: Duration = Duration::from_millis(100);
 /// The largest random addition to a wait.
 const JITTER: Duration = Duration::from_millis(500);
 
-/// Where the address of the API server and the credentials are.
+/// The place of the credentials, and of the address of the API server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
     /// The path of a kubeconfig. `None`: the service account of the pod in which this process runs.

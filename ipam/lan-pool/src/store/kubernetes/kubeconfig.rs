@@ -16,7 +16,7 @@ use super::error::{AccessError, Result};
 
 /// Bytes of a kubeconfig, of a certificate file, or of a token. Such files are smaller by far.
 pub(super) const LARGEST_FILE: u64 = 1 << 20;
-/// Where a pod finds the credentials of its service account.
+/// The directory with the credentials of a service account, in a pod.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// A context of a kubeconfig.
