@@ -1,11 +1,14 @@
 //! `install` and `uninstall` are killed at each system call.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use e2e::plugin::write_script;
 use e2e::{Namespace, Plugin};
 
-use crate::fixture::{COMPANION, PREVIOUS, Plugins, built, companion_of, distributed, installed_names, list};
+use crate::fixture::{
+    COMPANION, PREVIOUS, Plugins, built, companion_of, distributed, done, installed_names, list, other_release,
+};
 
 /// More system calls than any run makes.
 const MANY: usize = 5000;
@@ -13,24 +16,31 @@ const MANY: usize = 5000;
 /// The distribution's plugins that have one of our names.
 const THEIRS: [&str; 3] = ["macvlan", "host-local", COMPANION];
 
-/// Kills the program at each of its system calls, each in a separate run. After each run, every name is a complete
+/// Kills the program at each of its system calls, each in a separate run. `prepare` gets the other release. After each run, every name is a complete
 /// program, and `then` is called. The first run that is not killed is the last one. At least `least` runs must be
 /// killed.
-fn killed_at_every_step(least: usize, words: [&str; 2], prepare: impl Fn(&Plugins), then: impl Fn(&Plugins, &str)) {
+fn killed_at_every_step(
+    least: usize,
+    words: [&str; 2],
+    prepare: impl Fn(&Plugins, &Path),
+    then: impl Fn(&Plugins, &str),
+) {
     let host = Namespace::new();
     let scratch = Plugins::none();
     let script = scratch.at("script");
     // The tracer is attached before the script gets the line.
     write_script(&script, "read line\nexec \"$PROGRAM\" \"$COMMAND\" \"$OPTION\" \"$DIRECTORY\"");
     let program = Plugin::new(&host, script);
+    let (_other, other) = other_release();
+    let releases = [built(), other];
     for (step, stop) in (1..MANY).step_by(2).enumerate() {
         let plugins = Plugins::of_a_distribution();
         plugins.write(COMPANION, &distributed(COMPANION));
-        prepare(&plugins);
+        prepare(&plugins, &releases[1]);
         let call = program.bare().stdin("go\n").env("PROGRAM", built()).env("DIRECTORY", plugins.path());
         let outcome = call.env("COMMAND", words[0]).env("OPTION", words[1]).run_killed_at(stop);
         let when = format!("killed at step {step}");
-        assert_complete(&plugins, &when);
+        assert_complete(&plugins, &releases, &when);
         if outcome.status.success() {
             assert!(step >= least, "only {step} steps were killed");
             return;
@@ -40,13 +50,15 @@ fn killed_at_every_step(least: usize, words: [&str; 2], prepare: impl Fn(&Plugin
     panic!("it never ends");
 }
 
-/// All names of the distribution are there, and every name is the complete program of the distribution or ours. The
+/// All names of the distribution are there, and every name is the complete program of the distribution or of one of our releases. The
 /// files of the distribution are in one of the two directories.
-fn assert_complete(plugins: &Plugins, when: &str) {
-    let [program, companion] = [built(), companion_of(&built())].map(|path| fs::read(path).expect("read the program"));
+fn assert_complete(plugins: &Plugins, releases: &[PathBuf], when: &str) {
+    let read = |path: &Path| fs::read(path).expect("read a program");
+    let programs: Vec<_> = releases.iter().map(|release| read(release)).collect();
+    let companions: Vec<_> = releases.iter().map(|release| read(&companion_of(release))).collect();
     let there = list(plugins.path());
     for name in installed_names() {
-        let ours = if name == COMPANION { &companion } else { &program };
+        let ours = if name == COMPANION { &companions } else { &programs };
         let had = THEIRS.contains(&name.as_str());
         if !there.contains(&name) {
             assert!(!had, "{when}: {name} is missing");
@@ -54,7 +66,7 @@ fn assert_complete(plugins: &Plugins, when: &str) {
         }
         let bytes = plugins.read(&name);
         let theirs = bytes == distributed(&name).as_bytes();
-        assert!(theirs || bytes == *ours, "{when}: {name} is neither program");
+        assert!(theirs || ours.contains(&bytes), "{when}: {name} is neither program");
         let kept = fs::read(plugins.at(PREVIOUS).join(&name)).unwrap_or_default();
         assert!(!had || theirs || kept == distributed(&name).as_bytes(), "{when}: the old {name} is lost");
     }
@@ -74,7 +86,7 @@ fn an_installation_killed_at_any_step_can_be_repeated_and_undone() {
     killed_at_every_step(
         80,
         ["install", "--to"],
-        |_| {},
+        |_, _| {},
         |plugins, when| {
             plugins.install();
             plugins.assert_all_are(&built());
@@ -93,8 +105,24 @@ fn an_installation_killed_at_any_step_can_be_undone_at_once() {
     killed_at_every_step(
         80,
         ["install", "--to"],
-        |_| {},
+        |_, _| {},
         |plugins, _| {
+            plugins.uninstall();
+            assert_as_before(plugins);
+        },
+    );
+}
+
+/// The companion is then of the one release, and the plugins may be of the other.
+#[test]
+fn an_upgrade_killed_at_any_step_can_be_repeated_and_undone() {
+    killed_at_every_step(
+        80,
+        ["install", "--to"],
+        |plugins, other| drop(done(&plugins.install_of(other))),
+        |plugins, _| {
+            plugins.install();
+            plugins.assert_all_are(&built());
             plugins.uninstall();
             assert_as_before(plugins);
         },
@@ -103,7 +131,7 @@ fn an_installation_killed_at_any_step_can_be_undone_at_once() {
 
 #[test]
 fn an_uninstallation_killed_at_any_step_can_be_repeated() {
-    let prepare = |plugins: &Plugins| drop(plugins.install());
+    let prepare = |plugins: &Plugins, _: &Path| drop(plugins.install());
     killed_at_every_step(60, ["uninstall", "--from"], prepare, |plugins, _| {
         plugins.uninstall();
         assert_as_before(plugins);
