@@ -17,6 +17,7 @@ use e2e::{Binaries, Lab, Namespace};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::api_server::{Authority, base64};
 use crate::control_plane::{SERVICES, api_server, make_account_keys};
 use crate::kube_proxy::KubeProxy;
 use crate::{Api, Node};
@@ -38,13 +39,8 @@ pub const DNS: &str = "10.96.0.10";
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
 /// The users of the API server, each with its group. The token of a user is made from its name.
-const USERS: [(&str, &str); 5] = [
-    ("admin", "system:masters"),
-    ("system:kube-scheduler", ""),
-    ("system:kube-proxy", "system:node-proxier"),
-    ("system:node:node1", "system:nodes"),
-    ("system:node:node2", "system:nodes"),
-];
+const USERS: [(&str, &str); 3] =
+    [("admin", "system:masters"), ("system:kube-scheduler", ""), ("system:kube-proxy", "system:node-proxier")];
 
 /// A running cluster. Its drop ends all processes in it.
 #[derive(Debug)]
@@ -104,7 +100,11 @@ impl Cluster {
         gateway.set_sysctl("net/ipv4/ip_forward", "1");
         let elsewhere = machine_behind(&gateway);
         let nodes = NODES.map(|(name, last)| Node::new(name, machine(&lab, &gateway, last), &lab.path(name)));
-        prepare_control_plane(&nodes[0], &lab);
+        let authority = Authority::new(&nodes[0].root().join("etc/kubernetes/pki"));
+        prepare_control_plane(&nodes[0], &lab, &authority);
+        for node in &nodes {
+            node.write(KUBELET_CONF, &kubelet_conf(&authority, node));
+        }
         start_store_and_server(&nodes[0]);
         let containerds = thread::scope(|scope| {
             let starts = nodes.each_ref().map(|node| scope.spawn(|| start_runtime(node, &lab)));
@@ -308,6 +308,26 @@ pub(crate) fn kubeconfig(token: &str) -> String {
     .to_string()
 }
 
+/// The kubeconfig of the kubelet, with a client certificate, in the place where kubeadm has it.
+pub(crate) const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
+
+fn kubelet_conf(authority: &Authority, node: &Node) -> String {
+    let user = format!("system:node:{}", node.name);
+    let pem = base64(&authority.client(&user, "system:nodes"));
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{
+            "name": "c",
+            "cluster": {"server": SERVER, "certificate-authority-data": base64(authority.certificate())},
+        }],
+        "users": [{"name": "u", "user": {"client-certificate-data": pem, "client-key-data": pem}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    })
+    .to_string()
+}
+
 /// Installs our plugins and the network, and starts containerd with the test images. Returns the process ID of
 /// containerd.
 fn start_runtime(node: &Node, lab: &Lab) -> Pid {
@@ -326,7 +346,9 @@ pub fn copy_plugins(from: &Path, to: &Path) {
 }
 
 /// Writes the files of the users, and the key that signs the tokens of service accounts.
-fn prepare_control_plane(node: &Node, lab: &Lab) {
+fn prepare_control_plane(node: &Node, lab: &Lab, authority: &Authority) {
+    let (v4, v6) = (node.machine.v4, node.machine.v6);
+    authority.server(&format!("IP:{v4},IP:{v6},IP:127.0.0.1,IP:{API},DNS:kubernetes.default.svc"));
     fs::create_dir_all(lab.path("images")).expect("make a directory for images");
     let tokens = USERS.map(|(user, group)| format!("{},{user},{user},\"{group}\"\n", token(user)));
     node.write("/etc/kubernetes/tokens.csv", &tokens.concat());
@@ -347,7 +369,12 @@ fn start_store_and_server(node: &Node) {
         "--unsafe-no-fsync",
     ];
     node.spawn("etcd", &[peers("etcd")], &etcd);
-    let options = ["--cert-dir=/var/lib/kube-apiserver", "--token-auth-file=/etc/kubernetes/tokens.csv"];
+    let options = [
+        "--client-ca-file=/etc/kubernetes/pki/ca.crt",
+        "--tls-cert-file=/etc/kubernetes/pki/server.pem",
+        "--tls-private-key-file=/etc/kubernetes/pki/server.pem",
+        "--token-auth-file=/etc/kubernetes/tokens.csv",
+    ];
     let server = api_server(node, "http://127.0.0.1:2379", &options);
     let server: Vec<&str> = server.iter().map(String::as_str).collect();
     let kubernetes = [peers("kubernetes")];

@@ -4,7 +4,7 @@ use e2e::binaries::peers;
 use nix::unistd::Pid;
 
 use crate::Node;
-use crate::cluster::{DNS, kubeconfig, token};
+use crate::cluster::{DNS, KUBELET_CONF};
 
 /// The kubelet must not evict pods, and must leave control groups to containerd. `failCgroupV1` lets it run on a
 /// machine with control groups of version 1. Frequent updates show a changed condition of the node soon.
@@ -31,19 +31,11 @@ volumePluginDir: /var/lib/kubelet/volumeplugins
 
 impl Node {
     pub fn start_kubelet(&self) -> Pid {
-        let identity = kubeconfig(&token(&format!("system:node:{}", self.name)));
-        self.write("/etc/kubernetes/kubelet.conf", &identity);
         self.write("/var/lib/kubelet/config.yaml", &format!("{CONFIGURATION}clusterDNS: [{DNS}]\n"));
         let name = format!("--hostname-override={}", self.name);
+        let identity = format!("--kubeconfig={KUBELET_CONF}");
         let address = format!("--node-ip={},{}", self.machine.v4, self.machine.v6);
-        let command = [
-            "kubelet",
-            "--kubeconfig=/etc/kubernetes/kubelet.conf",
-            "--config=/var/lib/kubelet/config.yaml",
-            &name,
-            &address,
-            "--v=2",
-        ];
+        let command = ["kubelet", &identity, "--config=/var/lib/kubelet/config.yaml", &name, &address, "--v=2"];
         self.spawn("kubelet", &[peers("kubernetes"), peers("containerd")], &command)
     }
 }

@@ -90,7 +90,7 @@ const REQUEST: [&str; 9] =
     ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "30"];
 
 /// The base64 of a file, in one line.
-pub(super) fn base64(path: &Path) -> String {
+pub(crate) fn base64(path: &Path) -> String {
     let output = Command::new("openssl").args(["base64", "-A", "-in"]).arg(path).output().expect("start openssl");
     assert!(output.status.success(), "base64 of {}: {output:?}", path.display());
     String::from_utf8_lossy(&output.stdout).into_owned()

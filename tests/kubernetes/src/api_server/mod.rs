@@ -19,6 +19,7 @@ use crate::daemon::Daemon;
 use crate::{Api, Node, kubectl};
 
 pub use certificates::Authority;
+pub(crate) use certificates::base64;
 
 /// The last part of the address of the API server. Those of the members of etcd follow.
 const SERVER: u8 = 2;
