@@ -12,6 +12,10 @@ use crate::error::Error;
 const MAX_BYTES: usize = 1 << 16;
 
 /// Reads a file in the format of resolv.conf(5). /dev/null means "none".
+///
+/// # Errors
+///
+/// The file cannot be read, is no regular file, or is too long.
 pub fn read(path: &Path) -> Result<Dns, Error> {
     if is_null(path) {
         return Ok(Dns::default());
