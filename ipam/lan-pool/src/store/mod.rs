@@ -19,7 +19,7 @@ pub enum Request {
     /// List all leases of this node on this LAN. The list is complete and consistent: it shows the store at one time,
     /// which is after the request was sent.
     OfNode,
-    /// List the leases of a block of addresses on this LAN. The list may be old.
+    /// List the leases of a block of addresses on this LAN. The list is complete and consistent too.
     InBlock(Block),
 }
 

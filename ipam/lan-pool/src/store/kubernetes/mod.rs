@@ -205,7 +205,7 @@ impl Client {
     fn of_node(&mut self, node: &str, deadline: Instant) -> Answer {
         let lan = self.lan.clone();
         let operation = format!("list leases of node {node} on LAN {lan}");
-        self.list(&operation, &[("spec.node", node), ("spec.lan", &lan)], false, deadline)
+        self.list(&operation, &[("spec.node", node), ("spec.lan", &lan)], true, deadline)
     }
 
     fn create(&mut self, lease: &Lease, deadline: Instant) -> Answer {
@@ -267,13 +267,16 @@ impl Client {
         }
     }
 
-    /// Lists leases whose fields have these values. The list is one state of the store, however many pages it has.
-    fn list(&mut self, operation: &str, fields: &[(&str, &str)], may_be_old: bool, deadline: Instant) -> Answer {
+    /// Lists leases whose fields have these values. The list is one state of the store, which is not older than the request,
+    /// however many pages it has. A list without a limit comes from the memory of the API server. With a limit, some
+    /// releases read all leases from etcd.
+    fn list(&mut self, operation: &str, fields: &[(&str, &str)], is_paged: bool, deadline: Instant) -> Answer {
         let selector: Vec<_> = fields.iter().map(|(key, value)| format!("{key}={}", escaped(value))).collect();
-        let mut first = format!("{LEASES}?limit={PAGE}&fieldSelector={}", encoded(&selector.join(",")));
-        if may_be_old {
-            first += "&resourceVersion=0";
-        }
+        let selector = encoded(&selector.join(","));
+        let first = match is_paged {
+            true => format!("{LEASES}?limit={PAGE}&fieldSelector={selector}"),
+            false => format!("{LEASES}?fieldSelector={selector}"),
+        };
         let mut path = first.clone();
         let mut leases: Vec<Held> = Vec::new();
         loop {
@@ -301,8 +304,6 @@ impl Client {
                 None => return Answer::Leases(leases),
                 Some(next) => path = format!("{first}&continue={}", encoded(&next)),
             }
-            // A later page of an old list continues it: a version would contradict the token.
-            path = path.replace("&resourceVersion=0", "");
         }
     }
 
@@ -334,7 +335,7 @@ impl Store for Client {
             Request::OfNode => self.of_node(&self.node.clone(), deadline),
             Request::InBlock(block) => {
                 let block = block.name(&self.lan);
-                self.list(&format!("list leases of block {block}"), &[("spec.block", &block)], true, deadline)
+                self.list(&format!("list leases of block {block}"), &[("spec.block", &block)], false, deadline)
             }
         }
     }
