@@ -34,6 +34,9 @@ const UNSETTLED: &str = "unsettled";
 /// The longest name of a page. The kernel allows 255 bytes, and the name of its temporary file is longer.
 const MAX_NAME: usize = 240;
 
+/// A page that cannot be read, with its owner.
+pub type Damaged = (Option<Owner>, Error);
+
 /// How complete the journal is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completeness {
@@ -52,9 +55,8 @@ pub struct Journal {
     boot: String,
 }
 
-/// The page of an owner.
+/// The page of an owner. Fields of a later release are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Page {
     #[serde(rename = "containerID")]
     container_id: String,
@@ -80,7 +82,6 @@ pub struct Page {
 
 /// An [`Entry`], as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Written {
     address: std::net::IpAddr,
     state: Word,
@@ -221,8 +222,9 @@ impl Journal {
         self.replace(&name, &json)
     }
 
-    /// Reads all pages. A page that cannot be read is an entry of the second list.
-    pub fn pages(&self) -> Result<(Vec<Page>, Vec<Error>), Error> {
+    /// Reads all pages. A page that cannot be read is an entry of the second list, with its owner. The owner is `None` if the
+    /// name of the file does not say it.
+    pub fn pages(&self) -> Result<(Vec<Page>, Vec<Damaged>), Error> {
         let (mut pages, mut errors) = (Vec::new(), Vec::new());
         let entries = match linux::file::entries(&self.folder) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok((pages, errors)),
@@ -235,7 +237,7 @@ impl Journal {
                 // It was removed in the meantime.
                 Ok(None) => {}
                 Ok(Some(page)) => pages.push(page),
-                Err(error) => errors.push(error),
+                Err(error) => errors.push((owner_of(name), error)),
             }
         }
         Ok((pages, errors))
@@ -316,6 +318,12 @@ fn name(owner: &Owner) -> String {
         true => name,
         false => format!("{:016x}@", hash(&name)),
     }
+}
+
+fn owner_of(name: &str) -> Option<Owner> {
+    let (container_id, ifname) = name.split_once('@')?;
+    let is_hash = ifname.is_empty();
+    (!is_hash).then(|| Owner { container_id: container_id.to_owned(), ifname: ifname.to_owned() })
 }
 
 fn is_page(name: &str) -> bool {

@@ -354,8 +354,11 @@ impl Pool<'_> {
         let leases = self.list()?;
         self.journal.unset_unsettled();
         let (pages, damaged) = self.journal.pages()?;
-        for error in &damaged {
-            (self.remark)(format_args!("a page of the journal is ignored: {error}"));
+        for (owner, error) in &damaged {
+            (self.remark)(format_args!("a page of the journal is made again: {error}"));
+            if let Some(owner) = owner.as_ref().filter(|owner| locked != Some(*owner)) {
+                self.mend(owner, &leases)?;
+            }
         }
         let mut living = Living::default();
         let mut lives = |netns: u64| living.has(netns);
@@ -625,13 +628,44 @@ impl Pool<'_> {
         Error::Busy { path: self.journal.folder().to_owned(), owner: owner.to_string(), seconds }
     }
 
-    /// The page of the owner. One of an earlier boot says nothing: its containers are gone, and the list has its leases.
+    /// The page of the owner. One of an earlier boot says nothing: its containers are gone, and the list has its leases. A
+    /// damaged one is made again of the leases in the store.
     fn page(&self, claim: &Claim) -> Result<Page, Error> {
-        let page = self.journal.page(&claim.owner)?.filter(|page| page.boot == self.node.boot);
+        let page = match self.journal.page(&claim.owner) {
+            Err(error @ Error::Page { .. }) => {
+                (self.remark)(format_args!("a page of the journal is made again: {error}"));
+                Some(self.page_of(&claim.owner, &self.list()?))
+            }
+            page => page?.filter(|page| page.boot == self.node.boot),
+        };
         let mut page = page.unwrap_or_else(|| Page::new(&claim.owner, &self.node.boot));
         page.netns = claim.netns.or(page.netns);
         page.pod = claim.pod.clone().or(page.pod);
         Ok(page)
+    }
+
+    /// A page with the leases of an owner in this boot.
+    fn page_of(&self, owner: &Owner, leases: &[Held]) -> Page {
+        let mut page = Page::new(owner, &self.node.boot);
+        let mut entries = Vec::new();
+        for held in leases.iter().filter(|held| held.lease.owner() == Some(owner)) {
+            // The container may be gone: its DEL or a sweep decides.
+            if let Some((_, netns, entry)) = protocol::recovered(held, &self.node, &mut |_| true) {
+                page.netns = page.netns.or(netns);
+                entries.push(entry);
+            }
+        }
+        page.set_entries(&entries);
+        page
+    }
+
+    /// Makes a damaged page again, if no call of its owner runs.
+    fn mend(&self, owner: &Owner, leases: &[Held]) -> Result<(), Error> {
+        let Some(_lock) = self.journal.lock(owner, Duration::ZERO)? else { return Ok(()) };
+        match self.journal.page(owner) {
+            Err(Error::Page { .. }) => self.journal.write(&self.page_of(owner, leases)),
+            _ => Ok(()),
+        }
     }
 
     fn claim(&self, page: &Page) -> Claim {

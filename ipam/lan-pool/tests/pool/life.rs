@@ -217,3 +217,27 @@ fn a_lease_of_another_lan_or_node_is_never_touched() {
     machine.sweep();
     assert_eq!(leases.all().len(), 1);
 }
+
+/// A power failure or a full disk can leave an empty file. The DEL of its container failed for ever.
+#[test]
+fn a_damaged_page_is_made_again_of_the_leases_in_the_store() {
+    for damage in ["", "{\"containerID\":", "[]", "{}"] {
+        let leases = Leases::default();
+        let machine = Machine::new("node1", &leases);
+        let pool = sets(10, 20, 2);
+        let page = machine.journal().folder().join("a@eth0");
+        let given = machine.add("a", living(), &pool).unwrap();
+        fs::write(&page, damage).unwrap();
+        assert_eq!(machine.add("a", living(), &pool).unwrap(), given, "{damage:?}");
+        fs::write(&page, damage).unwrap();
+        machine.sweep();
+        assert_eq!(leases.all().len(), 2, "{damage:?}");
+        fs::write(&page, damage).unwrap();
+        machine.del("a").unwrap();
+        assert_eq!(leases.all(), [], "{damage:?}");
+        // The damaged page of a container that is gone.
+        fs::write(&page, damage).unwrap();
+        machine.sweep();
+        assert!(!page.exists(), "{damage:?}");
+    }
+}
