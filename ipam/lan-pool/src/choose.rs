@@ -104,7 +104,7 @@ impl<'a> Chooser<'a> {
             Answer::Lost(cause) => return Err(Error::Away { cause }),
             other => return Err(Error::Away { cause: format!("a list is answered by {other:?}") }),
         };
-        for held in &leases {
+        for held in leases.iter().filter(|held| self.set.admits(held.lease.address)) {
             *self.leases.entry(held.lease.node.name.clone()).or_default() += 1;
         }
         let taken: HashSet<IpAddr> = leases.into_iter().map(|held| held.lease.address).collect();

@@ -230,7 +230,10 @@ impl Pool<'_> {
         for entry in &entries {
             match self.give(claim, &mut page, entry.address) {
                 Ok(Ended::Free) => self.keep_conflict(entry.address, conflicts),
-                Ok(Ended::Doubtful) => self.journal.set_unsettled(),
+                Ok(Ended::Doubtful) => {
+                    self.keep_conflict(entry.address, conflicts);
+                    self.journal.set_unsettled();
+                }
                 Ok(Ended::Refused(cause)) => left.push((entry.address, cause)),
                 Err(Error::Away { cause }) => left.push((entry.address, cause)),
                 Err(error) => return Err(error),

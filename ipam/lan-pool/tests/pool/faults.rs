@@ -140,3 +140,22 @@ fn an_address_in_doubt_is_tried_again_by_the_same_container() {
     assert!(leases.get(given[0]).is_none(), "{:?}", leases.all());
     assert_eq!(leases.all().len(), 1);
 }
+
+/// The answer to the create was lost, and then another machine was found to have the address. The next ADD of the
+/// container tried it again and again, because the create could still arrive.
+#[test]
+fn an_address_in_doubt_that_another_machine_has_is_not_tried_again() {
+    let leases = Leases::default();
+    let machine = Machine::new("node1", &leases);
+    let pool = sets(10, 11, 1);
+    let mut is_first = true;
+    let lost = |_: usize, request: &lan_pool::Request| match request {
+        lan_pool::Request::Create(_) if std::mem::take(&mut is_first) => Fault::AnswerLost,
+        _ => Fault::None,
+    };
+    let add = |its: &Pool<'_>| its.add(&machine.claim("a", living()), &pool, &[]);
+    let first = machine.with(SHORT * 10, lost, add).unwrap().unwrap()[0];
+    let conflict = cni::Conflict { address: first, mac: None };
+    machine.call(|its| its.del(&machine.claim("a", living()), &[conflict])).unwrap();
+    assert_ne!(machine.add("a", living(), &pool).unwrap()[0], first);
+}
