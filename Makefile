@@ -23,7 +23,7 @@ REFERENCE_BIN := $(if $(REFERENCE),UNDERLAY_REFERENCE_BIN=$(abspath $(REFERENCE)
 
 LANES := test-unit test-native test-runtime test-compliance test-guest test-kubernetes
 
-.PHONY: help build peers install deb image release reproducible demo test $(LANES) compliance faults floor bench bench-ipam bench-lan fuzz advisories lint packages clean
+.PHONY: help build peers install deb image release reproducible demo test $(LANES) compliance faults floor bench bench-ipam bench-lan jepsen fuzz advisories lint packages clean
 
 help: ## what there is to do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ floor:
 
 bench: packages-bench build floor peers-reference ## ADD and DEL beside the reference's: one, bursts, growth. QUICK=1 OUT=file.json REFERENCE=dir
 	$(REFERENCE_BIN) cargo run --locked --quiet -p e2e --bin bench -- $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
+
+jepsen: packages-kubernetes build peers-etcd peers-kubernetes ## random faults on four nodes that share a pool, for SECONDS (default 1200); JEPSEN_SEED=N repeats the order of the faults
+	JEPSEN_SECONDS=$(or $(SECONDS),1200) cargo test --locked --quiet -p kubernetes --test pool_jepsen -- --nocapture random_faults
 
 fuzz: packages-fuzz ## every fuzz target for SECONDS (default 10), or the TARGETS named; what it learns stays in target/
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(FUZZ_FLAGS)" \

@@ -93,14 +93,17 @@ impl Node {
         *processes = Processes::start(self.name, &self.machine, &self.root);
     }
 
+    /// A command that runs the program of its further arguments in the node.
+    pub fn enter(&self) -> Command {
+        let first = self.processes().first.to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &first, "--mount", "--net", "--uts", "--"]);
+        command
+    }
+
     /// Runs a program in the node. Returns its stdout. Panics if it fails.
     pub fn run(&self, command: &[&str]) -> String {
-        let first = self.processes().first.to_string();
-        let output = Command::new("nsenter")
-            .args(["--target", &first, "--mount", "--net", "--uts", "--"])
-            .args(command)
-            .output()
-            .expect("start nsenter");
+        let output = self.enter().args(command).output().expect("start nsenter");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{command:?} on {}: {}: {stderr}", self.name, output.status);
         String::from_utf8_lossy(&output.stdout).into_owned()
