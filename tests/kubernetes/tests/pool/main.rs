@@ -5,4 +5,5 @@ mod commands;
 mod faults;
 mod life;
 mod proxy;
+mod scale;
 mod site;
