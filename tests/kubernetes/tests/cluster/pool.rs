@@ -21,15 +21,24 @@ fn set_up(cluster: &Turn) {
     cluster.await_path(LEASES);
 }
 
-/// The network of a node, with a pool that both nodes share.
-fn pool_network(node: &Node, first: u8, last: u8) -> Value {
+/// The part `ipam` of docs/lan-pool.md.
+fn ipam_of_the_page() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/lan-pool.md");
+    let page = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let block = page.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of JSON");
+    let object: Value = serde_json::from_str(&format!("{{{block}}}")).unwrap_or_else(|e| panic!("{block}: {e}"));
+    object["ipam"].clone()
+}
+
+/// The network of a node, with the pool of the page, or with another range in it.
+fn pool_network(node: &Node, range: Option<(u8, u8)>) -> Value {
     let mut list = network(node);
-    let ipam = &mut list["plugins"][0]["ipam"];
-    ipam["type"] = json!("lan-pool");
-    ipam["lan"] = json!("office");
-    ipam["store"] = json!({"kubernetes": {"kubeconfig": "/etc/kubernetes/kubelet.conf"}});
-    ipam["ranges"][0][0]["rangeStart"] = json!(format!("192.168.50.{first}"));
-    ipam["ranges"][0][0]["rangeEnd"] = json!(format!("192.168.50.{last}"));
+    let mut ipam = ipam_of_the_page();
+    if let Some((first, last)) = range {
+        ipam["ranges"][0][0]["rangeStart"] = json!(format!("192.168.50.{first}"));
+        ipam["ranges"][0][0]["rangeEnd"] = json!(format!("192.168.50.{last}"));
+    }
+    list["plugins"][0]["ipam"] = ipam;
     list
 }
 
@@ -62,7 +71,7 @@ fn pods_of_both_nodes_have_addresses_of_one_pool_and_give_them_back() {
     let cluster = Cluster::shared();
     set_up(&cluster);
     for node in &cluster.nodes {
-        node.set_network(&pool_network(node, 200, 223));
+        node.set_network(&pool_network(node, None));
     }
     let pods = cluster.deploy("web", 20, pods::spec());
     let ips: BTreeSet<IpAddr> = pods.iter().map(|pod| pod.ip).collect();
@@ -96,7 +105,7 @@ fn a_full_pool_keeps_nodes_ready_and_a_reboot_gives_the_addresses_back() {
     set_up(&cluster);
     let node = &cluster.nodes[1];
     for node in &cluster.nodes {
-        node.set_network(&pool_network(node, 200, 202));
+        node.set_network(&pool_network(node, Some((200, 202))));
     }
     cluster.deploy("web", 3, pods::spec_on(node));
     let old = leases(&cluster);
