@@ -1,6 +1,8 @@
 //! The store is away, refuses, or has lost something.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use e2e::plugin::slowness;
@@ -112,6 +114,49 @@ fn leases_that_were_deleted_with_their_definition_are_made_again() {
     assert!(leases.iter().all(|lease| given.iter().any(|ip| lease["address"] == ip.as_str())), "{leases:?}");
     node.del(&container, &conf).done();
     assert_eq!(shared.leases("crd"), [json!(null); 0]);
+}
+
+/// After a restore, the store has leases of containers that have ended since, and lacks those of newer ones.
+#[test]
+fn an_old_backup_of_etcd_is_brought_up_to_date_by_one_sweep() {
+    let shared = Shared::start();
+    let node = shared.node("backup", "backup-1");
+    let (conf, before, after) = (node.conf(10, 20), node.container(), node.container());
+    node.add(&before, &conf).result();
+    let etcd = shared.server.etcd_member(0);
+    let data = etcd.node.root().join("var/lib/etcd");
+    let backup = shared.lab.path("backup-of-etcd");
+    let copy = |from: &Path, to: &Path| {
+        let status = Command::new("cp").arg("--archive").args([from, to]).status().expect("start cp");
+        assert!(status.success(), "copy {} to {}", from.display(), to.display());
+    };
+    etcd.stop();
+    copy(&data, &backup);
+    etcd.start();
+    shared.server.restart();
+
+    node.del(&before, &conf).done();
+    drop(before);
+    let given = addresses(&node.add(&after, &conf).result());
+
+    etcd.stop();
+    fs::remove_dir_all(&data).unwrap();
+    copy(&backup, &data);
+    etcd.start();
+    shared.server.restart();
+    let stale = shared.leases("backup");
+    assert_eq!(stale.len(), 2);
+    assert!(stale.iter().all(|lease| lease["containerID"] != after.id.as_str()), "{stale:?}");
+
+    node.gc(&conf).done();
+    let leases = shared.leases("backup");
+    assert_eq!(leases.len(), 2, "{leases:?}");
+    for lease in &leases {
+        assert_eq!(lease["containerID"], after.id.as_str(), "{leases:?}");
+        assert!(given.iter().any(|ip| lease["address"] == ip.as_str()), "{given:?} {leases:?}");
+    }
+    node.del(&after, &conf).done();
+    assert_eq!(shared.leases("backup"), [json!(null); 0]);
 }
 
 /// STATUS says it in a remark. It must not fail: the runtime would make every node NotReady.

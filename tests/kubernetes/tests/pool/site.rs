@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use e2e::lab::Machine;
+use e2e::patience::{PATIENCE, await_within};
 use e2e::plugin::{Call, Plugin};
 use e2e::{Binaries, Container, Lab, Outcome};
 use kubernetes::ApiServer;
@@ -51,7 +52,8 @@ impl Shared {
 
     /// The leases of a LAN: address and node, and `pod` or the container, sorted by address.
     pub(crate) fn leases(&self, lan: &str) -> Vec<Value> {
-        let leases = self.server.admin_api().list(LEASES).unwrap_or_else(|error| panic!("{error}"));
+        // After a restart, the API server needs a moment until its store is ready.
+        let leases = await_within(PATIENCE, "the leases are listed", || self.server.admin_api().list(LEASES));
         leases.into_iter().map(|lease| lease["spec"].clone()).filter(|spec| spec["lan"] == lan).collect()
     }
 }
