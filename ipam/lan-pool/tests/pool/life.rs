@@ -241,3 +241,42 @@ fn a_damaged_page_is_made_again_of_the_leases_in_the_store() {
         assert!(!page.exists(), "{damage:?}");
     }
 }
+
+/// A DEL came after the journal was lost, and the store was away. The note of that DEL must not count for a later ADD of the
+/// same container.
+#[test]
+fn a_container_that_comes_back_keeps_its_new_leases() {
+    let leases = Leases::default();
+    let machine = Machine::new("node1", &leases);
+    let pool = sets(10, 20, 2);
+    machine.add("a", living(), &pool).unwrap();
+    let folder = machine.journal_folder().join("office");
+    fs::remove_dir_all(&folder).unwrap();
+    let del = |its: &lan_pool::pool::Pool<'_>| its.del(&machine.claim("a", living()), &[]);
+    machine.with(Duration::from_millis(200), |_, _| Fault::Refused, del).unwrap().unwrap();
+    let given = machine.add("a", living(), &pool).unwrap();
+    for _ in 0..2 {
+        machine.sweep();
+        let now: HashSet<IpAddr> = leases.all().iter().map(|held| held.lease.address).collect();
+        assert_eq!(now, given.iter().copied().collect(), "{:?}", leases.all());
+    }
+    machine.del("a").unwrap();
+    assert_eq!(leases.all(), []);
+}
+
+/// The pages of the boot before are still there, and the note of their boot is lost.
+#[test]
+fn a_journal_without_its_boot_is_made_again_over_the_pages_of_the_boot_before() {
+    let leases = Leases::default();
+    let mut machine = Machine::new("node1", &leases);
+    let pool = sets(10, 20, 1);
+    machine.add("a", living(), &pool).unwrap();
+    machine.reboot();
+    machine.add("a", living(), &pool).unwrap();
+    machine.reboot();
+    fs::remove_file(machine.journal_folder().join("office/boot")).unwrap();
+    machine.add("b", living(), &pool).unwrap();
+    machine.sweep();
+    let owners: Vec<_> = owners(&leases.all()).into_iter().map(|(_, owner)| owner).collect();
+    assert_eq!(owners, ["b"]);
+}
