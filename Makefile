@@ -133,6 +133,8 @@ bench-lan: packages-bench build ## a sub-interface beside bridges, routes and tu
 
 lint: ## formatting and clippy, warnings as errors
 	cargo fmt --all --check
+	@# The fuzz targets have a lock file of their own, which every new crate and dependency changes.
+	@cargo metadata --locked --manifest-path fuzz/Cargo.toml --format-version 1 >/dev/null
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
