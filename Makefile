@@ -97,7 +97,7 @@ floor:
 bench: packages-bench build floor peers-reference ## ADD and DEL beside the reference's: one, bursts, growth. QUICK=1 OUT=file.json REFERENCE=dir
 	$(REFERENCE_BIN) cargo run --locked --quiet -p e2e --bin bench -- $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
 
-jepsen: packages-kubernetes build peers-etcd peers-kubernetes ## random faults on four nodes that share a pool, for SECONDS (default 1200); JEPSEN_SEED=N repeats the order of the faults
+jepsen: packages-kubernetes build peers-etcd peers-kubernetes ## random faults on four nodes that share a pool, for SECONDS (default 1200); JEPSEN_SEED=N sets the random numbers
 	JEPSEN_SECONDS=$(or $(SECONDS),1200) cargo test --locked --quiet -p kubernetes --test pool_jepsen -- --nocapture random_faults
 
 fuzz: packages-fuzz ## every fuzz target for SECONDS (default 10), or the TARGETS named; what it learns stays in target/
